@@ -1,0 +1,81 @@
+//! What a rollout is: values and rules, with no clock, no disk and no network.
+//!
+//! Everything here is a plain function of its arguments. Time comes in as a
+//! [`Timestamp`], randomness as a key to hash, the past as [`Event`]s.
+
+mod call;
+mod gate;
+mod margin;
+mod plan;
+mod record;
+mod rollout;
+mod route;
+mod share;
+
+pub use call::{
+    Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
+    Window,
+};
+pub use gate::{Evidence, Gate, GateEvidence, Metric, Role, Verdict};
+pub use margin::{Margin, MarginError};
+pub use plan::{Approval, Plan, PlanFault, Risk, Slice, Stage, default_ladder};
+pub use record::Record;
+pub use rollout::{
+    Answer, Cause, Command, Event, Input, Refusal, Rollout, State, Undecided,
+};
+pub use route::{Endpoint, Facts, Key, Lane, Route, Skip, Snapshot};
+pub use share::{Share, ShareError};
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// Milliseconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// Milliseconds from `earlier` to `self`; zero when the clock went back.
+    pub fn millis_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// Days since the Unix epoch: what a daily cap counts by.
+    pub fn day(self) -> u64 {
+        self.0 / 86_400_000
+    }
+}
+
+/// The name of a provider or a rollout: 1 to 63 of `[a-z0-9-]`, a letter or digit first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+/// A text that cannot be a name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a name: use 1 to 63 of a-z, 0-9 and `-`, a letter or digit first")]
+pub struct NameError(String);
+
+impl Name {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let first = text.bytes().next().is_some_and(plain);
+        let rest = text.bytes().all(|byte| plain(byte) || byte == b'-');
+        if first && rest && text.len() <= 63 {
+            return Ok(Self(text.into()));
+        }
+        Err(NameError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,286 @@
+//! The plan of a rollout: who, which traffic, which stages, which limits.
+
+use std::collections::HashSet;
+
+use super::{Gate, Margin, Metric, Name, Role, Share};
+
+/// Which requests; an empty list matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// Features of the application.
+    pub features: Vec<String>,
+    /// Segments of its users.
+    pub segments: Vec<String>,
+    /// Classes of tasks.
+    pub tasks: Vec<String>,
+    /// Models asked for.
+    pub models: Vec<String>,
+}
+
+/// Whether a person must agree before a stage is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Approval {
+    /// The gates are enough.
+    NotNeeded,
+    /// Somebody must approve, after the gates.
+    Needed,
+}
+
+/// One step of the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Name, unique in the plan.
+    pub name: String,
+    /// Traffic the candidate answers.
+    pub serve: Share,
+    /// Traffic for which the other side is asked too, so that a pair exists.
+    pub mirror: Share,
+    /// Narrows the rollout's slice for this stage.
+    pub slice: Slice,
+    /// Least time to stay, in milliseconds.
+    pub duration_ms_min: u64,
+    /// Least pairs that count before the stage may be left.
+    pub samples_min: u64,
+    /// Limits that hold in this stage.
+    pub gates: Vec<Gate>,
+    /// Whether a person is asked after the gates.
+    pub approval: Approval,
+}
+
+/// The chances of error the operator accepts, and where alarms begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Risk {
+    /// Chance of a false rollback over a whole attempt, in basis points.
+    pub harm_bps: u32,
+    /// Chance that a gate is called proven in a stage though it is not, in basis points.
+    pub safe_bps: u32,
+    /// Regressions below this percentage of the margin never roll back in the long run; 100 is the strict mode.
+    pub alarm_from_percent: u32,
+}
+
+impl Default for Risk {
+    fn default() -> Self {
+        Self { harm_bps: 100, safe_bps: 500, alarm_from_percent: 70 }
+    }
+}
+
+/// A whole plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Who serves today.
+    pub primary: Name,
+    /// Who is under test.
+    pub candidate: Name,
+    /// Which traffic the rollout governs.
+    pub slice: Slice,
+    /// The ladder.
+    pub stages: Vec<Stage>,
+    /// Most copies a day (UTC).
+    pub copies_per_day_max: u64,
+    /// Share of pairs the judge sees.
+    pub judge_share: Share,
+    /// The chances of error accepted.
+    pub risk: Risk,
+}
+
+/// Something wrong with a plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct PlanFault {
+    /// Where, as the API names it: `stages[1].serve_bps`.
+    pub field: String,
+    /// What, and what would be right.
+    pub problem: String,
+}
+
+/// Most stages of a plan.
+const STAGES_MAX: usize = 20;
+
+impl Slice {
+    /// Whether a request with these marks is inside.
+    pub fn matches(&self, feature: &str, segment: &str, task: &str, model: &str) -> bool {
+        let fits = |list: &[String], mark: &str| list.is_empty() || list.iter().any(|it| it == mark);
+        fits(&self.features, feature)
+            && fits(&self.segments, segment)
+            && fits(&self.tasks, task)
+            && fits(&self.models, model)
+    }
+
+    /// Whether some request could be inside both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let meet = |a: &[String], b: &[String]| {
+            a.is_empty() || b.is_empty() || a.iter().any(|it| b.contains(it))
+        };
+        meet(&self.features, &other.features)
+            && meet(&self.segments, &other.segments)
+            && meet(&self.tasks, &other.tasks)
+            && meet(&self.models, &other.models)
+    }
+}
+
+impl Plan {
+    /// Everything that is wrong with the plan; empty when it can be run.
+    pub fn faults(&self) -> Vec<PlanFault> {
+        let mut faults = Vec::new();
+        let mut fault = |field: &str, problem: String| {
+            faults.push(PlanFault { field: field.to_owned(), problem });
+        };
+        if self.primary == self.candidate {
+            fault("candidate", format!("`{}` is the primary itself", self.candidate));
+        }
+        if self.stages.is_empty() || STAGES_MAX < self.stages.len() {
+            fault("stages", format!("a ladder has 1 to {STAGES_MAX} stages"));
+        }
+        let risk = self.risk;
+        if !(1..=5_000).contains(&risk.harm_bps) || !(1..=5_000).contains(&risk.safe_bps) {
+            fault("risk", "chances of error are 0.01% to 50%".to_owned());
+        }
+        if !(1..=100).contains(&risk.alarm_from_percent) {
+            fault("risk.alarm_from_percent", "is 1 to 100".to_owned());
+        }
+        let mut seen = HashSet::new();
+        let mut serve_before = Share::NONE;
+        for (index, stage) in self.stages.iter().enumerate() {
+            let at = |key: &str| format!("stages[{index}].{key}");
+            if stage.name.is_empty() || !seen.insert(stage.name.as_str()) {
+                fault(&at("stage_id"), format!("`{}` is empty or used twice", stage.name));
+            }
+            if stage.serve < serve_before {
+                let problem = format!("{} is less than the stage before serves", stage.serve);
+                fault(&at("serve_bps"), problem);
+            }
+            serve_before = stage.serve;
+            for (key, problem) in stage.faults(self.judge_share) {
+                fault(&at(key), problem);
+            }
+        }
+        faults
+    }
+}
+
+impl Stage {
+    fn faults(&self, judge_share: Share) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        if self.mirror.is_none() {
+            faults.push(("mirror_bps", "is 0: without pairs nothing can be proven".to_owned()));
+        }
+        if self.samples_min == 0 {
+            faults.push(("min_samples", "is at least 1".to_owned()));
+        }
+        let metrics: HashSet<Metric> = self.gates.iter().map(|it| it.metric()).collect();
+        if metrics.len() != self.gates.len() {
+            faults.push(("gates", "has two gates of one metric".to_owned()));
+        }
+        if !self.gates.iter().any(|it| it.role == Role::Prove) {
+            faults.push(("gates", "needs at least one gate that must be proven".to_owned()));
+        }
+        if metrics.contains(&Metric::JudgeScore) && judge_share.is_none() {
+            faults.push(("gates", "judge_score needs a judge that sees some pairs".to_owned()));
+        }
+        faults
+    }
+}
+
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// The field's own ladder: shadow, read-only, low-stakes, half, full.
+///
+/// `margins` are the gates of every stage; the 99th percentile has to be proven only
+/// from the 20 % stage on, because its proof is slow. `non_critical` features and
+/// `migratable` tasks narrow the second and third stage when they are named.
+pub fn default_ladder(
+    margins: &[Margin],
+    non_critical: &[String],
+    migratable: &[String],
+) -> Vec<Stage> {
+    #[rustfmt::skip]
+    let rungs = [
+        ("shadow",          0,  7, Role::Guard),
+        ("read-only",     500, 14, Role::Guard),
+        ("low-stakes",  2_000, 14, Role::Prove),
+        ("half",        5_000,  7, Role::Prove),
+        ("full",       10_000, 14, Role::Prove),
+    ];
+    let stage = |(name, serve, days, p99): (&str, u16, u64, Role)| Stage {
+        name: name.to_owned(),
+        serve: Share::from_basis_points(serve).unwrap_or(Share::NONE),
+        mirror: Share::from_basis_points(100).unwrap_or(Share::NONE),
+        slice: Slice {
+            features: if name == "read-only" { non_critical.to_vec() } else { Vec::new() },
+            tasks: if name == "low-stakes" { migratable.to_vec() } else { Vec::new() },
+            ..Slice::default()
+        },
+        duration_ms_min: days * DAY_MS,
+        samples_min: 1_000,
+        gates: margins
+            .iter()
+            .map(|&margin| match margin.metric() {
+                Metric::LatencyP99 => Gate { margin, role: p99 },
+                Metric::ErrorRate | Metric::JudgeScore => Gate { margin, role: Role::Prove },
+            })
+            .collect(),
+        approval: Approval::NotNeeded,
+    };
+    rungs.map(stage).into()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The default ladder with all gates, from `gpt` to `cheap`.
+    pub(in crate::domain) fn plan() -> Plan {
+        let margins = Metric::ALL.map(Margin::default_of);
+        Plan {
+            primary: "gpt".parse().unwrap(),
+            candidate: "cheap".parse().unwrap(),
+            slice: Slice::default(),
+            stages: default_ladder(&margins, &[], &[]),
+            copies_per_day_max: 10_000,
+            judge_share: Share::ALL,
+            risk: Risk::default(),
+        }
+    }
+
+    #[test]
+    fn the_default_ladder_is_the_fields_own() {
+        let plan = plan();
+        assert_eq!(plan.faults(), []);
+        let serve: Vec<u16> = plan.stages.iter().map(|it| it.serve.basis_points()).collect();
+        assert_eq!(serve, [0, 500, 2_000, 5_000, 10_000]);
+        assert!(plan.stages.iter().all(|it| it.samples_min == 1_000));
+    }
+
+    #[test]
+    fn every_fault_of_a_plan_is_told_at_once() {
+        let mut plan = plan();
+        plan.candidate = plan.primary.clone();
+        plan.stages[1].mirror = Share::NONE;
+        plan.stages[2].name = "shadow".to_owned();
+        plan.stages[3].serve = Share::NONE;
+        plan.stages[4].gates.clear();
+        let fields: Vec<String> = plan.faults().into_iter().map(|it| it.field).collect();
+        assert_eq!(
+            fields,
+            [
+                "candidate",
+                "stages[1].mirror_bps",
+                "stages[2].stage_id",
+                "stages[3].serve_bps",
+                "stages[4].gates"
+            ]
+        );
+    }
+
+    #[test]
+    fn slices_overlap_unless_some_mark_keeps_them_apart() {
+        let of = |feature: &str, segment: &str| {
+            let list = |it: &str| if it.is_empty() { vec![] } else { vec![it.to_owned()] };
+            Slice { features: list(feature), segments: list(segment), ..Slice::default() }
+        };
+        assert!(of("chat", "").overlaps(&of("", "free")));
+        assert!(!of("chat", "").overlaps(&of("search", "")));
+        assert!(!of("chat", "free").overlaps(&of("chat", "paid")));
+    }
+}

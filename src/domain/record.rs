@@ -1,0 +1,28 @@
+//! The record of one event: what the journal keeps and people read.
+
+use super::{Event, GateEvidence, Name, State, Timestamp};
+
+/// One line of a rollout's log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Position in the journal, from 1, without holes.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// The rollout.
+    pub rollout: Name,
+    /// Who: `controller`, or what the caller of the API called itself.
+    pub actor: String,
+    /// What the caller said about it.
+    pub comment: String,
+    /// The caller's idempotency key; empty when it gave none.
+    pub request_id: String,
+    /// What happened.
+    pub event: Event,
+    /// State before.
+    pub from: State,
+    /// State after.
+    pub to: State,
+    /// The evidence the decision used, frozen.
+    pub evidence: Vec<GateEvidence>,
+}

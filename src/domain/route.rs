@@ -1,0 +1,296 @@
+//! Where a request goes: facts and snapshot in, route and reason out.
+
+use std::sync::Arc;
+
+use super::{Name, Share, Side, Slice, Window};
+
+/// The kinds of request we know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `/v1/chat/completions`.
+    Chat,
+    /// `/v1/completions`.
+    Completions,
+    /// `/v1/embeddings`.
+    Embeddings,
+    /// `/v1/responses`.
+    Responses,
+    /// `/v1/messages`.
+    Messages,
+    /// Gemini `…:generateContent` and `…:streamGenerateContent`.
+    Gemini,
+}
+
+/// Why no copy of a request is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Skip {
+    /// No rollout asks for copies of this traffic now.
+    NoRollout,
+    /// Its key is outside the share.
+    Share,
+    /// The path or method is not on the list of what may be copied.
+    Endpoint,
+    /// The body is not a JSON object.
+    NotJson,
+    /// The body is larger than the limit for copies.
+    Size,
+    /// The request reads or leaves state at the provider (`store`, `previous_response_id`, files).
+    Stateful,
+    /// The provider itself would run a tool.
+    HostedTool,
+    /// More than one answer is asked for (`n` above 1).
+    Multiple,
+    /// Audio is asked for.
+    Modality,
+    /// The caller's own retry, already copied once.
+    Retry,
+    /// The caller marked it idempotent: it must not run twice.
+    Idempotent,
+    /// It is a copy itself.
+    Loop,
+    /// The candidate is not cleared for the request's data.
+    DataClass,
+    /// The day's copies are used up.
+    DailyCap,
+    /// Too many copies are under way.
+    Busy,
+}
+
+impl Skip {
+    /// Every reason, in a fixed order.
+    pub const ALL: [Self; 15] = [
+        Self::NoRollout,
+        Self::Share,
+        Self::Endpoint,
+        Self::NotJson,
+        Self::Size,
+        Self::Stateful,
+        Self::HostedTool,
+        Self::Multiple,
+        Self::Modality,
+        Self::Retry,
+        Self::Idempotent,
+        Self::Loop,
+        Self::DataClass,
+        Self::DailyCap,
+        Self::Busy,
+    ];
+
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoRollout => "no_rollout",
+            Self::Share => "share",
+            Self::Endpoint => "endpoint",
+            Self::NotJson => "not_json",
+            Self::Size => "size",
+            Self::Stateful => "stateful",
+            Self::HostedTool => "hosted_tool",
+            Self::Multiple => "multiple",
+            Self::Modality => "modality",
+            Self::Retry => "retry",
+            Self::Idempotent => "idempotent",
+            Self::Loop => "loop",
+            Self::DataClass => "data_class",
+            Self::DailyCap => "daily_cap",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// What sticks to a side: the conversation, else the user, else the request alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// All turns of a conversation together.
+    Conversation(String),
+    /// All requests of a user together.
+    User(String),
+    /// Every request by itself.
+    Request(String),
+}
+
+impl Key {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Conversation(text) | Self::User(text) | Self::Request(text) => text,
+        }
+    }
+}
+
+/// What must be known of a request to route it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// What sticks to a side.
+    pub key: Key,
+    /// The feature it came from; empty when unmarked.
+    pub feature: String,
+    /// The segment of its user; empty when unmarked.
+    pub segment: String,
+    /// The class of task; empty when unmarked.
+    pub task: String,
+    /// The model asked for; empty when unknown.
+    pub model: String,
+    /// Its data classes; a provider must be cleared for all of them.
+    pub data: Vec<String>,
+    /// Why it may not be copied or moved at all, if so.
+    pub barred: Option<Skip>,
+}
+
+/// What a rollout asks of the proxy now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// The rollout's name.
+    pub rollout: Name,
+    /// Which evidence the traffic belongs to; none while nothing moves.
+    pub window: Option<Window>,
+    /// Who serves.
+    pub primary: Name,
+    /// Who is under test.
+    pub candidate: Name,
+    /// The traffic it governs.
+    pub slice: Slice,
+    /// Narrows the traffic for the current stage.
+    pub stage_slice: Slice,
+    /// Traffic the candidate answers.
+    pub serve: Share,
+    /// Traffic for which the other side is asked too.
+    pub mirror: Share,
+    /// Data classes the candidate may see.
+    pub cleared: Vec<String>,
+}
+
+/// All that the proxy obeys. Never changed, only replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// One for each rollout.
+    pub lanes: Vec<Arc<Lane>>,
+}
+
+/// Where one request goes, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Position of the governing lane in the snapshot, if any.
+    pub lane: Option<usize>,
+    /// Who answers the caller.
+    pub serve: Side,
+    /// Whether the other side is asked too, or why not.
+    pub mirror: Result<(), Skip>,
+}
+
+impl Snapshot {
+    /// Whether any lane moves traffic, so that bodies have to be looked at.
+    pub fn is_idle(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.window.is_none())
+    }
+
+    /// Routes one request: compliance first, then the shares.
+    pub fn route(&self, facts: &Facts) -> Route {
+        let governs = |lane: &Arc<Lane>| {
+            lane.slice.matches(&facts.feature, &facts.segment, &facts.task, &facts.model)
+        };
+        let index = self.lanes.iter().position(governs);
+        let no = |skip| Route { lane: index, serve: Side::Primary, mirror: Err(skip) };
+        let Some(lane) = index.and_then(|it| self.lanes.get(it)) else {
+            return no(Skip::NoRollout);
+        };
+        let in_stage =
+            lane.stage_slice.matches(&facts.feature, &facts.segment, &facts.task, &facts.model);
+        if lane.window.is_none() || !in_stage {
+            return no(Skip::NoRollout);
+        }
+        if let Some(skip) = facts.barred {
+            return no(skip);
+        }
+        if !facts.data.iter().all(|class| lane.cleared.contains(class)) {
+            return no(Skip::DataClass);
+        }
+        let key = facts.key.as_str();
+        // Two salts, so that who is served says nothing about who is copied. All
+        // rollouts share the salt of copies: 1 % of one is inside 5 % of another.
+        let served = lane.serve.includes(&format!("serve/{}", lane.rollout), key);
+        let copied = lane.mirror.includes("mirror", key);
+        Route {
+            lane: index,
+            serve: if served { Side::Candidate } else { Side::Primary },
+            mirror: if copied { Ok(()) } else { Err(Skip::Share) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(basis_points: u16) -> Share {
+        Share::from_basis_points(basis_points).unwrap()
+    }
+
+    fn snapshot(serve: u16, mirror: u16) -> Snapshot {
+        let rollout: Name = "chat".parse().unwrap();
+        let lane = Lane {
+            window: Some(Window { rollout: rollout.clone(), attempt: 1, stage: 0 }),
+            rollout,
+            primary: "gpt".parse().unwrap(),
+            candidate: "cheap".parse().unwrap(),
+            slice: Slice { features: vec!["chat".to_owned()], ..Slice::default() },
+            stage_slice: Slice::default(),
+            serve: share(serve),
+            mirror: share(mirror),
+            cleared: vec!["eu".to_owned()],
+        };
+        Snapshot { lanes: vec![Arc::new(lane)] }
+    }
+
+    fn facts(key: &str) -> Facts {
+        Facts {
+            key: Key::Request(key.to_owned()),
+            feature: "chat".to_owned(),
+            segment: String::new(),
+            task: String::new(),
+            model: String::new(),
+            data: vec![],
+            barred: None,
+        }
+    }
+
+    #[test]
+    fn compliance_comes_before_every_share() {
+        let all = snapshot(10_000, 10_000);
+        let mut pii = facts("1");
+        pii.data = vec!["eu".to_owned(), "pii".to_owned()];
+        let route = all.route(&pii);
+        assert_eq!((route.serve, route.mirror), (Side::Primary, Err(Skip::DataClass)));
+        pii.data.pop();
+        assert_eq!(all.route(&pii).serve, Side::Candidate);
+    }
+
+    #[test]
+    fn traffic_outside_the_slice_and_barred_requests_stay_on_the_primary() {
+        let all = snapshot(10_000, 10_000);
+        let mut other = facts("1");
+        other.feature = "search".to_owned();
+        assert_eq!(all.route(&other).mirror, Err(Skip::NoRollout));
+        let mut barred = facts("1");
+        barred.barred = Some(Skip::HostedTool);
+        let route = all.route(&barred);
+        assert_eq!((route.serve, route.mirror), (Side::Primary, Err(Skip::HostedTool)));
+    }
+
+    #[test]
+    fn serving_and_copying_are_independent_and_nested() {
+        let (low, high) = (snapshot(2_000, 1_000), snapshot(5_000, 5_000));
+        let (mut served, mut copied, mut both) = (0, 0, 0);
+        for key in 0..20_000 {
+            let facts = facts(&key.to_string());
+            let (a, b) = (low.route(&facts), high.route(&facts));
+            assert!(a.serve == Side::Primary || b.serve == Side::Candidate);
+            assert!(a.mirror.is_err() || b.mirror.is_ok());
+            served += u32::from(b.serve == Side::Candidate);
+            copied += u32::from(b.mirror.is_ok());
+            both += u32::from(b.serve == Side::Candidate && b.mirror.is_ok());
+        }
+        for (count, expected) in [(served, 10_000), (copied, 10_000), (both, 5_000)] {
+            assert!(u32::abs_diff(count, expected) < 400, "{count} of {expected}");
+        }
+    }
+}

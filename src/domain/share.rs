@@ -1,0 +1,116 @@
+//! A share of traffic.
+
+use std::fmt;
+
+/// A share of traffic in basis points: 0 is none, 10 000 is all.
+///
+/// Basis points and not a float, so that 1% means the same requests everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Share(u16);
+
+/// A share above 100%.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} basis points is more than all traffic (10000)")]
+pub struct ShareError(u16);
+
+impl Share {
+    /// No traffic.
+    pub const NONE: Self = Self(0);
+    /// All traffic.
+    pub const ALL: Self = Self(10_000);
+
+    /// A share from basis points.
+    ///
+    /// # Errors
+    /// Refuses more than 10 000.
+    pub fn from_basis_points(basis_points: u16) -> Result<Self, ShareError> {
+        if Self::ALL.0 < basis_points {
+            return Err(ShareError(basis_points));
+        }
+        Ok(Self(basis_points))
+    }
+
+    /// The share in basis points, 0 to 10 000.
+    pub fn basis_points(self) -> u16 {
+        self.0
+    }
+
+    /// Whether this is no traffic at all.
+    pub fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+
+    /// Whether the request with this key falls inside the share.
+    ///
+    /// The answer depends on the two arguments alone, and raising the share only
+    /// ever adds keys: a user who got the candidate at 5% still gets it at 20%.
+    pub fn includes(self, salt: &str, key: &str) -> bool {
+        bucket(salt, key) < self.0
+    }
+}
+
+impl fmt::Display for Share {
+    /// `5%`, `0.1%`: as few digits as say it exactly.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (self.0 / 100, self.0 % 100);
+        match (rest, rest % 10) {
+            (0, _) => write!(f, "{whole}%"),
+            (_, 0) => write!(f, "{whole}.{}%", rest / 10),
+            (_, _) => write!(f, "{whole}.{rest:02}%"),
+        }
+    }
+}
+
+/// Places a key in one of 10 000 buckets.
+///
+/// FNV-1a, 64 bit, with the splitmix64 finaliser, written out because the
+/// standard library's hasher may change between Rust releases and a rollout may not.
+fn bucket(salt: &str, key: &str) -> u16 {
+    let bytes = salt.bytes().chain([0]).chain(key.bytes());
+    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^= hash >> 31;
+    u16::try_from(hash % 10_000).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(basis_points: u16) -> Share {
+        Share::from_basis_points(basis_points).unwrap()
+    }
+
+    #[test]
+    fn raising_a_share_only_adds_keys() {
+        for user in 0..2_000 {
+            let key = user.to_string();
+            if share(500).includes("chat", &key) {
+                assert!(share(2_000).includes("chat", &key));
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_takes_about_its_part_of_keys() {
+        let hits =
+            (0..100_000).filter(|n: &u32| share(500).includes("chat", &n.to_string())).count();
+        assert!((4_700..5_300).contains(&hits), "{hits} of 100000 at 5%");
+    }
+
+    #[test]
+    fn a_share_reads_as_percent() {
+        let shown = [0, 1, 10, 100, 550, 10_000].map(|it| share(it).to_string());
+        assert_eq!(shown, ["0%", "0.01%", "0.1%", "1%", "5.5%", "100%"]);
+    }
+
+    #[test]
+    fn none_takes_nobody_and_all_takes_everybody() {
+        assert!(!Share::NONE.includes("chat", "anyone"));
+        assert!(Share::ALL.includes("chat", "anyone"));
+        assert_eq!(Share::from_basis_points(10_001), Err(ShareError(10_001)));
+    }
+}

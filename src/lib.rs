@@ -1,0 +1,5 @@
+//! A shadow-traffic canary rollout controller for LLM providers.
+
+pub mod domain;
+
+pub mod tasks;

@@ -1,0 +1,208 @@
+//! Starting, watching and stopping work: long-lived tasks by name, side work within limits.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+    time,
+};
+
+/// The long-lived tasks of the program, by name.
+///
+/// None may end before it is told to: a task that returns early, fails or
+/// panics stops all the others, so the process never runs half alive.
+#[derive(Debug)]
+pub struct Tasks {
+    running: JoinSet<(&'static str, Result<(), BoxError>)>,
+    stop: watch::Sender<bool>,
+}
+
+/// Any error a task may end with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Resolves when it is time to stop. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Receiver<bool>);
+
+/// Why the program ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// A task failed.
+    #[error("task `{0}` failed")]
+    Failed(&'static str, #[source] BoxError),
+    /// A task returned although nobody asked it to.
+    #[error("task `{0}` ended early")]
+    Early(&'static str),
+    /// A task panicked.
+    #[error("a task panicked")]
+    Panicked(#[from] tokio::task::JoinError),
+    /// Tasks were still busy when the time was up.
+    #[error("{0} tasks did not stop in time")]
+    Late(usize),
+}
+
+impl Stop {
+    /// Waits for the signal; returns at once when it was given before.
+    pub async fn wait(&mut self) {
+        // The sender lives in `Tasks` until every task has ended, so an error
+        // here also means: stop.
+        let _ = self.0.wait_for(|stop| *stop).await;
+    }
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self { running: JoinSet::new(), stop: watch::Sender::new(false) }
+    }
+}
+
+impl Tasks {
+    /// Starts a task. It must end soon after [`Stop::wait`] returns, and not before.
+    pub fn start<F>(&mut self, name: &'static str, task: impl FnOnce(Stop) -> F)
+    where
+        F: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        let task = task(Stop(self.stop.subscribe()));
+        self.running.spawn(async move { (name, task.await) });
+    }
+
+    /// A signal for work that is not a task of its own.
+    pub fn stop(&self) -> Stop {
+        Stop(self.stop.subscribe())
+    }
+
+    /// Runs until `signal`, or until a task ends by itself; then stops the rest.
+    ///
+    /// # Errors
+    /// The first thing that went wrong; what follows it is only its echo.
+    pub async fn run(
+        mut self,
+        signal: impl Future<Output = ()>,
+        grace: Duration,
+    ) -> Result<(), Ended> {
+        let first = tokio::select! {
+            () = signal => Ok(()),
+            Some(done) = self.running.join_next() => Err(match done {
+                Ok((name, Ok(()))) => Ended::Early(name),
+                Ok((name, Err(error))) => Ended::Failed(name, error),
+                Err(error) => Ended::Panicked(error),
+            }),
+        };
+        self.stop.send_replace(true);
+        let drained = time::timeout(grace, self.drain()).await;
+        first.and(drained.unwrap_or_else(|_| Err(Ended::Late(self.running.len()))))
+    }
+
+    async fn drain(&mut self) -> Result<(), Ended> {
+        let mut result = Ok(());
+        while let Some(done) = self.running.join_next().await {
+            let ended = match done {
+                Ok((_, Ok(()))) => continue,
+                Ok((name, Err(error))) => Ended::Failed(name, error),
+                Err(error) => Ended::Panicked(error),
+            };
+            result = result.and(Err(ended));
+        }
+        result
+    }
+}
+
+/// Places for short side work: never more at a time than its limit, and none is waited for.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    places: Arc<Semaphore>,
+    len_max: usize,
+}
+
+/// A place in a [`Pool`]; given back when dropped.
+#[derive(Debug)]
+pub struct Place(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+impl Pool {
+    /// A pool with so many places.
+    pub fn new(len_max: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(len_max)), len_max }
+    }
+
+    /// Takes a place if one is free.
+    pub fn try_enter(&self) -> Option<Place> {
+        Arc::clone(&self.places).try_acquire_owned().ok().map(Place)
+    }
+
+    /// Places taken now.
+    pub fn busy(&self) -> usize {
+        self.len_max.saturating_sub(self.places.available_permits())
+    }
+
+    /// Runs side work in its place, apart from whoever asked. A panic in it is logged and hurts nobody.
+    pub fn run(place: Place, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        spawn(name, async move {
+            let _place = place;
+            work.await;
+        });
+    }
+}
+
+/// Runs work whose number is limited by its own caller, such as a connection.
+pub fn spawn(name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    #[expect(clippy::disallowed_methods, reason = "the one home of spawning")]
+    let handle = tokio::spawn(work);
+    // The watcher is dropped with the runtime; it only says what happened.
+    #[expect(clippy::disallowed_methods, reason = "the one home of spawning")]
+    drop(tokio::spawn(async move {
+        if let Err(error) = handle.await
+            && error.is_panic()
+        {
+            tracing::error!(task = name, "side work panicked; nobody else is affected");
+        }
+    }));
+}
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(30);
+
+    async fn until_stopped(mut stop: Stop) -> Result<(), BoxError> {
+        stop.wait().await;
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_stops_everything() {
+        let mut tasks = Tasks::default();
+        tasks.start("proxy", until_stopped);
+        tasks.start("controller", until_stopped);
+        tasks.run(time::sleep(Duration::from_secs(9)), GRACE).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_failure_stops_the_rest_and_is_named() {
+        let mut tasks = Tasks::default();
+        tasks.start("proxy", until_stopped);
+        tasks.start("store", |_| async { Err("disk full".into()) });
+        let ended = tasks.run(pending(), GRACE).await.unwrap_err();
+        assert_eq!(ended.to_string(), "task `store` failed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_early_return_or_a_panic_is_a_failure() {
+        let mut tasks = Tasks::default();
+        tasks.start("proxy", |_| async { Ok(()) });
+        assert!(matches!(tasks.run(pending(), GRACE).await, Err(Ended::Early("proxy"))));
+
+        let mut tasks = Tasks::default();
+        tasks.start("judge", |_| async { panic!("bug") });
+        assert!(matches!(tasks.run(pending(), GRACE).await, Err(Ended::Panicked(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_will_not_stop_is_reported() {
+        let mut tasks = Tasks::default();
+        tasks.start("stuck", |_| pending());
+        assert!(matches!(tasks.run(async {}, GRACE).await, Err(Ended::Late(1))));
+    }
+}
