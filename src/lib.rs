@@ -2,4 +2,14 @@
 
 pub mod domain;
 
+pub mod analysis;
+
+pub mod clock;
+
 pub mod tasks;
+
+pub mod store;
+
+pub mod traffic;
+
+pub mod controller;

@@ -157,6 +157,8 @@ pub struct Lane {
     pub mirror: Share,
     /// Data classes the candidate may see.
     pub cleared: Vec<String>,
+    /// Share of pairs the judge sees.
+    pub judge: Share,
 }
 
 /// All that the proxy obeys. Never changed, only replaced.
@@ -237,6 +239,7 @@ mod tests {
             serve: share(serve),
             mirror: share(mirror),
             cleared: vec!["eu".to_owned()],
+            judge: Share::ALL,
         };
         Snapshot { lanes: vec![Arc::new(lane)] }
     }

@@ -1,0 +1,242 @@
+//! How the rest of the program talks to the controller.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time,
+};
+
+use crate::domain::{Command, Evidence, Name, Plan, PlanFault, Record, Refusal, Rollout, Timestamp};
+use crate::traffic::Board;
+
+/// How long a rollback's answer waits for the disk before it says "not durable yet".
+const ROLLBACK_WAIT: Duration = Duration::from_millis(800);
+/// How long any other command may take, disk included.
+const COMMAND_WAIT: Duration = Duration::from_secs(30);
+
+/// Talks to the controller. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(super) asks: mpsc::Sender<Ask>,
+    pub(super) views: watch::Receiver<Arc<Views>>,
+    pub(super) changes: broadcast::Sender<Change>,
+    pub(super) board: Arc<Board>,
+}
+
+/// Everything there is to see, as of the last change or tick.
+#[derive(Clone, Debug, Default)]
+pub struct Views {
+    /// One for each rollout, newest first.
+    pub rollouts: Vec<View>,
+    /// The log, oldest first; older records than the limit are in the journal only.
+    pub records: Arc<Vec<Arc<Record>>>,
+    /// Why nothing can be controlled, if so.
+    pub degraded: Option<String>,
+}
+
+/// One rollout as people see it.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The rollout.
+    pub rollout: Rollout,
+    /// What is known in its stage (of the last stage, once it ended).
+    pub evidence: Evidence,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When it last changed.
+    pub updated: Timestamp,
+    /// Who took the last step.
+    pub actor: String,
+    /// What was said about it.
+    pub comment: String,
+    /// One sentence a person can act on: what it waits for, or why it ended.
+    pub message: String,
+    /// Whether the last step is on disk.
+    pub durable: bool,
+    /// Copies made today (UTC).
+    pub copies_today: u64,
+    /// Time of the view.
+    pub now: Timestamp,
+}
+
+/// A change, with the record that made it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The rollout after it.
+    pub view: View,
+    /// What happened.
+    pub record: Arc<Record>,
+}
+
+/// Who asks, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Requester {
+    /// Who.
+    pub actor: String,
+    /// Said for the log.
+    pub comment: String,
+    /// The same key again changes nothing and answers the same; empty for none.
+    pub request_id: String,
+    /// The revision the caller has seen; another one is refused.
+    pub revision: Option<u64>,
+}
+
+/// Why something asked of the controller was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejected {
+    /// There is no such rollout.
+    #[error("there is no rollout `{0}`; `crossfade list` shows those there are")]
+    Unknown(Name),
+    /// There is one already.
+    #[error("there is a rollout `{0}` already")]
+    Exists(Name),
+    /// The state machine refused.
+    #[error("`{rollout}`: {refusal}")]
+    Refused {
+        /// The rollout.
+        rollout: Name,
+        /// Why.
+        refusal: Box<Refusal>,
+    },
+    /// The plan cannot be run.
+    #[error("the plan has {} faults, the first: {}", .0.len(), .0.first().map_or(String::new(), ToString::to_string))]
+    Plan(Vec<PlanFault>),
+    /// Somebody else changed it first.
+    #[error("`{rollout}` is at revision {now}, not {seen}; look again before changing it")]
+    Stale {
+        /// The rollout.
+        rollout: Name,
+        /// The revision the caller saw.
+        seen: u64,
+        /// The revision it has.
+        now: u64,
+    },
+    /// Two rollouts would serve the same requests.
+    #[error("`{rollout}` would govern requests that `{other}` governs; narrow the slice of one of them, or roll `{other}` back")]
+    Overlap {
+        /// The rollout that was to begin.
+        rollout: Name,
+        /// The one that runs.
+        other: Name,
+    },
+    /// The request id was used for something else.
+    #[error("request id `{0}` was used for another command; use a new one")]
+    ReusedRequestId(String),
+    /// Nothing can be written, so nothing can go forward.
+    #[error("not possible now: {0}")]
+    Unavailable(String),
+}
+
+/// What the controller is asked. Made by [`Handle`] alone.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Create { name: Name, plan: Box<Plan>, by: Requester, reply: Reply<View> },
+    Command { name: Name, command: Command, by: Requester, reply: Reply<View> },
+    Evaluate { name: Name, reply: Reply<Evaluation> },
+}
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Rejected>>;
+
+/// What the controller would do now.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// The rollout.
+    pub view: View,
+    /// What it would do.
+    pub decision: Decision,
+    /// Why, in plain language.
+    pub explanation: String,
+}
+
+/// What the controller would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Keep watching.
+    Hold,
+    /// Go to the next stage, or ask for the approval to.
+    Advance,
+    /// Go back.
+    RollBack,
+}
+
+impl Handle {
+    /// Everything there is to see now.
+    pub fn views(&self) -> Arc<Views> {
+        Arc::clone(&self.views.borrow())
+    }
+
+    /// One rollout.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn view(&self, name: &Name) -> Result<View, Rejected> {
+        let views = self.views();
+        let found = views.rollouts.iter().find(|it| it.rollout.name() == name);
+        found.cloned().ok_or_else(|| Rejected::Unknown(name.clone()))
+    }
+
+    /// Changes from here on. A receiver that falls behind is told how many it missed.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    /// Creates a rollout. No traffic moves before it is started.
+    ///
+    /// # Errors
+    /// When the plan is faulty, the name is taken or nothing can be written.
+    pub async fn create(&self, name: Name, plan: Plan, by: Requester) -> Result<View, Rejected> {
+        let plan = Box::new(plan);
+        self.ask(COMMAND_WAIT, |reply| Ask::Create { name, plan, by, reply }).await
+    }
+
+    /// Obeys a command, or says why not.
+    ///
+    /// A rollback takes effect in the data path before anything else happens, is never
+    /// refused, and its view says whether it is durable yet.
+    ///
+    /// # Errors
+    /// See [`Rejected`]; a rollback of a rollout that exists has none.
+    pub async fn command(
+        &self,
+        name: Name,
+        command: Command,
+        by: Requester,
+    ) -> Result<View, Rejected> {
+        if command != Command::Rollback {
+            return self.ask(COMMAND_WAIT, |reply| Ask::Command { name, command, by, reply }).await;
+        }
+        let before = self.view(&name)?;
+        self.board.halt(&name);
+        let rejected = name.clone();
+        match self.ask(ROLLBACK_WAIT, |reply| Ask::Command { name, command, by, reply }).await {
+            Ok(view) => Ok(view),
+            // Done in the data path; only the writing of it takes longer.
+            Err(_) => Ok(View { durable: false, ..self.view(&rejected).unwrap_or(before) }),
+        }
+    }
+
+    /// What the controller would do now, and why. Changes nothing.
+    ///
+    /// # Errors
+    /// When there is no such rollout.
+    pub async fn evaluate(&self, name: Name) -> Result<Evaluation, Rejected> {
+        self.ask(COMMAND_WAIT, |reply| Ask::Evaluate { name, reply }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        wait: Duration,
+        ask: impl FnOnce(Reply<T>) -> Ask,
+    ) -> Result<T, Rejected> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Rejected::Unavailable("the controller is stopping".to_owned());
+        let round = async {
+            self.asks.send(ask(reply)).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        };
+        time::timeout(wait, round).await.unwrap_or_else(|_| {
+            Err(Rejected::Unavailable("the controller did not answer in time".to_owned()))
+        })
+    }
+}

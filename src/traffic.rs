@@ -1,0 +1,271 @@
+//! What the proxy and the controller share: the published snapshot, live counters, what was seen.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+
+use crate::analysis::Tripwire;
+use crate::domain::{Lane, Name, Pair, Score, Side, Snapshot, Timestamp, Window};
+
+/// What the proxy tells the controller and the judge tells it too.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// Both sides of a request are known.
+    Pair(Box<Pair>),
+    /// A pair was judged.
+    Score(Box<Score>),
+    /// A pair was to be judged and could not be.
+    ScoreLost(Window),
+}
+
+/// What a lane's traffic comes to while its window is open.
+#[derive(Debug)]
+pub struct Live {
+    due: AtomicU64,
+    missing: AtomicU64,
+    capped: AtomicBool,
+    tripped: AtomicBool,
+    wire: Mutex<Tripwire>,
+    closed: watch::Sender<bool>,
+    copies: Arc<Copies>,
+}
+
+/// The day's copies of one rollout, against their cap.
+#[derive(Debug)]
+pub struct Copies {
+    per_day_max: u64,
+    /// Day (since the epoch) and copies made on it.
+    made: Mutex<(u64, u64)>,
+}
+
+/// All that the proxy obeys now, and where it counts.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// The rules.
+    pub snapshot: Snapshot,
+    /// The counters, one for each lane.
+    pub live: Vec<Arc<Live>>,
+}
+
+/// The one place where the controller publishes and the proxy reads.
+#[derive(Debug, Default)]
+pub struct Board {
+    current: ArcSwap<Published>,
+    /// Rollouts that were sent back in the data path and are not yet in the journal.
+    halted: Mutex<HashSet<Name>>,
+    alarm: Notify,
+}
+
+/// A copy that is due: counted as missing unless it ends as a pair or is excused.
+#[derive(Debug)]
+pub struct Due(Option<Arc<Live>>);
+
+impl Copies {
+    /// A cap, with the copies already made on a day.
+    pub fn new(per_day_max: u64, made: (u64, u64)) -> Self {
+        Self { per_day_max, made: Mutex::new(made) }
+    }
+
+    /// Counts one more copy, if the day has room for it.
+    fn take(&self, now: Timestamp) -> bool {
+        let mut made = lock(&self.made);
+        if made.0 != now.day() {
+            *made = (now.day(), 0);
+        }
+        let room = made.1 < self.per_day_max;
+        made.1 += u64::from(room);
+        room
+    }
+
+    /// Day and copies made on it.
+    pub fn made(&self) -> (u64, u64) {
+        *lock(&self.made)
+    }
+}
+
+impl Live {
+    /// Counters for a window that begins.
+    pub fn new(copies: Arc<Copies>) -> Self {
+        Self {
+            due: AtomicU64::new(0),
+            missing: AtomicU64::new(0),
+            capped: AtomicBool::new(false),
+            tripped: AtomicBool::new(false),
+            wire: Mutex::new(Tripwire::new()),
+            closed: watch::Sender::new(false),
+            copies,
+        }
+    }
+
+    /// Counts a copy that is due, if the daily cap allows it.
+    pub fn due(self: &Arc<Self>, now: Timestamp) -> Option<Due> {
+        if !self.copies.take(now) {
+            self.capped.store(true, Ordering::Relaxed);
+            return None;
+        }
+        self.capped.store(false, Ordering::Relaxed);
+        self.due.fetch_add(1, Ordering::Relaxed);
+        Some(Due(Some(Arc::clone(self))))
+    }
+
+    /// Copies that were due, and those of them that never became a pair.
+    pub fn coverage(&self) -> (u64, u64) {
+        (self.due.load(Ordering::Relaxed), self.missing.load(Ordering::Relaxed))
+    }
+
+    /// Whether the last copy that was due met the daily cap.
+    pub fn is_capped(&self) -> bool {
+        self.capped.load(Ordering::Relaxed)
+    }
+
+    /// The day's copies.
+    pub fn copies(&self) -> &Arc<Copies> {
+        &self.copies
+    }
+
+    /// Whether the candidate may be asked: the window is open and the tripwire silent.
+    pub fn is_open(&self) -> bool {
+        !*self.closed.borrow() && !self.tripped.load(Ordering::Acquire)
+    }
+
+    /// Whether the tripwire went off.
+    pub fn is_tripped(&self) -> bool {
+        self.tripped.load(Ordering::Acquire)
+    }
+
+    /// Closes the window: copies that wait or run are given up.
+    pub fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    /// Resolves when the window is closed.
+    pub async fn closed(&self) {
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    /// Tells the tripwire how a request went on each side that was asked (answered well or not).
+    /// When it goes off, no request reaches the candidate any more, from here on.
+    pub fn watch(
+        &self,
+        board: &Board,
+        now: Timestamp,
+        primary: Option<bool>,
+        candidate: Option<bool>,
+    ) {
+        let alarm = lock(&self.wire).see(now, primary, candidate);
+        if alarm && !self.tripped.swap(true, Ordering::AcqRel) {
+            self.close();
+            board.alarm.notify_one();
+        }
+    }
+}
+
+impl Due {
+    /// The copy became a pair.
+    pub fn paired(mut self) {
+        self.0 = None;
+    }
+
+    /// The copy cannot become a pair through nobody's fault: the caller left, the window closed.
+    pub fn excuse(mut self) {
+        if let Some(live) = self.0.take() {
+            live.due.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        if let Some(live) = self.0.take() {
+            live.missing.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Board {
+    /// What holds now.
+    pub fn load(&self) -> Arc<Published> {
+        self.current.load_full()
+    }
+
+    /// Replaces what holds. Windows that are no longer in it are closed.
+    pub fn publish(&self, lanes: Vec<(Arc<Lane>, Arc<Live>)>) {
+        let halted = lock(&self.halted);
+        let lanes: Vec<_> = lanes
+            .into_iter()
+            .map(|(lane, live)| {
+                if halted.contains(&lane.rollout) { (still(&lane), live) } else { (lane, live) }
+            })
+            .collect();
+        self.swap(lanes);
+    }
+
+    /// Sends a rollout's traffic to the primary at once, whatever the controller is doing.
+    ///
+    /// Holds until [`Self::release`], also for what is published in between.
+    pub fn halt(&self, rollout: &Name) {
+        let mut halted = lock(&self.halted);
+        halted.insert(rollout.clone());
+        let now = self.load();
+        let stop = |lane: &Arc<Lane>| {
+            if lane.rollout == *rollout { still(lane) } else { Arc::clone(lane) }
+        };
+        let lanes = now.snapshot.lanes.iter().map(stop).zip(now.live.iter().map(Arc::clone));
+        self.swap(lanes.collect());
+    }
+
+    /// Whether a rollout is halted.
+    pub fn is_halted(&self, rollout: &Name) -> bool {
+        lock(&self.halted).contains(rollout)
+    }
+
+    /// Ends a halt, once the controller has taken the rollout back itself.
+    pub fn release(&self, rollout: &Name) {
+        lock(&self.halted).remove(rollout);
+    }
+
+    /// Resolves when a tripwire went off.
+    pub async fn alarm(&self) {
+        self.alarm.notified().await;
+    }
+
+    fn swap(&self, lanes: Vec<(Arc<Lane>, Arc<Live>)>) {
+        let (lanes, live): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
+        let next = Arc::new(Published { snapshot: Snapshot { lanes }, live });
+        let before = self.current.swap(Arc::clone(&next));
+        for (lane, live) in before.snapshot.lanes.iter().zip(&before.live) {
+            let kept = |(other, it): (&Arc<Lane>, &Arc<Live>)| {
+                Arc::ptr_eq(it, live) && other.window.is_some()
+            };
+            let open = next.snapshot.lanes.iter().zip(&next.live).any(kept);
+            if lane.window.is_some() && !open {
+                live.close();
+            }
+        }
+    }
+}
+
+/// The lane with no traffic moving.
+fn still(lane: &Arc<Lane>) -> Arc<Lane> {
+    Arc::new(Lane { window: None, ..(**lane).clone() })
+}
+
+/// Which provider a lane asks on a side.
+pub fn provider(lane: &Lane, side: Side) -> &Name {
+    match side {
+        Side::Primary => &lane.primary,
+        Side::Candidate => &lane.candidate,
+    }
+}
+
+/// A poisoned lock still guards plain numbers, which stay usable.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
