@@ -2,4 +2,6 @@
 
 pub mod domain;
 
+pub mod config;
+
 pub mod tasks;
