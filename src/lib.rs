@@ -1,5 +1,6 @@
 //! A shadow-traffic canary rollout controller for LLM providers.
 
 pub mod domain;
+pub mod store;
 
 pub mod tasks;
