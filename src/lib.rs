@@ -48,6 +48,7 @@
 // Pure: no async, clock, disk, network or random.
 
 pub mod domain;
+pub mod store;
 
 pub mod analysis;
 
