@@ -53,7 +53,7 @@ limits! {
     mirror_timeout_ms: u64 = "mirror_timeout" Millis 120_000, 100..=3_600_000;
     /// Longest the candidate may take to its first byte in a live stage before the primary
     /// answers instead, in milliseconds.
-    first_byte_timeout_ms: u64 = "first_byte_timeout" Millis 10_000, 10..=3_600_000;
+    first_byte_timeout_ms: u64 = "first_byte_timeout" Millis 30_000, 10..=3_600_000;
     /// Longest a connection to a provider may take to open, in milliseconds.
     upstream_connect_timeout_ms: u64 = "upstream_connect_timeout" Millis 5_000, 10..=60_000;
     /// Longest a provider may take to the head of its answer, in milliseconds.
