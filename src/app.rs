@@ -133,7 +133,7 @@ impl App {
         let shown = Arc::clone(&parts.operations);
         tasks.start("operations", |stop| operations::serve(shown, operations_port, stop));
 
-        let Opened { journal, pairs, recorder } = open_store(&config).await;
+        let Opened { journal, pairs, recorder } = open_store(&config, parts.clock).await;
         let recorder = recorder.map(|(handle, thread)| {
             drop(parts.recorder.set(handle));
             thread
@@ -246,7 +246,7 @@ fn callers(config: &Config) -> Callers {
     Callers { by_key, data_default: config.data_default.clone() }
 }
 
-async fn open_store(config: &Config) -> Opened {
+async fn open_store(config: &Config, clock: Clock) -> Opened {
     let (dir, limits) = (config.store.clone(), config.limits);
     let opened = spawn_blocking(move || {
         let journal = Journal::open(&dir);
@@ -271,7 +271,10 @@ async fn open_store(config: &Config) -> Opened {
     let pairs = pairs
         .inspect_err(|error| tracing::error!(error, "pairs cannot be stored: they count as evidence and are not kept"))
         .ok();
-    let recorder = pairs.clone().map(Recorder::start);
+    let recorder = pairs.clone().and_then(|pairs| {
+        let started = Recorder::start(pairs, move || clock.now());
+        started.inspect_err(|error| tracing::error!(%error, "the recorder cannot start")).ok()
+    });
     Opened { journal, pairs, recorder }
 }
 

@@ -48,7 +48,6 @@
 // Pure: no async, clock, disk, network or random.
 
 pub mod domain;
-pub mod store;
 
 pub mod analysis;
 

@@ -114,7 +114,7 @@ impl Role {
 }
 
 /// Every metric of the program.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
     calls: Family<CallLabels, Counter>,
     durations: Family<ProviderLabels, Histogram, fn() -> Histogram>,
@@ -136,6 +136,12 @@ pub struct Metrics {
     mirror_busy: Gauge,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Buckets of the `OpenTelemetry` conventions for LLM calls, in seconds.
 const SECONDS: [f64; 14] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
@@ -148,9 +154,24 @@ impl Metrics {
     /// The table, with nothing counted.
     pub fn new() -> Self {
         Self {
+            calls: Family::default(),
             durations: Family::new_with_constructor(seconds),
             first_bytes: Family::new_with_constructor(seconds),
-            ..Self::default()
+            skips: Family::default(),
+            losses: Family::default(),
+            fallbacks: Family::default(),
+            serve: Family::default(),
+            mirror: Family::default(),
+            pairs: Family::default(),
+            states: Family::default(),
+            differences: Family::default(),
+            lowers: Family::default(),
+            uppers: Family::default(),
+            bounds: Family::default(),
+            verdicts: Family::default(),
+            transitions: Family::default(),
+            degraded: Gauge::default(),
+            mirror_busy: Gauge::default(),
         }
     }
 

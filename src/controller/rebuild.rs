@@ -93,6 +93,8 @@ pub(super) fn keep_copies(pairs: Option<&Pairs>, managed: &BTreeMap<Name, Manage
     for it in managed.values() {
         let (day, made) = it.live.copies().made();
         let value = [day.to_be_bytes(), made.to_be_bytes()].concat();
-        pairs.keep(&copies_key(it.rollout.name()), &value);
+        if let Err(error) = pairs.keep(&copies_key(it.rollout.name()), &value) {
+            tracing::warn!(rollout = %it.rollout.name(), %error, "the day's copies could not be kept");
+        }
     }
 }
