@@ -153,7 +153,8 @@ impl Journal {
             // At once, so that a crash now does not bring back what is refused here. Where
             // this fails too, the next append begins with it.
             if let Err(error) = self.renew() {
-                tracing::error!(%error, "the journal cannot be renewed after a failed write");
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "the journal cannot be renewed after a failed write");
             }
             return Err(at("write to", &self.dir.join(FILE_NAME))(error).into());
         }
@@ -235,8 +236,9 @@ fn cut_to(file: &File, len: usize) -> std::io::Result<()> {
 /// A full or read-only disk is better known now than at the first rollback.
 fn prove_writable(dir: &Path) -> Result<(), FileError> {
     let probe = dir.join("journal.probe");
-    files::write_synced(&probe, &[b'x'; PROBE_LEN])?;
-    fs::remove_file(&probe).map_err(at("remove", &probe))
+    let written = files::write_synced(&probe, &[b'x'; PROBE_LEN]);
+    let removed = fs::remove_file(&probe).map_err(at("remove", &probe));
+    written.and(removed)
 }
 
 #[cfg(test)]

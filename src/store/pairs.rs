@@ -164,17 +164,15 @@ impl Pairs {
     /// When the index refuses. A record that cannot be read is passed over and counted.
     pub fn list(&self, query: &Query) -> Result<Vec<Pair>, PairsError> {
         let len_max = query.len_max.min(PAGE_LEN_MAX);
-        match &query.rollout {
-            Some(rollout) => self.list_of(rollout, query.before, len_max),
-            None => {
-                let rows = self.0.index.newest(query.before);
-                let pairs = rows.filter_map(|row| match row.map_err(to("list pairs")) {
-                    Ok((id, record)) => self.readable(id, &record).map(Ok),
-                    Err(error) => Some(Err(error)),
-                });
-                pairs.take(len_max).collect()
-            }
+        if let Some(rollout) = &query.rollout {
+            return self.list_of(rollout, query.before, len_max);
         }
+        let rows = self.0.index.newest(query.before);
+        let pairs = rows.filter_map(|row| match row.map_err(to("list pairs")) {
+            Ok((id, record)) => self.readable(id, &record).map(Ok),
+            Err(error) => Some(Err(error)),
+        });
+        pairs.take(len_max).collect()
     }
 
     /// Every pair of a window with its last score, oldest first: evidence as it came in.
@@ -227,24 +225,24 @@ impl Pairs {
     /// Takes away what is too old or too much, oldest segments first, never the current one.
     ///
     /// # Errors
-    /// When the disk or the index refuses; the next sweep goes on from there.
+    /// When the disk or the index refuses; the next sweep goes on from there. An index that
+    /// refuses does not keep the disk from being freed.
     pub fn sweep(&self, now: Timestamp) -> Result<Swept, PairsError> {
         let index_bytes = self.0.index.bytes().map_err(to("be measured"))?;
         self.0.counters.index_bytes.store(index_bytes, Relaxed);
-        self.segments().seal_if_past(now)?;
-        let mut swept = Swept::default();
+        let sealed = self.segments().seal_if_past(now);
+        let (mut swept, mut unindexed) = (Swept::default(), Ok(()));
         while let Some((name, len, before)) = self.surplus(now, index_bytes) {
             // The index first: a crash between the two leaves a file, which the next sweep
             // finds, and no rows without a file.
-            let window = |id, record: &[u8]| pair::decode(id, record).ok().map(|it| it.window);
-            let removed = self.0.index.remove_before(before, window);
-            removed.and_then(|()| self.0.index.forget(name)).map_err(to("remove pairs"))?;
+            unindexed = unindexed.and(self.unindex(name, before));
             self.segments().remove(name)?;
             swept.segments += 1;
             swept.bytes += len;
         }
         self.count_bytes(&self.segments());
-        Ok(swept)
+        sealed?;
+        unindexed.map(|()| swept)
     }
 
     /// What was done since opening, and the bytes on disk. Does not block.
@@ -335,6 +333,13 @@ impl Pairs {
     ) -> Result<(), PairsError> {
         self.count_bytes(segments);
         self.0.index.set_indexed(segment, len).map_err(to("store pairs"))
+    }
+
+    /// Removes the rows of a segment: those of pairs before that time.
+    fn unindex(&self, segment: u64, before: Timestamp) -> Result<(), PairsError> {
+        let window = |id, record: &[u8]| pair::decode(id, record).ok().map(|it| it.window);
+        let removed = self.0.index.remove_before(before, window);
+        removed.and_then(|()| self.0.index.forget(segment)).map_err(to("remove pairs"))
     }
 
     /// The oldest segment, if it is too old or all are too much.

@@ -210,7 +210,8 @@ impl<C: Fn() -> Timestamp> Writer<C> {
         self.disk = if result.is_ok() { Disk::Works } else { Disk::Fails };
         match (before, result) {
             (Disk::Works, Err(error)) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "pairs are being lost");
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "pairs are being lost");
             }
             (Disk::Fails, Ok(())) => tracing::info!("pairs are stored again"),
             (Disk::Works, Ok(())) | (Disk::Fails, Err(_)) => {}

@@ -82,11 +82,10 @@ impl Segments {
             None => self.begin(times)?,
         };
         let begin = current.len;
-        // On failure the file stays out of `current` for good.
-        let written = current.file.write_all(frames);
-        if let Err(error) = written {
-            self.sealed.insert(current.name, begin);
-            return Err(at("write to", &self.path(current.name))(error));
+        if let Err(error) = current.file.write_all(frames) {
+            let name = current.name;
+            self.give_up(&current);
+            return Err(at("write to", &self.path(name))(error));
         }
         current.len += len_of(frames);
         let name = current.name;
@@ -151,6 +150,17 @@ impl Segments {
         self.sealed.values().sum::<u64>() + current
     }
 
+    /// Leaves a segment that failed for good, without the frames that were being written.
+    fn give_up(&mut self, failed: &Current) {
+        // Where cutting fails too, a scan passes over what is left of them.
+        if failed.len <= first_offset() {
+            drop(fs::remove_file(self.path(failed.name)));
+        } else {
+            drop(failed.file.set_len(failed.len));
+            self.sealed.insert(failed.name, failed.len);
+        }
+    }
+
     fn seal(&mut self) -> Result<(), FileError> {
         let synced = self.sync();
         if let Some(current) = self.current.take() {
@@ -172,7 +182,10 @@ impl Segments {
             .create_new(true)
             .open(&path)
             .map_err(at("make the segment", &path))?;
-        file.write_all(&FORMAT.header()).map_err(at("write to", &path))?;
+        if let Err(error) = file.write_all(&FORMAT.header()) {
+            drop(fs::remove_file(&path));
+            return Err(at("write to", &path)(error));
+        }
         files::sync_dir(&self.dir)?;
         let len = len_of(&FORMAT.header());
         Ok(Current { name, file, len, synced: 0 })
@@ -290,6 +303,13 @@ mod tests {
         let (second, offset) = segments.append(&times(6), b"b").unwrap();
         assert_ne!(second, first);
         assert_eq!(offset, first_offset());
+        if let Some(current) = &mut segments.current {
+            current.file = File::options().write(true).open("/dev/full").unwrap();
+            current.len = first_offset();
+        }
+        segments.append(&times(6), b"c").unwrap_err();
+        let left: Vec<u64> = Segments::open(dir.path()).unwrap().sealed().map(|it| it.0).collect();
+        assert_eq!(left, [first], "a segment without frames is not left behind");
     }
 
     #[test]
