@@ -1,5 +1,5 @@
 //! A shadow-traffic canary rollout controller for LLM providers.
 
 pub mod domain;
-
+pub mod players;
 pub mod tasks;
