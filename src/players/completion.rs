@@ -41,11 +41,11 @@ impl<'a> Completion<'a> {
         if !self.asked.stream() {
             return vec![self.whole().to_string()];
         }
-        let chunks = self.deltas().into_iter().map(|delta| self.chunk(delta, None));
+        let chunks = self.deltas().into_iter().map(|delta| self.chunk(&delta, None));
         let mut texts: Vec<String> = chunks.map(|it| it.to_string()).collect();
-        texts.push(self.chunk(json!({}), Some(self.finish_reason())).to_string());
+        texts.push(self.chunk(&json!({}), Some(self.finish_reason())).to_string());
         if self.asked.include_usage() {
-            let mut last = self.chunk(Value::Null, None);
+            let mut last = self.chunk(&Value::Null, None);
             last["choices"] = json!([]);
             last["usage"] = self.usage.clone();
             texts.push(last.to_string());
@@ -74,7 +74,7 @@ impl<'a> Completion<'a> {
         })
     }
 
-    fn chunk(&self, delta: Value, finish_reason: Option<&str>) -> Value {
+    fn chunk(&self, delta: &Value, finish_reason: Option<&str>) -> Value {
         let mut chunk = json!({
             "id": self.id,
             "object": "chat.completion.chunk",

@@ -35,12 +35,12 @@ pub(super) struct Opinion {
 }
 
 impl<'a> Question<'a> {
-    /// Finds the three blocks in a prompt; the last that is complete, as the instructions
-    /// before it may well show what a block looks like.
+    /// Finds the three blocks in a prompt. Only the first that are complete count: an
+    /// answer may hold blocks of its own to deceive the judge.
     pub(super) fn read(prompt: &'a str) -> Option<Self> {
         let opening =
             |line: &'a str| line.trim().strip_prefix("<question nonce=\"")?.strip_suffix("\">");
-        prompt.lines().rev().filter_map(opening).find_map(|nonce| {
+        prompt.lines().filter_map(opening).find_map(|nonce| {
             Some(Self {
                 conversation: block(prompt, "question", nonce)?,
                 answers: [block(prompt, "answer_1", nonce)?, block(prompt, "answer_2", nonce)?],

@@ -32,7 +32,7 @@ pub struct Provider {
     server: Server,
 }
 
-struct Stage {
+struct Recorded {
     rows: Arc<Rows>,
     plan: Arc<Mutex<ProviderPlan>>,
     latency_s_median: Option<f64>,
@@ -55,8 +55,8 @@ impl Provider {
         }
         let latency_s_median = rows.latency_s_median(&plan.model);
         let plan = Arc::new(Mutex::new(plan));
-        let stage = Stage { rows, plan: Arc::clone(&plan), latency_s_median };
-        Ok(Self { plan, server: Server::start(stage, address).await? })
+        let player = Recorded { rows, plan: Arc::clone(&plan), latency_s_median };
+        Ok(Self { plan, server: Server::start(player, address).await? })
     }
 
     /// Where it listens.
@@ -95,7 +95,7 @@ impl Provider {
     }
 }
 
-impl Player for Stage {
+impl Player for Recorded {
     async fn reply(&self, seen: &Seen) -> Reply {
         match (&seen.method, seen.path.as_str()) {
             (&Method::POST, CHAT_PATH) => self.chat(seen).await,
@@ -105,7 +105,7 @@ impl Player for Stage {
     }
 }
 
-impl Stage {
+impl Recorded {
     async fn chat(&self, seen: &Seen) -> Reply {
         let start = Instant::now();
         let plan = lock(&self.plan).clone();
@@ -120,7 +120,7 @@ impl Stage {
             Err(error) => return reply::failed(400, &format!("not a chat request: {error}")),
         };
         let key = asked.key().unwrap_or_default();
-        let Some((row, output)) = self.recorded(&key, &plan.model) else {
+        let Some((row, output)) = self.find(&key, &plan.model) else {
             let message = format!("no row has an answer of `{}` to this prompt", plan.model);
             return reply::unknown(&message);
         };
@@ -141,7 +141,7 @@ impl Stage {
         Reply { fate: Fate::Answered, response: Some(response) }
     }
 
-    fn recorded(&self, key: &str, model: &str) -> Option<(&Row, &Output)> {
+    fn find(&self, key: &str, model: &str) -> Option<(&Row, &Output)> {
         let row = self.rows.find(key, model)?;
         Some((row, row.outputs.get(model)?))
     }

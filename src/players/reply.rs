@@ -29,7 +29,7 @@ enum Step {
     Stall,
 }
 
-/// A response of the kind OpenAI gives to what it will not answer.
+/// A response of the kind a provider gives to what it will not answer.
 pub(super) fn refuse(status: StatusCode, message: &str, kind: &str) -> Response<Body> {
     let error = json!({"message": message, "type": kind, "param": null, "code": null});
     json_response(status, &json!({"error": error}))
@@ -88,8 +88,9 @@ pub(super) async fn deliver(
     let mut frames: Vec<Bytes> = texts.into_iter().map(Bytes::from).collect();
     if fault == Fault::BadJson {
         let middle = frames.len() / 2;
-        let len = frames[middle].len() / 2;
-        frames[middle].truncate(len);
+        for frame in frames.iter_mut().skip(middle).take(1) {
+            frame.truncate(frame.len() / 2);
+        }
     }
     let head = if asked.stream() {
         for frame in &mut frames {
@@ -118,13 +119,11 @@ pub(super) async fn deliver(
 
 /// The frames, each flushed by itself, evenly spread between first byte and last.
 fn paced(frames: Vec<Bytes>, ending: Option<Step>, (start, delays): (Instant, Delays)) -> Body {
-    let len = u32::try_from(frames.len()).unwrap_or(u32::MAX).max(1);
+    let gaps = u32::try_from(frames.len().saturating_sub(1)).unwrap_or(u32::MAX).max(1);
     let rest = delays.total.saturating_sub(delays.first_byte);
-    let steps = frames.into_iter().map(Step::Send).chain(ending);
-    let steps = (1..=len.saturating_add(1))
-        .zip(steps)
-        .map(move |(n, step)| (start + delays.first_byte + rest * n.min(len) / len, step));
-    let body = tokio_stream::iter(steps.collect::<Vec<_>>()).then(async |(due, step)| {
+    let steps = (0..=u32::MAX).zip(frames.into_iter().map(Step::Send).chain(ending));
+    let body = tokio_stream::iter(steps).then(move |(n, step)| async move {
+        let due = start + delays.first_byte + rest * n.min(gaps) / gaps;
         if Instant::now() < due {
             time::sleep_until(due).await;
         } else {

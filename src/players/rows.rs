@@ -147,8 +147,8 @@ impl Rows {
 
     /// The first row with this key that the model answered.
     pub(super) fn find(&self, key: &str, model: &str) -> Option<&Row> {
-        let rows = self.by_prompt.get(key)?.iter().filter_map(|index| self.rows.get(*index));
-        rows.into_iter().find(|row| row.outputs.contains_key(model))
+        let mut rows = self.by_prompt.get(key)?.iter().filter_map(|index| self.rows.get(*index));
+        rows.find(|row| row.outputs.contains_key(model))
     }
 
     /// The median of the model's recorded latencies, in seconds.
@@ -202,7 +202,7 @@ pub(super) mod tests {
                 },
                 "small": {"content": "It is cold."},
             },
-            "judge": {"kind": "scores", "by_model": {"big": {"score": 0.9}, "small": {"score": 0.4}}},
+            "judge": {"by_model": {"big": {"score": 0.9}, "small": {"score": 0.4}}},
         });
         Arc::new(Rows::parse(&format!("{text}\n\n{call}\n"), "test").unwrap())
     }

@@ -98,6 +98,12 @@ pub(super) struct Server {
     stop: watch::Sender<()>,
 }
 
+/// What all connections of a server use.
+struct Shared<P> {
+    player: P,
+    log: Arc<Log>,
+}
+
 #[derive(Debug, Default)]
 struct Log(Mutex<Entries>);
 
@@ -119,8 +125,8 @@ impl Server {
         let listener = TcpListener::bind(address).await?;
         let (stop, stopped) = watch::channel(());
         let server = Self { address: listener.local_addr()?, log: Arc::default(), stop };
-        let stage = Arc::new((player, Arc::clone(&server.log)));
-        tasks::spawn("player", accept(listener, stage, stopped));
+        let shared = Arc::new(Shared { player, log: Arc::clone(&server.log) });
+        tasks::spawn("player", accept(listener, shared, stopped));
         Ok(server)
     }
 
@@ -143,7 +149,7 @@ impl Server {
 
 async fn accept<P: Player>(
     listener: TcpListener,
-    stage: Arc<(P, Arc<Log>)>,
+    shared: Arc<Shared<P>>,
     mut stopped: watch::Receiver<()>,
 ) {
     let places = Pool::new(CONNECTIONS_MAX);
@@ -154,7 +160,7 @@ async fn accept<P: Player>(
         };
         match (accepted, places.try_enter()) {
             (Ok((stream, _)), Some(place)) => {
-                let serving = serve(stream, Arc::clone(&stage), stopped.clone());
+                let serving = serve(stream, Arc::clone(&shared), stopped.clone());
                 Pool::run(place, "player connection", serving);
             }
             (Ok(_), None) => tracing::warn!("a player has all the connections it can hold"),
@@ -168,15 +174,15 @@ async fn accept<P: Player>(
 
 async fn serve<P: Player>(
     stream: TcpStream,
-    stage: Arc<(P, Arc<Log>)>,
+    shared: Arc<Shared<P>>,
     mut stopped: watch::Receiver<()>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a player could not switch off Nagle's delay");
     }
     let service = service_fn(|request| {
-        let stage = Arc::clone(&stage);
-        async move { answer(&stage.0, &stage.1, request).await }
+        let shared = Arc::clone(&shared);
+        async move { answer(&shared, request).await }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -189,9 +195,8 @@ async fn serve<P: Player>(
     }
 }
 
-async fn answer(
-    player: &impl Player,
-    log: &Log,
+async fn answer<P: Player>(
+    shared: &Shared<P>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Closed> {
     let (head, body) = request.into_parts();
@@ -205,9 +210,9 @@ async fn answer(
         headers: head.headers,
         body: body.to_bytes(),
     };
-    log.receive(&seen);
-    let reply = player.reply(&seen).await;
-    log.count(reply.fate);
+    shared.log.receive(&seen);
+    let reply = shared.player.reply(&seen).await;
+    shared.log.count(reply.fate);
     reply.response.ok_or(Closed)
 }
 

@@ -73,16 +73,25 @@ fn text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn a_stream_is_put_together_and_must_end_with_done() {
-        let stream = "data: {\"choices\":[{\"delta\":{\"content\":\"Hel\"}}]}\n\n\
-            : ping\n\n\
-            data: {\"choices\":[{\"delta\":{\"content\":\"lo\"}}]}\n\n\
-            data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]}}]}\n\n\
-            data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{}\"}}]}}]}\n\n\
-            data: {\"choices\":[],\"usage\":{}}\n\n";
+        let chunk = |delta: Value| {
+            let chunk = json!({"choices": [{"delta": delta}]});
+            format!("data: {chunk}\n\n: ping\n\n")
+        };
+        let call = |function: Value| json!({"tool_calls": [{"index": 0, "function": function}]});
+        let stream = [
+            chunk(json!({"content": "Hel"})),
+            chunk(json!({"content": "lo"})),
+            chunk(call(json!({"name": "f", "arguments": ""}))),
+            chunk(call(json!({"arguments": "{}"}))),
+            "data: {\"choices\":[],\"usage\":{}}\n\n".to_owned(),
+        ]
+        .concat();
         assert_eq!(Said::stream(stream.as_bytes()), Err(Failure::NoDone));
         let said = Said::stream(format!("{stream}data: [DONE]\n\n").as_bytes()).unwrap();
         assert_eq!(said.text, "Hello");
