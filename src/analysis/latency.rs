@@ -20,6 +20,9 @@ const WARM_UP: u64 = 500;
 const HALVE_MS: u64 = 3_600_000;
 /// Chance of a call above the primary's own 99th percentile.
 const BEYOND: f64 = 0.01;
+/// Share of calls above the primary's percentile, after a shift by the margin, from which
+/// on harm is judged above the limit.
+const SHIFTED_MAX: f64 = 0.04;
 
 /// How much higher the candidate's 99th percentile may be; the larger one counts.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +38,8 @@ impl Margin {
     }
 }
 
-/// Bets on who is slow more often: above the primary's running 99th percentile for harm,
-/// the candidate above that plus the margin for safety. Any threshold from the past is fair.
+/// Bets on who is slow more often: the primary above its own running 99th percentile, or
+/// the candidate above that, for safety plus the margin. Any threshold from the past is fair.
 #[derive(Clone, Debug)]
 pub(super) struct Latency {
     pub(super) wealth: Wealth,
@@ -48,7 +51,7 @@ pub(super) struct Latency {
     halved_at: Timestamp,
     weather: Weather,
     plan: Option<Plan>,
-    /// Since the last tick: above the percentile, and with the candidate above the limit.
+    /// Since the last tick: what speaks for harm, and what speaks against safety.
     slow: Hits,
     too_slow: Hits,
     /// In this stage.
@@ -60,7 +63,11 @@ pub(super) struct Latency {
 /// What is bet until the next tick, and at which latencies.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
+    /// The primary's percentile.
     p99_ms: f64,
+    /// Above this the candidate's calls speak for harm.
+    alarm_ms: f64,
+    /// Above this they speak against safety: the percentile plus the margin.
     limit_ms: f64,
     harm: HarmPlan,
     safe: SafePlan,
@@ -100,10 +107,10 @@ impl Latency {
         let timed = |it: &Sample| it.latency_ms().is_some();
         let (primary, candidate) = (primary.filter(timed), candidate.filter(timed));
         if let Some(plan) = &self.plan {
-            let slow = |it: Sample| it.exceeds(plan.p99_ms);
-            self.slow.see(primary.map(slow), candidate.map(slow));
-            let too_slow = |it: Sample| it.exceeds(plan.limit_ms);
-            self.too_slow.see(primary.map(slow), candidate.map(too_slow));
+            let exceeds = |ms_max| move |it: Sample| it.exceeds(ms_max);
+            let primary = primary.map(exceeds(plan.p99_ms));
+            self.slow.see(primary, candidate.map(exceeds(plan.alarm_ms)));
+            self.too_slow.see(primary, candidate.map(exceeds(plan.limit_ms)));
         }
         if let Some(ms) = primary.and_then(Sample::latency_ms) {
             self.history.add(ms);
@@ -121,11 +128,7 @@ impl Latency {
         if let Some(plan) = &self.plan {
             self.weather.see(now, slow.primary(), slow.calls);
             self.bets += u64::from(slow.calls);
-            let harm = match self.terms.alarm {
-                Alarm::From { .. } => slow,
-                Alarm::AtMargin => too_slow,
-            };
-            self.wealth.win(plan.harm.gains(&harm), plan.safe.gains(&too_slow));
+            self.wealth.win(plan.harm.gains(&slow), plan.safe.gains(&too_slow));
         }
         self.forget(now);
         self.plan = self.plan();
@@ -146,28 +149,31 @@ impl Latency {
     }
 
     /// What would be bet by what is known so far.
+    ///
+    /// Harm is a shift by more than the alarm, seen above the percentile itself. In the strict
+    /// mode, and where the primary is so even that a shift by the margin lifts a good part of
+    /// all calls above it, harm is judged above the limit instead: a few per cent of calls
+    /// that hang are then as clear as a shift. The candidate may be above the limit as often
+    /// as the primary above its percentile, so the null holds by itself.
     fn prospect(&self) -> Option<Plan> {
         let margin = self.margin?;
         let weight = self.terms.weight;
         let p99_ms = self.history.quantile(QUANTILE);
         let margin_ms = margin.at(p99_ms);
+        let limit_ms = p99_ms + margin_ms;
         let shifted = self.history.above(p99_ms - margin_ms).clamp(1.01 * BEYOND, 0.5);
-        let odds = Odds {
-            base: BEYOND,
-            margin: shifted - BEYOND,
-            allowed: 0.0,
-            weight,
-            inflation: self.weather.inflation(BEYOND, weight),
+        let (alarm, alarm_ms, margin) = match self.terms.alarm {
+            alarm @ Alarm::From { .. } if shifted < SHIFTED_MAX => {
+                (alarm, p99_ms, shifted - BEYOND)
+            }
+            Alarm::From { .. } | Alarm::AtMargin => (Alarm::AtMargin, limit_ms, BEYOND),
         };
-        let beyond = self.history.above(p99_ms + margin_ms).max(1e-5);
+        let inflation = self.weather.inflation(BEYOND, weight);
+        let odds = Odds { base: BEYOND, margin, allowed: 0.0, weight, inflation };
+        let beyond = self.history.above(limit_ms).max(1e-5);
         let safe = SafePlan::latency(BEYOND, beyond, weight);
-        Some(Plan {
-            p99_ms,
-            limit_ms: p99_ms + margin_ms,
-            harm: HarmPlan::new(odds, self.terms.alarm),
-            safe,
-            growth: safe.growth(BEYOND, beyond),
-        })
+        let growth = safe.growth(BEYOND, beyond);
+        Some(Plan { p99_ms, alarm_ms, limit_ms, harm: HarmPlan::new(odds, alarm), safe, growth })
     }
 
     pub(super) fn shown(&self) -> Shown {
