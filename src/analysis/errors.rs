@@ -6,8 +6,8 @@ use super::{
     Sample,
     bet::Wealth,
     float,
+    gate::{Shown, Terms},
     interval::Differences,
-    ledger::{Shown, Terms},
     odds::{Alarm, HarmPlan, Hits, Odds, SafePlan},
     weather::Weather,
 };

@@ -51,7 +51,7 @@ impl Histogram {
     pub(super) fn quantile(&self, part: f64) -> f64 {
         let needed = (1.0 - part) * self.total;
         let mut above = 0.0;
-        for (edge, count) in self.from_above().filter(|(_, count)| 0.0 < *count) {
+        for (edge, count) in self.buckets().filter(|(_, count)| 0.0 < *count) {
             above += count;
             if needed <= above {
                 let inside = (needed - (above - count)) / count;
@@ -65,7 +65,7 @@ impl Histogram {
     pub(super) fn above(&self, ms: f64) -> f64 {
         let place = ms.max(1.0).ln() / WIDTH;
         let mut above = 0.0;
-        for (edge, count) in self.from_above() {
+        for (edge, count) in self.buckets() {
             if edge <= place {
                 above += count * (edge + 1.0 - place).max(0.0);
                 break;
@@ -77,14 +77,14 @@ impl Histogram {
 
     /// The lower edge of every bucket in milliseconds, from the top, with the calls above it.
     pub(super) fn edges(&self) -> impl Iterator<Item = (f64, f64)> {
-        self.from_above().scan(0.0, |above, (edge, count)| {
+        self.buckets().scan(0.0, |above, (edge, count)| {
             *above += count;
             Some(((edge * WIDTH).exp(), *above))
         })
     }
 
     /// The buckets by number, from the top, with their counts.
-    fn from_above(&self) -> impl Iterator<Item = (f64, f64)> {
+    fn buckets(&self) -> impl Iterator<Item = (f64, f64)> {
         let numbers = iter::successors(Some(f64::from(BUCKETS_LAST)), |it| Some(it - 1.0));
         numbers.zip(self.counts.iter().rev().map(|count| f64::from(*count)))
     }

@@ -43,8 +43,8 @@ impl Differences {
     /// The interval of their mean; −1 to 1 while nothing is known.
     ///
     /// A mean is shut out when a mixture of bets against it or less (for the upper end: or
-    /// more) has won 2/α. The wealth is bounded from below by ln(1+λz) ≥ λz + (ln(1−λ)+λ)z²
-    /// for z ≥ −1, so three sums are enough. Source: Fan, Grama & Liu 2015, lemma 4.1;
+    /// more) has won 2/α. A lower bound of the wealth, ln(1+λz) ≥ λz + (ln(1−λ)+λ)z² for
+    /// z ≥ −1, needs three sums only. Source: Fan, Grama & Liu 2015, lemma 4.1;
     /// Waudby-Smith & Ramdas 2024.
     pub(super) fn interval(self) -> Interval {
         Interval { lower: self.lower(), upper: -(-self).lower() }

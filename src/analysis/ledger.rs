@@ -1,28 +1,18 @@
 //! The ledger: all bets of one attempt, their money, and what they have shown.
 
-use crate::domain::{
-    Evidence, Gate, GateEvidence, Margin, Metric, Plan, Risk, Stage, Timestamp, Verdict,
-};
+use crate::domain::{Evidence, Gate, Margin, Metric, Plan, Risk, Stage, Timestamp};
 
 use super::{
     Observation, Sample,
     bet::{Limits, Wealth},
     errors::Errors,
-    float,
+    gate::Terms,
     latency::{self, Latency},
+    money::Money,
     odds::Alarm,
     score::Score,
 };
 
-/// Money on harm when an attempt starts, over the starts of later stages, and bit by bit
-/// during the stages. Together 1: more would break the promise of the level.
-const MONEY_START: f64 = 0.4;
-const MONEY_STAGES: f64 = 0.2;
-const MONEY_TRICKLED: f64 = 0.4;
-/// Half of a stage's trickle is spent in its least duration, or in this if that is shorter.
-const TRICKLE_MS_MIN: u64 = 3_600_000;
-/// While guarding, all the money of an attempt is put in again in so long.
-const GUARD_MS: u64 = 30 * 86_400_000;
 /// While guarding, counters and the proof of safety start afresh so often.
 const GUARD_WINDOW_MS: u64 = 86_400_000;
 /// How sure it is that regressions below the alarm are not sent back: see [`Alarm::From`].
@@ -49,7 +39,8 @@ pub struct Ledger {
     latency: Latency,
     score: Score,
     money: Money,
-    period: Period,
+    /// After success.
+    guarding: bool,
     /// Since when the counters count.
     since: Timestamp,
     /// The gates of the stage.
@@ -57,40 +48,6 @@ pub struct Ledger {
     pairs: u64,
     /// Something came since the last tick.
     stirred: bool,
-}
-
-/// What is going on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Period {
-    /// Nothing yet.
-    Before,
-    /// A stage.
-    Stage,
-    /// The time after success.
-    Guard,
-}
-
-/// What all gates agree on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
-    pub(super) limits: Limits,
-    pub(super) alarm: Alarm,
-    /// Primary calls seen for each candidate call seen.
-    pub(super) weight: f64,
-}
-
-/// What a gate has to show for people, in the unit of its metric.
-#[derive(Clone, Debug)]
-pub(super) struct Shown {
-    pub(super) samples: u64,
-    pub(super) samples_needed: Option<u64>,
-    pub(super) primary: f64,
-    pub(super) candidate: f64,
-    pub(super) lower: f64,
-    pub(super) upper: f64,
-    pub(super) bound: f64,
-    /// Why it cannot be trusted.
-    pub(super) problem: Option<String>,
 }
 
 impl Ledger {
@@ -104,8 +61,8 @@ impl Ledger {
             errors: Errors::new(terms),
             latency: Latency::new(terms),
             score: Score::new(terms),
-            money: Money { left: 1.0, since: Timestamp(0), given: 0.0, rule: Rule::Stop },
-            period: Period::Before,
+            money: Money::new(plan.stages.len()),
+            guarding: false,
             since: Timestamp(0),
             gates: Vec::new(),
             pairs: 0,
@@ -118,21 +75,14 @@ impl Ledger {
     /// plan has no gates.
     pub fn enter(&mut self, stage: usize, at: Timestamp) {
         self.tick(at);
-        let later = float(u64::try_from(self.stages.len()).unwrap_or(u64::MAX)) - 1.0;
-        let money = match self.period {
-            Period::Before => MONEY_START,
-            Period::Stage | Period::Guard => MONEY_STAGES / later.max(1.0),
-        };
-        let (gates, duration_ms) = self
+        let (gates, duration_ms_min) = self
             .stages
             .get(stage)
             .map_or_else(Default::default, |it| (it.gates.clone(), it.duration_ms_min));
-        self.period = Period::Stage;
         self.gates = gates;
-        let most = MONEY_TRICKLED / (later + 1.0).max(1.0);
-        let half_ms = duration_ms.max(TRICKLE_MS_MIN);
-        let entry = self.money.enter(at, money, Rule::Trickle { most, half_ms });
-        self.fund(entry);
+        self.guarding = false;
+        let money = self.money.enter(at, duration_ms_min);
+        self.fund(money);
         self.begin(at);
     }
 
@@ -140,24 +90,23 @@ impl Ledger {
     ///
     /// A long good time makes a bettor poor and so slow to see a new fault, hence money
     /// flows in evenly without end (an e-detector: Shin, Ramdas & Rinaldo 2023): the chance
-    /// of a false alarm is at most `risk.harm_bps` in any 30 days, at the price of about
-    /// three nats more per alarm. An attempt does not come back from here. Counters and the proof of safety start afresh every day.
+    /// of a false alarm is at most `risk.harm_bps` in any 30 days, and an alarm needs about
+    /// three nats more. Counters and the proof of safety start afresh every day. An attempt
+    /// does not come back from here.
     pub fn guard(&mut self, at: Timestamp) {
         self.tick(at);
-        self.period = Period::Guard;
+        self.guarding = true;
         self.gates = self.stages.last().map(|it| it.gates.clone()).unwrap_or_default();
         let none = Wealth::new(self.limits);
         self.wealths().into_iter().for_each(|it| it.clone_from(&none));
-        self.money.left = f64::INFINITY;
-        let day = float(GUARD_WINDOW_MS) / float(GUARD_MS);
-        let entry = self.money.enter(at, day, Rule::Endless);
-        self.fund(entry);
+        let money = self.money.guard(at);
+        self.fund(money);
         self.begin(at);
     }
 
     /// Takes what one request said; it is bet on at the next tick. Only pairs enter:
     /// a request of which one side was seen is passed over, for calls served apart stick
-    /// to their users and are not independent.
+    /// to users and are not independent.
     pub fn observe(&mut self, seen: Observation) {
         let (Some(primary), Some(candidate)) = (seen.primary, seen.candidate) else { return };
         self.stirred = true;
@@ -190,7 +139,7 @@ impl Ledger {
             self.latency.tick(now);
         }
         let old = GUARD_WINDOW_MS <= now.millis_since(self.since);
-        if self.period == Period::Guard && old {
+        if self.guarding && old {
             self.begin(now);
         }
     }
@@ -198,9 +147,9 @@ impl Ledger {
     /// What is known now: one entry for each gate of the stage, in its order.
     pub fn evidence(&self) -> Evidence {
         let gates = self.gates.iter().map(|gate| match gate.metric() {
-            Metric::ErrorRate => known(*gate, &self.errors.wealth, self.errors.shown()),
-            Metric::LatencyP99 => known(*gate, &self.latency.wealth, self.latency.shown()),
-            Metric::JudgeScore => known(*gate, &self.score.wealth, self.score.shown()),
+            Metric::ErrorRate => self.errors.shown().evidence(*gate, &self.errors.wealth),
+            Metric::LatencyP99 => self.latency.shown().evidence(*gate, &self.latency.wealth),
+            Metric::JudgeScore => self.score.shown().evidence(*gate, &self.score.wealth),
         });
         Evidence { gates: gates.collect(), pairs: self.pairs, problem: None }
     }
@@ -262,85 +211,12 @@ fn alarm(risk: Risk) -> Alarm {
     }
 }
 
-/// The money put on harm: a matter of time alone, so that it cannot follow the data.
-#[derive(Clone, Copy, Debug)]
-struct Money {
-    left: f64,
-    since: Timestamp,
-    given: f64,
-    rule: Rule,
-}
-
-/// How money flows between the starts of stages.
-#[derive(Clone, Copy, Debug)]
-enum Rule {
-    /// Not at all.
-    Stop,
-    /// `most` in the end, half of it after `half_ms`: fast at first and never dry, so that
-    /// a fault late in a long stage finds fresh money too.
-    Trickle { most: f64, half_ms: u64 },
-    /// Evenly, without end.
-    Endless,
-}
-
-impl Money {
-    /// Begins another flow, and gives money at once.
-    fn enter(&mut self, at: Timestamp, money: f64, rule: Rule) -> f64 {
-        (self.since, self.given, self.rule) = (at, 0.0, rule);
-        self.take(money)
-    }
-
-    /// What has flowed since it was last asked.
-    fn due(&mut self, now: Timestamp) -> f64 {
-        let elapsed = float(now.millis_since(self.since));
-        let total = match self.rule {
-            Rule::Stop => 0.0,
-            Rule::Trickle { most, half_ms } => most * elapsed / (elapsed + float(half_ms)),
-            Rule::Endless => elapsed / float(GUARD_MS),
-        };
-        let money = self.take((total - self.given).max(0.0));
-        self.given += money;
-        money
-    }
-
-    fn take(&mut self, money: f64) -> f64 {
-        let money = money.min(self.left);
-        self.left -= money;
-        money
-    }
-}
-
-fn known(gate: Gate, wealth: &Wealth, shown: Shown) -> GateEvidence {
-    // Proof of harm stands even where safety can no longer be proven.
-    let verdict = match (wealth.verdict(), &shown.problem) {
-        (Verdict::Breach, _) => Verdict::Breach,
-        (Verdict::Pass | Verdict::Undecided | Verdict::Invalid, Some(_)) => Verdict::Invalid,
-        (verdict @ (Verdict::Pass | Verdict::Undecided | Verdict::Invalid), None) => verdict,
-    };
-    let problem = shown.problem.filter(|_| verdict == Verdict::Invalid);
-    GateEvidence {
-        metric: gate.metric(),
-        verdict,
-        problem: problem.unwrap_or_default(),
-        samples: shown.samples,
-        samples_needed: shown.samples_needed,
-        primary: shown.primary,
-        candidate: shown.candidate,
-        difference: shown.candidate - shown.primary,
-        lower: shown.lower,
-        upper: shown.upper,
-        bound: shown.bound,
-        harm: wealth.harm(),
-        safe: wealth.safe(),
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::{
         analysis::tests::Random,
-        domain::{Share, Slice, default_ladder},
+        domain::{Share, Slice, Verdict, default_ladder},
     };
 
     /// The terms of the reference, for its vectors.
@@ -564,18 +440,6 @@ pub(super) mod tests {
         world.at.0 += GUARD_WINDOW_MS;
         world.ledger.tick(world.at);
         assert_eq!(world.ledger.evidence().pairs, 0);
-    }
-
-    #[test]
-    fn no_more_money_is_spent_than_there_is() {
-        let mut ledger = Ledger::new(&plan(&Metric::ALL));
-        for stage in 0..60 {
-            ledger.enter(stage % 5, Timestamp(0));
-            assert!(0.0 <= ledger.money.left);
-            ledger.money.due(Timestamp(u64::MAX));
-        }
-        let [harm, _] = ledger.errors.wealth.ln_e();
-        assert!(harm < 1e-12, "{harm}");
     }
 
     #[test]

@@ -10,10 +10,12 @@
 
 mod bet;
 mod errors;
+mod gate;
 mod histogram;
 mod interval;
 mod latency;
 mod ledger;
+mod money;
 mod odds;
 mod score;
 mod tripwire;

@@ -3,8 +3,8 @@
 use super::{
     bet::{HARM_MULTIPLES, SAFE_MULTIPLES, Wealth},
     float,
+    gate::{Shown, Terms},
     interval::Differences,
-    ledger::{Shown, Terms},
     odds::Alarm,
 };
 

@@ -2,7 +2,7 @@
 
 use crate::domain::Timestamp;
 
-use super::whole;
+use super::{float, whole};
 
 /// How many failures a success makes good.
 const RELIEF: u64 = 3;
@@ -60,9 +60,8 @@ impl Tripwire {
             self.rate += (f64::from(u8::from(!well)) - self.rate) / RATE_CALLS;
         }
         if candidate.is_some() {
-            let elapsed_ms = u32::try_from(now.millis_since(self.at)).unwrap_or(u32::MAX);
-            let elapsed_s = f64::from(elapsed_ms) / 1_000.0;
-            self.traffic = self.traffic * (-elapsed_s / TRAFFIC_S).exp() + TRAFFIC_S.recip();
+            let seconds = float(now.millis_since(self.at)) / 1_000.0;
+            self.traffic = self.traffic * (-seconds / TRAFFIC_S).exp() + TRAFFIC_S.recip();
             self.at = self.at.max(now);
         }
         tripped
