@@ -319,6 +319,28 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn numbers_that_are_none_never_enter() {
+        let mut world = World::new(&plan(&Metric::ALL), 2);
+        for pairs in 0..3_000 {
+            let odd = [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e300][pairs % 5];
+            let (answered, late) = (Sample::Answered { ms: odd }, Sample::TimedOut { ms: odd });
+            for candidate in [answered, late, Sample::Failed] {
+                let (primary, candidate) = (Some(answered), Some(candidate));
+                world.ledger.observe(Observation { primary, candidate });
+            }
+            world.ledger.observe(Observation { primary: Some(late), candidate: None });
+            world.ledger.score(odd, 0.5);
+            world.ledger.tick(Timestamp(u64::try_from(pairs).unwrap() * 1_000_000));
+        }
+        let evidence = world.ledger.evidence();
+        assert_eq!(evidence.pairs, 9_000);
+        for gate in evidence.gates {
+            let values = [gate.difference, gate.bound, gate.lower, gate.upper, gate.harm];
+            assert!(values.iter().all(|it| !it.is_nan()), "{gate:?}");
+        }
+    }
+
+    #[test]
     fn identical_arms_are_sent_back_no_more_often_than_the_level() {
         let mut plan = plan(&[Metric::ErrorRate, Metric::LatencyP99]);
         plan.risk.harm_bps = 1_000;

@@ -127,7 +127,29 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::Sample;
+    use super::{Call, Outcome, Sample};
+
+    #[test]
+    fn a_refusal_is_an_answer_and_throttling_says_nothing() {
+        let said = |outcome| {
+            Sample::of(&Call {
+                provider: "gpt".parse().unwrap(),
+                model: None,
+                status: 200,
+                outcome,
+                first_byte_ms: None,
+                total_ms: 250,
+                usage: None,
+                finish_reason: None,
+            })
+        };
+        assert_eq!(said(Outcome::Refused), Some(Sample::Answered { ms: 250.0 }));
+        assert_eq!(said(Outcome::Timeout), Some(Sample::TimedOut { ms: 250.0 }));
+        for outcome in Outcome::ALL {
+            assert_eq!(said(outcome).is_some(), outcome.counts());
+            assert_eq!(said(outcome).is_some_and(Sample::failed), outcome.failed());
+        }
+    }
 
     /// Seeded randomness: splitmix64 (Steele, Lea & Flood 2014).
     pub(super) struct Random(pub(super) u64);

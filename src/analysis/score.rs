@@ -146,7 +146,7 @@ impl Score {
             candidate: primary + self.differences.sum / count,
             lower: interval.lower,
             upper: interval.upper,
-            bound: (reach - 1.0) * primary,
+            bound: reach * primary - primary,
             problem: self.problem(),
         }
     }
