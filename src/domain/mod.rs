@@ -20,7 +20,9 @@ pub use gate::{Evidence, Gate, GateEvidence, Metric, Role, Verdict};
 pub use margin::{Margin, MarginError};
 pub use plan::{Approval, Plan, PlanFault, Risk, Slice, Stage, default_ladder};
 pub use record::Record;
-pub use rollout::{Answer, Cause, Command, Event, Input, Refusal, Rollout, State, Undecided};
+pub use rollout::{
+    Answer, Cause, Command, Event, Input, Refusal, Rollout, State, Undecided,
+};
 pub use route::{Endpoint, Facts, Key, Lane, Route, Skip, Snapshot};
 pub use share::{Share, ShareError};
 

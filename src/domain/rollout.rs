@@ -522,14 +522,10 @@ impl Rollout {
             State::Running => self.current("advance")?,
             State::AwaitingApproval => {
                 self.current_named(from_stage)?;
-                return Err(Refusal::NeedsApproval {
-                    stage: self.current("advance")?.name.clone(),
-                });
+                return Err(Refusal::NeedsApproval { stage: self.current("advance")?.name.clone() });
             }
             State::Paused => return Err(self.wrong("advance", "resume it first")),
-            State::Pending | State::RolledBack => {
-                return Err(self.wrong("advance", "start it first"));
-            }
+            State::Pending | State::RolledBack => return Err(self.wrong("advance", "start it first")),
             State::Succeeded => return Err(self.wrong("advance", "it is at its end")),
         };
         self.current_named(from_stage)?;
@@ -742,8 +738,7 @@ mod tests {
         let mut it = rollout();
         let none = Evidence::default();
         feed(&mut it, 0, &Input::Command(&Command::Start), &none);
-        let advance =
-            |from: &str, undecided| Command::Advance { from_stage: from.into(), undecided };
+        let advance = |from: &str, undecided| Command::Advance { from_stage: from.into(), undecided };
         let held = advance("shadow", Undecided::Hold);
         assert!(feed(&mut it, 1, &Input::Command(&held), &none).contains("no evidence yet"));
         let skip = advance("shadow", Undecided::Skip);
