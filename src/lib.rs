@@ -51,6 +51,12 @@ pub mod domain;
 
 pub mod analysis;
 
+pub mod dialect;
+
+// Edges: one foreign thing each.
+
+pub mod clock;
+
 pub mod tasks;
 
 pub mod telemetry;
