@@ -13,3 +13,7 @@ pub mod store;
 pub mod traffic;
 
 pub mod controller;
+
+pub mod api;
+
+pub mod cli;
