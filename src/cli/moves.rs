@@ -116,8 +116,12 @@ pub(super) async fn rollback(
         comment: comment(global),
     };
     let answer = client.rollback_rollout(request).await?;
+    if out.output() == Output::Json {
+        out.json("RollbackRolloutResponse", &answer)?;
+        return Ok(Exit::Done);
+    }
     for rollout in &answer.rollouts {
-        tell(out, rollout)?;
+        out.note(&summary(rollout))?;
     }
     if answer.rollouts.is_empty() {
         out.note("nothing to roll back: no rollout moves traffic")?;
@@ -127,10 +131,10 @@ pub(super) async fn rollback(
 
 /// Says what changed and what comes next.
 pub(super) fn tell(out: &mut Out, rollout: &proto::Rollout) -> Result<Exit, Problem> {
-    if out.output() == Output::Json {
-        out.json("Rollout", rollout)?;
+    match out.output() {
+        Output::Json => out.json("Rollout", rollout)?,
+        Output::Table => out.note(&summary(rollout))?,
     }
-    out.note(&summary(rollout))?;
     Ok(Exit::Done)
 }
 

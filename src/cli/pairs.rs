@@ -20,25 +20,20 @@ pub(super) async fn list(
     let request =
         proto::ListPairsRequest { parent: full(name), page_size: limit, ..Default::default() };
     let page = client.list_pairs(request).await?;
+    if out.output() == Output::Json {
+        out.json("ListPairsResponse", &page)?;
+        return Ok(Exit::Done);
+    }
     let header = ["PAIR", "TIME", "FEATURE", "SERVED", "PRIMARY", "", "CANDIDATE", "", "ANSWERS"];
     let mut table = ladder::table(&header);
-    for pair in &page.pairs {
-        match out.output() {
-            Output::Json => out.json("Pair", pair)?,
-            Output::Table => {
-                table.add_row(row(pair));
-            }
-        }
-    }
-    if !table.is_empty() {
-        ladder::right(&mut table, &[5, 7]);
-        out.data(&ladder::lines(&table))?;
-    } else if page.pairs.is_empty() {
+    table.add_rows(page.pairs.iter().map(row));
+    let Some(newest) = page.pairs.first() else {
         out.note("no pairs yet: they are made in stages that mirror")?;
-    }
-    if let Some(pair) = page.pairs.first() {
-        out.note(&format!("next  crossfade pair {}", ladder::short(&pair.name)))?;
-    }
+        return Ok(Exit::Done);
+    };
+    ladder::right(&mut table, &[5, 7]);
+    out.data(&ladder::lines(&table))?;
+    out.note(&format!("next  crossfade pair {}", ladder::short(&newest.name)))?;
     Ok(Exit::Done)
 }
 
