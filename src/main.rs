@@ -1,2 +1,7 @@
-//! main
-fn main(){}
+//! The program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    crossfade::cli::main()
+}

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use crate::analysis::Tripwire;
-use crate::domain::{Lane, Name, Pair, Score, Side, Snapshot, Timestamp, Window};
+use crate::domain::{Lane, Name, Pair, PairId, Score, Side, Snapshot, Timestamp, Window};
 
 /// What the proxy tells the controller and the judge tells it too.
 #[derive(Clone, Debug)]
@@ -23,6 +23,21 @@ pub enum Seen {
     Score(Box<Score>),
     /// A pair was to be judged and could not be.
     ScoreLost(Window),
+}
+
+/// A pair for the judge: the conversation and both answers as text.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The pair.
+    pub pair: PairId,
+    /// The evidence it belongs to.
+    pub window: Window,
+    /// The conversation up to the answers.
+    pub question: String,
+    /// What the primary answered.
+    pub primary: String,
+    /// What the candidate answered.
+    pub candidate: String,
 }
 
 /// What a lane's traffic comes to while its window is open.
@@ -198,12 +213,13 @@ impl Board {
     /// Replaces what holds. Windows that are no longer in it are closed.
     pub fn publish(&self, lanes: Vec<(Arc<Lane>, Arc<Live>)>) {
         let halted = lock(&self.halted);
-        let lanes: Vec<_> = lanes
-            .into_iter()
-            .map(|(lane, live)| {
-                if halted.contains(&lane.rollout) { (still(&lane), live) } else { (lane, live) }
-            })
-            .collect();
+        let lanes: Vec<_> =
+            lanes
+                .into_iter()
+                .map(|(lane, live)| {
+                    if halted.contains(&lane.rollout) { (still(&lane), live) } else { (lane, live) }
+                })
+                .collect();
         self.swap(lanes);
     }
 

@@ -1,7 +1,20 @@
 //! The controller: moves rollouts by evidence and command. Never sees the proxy.
+//!
+//! ```text
+//! 1 a pair enters the stage's evidence                     constant work and memory
+//! 2 each tick and each gross failure: evidence now         managed, analysis
+//! 3 event = rollout.decide(now, tick | command, evidence)  the only place where anything is decided
+//! 4 forward: journal, then publish · backward: publish, then journal
+//! 5 rollout.apply(event); everyone who watches sees it
+//! ```
 
+mod actor;
+mod book;
 mod handle;
+mod managed;
+mod rebuild;
+mod setup;
 
-pub use handle::{
-    Change, Decision, Evaluation, Handle, Rejected, Requester, View, Views,
-};
+pub use actor::Controller;
+pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, View, Views};
+pub use setup::{Judged, Setup, Start, Wanted};

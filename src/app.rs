@@ -1,0 +1,348 @@
+//! Builds and runs everything: makes the channels, starts the tasks, in the order of the promises.
+//!
+//! The data port answers first, as a plain pass-through; the store, the journal and the
+//! controller come up behind it, and whatever of them cannot come up is named by `/readyz`.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use secrecy::ExposeSecret as _;
+use tokio::{net::TcpListener, sync::mpsc, task::spawn_blocking};
+
+use crate::api::{self, PlanDefaults};
+use crate::clock::Clock;
+use crate::config::{self, Autostart, Config};
+use crate::controller::{Controller, Judged, Setup, Start, Wanted};
+use crate::domain::{Margin, Metric, Record, Risk, Share};
+use crate::judge::{Judge, Outlets};
+use crate::operations::{self, Operations};
+use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
+use crate::store::{self, Journal, Pairs, Recorder, RecorderHandle, RecorderThread};
+use crate::tasks::{BoxError, Ended, Pool, Tasks};
+use crate::telemetry::Metrics;
+use crate::traffic::{Board, Job, Seen};
+use crate::upstream::Upstream;
+
+/// Free space on the disk below which no more pairs are stored, in bytes.
+const FREE_BYTES_MIN: u64 = 256 << 20;
+
+/// Where the program can be reached.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// The data port.
+    pub data: SocketAddr,
+    /// The gRPC port, as `--server` takes it.
+    pub control: String,
+    /// The operations port.
+    pub operations: SocketAddr,
+}
+
+/// The program, started.
+#[derive(Debug)]
+pub struct App {
+    /// Where it can be reached.
+    pub addresses: Addresses,
+    tasks: Tasks,
+    recorder: Option<RecorderThread>,
+    grace: Duration,
+}
+
+/// Why the program could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port cannot be listened on.
+    #[error("cannot listen on {address}; is another program there? Change `{key}`")]
+    Listen {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The address.
+        address: String,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+    /// A provider or the judge cannot be called as configured.
+    #[error("a configured address or key cannot be used")]
+    Unusable(#[source] BoxError),
+}
+
+/// Channels and shared parts, made in one place.
+struct Parts {
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    seen: mpsc::Sender<Seen>,
+    recorder: Arc<OnceLock<RecorderHandle>>,
+    operations: Arc<Operations>,
+}
+
+/// The journal with its records, or why it cannot be used.
+type OpenedJournal = Result<(Journal, Vec<Record>), String>;
+
+/// What the store is made of, as far as it could be opened.
+struct Opened {
+    journal: OpenedJournal,
+    pairs: Option<Pairs>,
+    recorder: Option<(RecorderHandle, RecorderThread)>,
+}
+
+impl App {
+    /// Starts everything. The data port answers when this returns.
+    ///
+    /// # Errors
+    /// When a port is taken or an address unusable. A store that cannot be used is no error:
+    /// the primary is served, nothing is controlled, and `/readyz` says so.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let limits = config.limits;
+        let data = listen("listen", config.listen).await?;
+        let operations_port = listen("operations", config.operations).await?;
+        let (control, control_address) = api::bind(&config.control).map_err(|error| {
+            let address = format!("{:?}", config.control);
+            StartError::Listen { key: "control", address, error }
+        })?;
+        let addresses = Addresses {
+            data: address(&data, config.listen),
+            control: control_address,
+            operations: address(&operations_port, config.operations),
+        };
+        let connect = Duration::from_millis(limits.upstream_connect_timeout_ms);
+        let upstream = Upstream::new(&config.providers, connect)
+            .map_err(|error| StartError::Unusable(error.into()))?;
+
+        let (seen, seen_here) = mpsc::channel(limits.observation_queue_len_max);
+        let pool = Pool::new(limits.mirror_concurrency_max);
+        let metrics = Arc::new(Metrics::new());
+        let parts = Parts {
+            board: Arc::default(),
+            clock: Clock::start(),
+            seen,
+            recorder: Arc::default(),
+            operations: Arc::new(Operations {
+                metrics: Arc::clone(&metrics),
+                copies: Some(pool.clone()),
+                ..Operations::default()
+            }),
+            metrics,
+        };
+        let mut tasks = Tasks::default();
+        let to_judge = start_judge(&mut tasks, &config, &parts)?;
+        let proxy = Arc::new(proxy(&config, &parts, (upstream, pool, to_judge)));
+        tasks.start("proxy", move |stop| proxy::serve(proxy, data, stop));
+        let shown = Arc::clone(&parts.operations);
+        tasks.start("operations", |stop| operations::serve(shown, operations_port, stop));
+
+        let Opened { journal, pairs, recorder } = open_store(&config, parts.clock).await;
+        let recorder = recorder.map(|(handle, thread)| {
+            drop(parts.recorder.set(handle));
+            thread
+        });
+        if let Some(pairs) = &pairs {
+            drop(parts.operations.pairs.set(pairs.clone()));
+        } else {
+            let why = "the store of pairs is not usable; see the log".to_owned();
+            drop(parts.operations.store_problem.set(why));
+        }
+        let setup = setup(&config, &parts, (journal, pairs.clone()), seen_here);
+        let (controller, handle) = Controller::new(setup).await;
+        drop(parts.operations.controller.set(handle.clone()));
+        tasks.start("controller", |stop| controller.run(stop));
+        let defaults = defaults(&config);
+        tasks.start("api", |stop| api::serve(control, handle, pairs, defaults, stop));
+        let grace = Duration::from_millis(limits.grace_ms);
+        Ok(Self { addresses, tasks, recorder, grace })
+    }
+
+    /// Runs until `signal`, then lets work under way end.
+    ///
+    /// # Errors
+    /// When a part ended by itself, or did not end in time.
+    pub async fn run(self, signal: impl Future<Output = ()>) -> Result<(), Ended> {
+        // The proxy uses the grace time up to its end; the rest needs a moment after it.
+        let ended = self.tasks.run(signal, self.grace + Duration::from_secs(2)).await;
+        if let Some(recorder) = self.recorder {
+            drop(spawn_blocking(move || recorder.join()).await);
+        }
+        ended
+    }
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen {
+        key,
+        address: address.to_string(),
+        error,
+    })
+}
+
+fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+fn start_judge(
+    tasks: &mut Tasks,
+    config: &Config,
+    parts: &Parts,
+) -> Result<Option<ToJudge>, StartError> {
+    let Some(judge) = &config.judge else { return Ok(None) };
+    let (jobs, jobs_here) = mpsc::channel::<Job>(config.limits.judge_queue_len_max);
+    let outlets = Outlets {
+        seen: parts.seen.clone(),
+        recorder: Arc::clone(&parts.recorder),
+        metrics: Arc::clone(&parts.metrics),
+        clock: parts.clock,
+    };
+    let cleared = judge.cleared.clone();
+    let judge = Arc::new(Judge::new(judge, outlets).map_err(StartError::Unusable)?);
+    tasks.start("judge", |stop| judge.run(jobs_here, stop));
+    Ok(Some(ToJudge { jobs, cleared }))
+}
+
+fn proxy(
+    config: &Config,
+    parts: &Parts,
+    (upstream, pool, judge): (Upstream, Pool, Option<ToJudge>),
+) -> Proxy {
+    let limits = config.limits;
+    Proxy {
+        board: Arc::clone(&parts.board),
+        upstream,
+        primary: config.primary.clone(),
+        callers: callers(config),
+        settings: Settings {
+            body_bytes_max: limits.body_bytes_max,
+            copy_bytes_max: limits.mirror_body_bytes_max,
+            capture_bytes_max: limits.capture_bytes_max,
+            copy_timeout: Duration::from_millis(limits.mirror_timeout_ms),
+            first_byte_timeout: Duration::from_millis(limits.first_byte_timeout_ms),
+            upstream_timeout: Duration::from_millis(limits.upstream_timeout_ms),
+            header_timeout: Duration::from_millis(limits.header_read_timeout_ms),
+            connections_max: limits.connections_max,
+            grace: Duration::from_millis(limits.grace_ms),
+            headers: match config.response_headers {
+                config::Headers::Added => Headers::Added,
+                config::Headers::Off => Headers::Off,
+            },
+        },
+        pool,
+        seen: parts.seen.clone(),
+        recorder: Arc::clone(&parts.recorder),
+        judge,
+        metrics: Arc::clone(&parts.metrics),
+        clock: parts.clock,
+    }
+}
+
+fn callers(config: &Config) -> Callers {
+    let mark = |it: &config::Caller| {
+        let marks = Marks {
+            feature: it.feature.clone(),
+            segment: it.segment.clone(),
+            data: it.data.clone(),
+        };
+        (it.key.expose_secret().to_owned(), marks)
+    };
+    let by_key: HashMap<String, Marks> = config.callers.iter().map(mark).collect();
+    Callers { by_key, data_default: config.data_default.clone() }
+}
+
+async fn open_store(config: &Config, clock: Clock) -> Opened {
+    let (dir, limits) = (config.store.clone(), config.limits);
+    let opened = spawn_blocking(move || {
+        let journal = Journal::open(&dir);
+        let pairs = Pairs::open(
+            &dir,
+            store::Limits {
+                bytes_max: limits.store_bytes_max,
+                age_ms_max: limits.store_age_ms_max,
+                free_bytes_min: FREE_BYTES_MIN,
+                queue_len_max: limits.recorder_queue_len_max,
+            },
+        );
+        (journal, pairs)
+    });
+    let (journal, pairs) = match opened.await {
+        Ok((journal, pairs)) => {
+            (journal.map_err(|error| describe(&error)), pairs.map_err(|error| describe(&error)))
+        }
+        Err(error) => (Err(error.to_string()), Err(error.to_string())),
+    };
+    if let Err(error) = &journal {
+        tracing::error!(
+            error,
+            "the journal cannot be used: the primary is served, nothing can be controlled"
+        );
+    }
+    let pairs = pairs
+        .inspect_err(|error| {
+            tracing::error!(
+                error,
+                "pairs cannot be stored: they count as evidence and are not kept"
+            );
+        })
+        .ok();
+    let recorder = pairs.clone().and_then(|pairs| {
+        let started = Recorder::start(pairs, move || clock.now());
+        started.inspect_err(|error| tracing::error!(%error, "the recorder cannot start")).ok()
+    });
+    Opened { journal, pairs, recorder }
+}
+
+fn setup(
+    config: &Config,
+    parts: &Parts,
+    (journal, pairs): (OpenedJournal, Option<Pairs>),
+    seen: mpsc::Receiver<Seen>,
+) -> Setup {
+    let wanted = |it: &config::RolloutConfig| Wanted {
+        name: it.name.clone(),
+        plan: it.plan.clone(),
+        start: match it.autostart {
+            Autostart::Yes => Start::Once,
+            Autostart::No => Start::WhenAsked,
+        },
+    };
+    let cleared = |it: &config::Provider| (it.name.clone(), it.cleared.clone());
+    Setup {
+        board: Arc::clone(&parts.board),
+        clock: parts.clock,
+        journal,
+        pairs,
+        providers: config.providers.iter().map(cleared).collect(),
+        primary: config.primary.clone(),
+        judge: if config.judge.is_some() { Judged::Yes } else { Judged::No },
+        wanted: config.rollouts.iter().map(wanted).collect(),
+        seen,
+        metrics: Arc::clone(&parts.metrics),
+    }
+}
+
+/// What a plan gets over the API where its author says nothing.
+fn defaults(config: &Config) -> PlanDefaults {
+    let judged = config.judge.as_ref().map(|it| it.share);
+    let metrics = Metric::ALL.into_iter();
+    let metrics = metrics.filter(|it| *it != Metric::JudgeScore || judged.is_some());
+    PlanDefaults {
+        margins: metrics.map(Margin::default_of).collect(),
+        copies_per_day_max: config::COPIES_PER_DAY_DEFAULT,
+        judge_share: judged.unwrap_or(Share::NONE),
+        risk: Risk::default(),
+    }
+}
+
+/// An error with its causes in one line.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(it) = cause {
+        text.push_str(": ");
+        text.push_str(&it.to_string());
+        cause = it.source();
+    }
+    text
+}

@@ -1,0 +1,217 @@
+//! What the operator asked for: from a TOML file to checked values, every fault at once.
+//!
+//! A file is read table by table. Each key is asked for by name, so a key that nobody
+//! asked for is a fault, and so is every value that is not what its key needs. Nothing is
+//! refused before the whole file has been read. Secrets are only referred to, by
+//! `file:/path` or `env:NAME`; this is the one place where the environment is read.
+
+mod faults;
+mod form;
+mod limits;
+mod provider;
+mod rollout;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use faults::{Fault, Faults, Place};
+pub use limits::Limits;
+pub use provider::{Auth, Caller, Judge, ModelMap, Provider};
+pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig};
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use toml::de::DeTable;
+
+use crate::domain::Name;
+
+use faults::Report;
+use form::{ADDRESS, CONTROL, Environment, NAME, SOME};
+use rollout::{Around, Named, check_provider};
+use table::Table;
+
+/// A configuration without faults.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where applications send their requests.
+    pub listen: SocketAddr,
+    /// Where the control API listens.
+    pub control: Control,
+    /// Where pages, metrics and health are served.
+    pub operations: SocketAddr,
+    /// The folder of everything remembered; relative to the working directory.
+    pub store: PathBuf,
+    /// Who serves today; one of `providers`.
+    pub primary: Name,
+    /// Every provider, in the order of the file; never empty.
+    pub providers: Vec<Provider>,
+    /// Every rollout, in the order of the file; empty is a plain pass-through.
+    pub rollouts: Vec<RolloutConfig>,
+    /// The model that scores pairs.
+    pub judge: Option<Judge>,
+    /// Marks for requests by the API key they come with.
+    pub callers: Vec<Caller>,
+    /// Data classes of requests that carry no mark of their own.
+    pub data_default: Vec<String>,
+    /// Whether answers tell where they came from.
+    pub response_headers: Headers,
+    /// What may be used at most.
+    pub limits: Limits,
+}
+
+/// Where the control API listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// A unix socket; who may open the file may command.
+    Unix(PathBuf),
+    /// A loopback address.
+    Tcp(SocketAddr),
+}
+
+/// Whether our own headers are added to answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Headers {
+    /// `x-crossfade-…` tells provider and request.
+    #[default]
+    Added,
+    /// Answers are passed on as they came.
+    Off,
+}
+
+/// Largest configuration read, in bytes.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+impl Config {
+    /// Reads a file, with secrets from this process's environment.
+    ///
+    /// # Errors
+    /// Every fault of the file, or the one reason why it could not be read.
+    pub fn load(path: &Path) -> Result<Self, Faults> {
+        let file = path.display().to_string();
+        let text = form::read_bounded(path, CONFIG_BYTES_MAX)
+            .map_err(|error| Faults::unreadable(&file, &error))?;
+        Self::parse(&text, &file)
+    }
+
+    /// Reads a text; `file` is what faults call it.
+    ///
+    /// # Errors
+    /// Every fault of the text.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Faults> {
+        #[expect(clippy::disallowed_methods, reason = "the one home of the environment")]
+        Self::parse_with(text, file, &|name| std::env::var(name).ok())
+    }
+
+    /// Reads a text with variables from `environment`.
+    ///
+    /// # Errors
+    /// Every fault of the text.
+    pub fn parse_with(
+        text: &str,
+        file: &str,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Faults> {
+        let report = Report::new(text, file);
+        let (document, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            for error in &errors {
+                report.add_syntax(error);
+            }
+            return report.finish(None);
+        }
+        let config = read(&Table::top(&report, document.get_ref()), environment);
+        report.finish(config)
+    }
+
+    /// The provider of that name.
+    pub fn provider(&self, name: &Name) -> Option<&Provider> {
+        self.providers.iter().find(|it| it.name == *name)
+    }
+}
+
+fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
+    let (listen, control, operations) = addresses(top);
+    let providers = provider::providers(top, environment);
+    let judge = provider::judge(top, environment);
+    let callers = provider::callers(top, environment);
+    let tables = rollout::named(top);
+    let primary = primary(top, &providers, &tables);
+    let around = Around { primary: primary.as_ref(), providers: &providers, judge: judge.as_ref() };
+    let rollouts = rollout::read(&tables, &around);
+    let store = top.text("store", &SOME).map_or_else(|| "crossfade-data".into(), PathBuf::from);
+    let data_default = top.list("data_default");
+    let headers = top.choice("response_headers", Headers::Added, Headers::Off);
+    let limits = top.table("limits").map_or_else(Limits::default, |table| {
+        let limits = Limits::read(&table);
+        table.close();
+        limits
+    });
+    top.close();
+    Some(Config {
+        listen,
+        control,
+        operations,
+        store,
+        primary: primary?,
+        providers,
+        rollouts,
+        judge,
+        callers,
+        data_default,
+        response_headers: headers.unwrap_or_default(),
+        limits,
+    })
+}
+
+/// Who listens where, each at a place of its own.
+fn addresses(top: &Table<'_>) -> (SocketAddr, Control, SocketAddr) {
+    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let listen = top.text("listen", &ADDRESS).unwrap_or(local(8080));
+    let operations = top.text("operations", &ADDRESS).unwrap_or(local(8081));
+    let control = top.text("control", &CONTROL).unwrap_or(Control::Tcp(local(9090)));
+    let same = |a: SocketAddr, b: SocketAddr| a == b && a.port() != 0;
+    let remedy = "give `listen`, `operations` and `control` a port each";
+    if same(listen, operations) {
+        top.fault("operations", "is the same address as `listen`", remedy);
+    }
+    if let Control::Tcp(address) = control {
+        if same(listen, address) || same(operations, address) {
+            top.fault("control", "is the address of another listener", remedy);
+        }
+        if !address.ip().is_loopback() {
+            let problem = "is open to other machines, and whoever reaches it may move traffic";
+            let remedy = "use a loopback address or \"unix:crossfade.sock\"; for other machines \
+                          put a proxy in front that asks who they are";
+            top.fault("control", problem, remedy);
+        }
+    }
+    (listen, control, operations)
+}
+
+/// The primary: named at the top, else by the rollouts, else the only provider.
+fn primary<'t, 'a>(
+    top: &Table<'_>,
+    providers: &[Provider],
+    rollouts: &'t [Named<'a>],
+) -> Option<Name> {
+    if top.has("primary") {
+        let name = top.text("primary", &NAME)?;
+        check_provider(top, "primary", &name, providers);
+        return Some(name);
+    }
+    let named = |(_, table): &'t Named<'a>| Some((table.text("primary", &NAME)?, table));
+    if let Some((name, table)) = rollouts.iter().find_map(named) {
+        check_provider(table, "primary", &name, providers);
+        return Some(name);
+    }
+    if let [only] = providers {
+        return Some(only.name.clone());
+    }
+    if !providers.is_empty() {
+        top.need("primary", "name the provider that serves today, like primary = \"openai\"");
+    }
+    None
+}

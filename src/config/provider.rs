@@ -1,0 +1,175 @@
+//! Providers, the judge and callers: whom we talk to, and with which credentials.
+
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::domain::{Name, Share};
+
+use super::{
+    form::{Environment, NAME, SHARE, SOME, Unit, base_url, secret},
+    table::Table,
+};
+
+/// A provider of models.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Its name, unique among providers.
+    pub name: Name,
+    /// Absolute http or https address without query, credentials or slash at the end.
+    pub base_url: String,
+    /// Our credential there; without one the caller's own headers are all it gets.
+    pub key: Option<SecretString>,
+    /// How the credential is sent.
+    pub auth: Auth,
+    /// Which of its models stands for the one asked for.
+    pub models: ModelMap,
+    /// Data classes that may be sent there.
+    pub cleared: Vec<String>,
+}
+
+/// How a credential is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// `Authorization: Bearer …`.
+    #[default]
+    Bearer,
+    /// `x-api-key: …`, as Anthropic wants it.
+    XApiKey,
+    /// `api-key: …`, as Azure wants it.
+    ApiKey,
+    /// `x-goog-api-key: …`, as Google wants it.
+    XGoogApiKey,
+}
+
+/// The models of a provider by the models asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelMap(BTreeMap<String, String>);
+
+/// The model that scores pairs.
+#[derive(Clone, Debug)]
+pub struct Judge {
+    /// Absolute http or https address without query, credentials or slash at the end.
+    pub base_url: String,
+    /// Our credential there.
+    pub key: Option<SecretString>,
+    /// How the credential is sent.
+    pub auth: Auth,
+    /// The model that judges.
+    pub model: String,
+    /// Data classes that may be sent there.
+    pub cleared: Vec<String>,
+    /// Longest a score may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// How often a failed call is tried again.
+    pub retries_max: u32,
+    /// Calls under way at a time.
+    pub concurrency_max: usize,
+    /// Share of pairs it sees, unless a rollout says otherwise.
+    pub share: Share,
+}
+
+/// What is known of a caller by the API key it presents.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The key the application presents to us.
+    pub key: SecretString,
+    /// The feature its requests belong to; empty when unmarked.
+    pub feature: String,
+    /// The segment its requests belong to; empty when unmarked.
+    pub segment: String,
+    /// The data classes its requests carry.
+    pub data: Vec<String>,
+}
+
+impl ModelMap {
+    /// The model to ask for instead of `model`; none when it keeps its name.
+    pub fn get(&self, model: &str) -> Option<&str> {
+        self.0.get(model).or_else(|| self.0.get("*")).map(String::as_str)
+    }
+
+    /// Each model asked for and the one sent, in the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(asked, sent)| (asked.as_str(), sent.as_str()))
+    }
+}
+
+/// Every provider, in the order of the file.
+pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Provider> {
+    const REMEDY: &str = "add at least one table like [provider.openai] with a `base_url`";
+    top.need("provider", REMEDY);
+    let tables = top.named("provider");
+    if tables.is_empty() && top.has("provider") {
+        top.fault("provider", "has no provider in it", REMEDY);
+    }
+    let mut providers = Vec::new();
+    for ((name, spot), table) in tables {
+        let base_url = base_url(&table);
+        let key = secret(&table, environment);
+        let auth = auth(&table);
+        let models = ModelMap(table.pairs("model_map").into_iter().collect());
+        let cleared = table.list("data");
+        table.close();
+        let checked = (NAME.read)(name);
+        if checked.is_none() {
+            top.fault_at(Some(&spot), name, "is not a name", NAME.remedy);
+        }
+        // A provider at fault still counts as known, so that those who name it are not faulted.
+        if let Some(name) = checked {
+            let base_url = base_url.unwrap_or_default();
+            providers.push(Provider { name, base_url, key, auth, models, cleared });
+        }
+    }
+    providers
+}
+
+/// The judge, if there is one.
+pub(super) fn judge(top: &Table<'_>, environment: Environment<'_>) -> Option<Judge> {
+    let table = top.table("judge")?;
+    table.need("model", "name the model that judges");
+    let judge = Judge {
+        base_url: base_url(&table).unwrap_or_default(),
+        key: secret(&table, environment),
+        auth: auth(&table),
+        model: table.text("model", &SOME).unwrap_or_default(),
+        cleared: table.list("data"),
+        timeout_ms: table.amount("timeout", Unit::Millis, 100..=600_000).unwrap_or(60_000),
+        retries_max: table.amount("retries_max", Unit::Count, 0..=10).unwrap_or(2),
+        concurrency_max: table.amount("concurrency_max", Unit::Count, 1..=1_024).unwrap_or(8),
+        share: table.text("share", &SHARE).unwrap_or(Share::ALL),
+    };
+    table.close();
+    Some(judge)
+}
+
+/// Every caller, in the order of the file.
+pub(super) fn callers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Caller> {
+    let mut callers: Vec<Caller> = Vec::new();
+    for table in top.array("caller") {
+        table.need(
+            "key",
+            "refer to the key the application presents: \"file:/path\" or \"env:NAME\"",
+        );
+        let key = secret(&table, environment);
+        let feature = table.text("feature", &SOME).unwrap_or_default();
+        let segment = table.text("segment", &SOME).unwrap_or_default();
+        let data = table.list("data");
+        table.close();
+        let Some(key) = key else { continue };
+        if callers.iter().any(|it| it.key.expose_secret() == key.expose_secret()) {
+            table.fault("key", "is the key of another caller too", "give each caller its own");
+        }
+        callers.push(Caller { key, feature, segment, data });
+    }
+    callers
+}
+
+fn auth(table: &Table<'_>) -> Auth {
+    let words = [
+        ("bearer", Auth::Bearer),
+        ("x-api-key", Auth::XApiKey),
+        ("api-key", Auth::ApiKey),
+        ("x-goog-api-key", Auth::XGoogApiKey),
+    ];
+    table.word("auth", &words).unwrap_or_default()
+}

@@ -1,0 +1,334 @@
+//! Rollouts: from tables to plans that can be run.
+
+use crate::domain::{
+    Approval, Gate, Margin, Metric, Name, Plan, PlanFault, Risk, Role, Share, Slice, Stage,
+    default_ladder,
+};
+
+use super::{
+    Judge, Provider,
+    form::{CHANCE, NAME, PERCENT, SHARE, SOME, Unit},
+    table::{Table, listed, nearest},
+};
+
+/// A rollout as the file has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolloutConfig {
+    /// Its name, unique among rollouts.
+    pub name: Name,
+    /// What it does; free of faults.
+    pub plan: Plan,
+    /// Whether it starts by itself.
+    pub autostart: Autostart,
+}
+
+/// Whether a rollout starts by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Autostart {
+    /// A person or a pipeline starts it.
+    #[default]
+    No,
+    /// `serve` starts it once, when it has never been started. After a rollback only a
+    /// person or a pipeline starts it again.
+    Yes,
+}
+
+/// What the rest of the file says that a rollout needs.
+pub(super) struct Around<'a> {
+    pub(super) primary: Option<&'a Name>,
+    pub(super) providers: &'a [Provider],
+    pub(super) judge: Option<&'a Judge>,
+}
+
+/// A rollout's table and name.
+pub(super) type Named<'a> = (Name, Table<'a>);
+
+pub const COPIES_PER_DAY_DEFAULT: u64 = 50_000;
+const SAMPLES_MIN: u64 = 1_000;
+const DAY_MS: u64 = 86_400_000;
+/// The 99th percentile has to be proven from this share on: below, its proof takes too long.
+const LATENCY_PROVEN_FROM_BPS: u16 = 2_000;
+
+/// The tables of all rollouts, in the order of the file.
+pub(super) fn named<'a>(top: &Table<'a>) -> Vec<Named<'a>> {
+    let mut tables = Vec::new();
+    for ((name, spot), table) in top.named("rollout") {
+        match name.parse() {
+            Ok(name) => tables.push((name, table)),
+            Err(_) => top.fault_at(Some(&spot), name, "is not a name", NAME.remedy),
+        }
+    }
+    tables
+}
+
+/// Every rollout that could be read.
+pub(super) fn read(tables: &[Named<'_>], around: &Around<'_>) -> Vec<RolloutConfig> {
+    let mut rollouts: Vec<(RolloutConfig, &Table<'_>)> = Vec::new();
+    for (name, table) in tables {
+        let Some(rollout) = rollout(name, table, around) else { continue };
+        for (other, place) in &rollouts {
+            if other.plan.slice.overlaps(&rollout.plan.slice) {
+                let (first, line) = (&other.name, place.line());
+                let problem = format!("overlaps: a request could belong to `{first}` and `{name}`");
+                let remedy = format!(
+                    "keep it apart from `{first}` in line {line} by features, segments, tasks or \
+                     models"
+                );
+                table.fault("slice", &problem, remedy);
+            }
+        }
+        rollouts.push((rollout, table));
+    }
+    rollouts.into_iter().map(|(rollout, _)| rollout).collect()
+}
+
+fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<RolloutConfig> {
+    check_primary(table, around);
+    let candidate = candidate(table, around);
+    let slice = slice(table);
+    let judge_share = judge_share(table, around);
+    let defaults = defaults(around.judge);
+    let margins = margins(table, &defaults, around.judge);
+    let mirror = table.text("mirror", &SHARE).unwrap_or_else(mirror_default);
+    let ladder = Ladder { table, margins: &margins, mirror, judge: around.judge };
+    let (stages, tables) = ladder.read();
+    let copies = table.amount("copies_per_day", Unit::Count, 1..=1_000_000_000);
+    let risk = risk(table);
+    let autostart = table.choice("autostart", Autostart::Yes, Autostart::No).unwrap_or_default();
+    table.close();
+    let plan = Plan {
+        primary: around.primary?.clone(),
+        candidate: candidate?,
+        slice,
+        stages,
+        copies_per_day_max: copies.unwrap_or(COPIES_PER_DAY_DEFAULT),
+        judge_share,
+        risk,
+    };
+    for fault in plan.faults() {
+        report(&fault, table, &tables);
+    }
+    Some(RolloutConfig { name: name.clone(), plan, autostart })
+}
+
+/// A rollout may repeat the primary, not choose another.
+fn check_primary(table: &Table<'_>, around: &Around<'_>) {
+    let named = table.text("primary", &NAME);
+    if let (Some(named), Some(primary)) = (named, around.primary)
+        && named != *primary
+    {
+        let remedy = format!("all rollouts share one primary, `{primary}`: leave the key out");
+        table.fault("primary", "is another than the file's", remedy);
+    }
+}
+
+fn candidate(table: &Table<'_>, around: &Around<'_>) -> Option<Name> {
+    table.need("candidate", "name the provider under test");
+    let name = table.text("candidate", &NAME)?;
+    check_provider(table, "candidate", &name, around.providers);
+    Some(name)
+}
+
+/// Adds a fault when the key names no provider of the file.
+pub(super) fn check_provider(table: &Table<'_>, key: &str, name: &Name, known: &[Provider]) {
+    if known.iter().any(|it| it.name == *name) {
+        return;
+    }
+    let names = || known.iter().map(|it| it.name.as_str());
+    let remedy = match nearest(name.as_str(), names()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => format!("add a table [provider.{name}]"),
+        None => format!("known: {}; or add a table [provider.{name}]", listed(names())),
+    };
+    table.fault(key, "names no provider", remedy);
+}
+
+fn slice(table: &Table<'_>) -> Slice {
+    let Some(table) = table.table("slice") else { return Slice::default() };
+    let slice = Slice {
+        features: table.list("features"),
+        segments: table.list("segments"),
+        tasks: table.list("tasks"),
+        models: table.list("models"),
+    };
+    table.close();
+    slice
+}
+
+fn judge_share(table: &Table<'_>, around: &Around<'_>) -> Share {
+    let share = table.text("judge_share", &SHARE);
+    let Some(judge) = around.judge else {
+        if table.has("judge_share") {
+            table.fault("judge_share", "needs a judge", "add a [judge] or leave the key out");
+        }
+        return Share::NONE;
+    };
+    share.unwrap_or(judge.share)
+}
+
+fn risk(table: &Table<'_>) -> Risk {
+    let risk = Risk::default();
+    let Some(table) = table.table("risk") else { return risk };
+    let risk = Risk {
+        harm_bps: table.text("false_rollback", &CHANCE).unwrap_or(risk.harm_bps),
+        safe_bps: table.text("false_proof", &CHANCE).unwrap_or(risk.safe_bps),
+        alarm_from_percent: table.text("alarm_from", &PERCENT).unwrap_or(risk.alarm_from_percent),
+    };
+    table.close();
+    risk
+}
+
+/// Every gate at its default; scores only where somebody gives them.
+fn defaults(judge: Option<&Judge>) -> Vec<Margin> {
+    let given = |it: &Metric| *it != Metric::JudgeScore || judge.is_some();
+    Metric::ALL.into_iter().filter(given).map(Margin::default_of).collect()
+}
+
+/// The gates of a table: those it names replace the inherited, `"off"` leaves one out.
+fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<&Judge>) -> Vec<Margin> {
+    let gates = table.table("gates");
+    let margin = |metric: Metric| {
+        let before = inherited.iter().copied().find(|it| it.metric() == metric);
+        let Some(gates) = &gates else { return before };
+        let example = Margin::default_of(metric);
+        let remedy = format!("write it like \"{example}\", or \"off\" to go without this gate");
+        let Some(text) = gates.raw(metric.as_str(), "a margin", &remedy) else {
+            return before;
+        };
+        if text == "off" {
+            return None;
+        }
+        if metric == Metric::JudgeScore && judge.is_none() {
+            gates.fault(metric.as_str(), "needs a judge", "add a [judge] or leave the key out");
+            return None;
+        }
+        let margin = Margin::parse(metric, text).ok();
+        if margin.is_none() {
+            gates.fault(metric.as_str(), "is not a margin", remedy);
+        }
+        margin.or(before)
+    };
+    let margins = Metric::ALL.into_iter().filter_map(margin).collect();
+    if let Some(gates) = &gates {
+        gates.close();
+    }
+    margins
+}
+
+fn mirror_default() -> Share {
+    Share::from_basis_points(100).unwrap_or(Share::ALL)
+}
+
+/// What the stages of a rollout inherit from it.
+struct Ladder<'a, 'b> {
+    table: &'b Table<'a>,
+    margins: &'b [Margin],
+    mirror: Share,
+    judge: Option<&'b Judge>,
+}
+
+impl<'a> Ladder<'a, '_> {
+    /// The stages, and their tables when the file writes them out.
+    fn read(&self) -> (Vec<Stage>, Vec<Table<'a>>) {
+        let tables = self.table.array("stage");
+        let default = self.table.word("ladder", &[("default", ())]);
+        let non_critical = self.table.list("non_critical");
+        let migratable = self.table.list("migratable");
+        if !self.table.has("stage") {
+            let mut stages = default_ladder(self.margins, &non_critical, &migratable);
+            for stage in &mut stages {
+                stage.mirror = self.mirror;
+            }
+            return (stages, tables);
+        }
+        if default.is_some() {
+            let remedy = "leave it out, or leave the stages out";
+            self.table.fault("ladder", "stands beside stages of its own", remedy);
+        }
+        for key in ["non_critical", "migratable"] {
+            if self.table.has(key) {
+                let remedy = "give the stage that it narrows a `slice`";
+                self.table.fault(key, "is for the default ladder only", remedy);
+            }
+        }
+        let mut stages: Vec<Stage> = Vec::new();
+        for table in &tables {
+            // What is missing is told; what stands in for it must not be a second fault.
+            let serve_before = stages.last().map_or(Share::NONE, |it| it.serve);
+            let name = format!("stage-{}", stages.len() + 1);
+            stages.push(self.stage(table, name, serve_before));
+        }
+        (stages, tables)
+    }
+
+    fn stage(&self, table: &Table<'_>, name: String, serve_before: Share) -> Stage {
+        table.need("name", "give each stage a name of its own");
+        table.need("serve", "say which share the candidate answers, like \"5%\"");
+        table.need("duration", "say how long the stage lasts at least, like \"14d\"");
+        let serve = table.text("serve", &SHARE).unwrap_or(serve_before);
+        let margins = margins(table, self.margins, self.judge);
+        let proven = proven(table, &margins);
+        let gate = |&margin: &Margin| Gate { margin, role: role(margin, serve, proven.as_deref()) };
+        let duration = table.amount("duration", Unit::Millis, 1_000..=365 * DAY_MS);
+        let samples = table.amount("samples", Unit::Count, 1..=1_000_000_000);
+        let approval = table.choice("approval", Approval::Needed, Approval::NotNeeded);
+        let stage = Stage {
+            name: table.text("name", &SOME).unwrap_or(name),
+            serve,
+            mirror: table.text("mirror", &SHARE).unwrap_or(self.mirror),
+            slice: slice(table),
+            duration_ms_min: duration.unwrap_or(DAY_MS),
+            samples_min: samples.unwrap_or(SAMPLES_MIN),
+            gates: margins.iter().map(gate).collect(),
+            approval: approval.unwrap_or(Approval::NotNeeded),
+        };
+        table.close();
+        stage
+    }
+}
+
+/// The gates a stage says must be proven; none when it does not say.
+fn proven(table: &Table<'_>, margins: &[Margin]) -> Option<Vec<Metric>> {
+    let mut metrics = Vec::new();
+    for (text, spot) in table.texts("prove")? {
+        let here = |it: &Metric| margins.iter().any(|margin| margin.metric() == *it);
+        if let Some(metric) = Metric::from_name(text).filter(here) {
+            metrics.push(metric);
+            continue;
+        }
+        let names = || margins.iter().map(|it| it.metric().as_str());
+        let remedy = nearest(text, names()).map_or_else(
+            || format!("its gates are {}", listed(names())),
+            |near| format!("did you mean `{near}`?"),
+        );
+        table.fault_at(Some(&spot), "prove", "names no gate of the stage", remedy);
+    }
+    Some(metrics)
+}
+
+fn role(margin: Margin, serve: Share, proven: Option<&[Metric]>) -> Role {
+    let prove = match (proven, margin.metric()) {
+        (Some(proven), metric) => proven.contains(&metric),
+        (None, Metric::LatencyP99) => LATENCY_PROVEN_FROM_BPS <= serve.basis_points(),
+        (None, Metric::ErrorRate | Metric::JudgeScore) => true,
+    };
+    if prove { Role::Prove } else { Role::Guard }
+}
+
+/// Shows a fault of the plan where the file has what it is about.
+fn report(fault: &PlanFault, table: &Table<'_>, stages: &[Table<'_>]) {
+    let (place, field) = match fault.field.strip_prefix("stages[") {
+        Some(rest) => rest.split_once("].").unwrap_or(("", rest)),
+        None => ("", fault.field.as_str()),
+    };
+    let key = match field {
+        "serve_bps" => "serve",
+        "mirror_bps" => "mirror",
+        "min_samples" => "samples",
+        "stage_id" => "name",
+        "stages" => "stage",
+        other => other,
+    };
+    let table = place.parse().ok().and_then(|it: usize| stages.get(it)).unwrap_or(table);
+    table.fault(key, "cannot stand", fault.problem.as_str());
+}

@@ -1,0 +1,238 @@
+//! One rollout in the controller's care: its machine, its bets, its counters.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::analysis::{Ledger, Observation};
+use crate::domain::{
+    Command, Event, Evidence, Lane, Name, Plan, Record, Rollout, Share, Slice, State, Timestamp,
+    Verdict, Window,
+};
+use crate::traffic::{Copies, Live};
+
+use super::handle::View;
+
+/// Copies that must be due before their coverage is judged.
+const COVERAGE_DUE_MIN: u64 = 20;
+/// Most of the copies due that may be missing, in percent.
+const COVERAGE_MISSING_PERCENT_MAX: u64 = 1;
+
+/// One rollout and all that belongs to it.
+#[derive(Debug)]
+pub(super) struct Managed {
+    pub(super) rollout: Rollout,
+    pub(super) ledger: Ledger,
+    pub(super) live: Arc<Live>,
+    pub(super) evidence: Evidence,
+    /// Why its traffic cannot move whatever its state: a provider that is not configured.
+    pub(super) broken: Option<String>,
+    /// Idempotency keys already used, with what they did.
+    pub(super) requests: HashMap<String, Event>,
+    created: Timestamp,
+    updated: Timestamp,
+    actor: String,
+    comment: String,
+}
+
+impl Managed {
+    /// A rollout as its first record made it.
+    pub(super) fn new(name: Name, plan: Plan, at: Timestamp, made: (u64, u64)) -> Self {
+        let copies = Arc::new(Copies::new(plan.copies_per_day_max, made));
+        Self {
+            ledger: Ledger::new(&plan),
+            live: Arc::new(Live::new(copies)),
+            rollout: Rollout::new(name, plan),
+            evidence: Evidence::default(),
+            broken: None,
+            requests: HashMap::new(),
+            created: at,
+            updated: at,
+            actor: String::new(),
+            comment: String::new(),
+        }
+    }
+
+    /// Makes a record so: the machine, and what hangs on it.
+    pub(super) fn apply(&mut self, record: &Record) {
+        self.rollout.apply(record.at, &record.event);
+        self.updated = record.at;
+        (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
+        if !record.request_id.is_empty() {
+            self.requests.insert(record.request_id.clone(), record.event.clone());
+        }
+        match &record.event {
+            Event::StageEntered { stage, .. } => {
+                if *stage == 0 {
+                    self.ledger = Ledger::new(self.rollout.plan());
+                }
+                self.ledger.enter(*stage, record.at);
+                self.reopen();
+            }
+            Event::Succeeded(_) => self.ledger.guard(record.at),
+            Event::RolledBack(_) => self.live.close(),
+            Event::Created(plan) | Event::Revised(plan) => {
+                let made = self.live.copies().made();
+                let copies = Arc::new(Copies::new(plan.copies_per_day_max, made));
+                self.live = Arc::new(Live::new(copies));
+            }
+            Event::ApprovalRequested | Event::Paused | Event::Resumed => {}
+        }
+    }
+
+    /// New counters: what is missing in one stage says nothing of the next.
+    fn reopen(&mut self) {
+        self.evidence = Evidence::default();
+        self.live = Arc::new(Live::new(Arc::clone(self.live.copies())));
+    }
+
+    /// Whether evidence of that window counts now.
+    pub(super) fn is_current(&self, window: &Window) -> bool {
+        self.rollout.window().as_ref() == Some(window)
+    }
+
+    /// Enters a pair in the bets.
+    pub(super) fn observe(&mut self, pair: &crate::domain::Pair) {
+        if let Some(observation) = Observation::of(pair) {
+            self.ledger.observe(observation);
+        }
+    }
+
+    /// Brings the evidence up to date. An ended rollout keeps its last one.
+    pub(super) fn weigh(&mut self, now: Timestamp) {
+        if self.rollout.window().is_none() {
+            return;
+        }
+        self.ledger.tick(now);
+        let mut evidence = self.ledger.evidence();
+        if let Some(problem) = self.coverage_problem() {
+            for gate in &mut evidence.gates {
+                gate.verdict = Verdict::Invalid;
+                gate.problem.clone_from(&problem);
+            }
+            evidence.problem = Some(problem);
+        } else if self.live.is_capped() {
+            let cap = self.rollout.plan().copies_per_day_max;
+            evidence.problem =
+                Some(format!("the day's {cap} copies are used up; it goes on tomorrow (UTC)"));
+        }
+        if let Some(broken) = &self.broken {
+            evidence.problem = Some(broken.clone());
+        }
+        self.evidence = evidence;
+    }
+
+    fn coverage_problem(&self) -> Option<String> {
+        let (due, missing) = self.live.coverage();
+        let too_many = due * COVERAGE_MISSING_PERCENT_MAX < missing * 100;
+        (COVERAGE_DUE_MIN <= due && too_many).then(|| {
+            format!("{missing} of {due} copies that were due never became a pair; at most {COVERAGE_MISSING_PERCENT_MAX}% may be missing")
+        })
+    }
+
+    /// What the proxy has to obey.
+    pub(super) fn lane(&self, cleared: Vec<String>) -> Lane {
+        let plan = self.rollout.plan();
+        let stage = self.rollout.stage().filter(|_| self.broken.is_none());
+        Lane {
+            rollout: self.rollout.name().clone(),
+            window: stage.and(self.rollout.window()),
+            primary: plan.primary.clone(),
+            candidate: plan.candidate.clone(),
+            slice: plan.slice.clone(),
+            stage_slice: stage.map_or_else(Slice::default, |it| it.slice.clone()),
+            serve: stage.map_or(Share::NONE, |it| it.serve),
+            mirror: stage.map_or(Share::NONE, |it| it.mirror),
+            cleared,
+            judge: plan.judge_share,
+        }
+    }
+
+    /// Whether an idempotency key was used before, and for the same thing.
+    pub(super) fn replayed(&self, request_id: &str, command: &Command) -> Option<Replayed> {
+        let event = self.requests.get(request_id)?;
+        let same = match command {
+            Command::Start => matches!(event, Event::StageEntered { stage: 0, .. }),
+            Command::Advance { .. } => matches!(
+                event,
+                Event::StageEntered { .. } | Event::Succeeded(_) | Event::ApprovalRequested
+            ),
+            Command::Pause => *event == Event::Paused,
+            Command::Resume => *event == Event::Resumed,
+            Command::Approve { .. } => matches!(
+                event,
+                Event::StageEntered { .. } | Event::Succeeded(_) | Event::RolledBack(_)
+            ),
+            Command::Rollback => matches!(event, Event::RolledBack(_)),
+            Command::Revise(_) => matches!(event, Event::Revised(_)),
+        };
+        Some(if same { Replayed::Same } else { Replayed::Other })
+    }
+
+    /// The rollout as people see it.
+    pub(super) fn view(&self, now: Timestamp, durable: bool) -> View {
+        View {
+            rollout: self.rollout.clone(),
+            evidence: self.evidence.clone(),
+            created: self.created,
+            updated: self.updated,
+            actor: self.actor.clone(),
+            comment: self.comment.clone(),
+            message: self.message(now),
+            durable,
+            copies_today: self.copies_today(now),
+            now,
+        }
+    }
+
+    fn copies_today(&self, now: Timestamp) -> u64 {
+        let (day, made) = self.live.copies().made();
+        if day == now.day() { made } else { 0 }
+    }
+
+    /// One sentence a person can act on.
+    fn message(&self, now: Timestamp) -> String {
+        let name = self.rollout.name();
+        let stage = self.rollout.stage().map_or("", |it| it.name.as_str());
+        let waits = || match self.rollout.obstacle(now, &self.evidence) {
+            Some(obstacle) => obstacle.to_string(),
+            None => "every gate is proven".to_owned(),
+        };
+        match self.rollout.state() {
+            State::Pending => format!("not started; `crossfade start {name}` begins it"),
+            State::Running => format!("waits: {}", waits()),
+            State::Paused => format!("held by {}; `crossfade resume {name}` goes on", self.actor),
+            State::AwaitingApproval => {
+                format!("proven; `crossfade approve {name} {stage}` lets it go on")
+            }
+            State::Succeeded => "the candidate serves; the last stage's gates guard it".to_owned(),
+            State::RolledBack => self.epitaph(),
+        }
+    }
+
+    fn epitaph(&self) -> String {
+        let metric = self.rollout.cause().and_then(crate::domain::Cause::metric);
+        let gate = metric.and_then(|it| self.evidence.of(it));
+        let Some(gate) = gate else {
+            let why = self.rollout.cause().map_or("", crate::domain::Cause::code);
+            return format!("the primary answers everything ({why} by {})", self.actor);
+        };
+        let unit = gate.metric.unit();
+        format!(
+            "{} {:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, n={}",
+            gate.metric.as_str(),
+            gate.difference,
+            gate.lower,
+            gate.upper,
+            gate.bound,
+            gate.samples
+        )
+    }
+}
+
+/// What an idempotency key that was used before means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replayed {
+    /// The same command again: answer the same.
+    Same,
+    /// Another command: refuse.
+    Other,
+}

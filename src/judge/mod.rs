@@ -1,0 +1,227 @@
+//! The judge: asks a model to mark both answers of a pair, blind and in random order.
+//!
+//! An answer that is not of the exact form is a judge error, never a score.
+
+mod prompt;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use reqwest::{
+    Client, Url,
+    header::{HeaderMap, HeaderValue},
+};
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::sleep,
+};
+
+use crate::clock::Clock;
+use crate::config::{self, Auth};
+use crate::domain::{Score, Share};
+use crate::store::{Offered, RecorderHandle};
+use crate::tasks::{BoxError, Stop, spawn};
+use crate::telemetry::{Loss, Metrics};
+use crate::traffic::{Job, Seen};
+
+use prompt::{Material, Order};
+
+/// Pause before the first retry; doubled each time.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Longest answer of the judge that is read, in bytes.
+const ANSWER_LEN_MAX: usize = 256 * 1024;
+
+/// The judge.
+#[derive(Debug)]
+pub struct Judge {
+    client: Client,
+    url: Url,
+    model: String,
+    retries_max: u32,
+    places: Arc<Semaphore>,
+    seen: mpsc::Sender<Seen>,
+    recorder: Arc<OnceLock<RecorderHandle>>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+/// Where scores go.
+#[derive(Debug)]
+pub struct Outlets {
+    /// To the controller.
+    pub seen: mpsc::Sender<Seen>,
+    /// To the store, once it is open.
+    pub recorder: Arc<OnceLock<RecorderHandle>>,
+    /// What we count.
+    pub metrics: Arc<Metrics>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+#[derive(Deserialize)]
+struct Completion {
+    choices: Vec<Choice>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    message: Message,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    content: Option<String>,
+}
+
+impl Judge {
+    /// A judge from its checked configuration.
+    ///
+    /// # Errors
+    /// When its URL or key make no request.
+    pub fn new(config: &config::Judge, outlets: Outlets) -> Result<Self, BoxError> {
+        let mut headers = HeaderMap::new();
+        if let Some(key) = &config.key {
+            let key = key.expose_secret();
+            let (name, text) = match config.auth {
+                Auth::Bearer => ("authorization", format!("Bearer {key}")),
+                Auth::XApiKey => ("x-api-key", key.to_owned()),
+                Auth::ApiKey => ("api-key", key.to_owned()),
+                Auth::XGoogApiKey => ("x-goog-api-key", key.to_owned()),
+            };
+            let mut value = HeaderValue::from_str(&text)?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        let client = Client::builder()
+            .default_headers(headers)
+            .timeout(Duration::from_millis(config.timeout_ms))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()?;
+        Ok(Self {
+            client,
+            url: Url::parse(&format!("{}/chat/completions", config.base_url))?,
+            model: config.model.clone(),
+            retries_max: config.retries_max,
+            places: Arc::new(Semaphore::new(config.concurrency_max)),
+            seen: outlets.seen,
+            recorder: outlets.recorder,
+            metrics: outlets.metrics,
+            clock: outlets.clock,
+        })
+    }
+
+    /// Judges until told to stop.
+    ///
+    /// # Errors
+    /// None of its own: a judge that fails costs scores and nothing else.
+    pub async fn run(
+        self: Arc<Self>,
+        mut jobs: mpsc::Receiver<Job>,
+        mut stop: Stop,
+    ) -> Result<(), BoxError> {
+        loop {
+            let next = async {
+                let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+                Some((place, jobs.recv().await?))
+            };
+            let (place, job) = tokio::select! {
+                next = next => match next {
+                    Some(next) => next,
+                    None => break,
+                },
+                () = stop.wait() => break,
+            };
+            let judge = Arc::clone(&self);
+            spawn("judge", async move {
+                let _place = place;
+                judge.judge(job).await;
+            });
+        }
+        stop.wait().await;
+        Ok(())
+    }
+
+    async fn judge(&self, job: Job) {
+        let score = match self.ask(&job).await {
+            Ok(score) => score,
+            Err(error) => {
+                tracing::warn!(pair = %job.pair, error = %error, "a pair could not be judged");
+                self.metrics.loss(Loss::JudgeFailed);
+                let _ = self.seen.send(Seen::ScoreLost(job.window)).await;
+                return;
+            }
+        };
+        if let Some(recorder) = self.recorder.get()
+            && recorder.offer_score(score.clone()) == Offered::Dropped
+        {
+            self.metrics.loss(Loss::RecorderFull);
+        }
+        let _ = self.seen.send(Seen::Score(Box::new(score))).await;
+    }
+
+    async fn ask(&self, job: &Job) -> Result<Score, BoxError> {
+        let mut pause = RETRY_PAUSE;
+        let mut last: BoxError = "it was never asked".into();
+        for attempt in 0..=self.retries_max {
+            if 0 < attempt {
+                sleep(pause).await;
+                pause *= 2;
+            }
+            match self.ask_once(job).await {
+                Ok(score) => return Ok(score),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn ask_once(&self, job: &Job) -> Result<Score, BoxError> {
+        let first = half().includes("judge-order", &job.pair.to_string());
+        let order = if first { Order::PrimaryFirst } else { Order::CandidateFirst };
+        let nonce = uuid::Uuid::now_v7().simple().to_string();
+        let material = Material {
+            nonce: &nonce,
+            question: &job.question,
+            primary: &job.primary,
+            candidate: &job.candidate,
+            order,
+        };
+        let body = prompt::request(&self.model, &material);
+        let response = self.client.post(self.url.clone()).json(&body).send().await?;
+        let status = response.status();
+        let mut response = response;
+        let mut text = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            text.extend_from_slice(&chunk);
+            if ANSWER_LEN_MAX < text.len() {
+                return Err("the judge's answer is too long".into());
+            }
+        }
+        if !status.is_success() {
+            return Err(format!("the judge answered with status {status}").into());
+        }
+        let completion: Completion = serde_json::from_slice(&text)?;
+        let choice = completion.choices.into_iter().next();
+        let content = choice.and_then(|it| it.message.content).ok_or("the judge said nothing")?;
+        let marked = prompt::read(&content, order)?;
+        Ok(Score {
+            pair: job.pair,
+            window: job.window.clone(),
+            at: self.clock.now(),
+            source: format!("judge:{}@{}", self.model, prompt::RUBRIC),
+            primary: marked.primary,
+            candidate: marked.candidate,
+            parts: marked.parts,
+            rationale: marked.reason,
+        })
+    }
+}
+
+fn half() -> Share {
+    Share::from_basis_points(5_000).unwrap_or(Share::NONE)
+}

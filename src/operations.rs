@@ -1,0 +1,133 @@
+//! The operations port: metrics for Prometheus, liveness and readiness.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderValue},
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::controller::Handle;
+use crate::store::Pairs;
+use crate::tasks::{BoxError, Pool, Stop};
+use crate::telemetry::Metrics;
+
+/// Connections at the same time.
+const CONNECTIONS_MAX: usize = 64;
+
+/// What the port shows. The parts come up after the port does.
+#[derive(Debug, Default)]
+pub struct Operations {
+    /// What we count.
+    pub metrics: Arc<Metrics>,
+    /// Places for copies.
+    pub copies: Option<Pool>,
+    /// The controller, once it stands.
+    pub controller: OnceLock<Handle>,
+    /// The store, once it is open.
+    pub pairs: OnceLock<Pairs>,
+    /// Why there is no store, if so.
+    pub store_problem: OnceLock<String>,
+}
+
+/// Answers until told to stop.
+///
+/// # Errors
+/// None of its own.
+pub async fn serve(
+    operations: Arc<Operations>,
+    listener: TcpListener,
+    mut stop: Stop,
+) -> Result<(), BoxError> {
+    let places = Pool::new(CONNECTIONS_MAX);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.wait() => return Ok(()),
+        };
+        let (Ok((stream, _)), Some(place)) = (accepted, places.try_enter()) else { continue };
+        let (operations, mut stop) = (Arc::clone(&operations), stop.clone());
+        Pool::run(place, "operations", async move {
+            let service = service_fn(|request: Request<Incoming>| {
+                let response = operations.answer(&request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                ended = connection => drop(ended),
+                () = stop.wait() => {}
+            }
+        });
+    }
+}
+
+impl Operations {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned());
+        }
+        match request.uri().path() {
+            "/metrics" => {
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                text(StatusCode::OK, kind, self.page())
+            }
+            "/healthz" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            "/readyz" => self.ready(),
+            _ => {
+                let help = "there is /metrics, /healthz and /readyz\n".to_owned();
+                text(StatusCode::NOT_FOUND, "text/plain", help)
+            }
+        }
+    }
+
+    fn page(&self) -> String {
+        self.metrics.copying(self.copies.as_ref().map_or(0, Pool::busy));
+        let counters = self.pairs.get().map(Pairs::counters).unwrap_or_default();
+        self.metrics.page(&[
+            ("crossfade_store_pairs", "Pairs in the store", counters.pairs),
+            ("crossfade_store_bytes", "Bytes of the store on disk", counters.bytes),
+            (
+                "crossfade_store_failed",
+                "Pairs the store could not write since the start",
+                counters.failed,
+            ),
+            (
+                "crossfade_store_dropped",
+                "Pairs dropped before the store since the start",
+                counters.dropped,
+            ),
+        ])
+    }
+
+    /// Ready as soon as the primary is served; what else is missing is named, with status 200,
+    /// because taking a proxy that serves out of service helps nobody.
+    fn ready(&self) -> Response<Full<Bytes>> {
+        let mut missing: Vec<String> = self.store_problem.get().cloned().into_iter().collect();
+        match self.controller.get() {
+            Some(handle) => missing.extend(handle.views().degraded.clone()),
+            None => missing.push("the controller is not up yet".to_owned()),
+        }
+        missing.dedup();
+        let status = if missing.is_empty() { "ready" } else { "degraded" };
+        let body = json!({ "status": status, "serving": "primary", "problems": missing });
+        text(StatusCode::OK, "application/json", format!("{body}\n"))
+    }
+}
+
+fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,252 @@
+//! Asking the other side: a bounded copy of a request, and the pair that comes of it.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::clock;
+use crate::dialect::{self, Purpose};
+use crate::domain::{Call, Outcome, Pair, Share, Side, Skip, Transcript};
+use crate::store::{Bodies, Offered};
+use crate::tasks::{self, Pool};
+use crate::telemetry::{Loss, Role};
+use crate::traffic::{Due, Job, Seen, provider};
+
+use super::{
+    Proxy,
+    answer::full,
+    serve::Exchange,
+    tee::{Done, Ended, Reading, Taken},
+};
+
+/// Most of a conversation and of an answer that the judge reads, in bytes.
+const JUDGED_LEN_MAX: usize = 24_000;
+
+/// One side of a pair, read.
+struct Half {
+    call: Call,
+    reading: Reading,
+}
+
+impl Proxy {
+    /// Begins to ask `side` too, if the day and the pool have room. Returns where the answer
+    /// that the caller gets is awaited.
+    pub(super) fn mirror(
+        self: &Arc<Self>,
+        exchange: &Arc<Exchange>,
+        side: Side,
+    ) -> Result<oneshot::Sender<Taken>, Skip> {
+        let due = exchange.live.due(self.clock.now()).ok_or(Skip::DailyCap)?;
+        // Without a place the copy is missing: `due` counts it when it is dropped.
+        let place = self.pool.try_enter().ok_or(Skip::Busy)?;
+        let (sender, served) = oneshot::channel();
+        let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
+        Pool::run(place, "mirror", async move {
+            proxy.copy(&exchange, side, served, due).await;
+        });
+        Ok(sender)
+    }
+
+    async fn copy(
+        &self,
+        exchange: &Exchange,
+        side: Side,
+        served: oneshot::Receiver<Taken>,
+        due: Due,
+    ) {
+        let deadline = Instant::now() + self.settings.copy_timeout;
+        let other = tokio::select! {
+            biased;
+            () = exchange.live.closed() => return due.excuse(),
+            other = self.ask_other(exchange, side, deadline) => other,
+        };
+        // The caller's answer may take longer than the copy's deadline; it has its own limits.
+        let served = tokio::select! {
+            biased;
+            () = exchange.live.closed() => return due.excuse(),
+            served = timeout(self.settings.upstream_timeout, served) => served,
+        };
+        let Ok(Ok(served)) = served else { return due.excuse() };
+        if served.ended == Ended::Abandoned {
+            self.metrics.loss(Loss::CallerGone);
+            return due.excuse();
+        }
+        let half = |taken: &Taken| {
+            let (call, reading) = taken.read(exchange.endpoint);
+            Half { call, reading }
+        };
+        let (served, other) = (half(&served), half(&other));
+        self.metrics.call(&served.call, Role::Serve);
+        self.metrics.call(&other.call, Role::Mirror);
+        match side {
+            Side::Candidate => self.pair(exchange, Side::Primary, (served, other), due),
+            Side::Primary => self.pair(exchange, Side::Candidate, (other, served), due),
+        }
+    }
+
+    async fn ask_other(&self, exchange: &Exchange, side: Side, deadline: Instant) -> Taken {
+        let started = clock::instant();
+        let name = provider(&exchange.lane, side);
+        let request = match side {
+            Side::Primary => self.primary_request(&exchange.head, full(exchange.body.clone())),
+            Side::Candidate => self.candidate_request(exchange, Purpose::Copy),
+        };
+        let Some(request) = request else {
+            return Taken::nothing(name.clone(), started, Ended::Broken);
+        };
+        let call = async {
+            match self.upstream.send(request).await {
+                Ok(response) => self.collect(name, response, started).await,
+                Err(_) => Taken::nothing(name.clone(), started, Ended::Broken),
+            }
+        };
+        let late = |_| Taken::nothing(name.clone(), started, Ended::Timeout);
+        timeout_at(deadline, call).await.unwrap_or_else(late)
+    }
+
+    /// Two calls of one request: to the bets, the store and the judge, none of which is waited for.
+    fn pair(
+        &self,
+        exchange: &Exchange,
+        served: Side,
+        (primary, candidate): (Half, Half),
+        due: Due,
+    ) {
+        let Some(window) = exchange.lane.window.clone() else { return due.excuse() };
+        let (now, live) = (self.clock.now(), &exchange.live);
+        live.watch(&self.board, now, well(&primary.call), well(&candidate.call));
+        let (ours, theirs) = (&primary.reading.transcript, &candidate.reading.transcript);
+        let pair = Pair {
+            id: exchange.id,
+            at: exchange.at,
+            window,
+            served,
+            path: exchange.head.uri.path().to_owned(),
+            feature: exchange.facts.feature.clone(),
+            segment: exchange.facts.segment.clone(),
+            judgeable: self.may_judge(&exchange.facts.data),
+            agreement: dialect::agreement(ours.as_ref(), theirs.as_ref()),
+            primary: primary.call.clone(),
+            candidate: candidate.call.clone(),
+        };
+        let bodies = Bodies {
+            request: exchange.body.clone(),
+            primary: stored(&primary),
+            candidate: stored(&candidate),
+        };
+        self.judge(exchange, &pair, &primary, &candidate);
+        if let Some(recorder) = self.recorder.get()
+            && recorder.offer(pair.clone(), bodies) == Offered::Dropped
+        {
+            self.metrics.loss(Loss::RecorderFull);
+        }
+        match self.seen.try_send(Seen::Pair(Box::new(pair))) {
+            Ok(()) => due.paired(),
+            Err(_) => self.metrics.loss(Loss::ControllerFull),
+        }
+    }
+
+    fn may_judge(&self, data: &[String]) -> bool {
+        let cleared = self.judge.as_ref().map(|it| &it.cleared);
+        cleared.is_some_and(|it| data.iter().all(|class| it.contains(class)))
+    }
+
+    /// Offers a pair to the judge: a share of those it may see, with two answers.
+    fn judge(&self, exchange: &Exchange, pair: &Pair, primary: &Half, candidate: &Half) {
+        let Some(judge) = self.judge.as_ref().filter(|_| pair.judgeable) else { return };
+        if !includes(exchange.lane.judge, pair) {
+            return;
+        }
+        let (Some(ours), Some(theirs)) = (judged(primary), judged(candidate)) else { return };
+        let job = Job {
+            pair: pair.id,
+            window: pair.window.clone(),
+            question: dialect::conversation(exchange.endpoint, &exchange.body, JUDGED_LEN_MAX),
+            primary: ours,
+            candidate: theirs,
+        };
+        if judge.jobs.try_send(job).is_err() {
+            self.metrics.loss(Loss::JudgeFull);
+            // A full queue here only makes the judge look better covered than it is.
+            let _ = self.seen.try_send(Seen::ScoreLost(pair.window.clone()));
+        }
+    }
+
+    /// What is done with the answer the caller got, once it has ended.
+    pub(super) fn served(
+        self: &Arc<Self>,
+        exchange: &Arc<Exchange>,
+        waits: Option<oneshot::Sender<Taken>>,
+    ) -> Done {
+        let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
+        Box::new(move |taken| {
+            // A copy that waits for this answer reads it itself.
+            let Some(taken) = (match waits {
+                Some(waits) => waits.send(taken).err(),
+                None => Some(taken),
+            }) else {
+                return;
+            };
+            tasks::spawn("read", async move {
+                let (call, _) = taken.read(exchange.endpoint);
+                proxy.metrics.call(&call, Role::Serve);
+                if call.provider == exchange.lane.candidate {
+                    let well = well(&call);
+                    exchange.live.watch(&proxy.board, proxy.clock.now(), None, well);
+                }
+            });
+        })
+    }
+}
+
+/// Whether a call went well; none when it says nothing about its provider.
+pub(super) fn well(call: &Call) -> Option<bool> {
+    call.outcome.counts().then_some(!call.outcome.failed())
+}
+
+fn includes(share: Share, pair: &Pair) -> bool {
+    share.includes("judge", &pair.id.to_string())
+}
+
+/// An answer as the judge reads it; none where there is nothing to compare.
+fn judged(half: &Half) -> Option<String> {
+    let comparable = match half.call.outcome {
+        Outcome::Ok | Outcome::Refused => true,
+        Outcome::ProviderError
+        | Outcome::Throttled
+        | Outcome::Timeout
+        | Outcome::Truncated
+        | Outcome::Incompatible
+        | Outcome::Abandoned => false,
+    };
+    let transcript = half.reading.transcript.as_ref().filter(|_| comparable)?;
+    let mut text = transcript.text.clone();
+    if let Some(refusal) = &transcript.refusal {
+        text.push_str(refusal);
+    }
+    for call in &transcript.tool_calls {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\ntool_call {} {}", call.name, call.arguments);
+    }
+    let end = text.floor_char_boundary(JUDGED_LEN_MAX);
+    text.truncate(end);
+    Some(text.trim().to_owned())
+}
+
+/// An answer as it is stored.
+fn stored(half: &Half) -> Bytes {
+    let value = match &half.reading.transcript {
+        Some(Transcript { text, tool_calls, refusal }) => {
+            let call = |it: &crate::domain::ToolCall| json!({ "id": it.id, "name": it.name, "arguments": it.arguments });
+            let calls: Vec<_> = tool_calls.iter().map(call).collect();
+            json!({ "text": text, "tool_calls": calls, "refusal": refusal })
+        }
+        None => json!({ "trouble": half.reading.trouble }),
+    };
+    Bytes::from(value.to_string())
+}

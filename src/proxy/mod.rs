@@ -1,0 +1,171 @@
+//! Live traffic. Sees only what the board publishes, never the controller.
+//!
+//! The path of one request is [`serve`], top to bottom; the other side is asked in [`mirror`].
+
+mod answer;
+mod headers;
+mod mirror;
+mod request;
+mod serve;
+mod tee;
+
+pub use request::{Callers, Marks};
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use crate::clock::Clock;
+use crate::domain::Name;
+use crate::store::RecorderHandle;
+use crate::tasks::{BoxError, Pool, Stop};
+use crate::telemetry::Metrics;
+use crate::traffic::{Board, Job, Seen};
+use crate::upstream::Upstream;
+
+/// Pause after a connection could not be accepted, such as without file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether answers carry our own headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Headers {
+    /// `x-crossfade-request-id` and `x-crossfade-provider` are added.
+    Added,
+    /// Nothing is added.
+    Off,
+}
+
+/// Limits and choices, from the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Largest request body, in bytes.
+    pub body_bytes_max: usize,
+    /// Largest request body that is copied, in bytes.
+    pub copy_bytes_max: usize,
+    /// Most of an answer that is kept, in bytes.
+    pub capture_bytes_max: usize,
+    /// How long a copy may take.
+    pub copy_timeout: Duration,
+    /// How long a serving candidate may take to its first byte.
+    pub first_byte_timeout: Duration,
+    /// How long the primary may take to the head of its answer.
+    pub upstream_timeout: Duration,
+    /// How long a caller may take to send a request's headers.
+    pub header_timeout: Duration,
+    /// Connections at the same time.
+    pub connections_max: usize,
+    /// How long requests under way may take to end when the program stops.
+    pub grace: Duration,
+    /// Whether answers carry our own headers.
+    pub headers: Headers,
+}
+
+/// Where pairs go to be judged.
+#[derive(Clone, Debug)]
+pub struct ToJudge {
+    /// The judge's queue.
+    pub jobs: mpsc::Sender<Job>,
+    /// Data classes the judge may see.
+    pub cleared: Vec<String>,
+}
+
+/// The proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    /// What holds now.
+    pub board: Arc<Board>,
+    /// Every provider.
+    pub upstream: Upstream,
+    /// Who serves.
+    pub primary: Name,
+    /// Marks of the applications.
+    pub callers: Callers,
+    /// Limits and choices.
+    pub settings: Settings,
+    /// Places for copies.
+    pub pool: Pool,
+    /// To the controller.
+    pub seen: mpsc::Sender<Seen>,
+    /// To the store, once it is open.
+    pub recorder: Arc<OnceLock<RecorderHandle>>,
+    /// To the judge, if there is one.
+    pub judge: Option<ToJudge>,
+    /// What we count.
+    pub metrics: Arc<Metrics>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// Accepts connections until told to stop, then lets requests under way end.
+///
+/// # Errors
+/// None of its own: a connection that cannot be accepted is logged and the next one tried.
+pub async fn serve(
+    proxy: Arc<Proxy>,
+    listener: TcpListener,
+    mut stop: Stop,
+) -> Result<(), BoxError> {
+    let places = Pool::new(proxy.settings.connections_max);
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.wait() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                refused(&error).await;
+                continue;
+            }
+        };
+        let Some(place) = places.try_enter() else {
+            tracing::warn!("limits.connections_max is reached; a connection is closed");
+            continue;
+        };
+        // Small answers must not wait for larger ones.
+        drop(stream.set_nodelay(true));
+        let service = {
+            let proxy = Arc::clone(&proxy);
+            service_fn(move |request| {
+                let proxy = Arc::clone(&proxy);
+                async move { Ok::<_, Infallible>(proxy.answer(request).await) }
+            })
+        };
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(proxy.settings.header_timeout);
+        builder.http2().timer(TokioTimer::new());
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let watched = graceful.watch(connection);
+        Pool::run(place, "connection", async move {
+            // Broken connections are the callers' affair.
+            if let Err(error) = watched.await {
+                tracing::debug!(error = %serve::chain(&error), "a connection ended");
+            }
+        });
+    }
+    drop(listener);
+    if timeout(proxy.settings.grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were still under way when the grace time was over");
+    }
+    Ok(())
+}
+
+async fn refused(error: &io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted");
+    sleep(ACCEPT_PAUSE).await;
+}

@@ -1,0 +1,380 @@
+//! One request, from its first byte to the answer's head. Reads top to bottom.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::{
+    Method, Request, Response, StatusCode, Uri,
+    body::{Body as _, Incoming},
+    header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue},
+    http::request::Parts,
+};
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::clock;
+use crate::dialect::{self, Asked, Edits, Purpose};
+use crate::domain::{Endpoint, Facts, Lane, Name, PairId, Side, Skip, Timestamp};
+use crate::tasks::BoxError;
+use crate::telemetry::Role;
+use crate::traffic::Live;
+use crate::upstream::Body;
+
+use super::{
+    Proxy,
+    answer::{Own, full},
+    headers,
+    mirror::well,
+    request::{self, Gathered},
+    tee::{Done, Ended, Keep, Taken, Taking, Tee},
+};
+
+/// Says which request an answer belongs to, and so which pair.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-crossfade-request-id");
+/// Says who answered.
+const PROVIDER: HeaderName = HeaderName::from_static("x-crossfade-provider");
+
+/// A request that a rollout governs, whole in memory.
+pub(super) struct Exchange {
+    pub(super) id: PairId,
+    pub(super) at: Timestamp,
+    pub(super) endpoint: Endpoint,
+    pub(super) head: Parts,
+    pub(super) body: Bytes,
+    pub(super) asked: Asked,
+    pub(super) facts: Facts,
+    pub(super) lane: Arc<Lane>,
+    pub(super) live: Arc<Live>,
+}
+
+/// An answer on its way, and who gave it.
+type Answer = (Response<Body>, Name);
+
+impl Proxy {
+    /// Answers one request. Never fails: what goes wrong is an answer too.
+    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let id = PairId(uuid::Uuid::now_v7().as_u128());
+        let result = self.dispatch(id, request).await;
+        let (mut response, provider) = match result {
+            Ok((response, provider)) => (response, Some(provider)),
+            Err(own) => (own.response(), None),
+        };
+        if self.settings.headers == super::Headers::Added {
+            let added = response.headers_mut();
+            let value = |text: String| HeaderValue::try_from(text).ok();
+            if let Some(value) = value(id.to_string()) {
+                added.insert(REQUEST_ID, value);
+            }
+            if let Some(value) = provider.and_then(|it| value(it.to_string())) {
+                added.insert(PROVIDER, value);
+            }
+        }
+        response
+    }
+
+    async fn dispatch(
+        self: &Arc<Self>,
+        id: PairId,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Own> {
+        let (head, body) = request.into_parts();
+        self.check(&head, &body)?;
+        let board = self.board.load();
+        if board.snapshot.is_idle() {
+            return self.pass(&head, request::limited(body, self.settings.body_bytes_max)).await;
+        }
+        // 1 facts
+        let endpoint = match dialect::endpoint(head.method.as_str(), head.uri.path()) {
+            Some(_) if !request::is_json(&head.headers) => Err(Skip::NotJson),
+            Some(endpoint) => Ok(endpoint),
+            None => Err(Skip::Endpoint),
+        };
+        let endpoint = match endpoint {
+            Ok(endpoint) => endpoint,
+            Err(skip) => {
+                self.metrics.skip(skip);
+                return self
+                    .pass(&head, request::limited(body, self.settings.body_bytes_max))
+                    .await;
+            }
+        };
+        let settings = &self.settings;
+        let gathered =
+            request::gather(body, settings.copy_bytes_max, settings.body_bytes_max).await?;
+        let body = match gathered {
+            Gathered::Whole(body) => body,
+            Gathered::Long(body) => {
+                self.metrics.skip(Skip::Size);
+                return self.pass(&head, body).await;
+            }
+        };
+        let asked = match request::asked(endpoint, path_and_query(&head.uri), &body) {
+            Ok(asked) => asked,
+            Err(skip) => {
+                self.metrics.skip(skip);
+                return self.pass(&head, full(body)).await;
+            }
+        };
+        let facts = self.callers.facts(id, &head.headers, &asked);
+        // 2 route
+        let route = board.snapshot.route(&facts);
+        let governed =
+            route.lane.and_then(|it| Some((board.snapshot.lanes.get(it)?, board.live.get(it)?)));
+        let Some((lane, live)) = governed.filter(|(_, live)| live.is_open()) else {
+            self.metrics.skip(Skip::NoRollout);
+            return self.pass(&head, full(body)).await;
+        };
+        let (lane, live) = (Arc::clone(lane), Arc::clone(live));
+        let at = self.clock.now();
+        let exchange =
+            Arc::new(Exchange { id, at, endpoint, head, body, asked, facts, lane, live });
+        // 6 mirror: started first, so that both sides are asked at the same time
+        let served = route.mirror.and_then(|()| self.mirror(&exchange, route.serve.other()));
+        let served = served.map_err(|skip| self.metrics.skip(skip)).ok();
+        // 3 serve
+        match route.serve {
+            Side::Primary => self.serve_primary(&exchange, served).await,
+            Side::Candidate => self.serve_candidate(&exchange, served).await,
+        }
+    }
+
+    /// What is refused before anything is looked at.
+    fn check(&self, head: &Parts, body: &Incoming) -> Result<(), Own> {
+        let plain = head.uri.authority().is_none() && head.uri.path().starts_with('/');
+        if head.method == Method::CONNECT || head.method == Method::TRACE || !plain {
+            return Err(Own::NotServed);
+        }
+        let length = body.size_hint().lower();
+        if u64::try_from(self.settings.body_bytes_max).is_ok_and(|it| it < length) {
+            return Err(Own::BodyTooLarge);
+        }
+        Ok(())
+    }
+
+    /// The primary alone, with nothing kept.
+    async fn pass(self: &Arc<Self>, head: &Parts, body: Body) -> Result<Answer, Own> {
+        let started = clock::instant();
+        let response = self.ask_primary(head, body).await;
+        let response = match response {
+            Ok(response) => response,
+            Err((own, ended)) => {
+                let taken = Taken::nothing(self.primary.clone(), started, ended);
+                self.metrics.call(&taken.read(Endpoint::Chat).0, Role::Serve);
+                return Err(own);
+            }
+        };
+        let proxy = Arc::clone(self);
+        let done: Done = Box::new(move |taken: Taken| {
+            proxy.metrics.call(&taken.read(Endpoint::Chat).0, Role::Serve);
+        });
+        let provider = self.primary.clone();
+        Ok((tee(response, None, &provider, (started, Keep::Nothing, done)), provider))
+    }
+
+    /// The primary answers, and its answer is kept if somebody waits for it.
+    async fn serve_primary(
+        self: &Arc<Self>,
+        exchange: &Arc<Exchange>,
+        served: Option<oneshot::Sender<Taken>>,
+    ) -> Result<Answer, Own> {
+        let started = clock::instant();
+        let provider = self.primary.clone();
+        match self.ask_primary(&exchange.head, full(exchange.body.clone())).await {
+            Ok(response) => {
+                let keep = match &served {
+                    Some(_) => Keep::UpTo(self.settings.capture_bytes_max),
+                    None => Keep::Nothing,
+                };
+                let done = self.served(exchange, served);
+                Ok((tee(response, None, &provider, (started, keep, done)), provider))
+            }
+            Err((own, ended)) => {
+                self.served(exchange, served)(Taken::nothing(provider, started, ended));
+                Err(own)
+            }
+        }
+    }
+
+    /// The candidate answers, or the primary if the candidate fails before its first byte.
+    async fn serve_candidate(
+        self: &Arc<Self>,
+        exchange: &Arc<Exchange>,
+        served: Option<oneshot::Sender<Taken>>,
+    ) -> Result<Answer, Own> {
+        let started = clock::instant();
+        let provider = exchange.lane.candidate.clone();
+        let deadline = self.settings.first_byte_timeout;
+        let begun = timeout(deadline, self.begin_candidate(exchange)).await;
+        let failed = match begun {
+            Ok(Ok((response, first))) => {
+                let keep = Keep::UpTo(self.settings.capture_bytes_max);
+                let done = self.served(exchange, served);
+                return Ok((tee(response, first, &provider, (started, keep, done)), provider));
+            }
+            Ok(Err(failed)) => failed.with_time(started),
+            Err(_) => Taken::nothing(provider, started, Ended::Timeout),
+        };
+        self.metrics.fallback(&exchange.lane.rollout);
+        let (call, _) = failed.read(exchange.endpoint);
+        tracing::debug!(id = %exchange.id, outcome = call.outcome.as_str(), "the primary takes over");
+        let candidate_well = well(&call);
+        let paired = served.is_some();
+        self.served(exchange, served)(failed);
+        let answer = self.serve_primary(exchange, None).await;
+        if !paired {
+            let primary_well = answer.as_ref().is_ok_and(|(it, _)| !it.status().is_server_error());
+            let now = self.clock.now();
+            exchange.live.watch(&self.board, now, Some(primary_well), candidate_well);
+        }
+        answer
+    }
+
+    /// Asks the candidate and waits until its answer has begun well.
+    async fn begin_candidate(
+        &self,
+        exchange: &Exchange,
+    ) -> Result<(Response<Incoming>, Option<Bytes>), Taken> {
+        let started = clock::instant();
+        let name = &exchange.lane.candidate;
+        let broken = || Taken::nothing(name.clone(), started, Ended::Broken);
+        let request = self.candidate_request(exchange, Purpose::Serve).ok_or_else(broken)?;
+        let mut response = self.upstream.send(request).await.map_err(|_| broken())?;
+        if !response.status().is_success() {
+            return Err(self.collect(name, response, started).await);
+        }
+        // Bounded by the caller's deadline; empty frames are rare and end with the body.
+        loop {
+            match response.body_mut().frame().await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(chunk) if !chunk.is_empty() => return Ok((response, Some(chunk))),
+                    Ok(_) | Err(_) => {}
+                },
+                Some(Err(_)) | None => return Err(broken()),
+            }
+        }
+    }
+
+    /// Reads an answer to its end, within the limits of what is kept.
+    pub(super) async fn collect(
+        &self,
+        provider: &Name,
+        response: Response<Incoming>,
+        started: Instant,
+    ) -> Taken {
+        let (sender, receiver) = oneshot::channel();
+        let done: Done = Box::new(move |taken| drop(sender.send(taken)));
+        let keep = Keep::UpTo(self.settings.capture_bytes_max);
+        let (head, body) = response.into_parts();
+        let taking = Taking::new(provider.clone(), &head, started, keep, done);
+        let mut tee = Tee::new(None, body, taking);
+        while let Some(Ok(_)) = tee.frame().await {}
+        drop(tee);
+        let nothing = || Taken::nothing(provider.clone(), started, Ended::Broken);
+        receiver.await.unwrap_or_else(|_| nothing())
+    }
+
+    async fn ask_primary(
+        &self,
+        head: &Parts,
+        body: Body,
+    ) -> Result<Response<Incoming>, (Own, Ended)> {
+        let Some(request) = self.primary_request(head, body) else {
+            return Err((Own::Defect, Ended::Abandoned));
+        };
+        match timeout(self.settings.upstream_timeout, self.upstream.send(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if request::is_too_large(&error) => {
+                Err((Own::BodyTooLarge, Ended::Abandoned))
+            }
+            Ok(Err(error)) if is_callers_fault(&error) => Err((Own::BodyBroken, Ended::Abandoned)),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %chain(&error), "the primary could not be asked");
+                Err((Own::PrimaryUnreachable, Ended::Broken))
+            }
+            Err(_) => Err((Own::PrimaryTimeout, Ended::Timeout)),
+        }
+    }
+
+    /// The request as the primary gets it: the caller's own.
+    pub(super) fn primary_request(&self, head: &Parts, body: Body) -> Option<Request<Body>> {
+        let uri = self.upstream.provider(&self.primary)?.uri(path_and_query(&head.uri)).ok()?;
+        build(head.method.clone(), uri, headers::to_primary(&head.headers), body)
+    }
+
+    /// The request as the candidate gets it: its own model and credential, nothing of the caller's.
+    pub(super) fn candidate_request(
+        &self,
+        exchange: &Exchange,
+        purpose: Purpose,
+    ) -> Option<Request<Body>> {
+        let provider = self.upstream.provider(&exchange.lane.candidate)?;
+        let model = provider.model(&exchange.asked.model);
+        let edits = Edits { model, purpose };
+        let path = path_and_query(&exchange.head.uri);
+        let adapted =
+            dialect::adapt(exchange.endpoint, path, &exchange.body, &exchange.asked, &edits);
+        let (path, body) = adapted.ok()?;
+        let mut headers = headers::to_candidate(&exchange.head.headers);
+        provider.authorize(&mut headers);
+        if purpose == Purpose::Copy {
+            headers.insert(headers::COPY_MARK, HeaderValue::from_static("1"));
+        }
+        let uri = provider.uri(&path).ok()?;
+        build(exchange.head.method.clone(), uri, headers, full(Bytes::from(body)))
+    }
+}
+
+fn build(method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Option<Request<Body>> {
+    let mut request = Request::builder().method(method).uri(uri).body(body).ok()?;
+    *request.headers_mut() = headers;
+    Some(request)
+}
+
+/// The answer as the caller gets it: its bytes untouched, a copy kept on the side.
+fn tee(
+    response: Response<Incoming>,
+    first: Option<Bytes>,
+    provider: &Name,
+    (started, keep, done): (Instant, Keep, Done),
+) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    headers::end_to_end(&mut head.headers);
+    // A body of known length announces it itself; a HEAD or 304 answer has only the header.
+    if body.size_hint().exact().is_some_and(|it| 0 < it) {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    let taking = Taking::new(provider.clone(), &head, started, keep, done);
+    head.version = hyper::Version::HTTP_11;
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        head.status = StatusCode::BAD_GATEWAY;
+    }
+    Response::from_parts(head, BodyExt::boxed(Tee::new(first, body, taking)))
+}
+
+pub(super) fn path_and_query(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |it| it.as_str())
+}
+
+/// Whether sending failed because the caller's own body broke off.
+fn is_callers_fault(error: &BoxError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
+    while let Some(it) = cause {
+        if it.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
+            return true;
+        }
+        cause = it.source();
+    }
+    false
+}
+
+/// An error with its causes, for the log.
+pub(super) fn chain(error: &BoxError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(it) = cause {
+        text.push_str(": ");
+        text.push_str(&it.to_string());
+        cause = it.source();
+    }
+    text
+}

@@ -1,0 +1,276 @@
+//! The tee: a body passes through to the caller, and shared copies of its chunks are kept aside.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::{body::Incoming, http::response};
+
+use crate::clock::elapsed_ms;
+use crate::dialect::{self, End, Received};
+use crate::domain::{Call, Endpoint, Name, Outcome, Transcript};
+use crate::tasks::BoxError;
+
+use super::headers;
+
+/// One provider's answer as it was received, before anybody reads it.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) provider: Name,
+    pub(super) status: u16,
+    content_type: String,
+    content_encoding: String,
+    first_byte_ms: Option<u32>,
+    total_ms: u32,
+    body: Vec<u8>,
+    pub(super) ended: Ended,
+}
+
+/// How the taking of an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// With its last byte, all of it kept.
+    Whole,
+    /// With its last byte, more than may be kept.
+    Cut,
+    /// The connection broke before or inside the answer.
+    Broken,
+    /// No answer in time.
+    Timeout,
+    /// We or the caller stopped it.
+    Abandoned,
+}
+
+/// How much of an answer is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Times and status only.
+    Nothing,
+    /// The body, up to so many bytes.
+    UpTo(usize),
+}
+
+/// Receives the answer when it has ended, one way or another.
+pub(super) type Done = Box<dyn FnOnce(Taken) + Send + Sync>;
+
+/// An answer being taken.
+pub(super) struct Taking {
+    taken: Taken,
+    started: Instant,
+    chunks: Vec<Bytes>,
+    len: usize,
+    keep: Keep,
+    done: Done,
+}
+
+impl Taken {
+    /// An answer that never began.
+    pub(super) fn nothing(provider: Name, started: Instant, ended: Ended) -> Self {
+        Self {
+            provider,
+            status: 0,
+            content_type: String::new(),
+            content_encoding: String::new(),
+            first_byte_ms: None,
+            total_ms: elapsed_ms(started),
+            body: Vec::new(),
+            ended,
+        }
+    }
+
+    /// The same, with the time measured from an earlier start.
+    pub(super) fn with_time(mut self, started: Instant) -> Self {
+        self.total_ms = elapsed_ms(started);
+        self
+    }
+
+    fn from_head(provider: Name, head: &response::Parts) -> Self {
+        Self {
+            provider,
+            status: head.status.as_u16(),
+            content_type: headers::text(&head.headers, "content-type").to_owned(),
+            content_encoding: headers::text(&head.headers, "content-encoding").to_owned(),
+            first_byte_ms: None,
+            total_ms: 0,
+            body: Vec::new(),
+            ended: Ended::Abandoned,
+        }
+    }
+
+    /// What the answer comes to.
+    pub(super) fn read(&self, endpoint: Endpoint) -> (Call, Reading) {
+        let mut call = Call {
+            provider: self.provider.clone(),
+            model: None,
+            status: self.status,
+            outcome: Outcome::Abandoned,
+            first_byte_ms: self.first_byte_ms,
+            total_ms: self.total_ms,
+            usage: None,
+            finish_reason: None,
+        };
+        let ended = match self.ended {
+            Ended::Whole => End::Whole,
+            Ended::Cut => End::Cut,
+            Ended::Broken if self.status != 0 => End::Broken,
+            Ended::Broken => {
+                call.outcome = Outcome::ProviderError;
+                return (call, Reading::trouble("the connection failed"));
+            }
+            Ended::Timeout => {
+                call.outcome = Outcome::Timeout;
+                return (call, Reading::trouble("no answer in time"));
+            }
+            Ended::Abandoned => return (call, Reading::trouble("the caller left")),
+        };
+        let reading = dialect::read(&Received {
+            endpoint,
+            status: self.status,
+            content_type: &self.content_type,
+            content_encoding: &self.content_encoding,
+            body: &self.body,
+            ended,
+        });
+        call.outcome = reading.outcome;
+        call.model = reading.model;
+        call.usage = reading.usage;
+        call.finish_reason = reading.finish_reason;
+        (call, Reading { transcript: reading.transcript, trouble: reading.trouble })
+    }
+}
+
+/// The part of an answer that is not in its [`Call`].
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) transcript: Option<Transcript>,
+    pub(super) trouble: Option<String>,
+}
+
+impl Reading {
+    fn trouble(text: &str) -> Self {
+        Self { transcript: None, trouble: Some(text.to_owned()) }
+    }
+}
+
+impl Taking {
+    /// Begins with the head of an answer.
+    pub(super) fn new(
+        provider: Name,
+        head: &response::Parts,
+        started: Instant,
+        keep: Keep,
+        done: Done,
+    ) -> Self {
+        let taken = Taken::from_head(provider, head);
+        Self { taken, started, chunks: Vec::new(), len: 0, keep, done }
+    }
+
+    fn chunk(&mut self, chunk: &Bytes) {
+        if self.taken.first_byte_ms.is_none() && !chunk.is_empty() {
+            self.taken.first_byte_ms = Some(elapsed_ms(self.started));
+        }
+        let room = match self.keep {
+            Keep::Nothing => 0,
+            Keep::UpTo(len_max) => len_max.saturating_sub(self.len),
+        };
+        self.len += chunk.len();
+        if 0 < room {
+            self.chunks.push(chunk.slice(..room.min(chunk.len())));
+        }
+    }
+
+    fn finish(self, ended: Ended) {
+        let Self { mut taken, started, chunks, len, keep, done } = self;
+        let kept = match keep {
+            Keep::Nothing => false,
+            Keep::UpTo(len_max) => len <= len_max,
+        };
+        taken.total_ms = elapsed_ms(started);
+        taken.body = chunks.concat();
+        taken.ended = if ended == Ended::Whole && !kept { Ended::Cut } else { ended };
+        done(taken);
+    }
+}
+
+/// A body on its way to the caller.
+pub(super) struct Tee {
+    /// A chunk that was read ahead, to see that an answer begins.
+    first: Option<Bytes>,
+    inner: Incoming,
+    taking: Option<Box<Taking>>,
+}
+
+impl Tee {
+    /// Passes `first` and then `inner` through.
+    pub(super) fn new(first: Option<Bytes>, inner: Incoming, taking: Taking) -> Self {
+        let mut taking = Box::new(taking);
+        if let Some(chunk) = &first {
+            taking.chunk(chunk);
+        }
+        Self { first, inner, taking: Some(taking) }
+    }
+
+    fn finish(&mut self, ended: Ended) {
+        if let Some(taking) = self.taking.take() {
+            taking.finish(ended);
+        }
+    }
+}
+
+impl HttpBody for Tee {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(first) = self.first.take() {
+            if self.inner.is_end_stream() {
+                self.finish(Ended::Whole);
+            }
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(chunk), Some(taking)) = (frame.data_ref(), &mut self.taking) {
+                    taking.chunk(chunk);
+                }
+                // The server stops asking once it has the promised length.
+                if self.inner.is_end_stream() {
+                    self.finish(Ended::Whole);
+                }
+            }
+            Some(Err(_)) => self.finish(Ended::Broken),
+            None => self.finish(Ended::Whole),
+        }
+        Poll::Ready(frame.map(|it| it.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first = self.first.as_ref().map_or(0, |it| u64::try_from(it.len()).unwrap_or(0));
+        let inner = self.inner.size_hint();
+        let mut hint = SizeHint::new();
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + first);
+        }
+        hint.set_lower(inner.lower() + first);
+        hint
+    }
+}
+
+impl Drop for Tee {
+    fn drop(&mut self) {
+        let whole = self.is_end_stream();
+        self.finish(if whole { Ended::Whole } else { Ended::Abandoned });
+    }
+}

@@ -1,0 +1,178 @@
+//! What a frame of a segment carries: one pair with its bodies, or one score.
+//!
+//! `kind u8 | pair id u128 BE | zstd(parts)`, each part as `len u32 LE | bytes`: first the
+//! record, then for a pair its three bodies. So a segment alone is enough to find a pair again.
+
+use bytes::Bytes;
+
+use super::{json::DecodeError, pair};
+use crate::domain::{Pair, PairId, Score};
+
+/// Most bytes kept of each body.
+pub(super) const BODY_LEN_MAX: usize = 256 << 10;
+/// What ends a body that was longer.
+pub(super) const CUT_MARK: &[u8] = b"\n[cut here: longer than what is kept]";
+
+const ZSTD_LEVEL: i32 = 3;
+/// Most bytes of unpacked parts: three bodies, and a record with ample room.
+const PARTS_BYTES_MAX: usize = 3 * BODY_LEN_MAX + (64 << 10);
+const PAIR: u8 = 1;
+const SCORE: u8 = 2;
+
+/// What was asked and what both sides said.
+///
+/// A body longer than 256 KiB is kept up to there, and then ends with a mark that says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bodies {
+    /// The request as the caller sent it.
+    pub request: Bytes,
+    /// The primary's answer as JSON: `text`, `tool_calls`, `refusal`.
+    pub primary: Bytes,
+    /// The candidate's answer, in the same form.
+    pub candidate: Bytes,
+}
+
+impl Bodies {
+    /// Whether one of them is only its beginning.
+    pub fn is_cut(&self) -> bool {
+        [&self.request, &self.primary, &self.candidate].iter().any(|it| it.ends_with(CUT_MARK))
+    }
+
+    /// The bodies as they are kept. One that is cut lets go of the memory of the whole.
+    pub(super) fn cut(self) -> Self {
+        let Self { request, primary, candidate } = self;
+        Self { request: cut(request), primary: cut(primary), candidate: cut(candidate) }
+    }
+
+    /// Bytes in all.
+    pub(super) fn len(&self) -> usize {
+        self.request.len() + self.primary.len() + self.candidate.len()
+    }
+}
+
+fn cut(body: Bytes) -> Bytes {
+    if body.len() <= BODY_LEN_MAX {
+        return body;
+    }
+    let room = BODY_LEN_MAX - CUT_MARK.len();
+    let continues = |at: &usize| body.get(*at).is_some_and(|byte| byte & 0xC0 == 0x80);
+    // At most three bytes back lies the beginning of a character, if this is UTF-8 at all.
+    let end = (room - 3..=room).rev().find(|at| !continues(at)).unwrap_or(room);
+    [&body[..end], CUT_MARK].concat().into()
+}
+
+/// One frame's content.
+#[derive(Debug, PartialEq)]
+pub(super) enum Entry {
+    /// A pair and its bodies.
+    Pair(Box<Pair>, Bodies),
+    /// A score of a pair kept earlier.
+    Score(Score),
+}
+
+/// The payload of a pair.
+pub(super) fn encode_pair(pair: &Pair, bodies: &Bodies) -> std::io::Result<Vec<u8>> {
+    let bodies = bodies.clone().cut();
+    let record = pair::encode(pair);
+    pack(PAIR, pair.id, &[&record, &bodies.request, &bodies.primary, &bodies.candidate])
+}
+
+/// The payload of a score.
+pub(super) fn encode_score(score: &Score) -> std::io::Result<Vec<u8>> {
+    pack(SCORE, score.pair, &[&pair::encode_score(score)])
+}
+
+/// What a payload carries.
+pub(super) fn decode(payload: &[u8]) -> Result<Entry, DecodeError> {
+    let (kind, rest) = payload.split_first().ok_or(DecodeError::Parts)?;
+    let (id, packed) = rest.split_first_chunk().ok_or(DecodeError::Parts)?;
+    let id = PairId(u128::from_be_bytes(*id));
+    let parts = zstd::bulk::decompress(packed, PARTS_BYTES_MAX).map_err(DecodeError::Unpack)?;
+    let mut parts = Bytes::from(parts);
+    match *kind {
+        PAIR => {
+            let pair = pair::decode(id, &take(&mut parts)?)?;
+            let (request, primary) = (take(&mut parts)?, take(&mut parts)?);
+            let candidate = take(&mut parts)?;
+            Ok(Entry::Pair(Box::new(pair), Bodies { request, primary, candidate }))
+        }
+        SCORE => Ok(Entry::Score(pair::decode_score(id, &take(&mut parts)?)?)),
+        other => Err(DecodeError::Value { field: "kind", value: other.to_string() }),
+    }
+}
+
+fn pack(kind: u8, id: PairId, parts: &[&[u8]]) -> std::io::Result<Vec<u8>> {
+    let mut plain = Vec::with_capacity(parts.iter().map(|it| it.len() + 4).sum());
+    for part in parts {
+        let len = u32::try_from(part.len()).map_err(std::io::Error::other)?;
+        plain.extend(len.to_le_bytes());
+        plain.extend(*part);
+    }
+    let packed = zstd::bulk::compress(&plain, ZSTD_LEVEL)?;
+    Ok([&[kind], &id.0.to_be_bytes()[..], &packed].concat())
+}
+
+fn take(parts: &mut Bytes) -> Result<Bytes, DecodeError> {
+    let len = parts.first_chunk().map(|it| u32::from_le_bytes(*it)).ok_or(DecodeError::Parts)?;
+    let end = usize::try_from(len).ok().and_then(|it| it.checked_add(4));
+    match end {
+        Some(end) if end <= parts.len() => Ok(parts.split_to(end).split_off(4)),
+        Some(_) | None => Err(DecodeError::Parts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::samples;
+
+    #[test]
+    fn entries_read_back() {
+        let (pair, bodies) = (samples::pair("chat", 1_000, 1), samples::bodies("hello"));
+        let payload = encode_pair(&pair, &bodies).unwrap();
+        assert_eq!(decode(&payload).unwrap(), Entry::Pair(Box::new(pair.clone()), bodies));
+        let score = samples::score(&pair, "judge:m@r");
+        let payload = encode_score(&score).unwrap();
+        assert_eq!(decode(&payload).unwrap(), Entry::Score(score));
+    }
+
+    #[test]
+    fn long_bodies_are_cut_between_characters_and_marked() {
+        let request = Bytes::from("€".repeat(BODY_LEN_MAX));
+        let bodies = Bodies { request, ..samples::bodies("short") };
+        assert!(!bodies.is_cut());
+        let payload = encode_pair(&samples::pair("chat", 1_000, 1), &bodies).unwrap();
+        let Entry::Pair(_, kept) = decode(&payload).unwrap() else { panic!("not a pair") };
+        assert!(kept.is_cut() && kept.request.len() <= BODY_LEN_MAX);
+        assert!(std::str::from_utf8(&kept.request).is_ok());
+        assert_eq!(kept.primary, bodies.primary);
+    }
+
+    #[test]
+    fn the_largest_entry_fits_a_frame() {
+        let mut seed = 1_u64;
+        let mut noise = || {
+            let bytes = std::iter::repeat_with(|| {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                seed.to_le_bytes()
+            });
+            Bytes::from(bytes.take(BODY_LEN_MAX / 4).flatten().collect::<Vec<u8>>())
+        };
+        let bodies = Bodies { request: noise(), primary: noise(), candidate: noise() };
+        let payload = encode_pair(&samples::pair("chat", 1_000, 1), &bodies).unwrap();
+        assert!(payload.len() < crate::store::frame::PAYLOAD_LEN_MAX);
+        assert!(decode(&payload).is_ok());
+    }
+
+    #[test]
+    fn a_payload_that_does_not_add_up_is_an_error() {
+        let payload = encode_pair(&samples::pair("chat", 1_000, 1), &Bodies::default()).unwrap();
+        for end in 0..payload.len() {
+            assert!(decode(&payload[..end]).is_err(), "cut at {end}");
+        }
+        let other = [&[9], &payload[1..]].concat();
+        assert_eq!(decode(&other).unwrap_err().to_string(), "`kind` cannot be `9`");
+    }
+}

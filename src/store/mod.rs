@@ -1,0 +1,38 @@
+//! What we remember: the journal of rollouts, and the pairs they are judged by.
+//!
+//! ```text
+//! <dir>/journal.log   every event of every rollout; on disk before it is acknowledged
+//! <dir>/segments/     pairs, bodies and scores: append-only files of at most an hour each
+//! <dir>/sled/         where to find them; can be rebuilt from the segments at any time
+//! ```
+//!
+//! Two kinds of truth, two prices. The [`Journal`] waits for the disk, because a rollout must
+//! not forget what it promised. [`Pairs`] lose up to a second when the power fails, and are
+//! dropped and counted when the disk is slow or full, because no caller may wait for them.
+//! Both use one log format (`frame`). Every call here blocks; callers bring their own thread.
+
+mod entry;
+mod files;
+mod frame;
+mod index;
+mod journal;
+mod json;
+mod pair;
+mod pairs;
+mod pairs_error;
+mod plan;
+mod rebuild;
+mod record;
+mod recorder;
+mod segments;
+
+pub use entry::Bodies;
+pub use files::FileError;
+pub use journal::{Journal, JournalError};
+pub use json::DecodeError;
+pub use pairs::{Limits, PAGE_LEN_MAX, Pairs, Query, StoreCounters, Swept};
+pub use pairs_error::PairsError;
+pub use recorder::{Offered, Recorder, RecorderHandle, RecorderThread};
+
+#[cfg(test)]
+mod samples;

@@ -1,0 +1,245 @@
+//! Pairs and scores as the store keeps them, about 1 KB of JSON at most.
+
+use serde::{Deserialize, Serialize};
+
+use super::json::{self, DecodeError, float, known, shortened};
+use crate::domain::{
+    Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, Timestamp, Usage, Window,
+};
+
+/// Most bytes kept of a text that callers and providers choose, such as a model's name.
+pub(super) const TEXT_LEN_MAX: usize = 128;
+/// Most bytes kept of a judge's reasons.
+const RATIONALE_LEN_MAX: usize = 2_048;
+/// Most dimensions kept of a score.
+const PARTS_LEN_MAX: usize = 16;
+
+#[derive(Serialize, Deserialize)]
+struct PairJson {
+    v: u32,
+    at: u64,
+    window: WindowJson,
+    served: String,
+    path: String,
+    feature: String,
+    segment: String,
+    judgeable: bool,
+    primary: CallJson,
+    candidate: CallJson,
+    agreement: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WindowJson {
+    rollout: String,
+    attempt: u32,
+    stage: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CallJson {
+    provider: String,
+    model: Option<String>,
+    status: u16,
+    outcome: String,
+    first_byte_ms: Option<u32>,
+    total_ms: u32,
+    usage: Option<UsageJson>,
+    finish_reason: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct UsageJson {
+    input: u64,
+    cache_read: u64,
+    cache_write: u64,
+    output: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ScoreJson {
+    v: u32,
+    at: u64,
+    window: WindowJson,
+    source: String,
+    #[serde(with = "float")]
+    primary: f64,
+    #[serde(with = "float")]
+    candidate: f64,
+    parts: Vec<ScorePartJson>,
+    rationale: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ScorePartJson {
+    dimension: String,
+    #[serde(with = "float")]
+    primary: f64,
+    #[serde(with = "float")]
+    candidate: f64,
+}
+
+/// The bytes of a pair, without its id.
+pub(super) fn encode(pair: &Pair) -> Vec<u8> {
+    json::encode(&PairJson {
+        v: json::VERSION,
+        at: pair.at.0,
+        window: WindowJson::from(&pair.window),
+        served: pair.served.as_str().to_owned(),
+        path: shortened(&pair.path, TEXT_LEN_MAX),
+        feature: shortened(&pair.feature, TEXT_LEN_MAX),
+        segment: shortened(&pair.segment, TEXT_LEN_MAX),
+        judgeable: pair.judgeable,
+        primary: CallJson::from(&pair.primary),
+        candidate: CallJson::from(&pair.candidate),
+        agreement: pair.agreement.as_str().to_owned(),
+    })
+}
+
+/// The pair of an id and some bytes.
+pub(super) fn decode(id: PairId, bytes: &[u8]) -> Result<Pair, DecodeError> {
+    let json: PairJson = json::decode(bytes)?;
+    let sides = [Side::Primary, Side::Candidate];
+    let served = sides.into_iter().find(|it| it.as_str() == json.served);
+    let agreement = Agreement::from_name(&json.agreement);
+    Ok(Pair {
+        id,
+        at: Timestamp(json.at),
+        window: json.window.window()?,
+        served: known("served", &json.served, served)?,
+        path: json.path,
+        feature: json.feature,
+        segment: json.segment,
+        judgeable: json.judgeable,
+        primary: json.primary.call()?,
+        candidate: json.candidate.call()?,
+        agreement: known("agreement", &json.agreement, agreement)?,
+    })
+}
+
+/// The bytes of a score, without its pair's id.
+pub(super) fn encode_score(score: &Score) -> Vec<u8> {
+    json::encode(&ScoreJson {
+        v: json::VERSION,
+        at: score.at.0,
+        window: WindowJson::from(&score.window),
+        source: shortened(&score.source, TEXT_LEN_MAX),
+        primary: score.primary,
+        candidate: score.candidate,
+        parts: score.parts.iter().take(PARTS_LEN_MAX).map(ScorePartJson::from).collect(),
+        rationale: shortened(&score.rationale, RATIONALE_LEN_MAX),
+    })
+}
+
+/// The score of a pair's id and some bytes.
+pub(super) fn decode_score(pair: PairId, bytes: &[u8]) -> Result<Score, DecodeError> {
+    let json: ScoreJson = json::decode(bytes)?;
+    Ok(Score {
+        pair,
+        window: json.window.window()?,
+        at: Timestamp(json.at),
+        source: json.source,
+        primary: json.primary,
+        candidate: json.candidate,
+        parts: json.parts.into_iter().map(ScorePartJson::part).collect(),
+        rationale: json.rationale,
+    })
+}
+
+impl From<&Window> for WindowJson {
+    fn from(window: &Window) -> Self {
+        let rollout = window.rollout.as_str().to_owned();
+        Self { rollout, attempt: window.attempt, stage: window.stage }
+    }
+}
+
+impl WindowJson {
+    fn window(&self) -> Result<Window, DecodeError> {
+        let rollout = json::name("rollout", &self.rollout)?;
+        Ok(Window { rollout, attempt: self.attempt, stage: self.stage })
+    }
+}
+
+impl From<&Call> for CallJson {
+    fn from(call: &Call) -> Self {
+        let short = |text: &String| shortened(text, TEXT_LEN_MAX);
+        Self {
+            provider: call.provider.as_str().to_owned(),
+            model: call.model.as_ref().map(short),
+            status: call.status,
+            outcome: call.outcome.as_str().to_owned(),
+            first_byte_ms: call.first_byte_ms,
+            total_ms: call.total_ms,
+            usage: call.usage.map(|it| UsageJson {
+                input: it.input,
+                cache_read: it.cache_read,
+                cache_write: it.cache_write,
+                output: it.output,
+            }),
+            finish_reason: call.finish_reason.as_ref().map(short),
+        }
+    }
+}
+
+impl CallJson {
+    fn call(self) -> Result<Call, DecodeError> {
+        Ok(Call {
+            provider: json::name("provider", &self.provider)?,
+            model: self.model,
+            status: self.status,
+            outcome: known("outcome", &self.outcome, Outcome::from_name(&self.outcome))?,
+            first_byte_ms: self.first_byte_ms,
+            total_ms: self.total_ms,
+            usage: self.usage.map(|it| Usage {
+                input: it.input,
+                cache_read: it.cache_read,
+                cache_write: it.cache_write,
+                output: it.output,
+            }),
+            finish_reason: self.finish_reason,
+        })
+    }
+}
+
+impl From<&ScorePart> for ScorePartJson {
+    fn from(part: &ScorePart) -> Self {
+        Self {
+            dimension: shortened(&part.dimension, TEXT_LEN_MAX),
+            primary: part.primary,
+            candidate: part.candidate,
+        }
+    }
+}
+
+impl ScorePartJson {
+    fn part(self) -> ScorePart {
+        let Self { dimension, primary, candidate } = self;
+        ScorePart { dimension, primary, candidate }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::samples;
+
+    #[test]
+    fn pairs_and_scores_read_back() {
+        let mut pair = samples::pair("chat", 1_000, 1);
+        for outcome in Outcome::ALL {
+            pair.candidate.outcome = outcome;
+            assert_eq!(decode(pair.id, &encode(&pair)).unwrap(), pair);
+        }
+        let score = samples::score(&pair, "judge:m@r");
+        assert_eq!(decode_score(pair.id, &encode_score(&score)).unwrap(), score);
+    }
+
+    #[test]
+    fn a_hostile_provider_cannot_make_a_record_long() {
+        let mut pair = samples::pair("chat", 1_000, 1);
+        pair.candidate.model = Some("m".repeat(1 << 20));
+        pair.candidate.finish_reason = Some("é".repeat(1 << 20));
+        pair.path = "/".repeat(1 << 20);
+        assert!(encode(&pair).len() < 1_280);
+    }
+}

@@ -1,0 +1,252 @@
+//! Tests of the pairs as a whole: index, segments, retention, rebuild.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::samples::{self, HOUR_MS, LIMITS};
+
+fn store() -> (TempDir, Pairs) {
+    let dir = tempfile::tempdir().unwrap();
+    let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+    (dir, pairs)
+}
+
+/// Stores one pair of that time.
+fn put(pairs: &Pairs, rollout: &str, at: u64) -> Pair {
+    let pair = samples::pair(rollout, at, at);
+    pairs.put_batch(&[(pair.clone(), samples::bodies(&at.to_string()))]).unwrap();
+    pair
+}
+
+fn times(pairs: &Pairs, query: &Query) -> Vec<u64> {
+    pairs.list(query).unwrap().iter().map(|it| it.at.0).collect()
+}
+
+fn all() -> Query {
+    Query { len_max: PAGE_LEN_MAX, ..Query::default() }
+}
+
+fn of(rollout: &str) -> Query {
+    Query { rollout: Some(rollout.parse().unwrap()), ..all() }
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir.join("segments")).unwrap().map(|it| it.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|it| it.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_pair_its_scores_and_its_bodies_read_back() {
+    let (_dir, pairs) = store();
+    let pair = put(&pairs, "chat", 1_000);
+    let mut score = samples::score(&pair, "judge:a@1");
+    pairs.put_score(&score).unwrap();
+    score.candidate = 0.25;
+    pairs.put_score(&score).unwrap();
+    let human = Score { at: Timestamp(9_999), ..samples::score(&pair, "alice") };
+    pairs.put_score(&human).unwrap();
+    let (back, scores) = pairs.get(pair.id).unwrap().unwrap();
+    assert_eq!((back, scores), (pair.clone(), vec![score, human]));
+    assert_eq!(pairs.bodies(pair.id).unwrap(), Some(samples::bodies("1000")));
+    assert_eq!(pairs.get(PairId(7)).unwrap(), None);
+    assert_eq!(pairs.bodies(PairId(7)).unwrap(), None);
+    let counters = pairs.counters();
+    assert_eq!((counters.pairs, counters.scores, counters.failed), (1, 3, 0));
+    assert!(0 < counters.bytes);
+}
+
+#[test]
+fn lists_come_newest_first_and_in_pages() {
+    let (_dir, pairs) = store();
+    for at in 1..=7 {
+        put(&pairs, if at % 2 == 0 { "chat" } else { "chat-2" }, at * 1_000);
+    }
+    assert_eq!(times(&pairs, &all()), [7_000, 6_000, 5_000, 4_000, 3_000, 2_000, 1_000]);
+    assert_eq!(times(&pairs, &of("chat")), [6_000, 4_000, 2_000]);
+    for query in [all(), of("chat-2")] {
+        let whole = pairs.list(&query).unwrap();
+        let mut paged: Vec<Pair> = Vec::new();
+        loop {
+            let before = paged.last().map(|it| it.id);
+            let page = pairs.list(&Query { before, len_max: 2, ..query.clone() }).unwrap();
+            if page.is_empty() {
+                break;
+            }
+            paged.extend(page);
+        }
+        assert_eq!(paged, whole);
+    }
+    let unknown = Some(samples::id(4_500, 0));
+    assert_eq!(times(&pairs, &Query { before: unknown, ..of("chat") }), [4_000, 2_000]);
+}
+
+#[test]
+fn a_window_gives_its_pairs_oldest_first_with_the_last_score() {
+    let (_dir, pairs) = store();
+    let first = put(&pairs, "chat", 1_000);
+    let second = put(&pairs, "chat", 2_000);
+    put(&pairs, "chat-2", 1_500);
+    let mut other = samples::pair("chat", 3_000, 3);
+    other.window.stage = 1;
+    pairs.put_batch(&[(other, Bodies::default())]).unwrap();
+    let score = samples::score(&second, "judge:a@1");
+    pairs.put_score(&score).unwrap();
+    let later = Score { at: Timestamp(9_999), ..samples::score(&second, "alice") };
+    pairs.put_score(&later).unwrap();
+    let mut seen = Vec::new();
+    pairs.of_window(&first.window.clone(), &mut |pair, score| seen.push((pair, score))).unwrap();
+    assert_eq!(seen, [(first, None), (second, Some(later))]);
+}
+
+#[test]
+fn an_index_full_of_garbage_is_rebuilt_from_the_segments() {
+    for garbage in [vec![0_u8; 4_096], b"garbage ".repeat(1_000), Vec::new()] {
+        let (dir, pairs) = store();
+        for at in 1..=300 {
+            put(&pairs, "chat", at * HOUR_MS / 100);
+        }
+        let scored = pairs.list(&all()).unwrap().remove(0);
+        pairs.put_score(&samples::score(&scored, "judge:a@1")).unwrap();
+        let (list, found) = (pairs.list(&of("chat")).unwrap(), pairs.get(scored.id).unwrap());
+        pairs.flush().unwrap();
+        drop(pairs);
+        for file in fs::read_dir(dir.path().join("sled")).unwrap().map(Result::unwrap) {
+            if file.path().is_file() {
+                fs::write(file.path(), &garbage).unwrap();
+            }
+        }
+        for _ in 0..2 {
+            let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+            assert_eq!(pairs.list(&of("chat")).unwrap(), list);
+            assert_eq!(pairs.get(scored.id).unwrap(), found);
+            assert!(pairs.bodies(scored.id).unwrap().is_some());
+        }
+    }
+}
+
+#[test]
+fn an_index_that_was_deleted_comes_back() {
+    let (dir, pairs) = store();
+    let pair = put(&pairs, "chat", 1_000);
+    drop(pairs);
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+    assert_eq!(pairs.list(&all()).unwrap(), [pair]);
+}
+
+#[test]
+fn a_crash_without_a_flush_loses_nothing_the_segments_have() {
+    let (dir, pairs) = store();
+    put(&pairs, "chat", 1_000);
+    pairs.flush().unwrap();
+    // What a crash leaves: the index as it was, the segments as they are.
+    let before = tempfile::tempdir().unwrap();
+    copy(&dir.path().join("sled"), &before.path().join("sled"));
+    put(&pairs, "chat", 2_000);
+    put(&pairs, "chat", 3_000);
+    copy(&dir.path().join("segments"), &before.path().join("segments"));
+    let segment = before.path().join("segments").join(&files(dir.path())[0]);
+    let len = fs::metadata(&segment).unwrap().len();
+    File::options().write(true).open(&segment).unwrap().set_len(len - 1).unwrap();
+    for _ in 0..2 {
+        let pairs = Pairs::open(before.path(), LIMITS).unwrap();
+        assert_eq!(times(&pairs, &all()), [2_000, 1_000], "all but the torn tail");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(file.file_name());
+        if file.path().is_dir() {
+            copy(&file.path(), &to);
+        } else {
+            fs::copy(file.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn damaged_bodies_are_told_and_not_given() {
+    let (dir, pairs) = store();
+    let pair = put(&pairs, "chat", 1_000);
+    let segment = dir.path().join("segments").join(&files(dir.path())[0]);
+    let mut bytes = fs::read(&segment).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let error = pairs.bodies(pair.id).unwrap_err();
+    assert!(matches!(error, PairsError::Damaged { offset: 12, .. }), "{error}");
+}
+
+#[test]
+fn what_is_too_old_goes_with_its_file_and_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { age_ms_max: 2 * HOUR_MS, ..LIMITS };
+    let pairs = Pairs::open(dir.path(), limits).unwrap();
+    for hour in 10..15 {
+        for minute in [0, 30] {
+            let pair = put(&pairs, "chat", hour * HOUR_MS + minute * 60_000);
+            pairs.put_score(&samples::score(&pair, "judge:a@1")).unwrap();
+        }
+    }
+    let gone = samples::pair("chat", 10 * HOUR_MS, 10 * HOUR_MS);
+    assert_eq!(pairs.sweep(Timestamp(13 * HOUR_MS - 1)).unwrap(), Swept::default());
+    let bytes = pairs.counters().bytes;
+    assert_eq!(pairs.sweep(Timestamp(14 * HOUR_MS)).unwrap().segments, 2);
+    assert_eq!(files(dir.path()).len(), 3);
+    assert_eq!(times(&pairs, &of("chat")).last(), Some(&(12 * HOUR_MS)));
+    assert_eq!(times(&pairs, &all()).len(), 6);
+    assert_eq!(pairs.get(gone.id).unwrap(), None);
+    assert_eq!(pairs.scores(gone.id).unwrap(), []);
+    assert!(pairs.counters().bytes < bytes);
+    // Long after, the last one is no longer current and goes too.
+    assert_eq!(pairs.sweep(Timestamp(99 * HOUR_MS)).unwrap().segments, 3);
+    assert_eq!(files(dir.path()), Vec::<String>::new());
+    assert!(times(&pairs, &of("chat")).is_empty());
+}
+
+#[test]
+fn what_is_too_much_goes_oldest_first_but_never_the_current_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let pairs = Pairs::open(dir.path(), Limits { bytes_max: 1, ..LIMITS }).unwrap();
+    for hour in 10..15 {
+        put(&pairs, "chat", hour * HOUR_MS);
+    }
+    assert_eq!(pairs.sweep(Timestamp(14 * HOUR_MS + 1)).unwrap().segments, 4);
+    assert_eq!(times(&pairs, &all()), [14 * HOUR_MS]);
+    assert_eq!(files(dir.path()), ["000000050400000.log"]);
+    put(&pairs, "chat", 14 * HOUR_MS + 5);
+    assert_eq!(times(&pairs, &all()).len(), 2);
+}
+
+#[test]
+fn a_disk_below_its_floor_stores_nothing_and_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { free_bytes_min: u64::MAX, ..LIMITS };
+    let pairs = Pairs::open(dir.path(), limits).unwrap();
+    let pair = samples::pair("chat", 1_000, 1);
+    let error = pairs.put_batch(&[(pair, Bodies::default())]).unwrap_err();
+    assert!(matches!(error, PairsError::DiskFull { .. }), "{error}");
+    assert_eq!((pairs.counters().pairs, pairs.counters().failed), (0, 1));
+}
+
+#[test]
+fn small_values_are_kept() {
+    let (dir, pairs) = store();
+    assert_eq!(pairs.kept("copies"), None);
+    pairs.keep("copies", b"20778 17").unwrap();
+    drop(pairs);
+    let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+    assert_eq!(pairs.kept("copies").as_deref(), Some(&b"20778 17"[..]));
+}
+
+#[test]
+fn a_second_opener_is_refused() {
+    let (dir, _pairs) = store();
+    let error = Pairs::open(dir.path(), LIMITS).unwrap_err();
+    assert!(matches!(error, PairsError::Locked(_)), "{error}");
+}

@@ -1,0 +1,182 @@
+//! Plans as the journal keeps them.
+
+use serde::{Deserialize, Serialize};
+
+use super::json::{self, DecodeError, known};
+use crate::domain::{Approval, Gate, Margin, Metric, Plan, Risk, Role, Slice, Stage};
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct PlanJson {
+    primary: String,
+    candidate: String,
+    slice: SliceJson,
+    stages: Vec<StageJson>,
+    copies_per_day_max: u64,
+    judge_share_bps: u16,
+    risk: RiskJson,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SliceJson {
+    features: Vec<String>,
+    segments: Vec<String>,
+    tasks: Vec<String>,
+    models: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StageJson {
+    name: String,
+    serve_bps: u16,
+    mirror_bps: u16,
+    slice: SliceJson,
+    duration_ms_min: u64,
+    samples_min: u64,
+    gates: Vec<GateJson>,
+    approval: ApprovalJson,
+}
+
+#[derive(Serialize, Deserialize)]
+struct GateJson {
+    metric: String,
+    margin: String,
+    role: RoleJson,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RoleJson {
+    Prove,
+    Guard,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ApprovalJson {
+    NotNeeded,
+    Needed,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RiskJson {
+    harm_bps: u32,
+    safe_bps: u32,
+    alarm_from_percent: u32,
+}
+
+impl From<&Plan> for PlanJson {
+    fn from(plan: &Plan) -> Self {
+        Self {
+            primary: plan.primary.as_str().to_owned(),
+            candidate: plan.candidate.as_str().to_owned(),
+            slice: SliceJson::from(&plan.slice),
+            stages: plan.stages.iter().map(StageJson::from).collect(),
+            copies_per_day_max: plan.copies_per_day_max,
+            judge_share_bps: plan.judge_share.basis_points(),
+            risk: RiskJson {
+                harm_bps: plan.risk.harm_bps,
+                safe_bps: plan.risk.safe_bps,
+                alarm_from_percent: plan.risk.alarm_from_percent,
+            },
+        }
+    }
+}
+
+impl PlanJson {
+    /// The plan, if every value can be one.
+    pub(super) fn plan(self) -> Result<Plan, DecodeError> {
+        let stages = self.stages.into_iter().map(StageJson::stage);
+        Ok(Plan {
+            primary: json::name("primary", &self.primary)?,
+            candidate: json::name("candidate", &self.candidate)?,
+            slice: self.slice.slice(),
+            stages: stages.collect::<Result<_, _>>()?,
+            copies_per_day_max: self.copies_per_day_max,
+            judge_share: json::share("judge_share_bps", self.judge_share_bps)?,
+            risk: Risk {
+                harm_bps: self.risk.harm_bps,
+                safe_bps: self.risk.safe_bps,
+                alarm_from_percent: self.risk.alarm_from_percent,
+            },
+        })
+    }
+}
+
+impl From<&Slice> for SliceJson {
+    fn from(slice: &Slice) -> Self {
+        Self {
+            features: slice.features.clone(),
+            segments: slice.segments.clone(),
+            tasks: slice.tasks.clone(),
+            models: slice.models.clone(),
+        }
+    }
+}
+
+impl SliceJson {
+    fn slice(self) -> Slice {
+        let Self { features, segments, tasks, models } = self;
+        Slice { features, segments, tasks, models }
+    }
+}
+
+impl From<&Stage> for StageJson {
+    fn from(stage: &Stage) -> Self {
+        Self {
+            name: stage.name.clone(),
+            serve_bps: stage.serve.basis_points(),
+            mirror_bps: stage.mirror.basis_points(),
+            slice: SliceJson::from(&stage.slice),
+            duration_ms_min: stage.duration_ms_min,
+            samples_min: stage.samples_min,
+            gates: stage.gates.iter().map(GateJson::from).collect(),
+            approval: match stage.approval {
+                Approval::NotNeeded => ApprovalJson::NotNeeded,
+                Approval::Needed => ApprovalJson::Needed,
+            },
+        }
+    }
+}
+
+impl StageJson {
+    fn stage(self) -> Result<Stage, DecodeError> {
+        Ok(Stage {
+            name: self.name,
+            serve: json::share("serve_bps", self.serve_bps)?,
+            mirror: json::share("mirror_bps", self.mirror_bps)?,
+            slice: self.slice.slice(),
+            duration_ms_min: self.duration_ms_min,
+            samples_min: self.samples_min,
+            gates: self.gates.iter().map(GateJson::gate).collect::<Result<_, _>>()?,
+            approval: match self.approval {
+                ApprovalJson::NotNeeded => Approval::NotNeeded,
+                ApprovalJson::Needed => Approval::Needed,
+            },
+        })
+    }
+}
+
+impl From<&Gate> for GateJson {
+    fn from(gate: &Gate) -> Self {
+        Self {
+            metric: gate.metric().as_str().to_owned(),
+            margin: gate.margin.to_string(),
+            role: match gate.role {
+                Role::Prove => RoleJson::Prove,
+                Role::Guard => RoleJson::Guard,
+            },
+        }
+    }
+}
+
+impl GateJson {
+    fn gate(&self) -> Result<Gate, DecodeError> {
+        let metric = known("metric", &self.metric, Metric::from_name(&self.metric))?;
+        let margin = known("margin", &self.margin, Margin::parse(metric, &self.margin).ok())?;
+        let role = match self.role {
+            RoleJson::Prove => Role::Prove,
+            RoleJson::Guard => Role::Guard,
+        };
+        Ok(Gate { margin, role })
+    }
+}

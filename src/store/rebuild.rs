@@ -1,0 +1,105 @@
+//! The index made anew from the segments, or brought up to them.
+
+use std::{fs, io, path::Path};
+
+use super::{
+    entry::{self, Entry},
+    files::{FileError, at},
+    frame::{self, Found, HeaderFault},
+    index::{Index, OpenFault, Row},
+    pair,
+    pairs::{self, number},
+    pairs_error::{PairsError, to},
+    segments::{self, Place, Segments},
+};
+
+/// Rows added to the index at once.
+const BATCH_LEN: usize = 256;
+
+/// The index of a folder; a broken one is moved aside and a new one begun.
+pub(super) fn open_index(dir: &Path) -> Result<Index, PairsError> {
+    let sled = dir.join("sled");
+    match Index::open(&sled) {
+        Ok(index) => return Ok(index),
+        Err(OpenFault::Refused(error)) => return Err(to("be opened")(error)),
+        Err(OpenFault::Broken(problem)) => {
+            tracing::warn!(dir = %sled.display(), problem, "the index is broken; rebuilding it");
+        }
+    }
+    move_aside(&sled, &dir.join("sled.broken"))?;
+    Index::open(&sled).map_err(|fault| match fault {
+        OpenFault::Refused(error) => to("be opened")(error),
+        OpenFault::Broken(problem) => PairsError::Broken { dir: sled, problem },
+    })
+}
+
+/// Adds to the index what it does not know of the segments.
+///
+/// Usually that is the last half second before a crash; with a new index it is everything.
+pub(super) fn catch_up(index: &Index, segments: &Segments, dir: &Path) -> Result<(), PairsError> {
+    for (name, len) in segments.sealed() {
+        let indexed = index.indexed(name).map_err(to("be read"))?;
+        let from = indexed.max(segments::first_offset());
+        if from < len {
+            match segments::read_from(dir, name, from)? {
+                Ok(frames) => add(index, name, from, &frames)?,
+                Err(fault) => tell(&segments::path(dir, name), fault),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Adds the frames of a segment, which begin at `from` in it.
+fn add(index: &Index, segment: u64, from: u64, frames: &[u8]) -> Result<(), PairsError> {
+    let (mut rows, mut unreadable) = (Vec::new(), 0_u64);
+    for found in frame::scan(frames, 0) {
+        let Found::Frame { offset, end, payload } = found else {
+            unreadable += 1;
+            continue;
+        };
+        match entry::decode(payload) {
+            Ok(Entry::Pair(pair, _)) => rows.push(Row {
+                id: pair.id,
+                window: pair.window.clone(),
+                place: Place {
+                    segment,
+                    offset: from + number(offset),
+                    len: u32::try_from(end - offset).unwrap_or(u32::MAX),
+                },
+                record: pair::encode(&pair),
+            }),
+            Ok(Entry::Score(score)) => pairs::put_score(index, &score)?,
+            Err(_) => unreadable += 1,
+        }
+        if BATCH_LEN <= rows.len() {
+            index.put_pairs(&rows).map_err(to("store pairs"))?;
+            rows.clear();
+        }
+    }
+    if 0 < unreadable {
+        tracing::warn!(segment, unreadable, "parts of a segment cannot be read");
+    }
+    index.put_pairs(&rows).map_err(to("store pairs"))?;
+    index.set_indexed(segment, from + number(frames.len())).map_err(to("store pairs"))
+}
+
+fn move_aside(sled: &Path, broken: &Path) -> Result<(), FileError> {
+    match fs::remove_dir_all(broken) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(at("remove", broken)(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    fs::rename(sled, broken).map_err(at("move aside", sled))
+}
+
+fn tell(path: &Path, fault: HeaderFault) {
+    let path = path.display();
+    match fault {
+        HeaderFault::Foreign => tracing::warn!(%path, "not a segment; left as it is"),
+        HeaderFault::Newer(version) => {
+            tracing::warn!(%path, version, "a newer program wrote this segment; left as it is");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Records of events as the journal keeps them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    json::{self, DecodeError, float, known},
+    plan::PlanJson,
+};
+use crate::domain::{Cause, Event, GateEvidence, Metric, Plan, Record, State, Timestamp, Verdict};
+
+#[derive(Serialize, Deserialize)]
+struct RecordJson {
+    v: u32,
+    seq: u64,
+    at: u64,
+    rollout: String,
+    actor: String,
+    comment: String,
+    request_id: String,
+    event: EventJson,
+    from: String,
+    to: String,
+    evidence: Vec<EvidenceJson>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum EventJson {
+    Created { plan: Box<PlanJson> },
+    Revised { plan: Box<PlanJson> },
+    StageEntered { attempt: u32, stage: usize, cause: CauseJson },
+    ApprovalRequested,
+    Paused,
+    Resumed,
+    Succeeded { cause: CauseJson },
+    RolledBack { cause: CauseJson },
+}
+
+#[derive(Serialize, Deserialize)]
+struct CauseJson {
+    code: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metric: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EvidenceJson {
+    metric: String,
+    verdict: String,
+    problem: String,
+    samples: u64,
+    samples_needed: Option<u64>,
+    #[serde(with = "float")]
+    primary: f64,
+    #[serde(with = "float")]
+    candidate: f64,
+    #[serde(with = "float")]
+    difference: f64,
+    #[serde(with = "float")]
+    lower: f64,
+    #[serde(with = "float")]
+    upper: f64,
+    #[serde(with = "float")]
+    bound: f64,
+    #[serde(with = "float")]
+    harm: f64,
+    #[serde(with = "float")]
+    safe: f64,
+}
+
+/// The bytes of a record.
+pub(super) fn encode(record: &Record) -> Vec<u8> {
+    json::encode(&RecordJson {
+        v: json::VERSION,
+        seq: record.seq,
+        at: record.at.0,
+        rollout: record.rollout.as_str().to_owned(),
+        actor: record.actor.clone(),
+        comment: record.comment.clone(),
+        request_id: record.request_id.clone(),
+        event: EventJson::from(&record.event),
+        from: record.from.as_str().to_owned(),
+        to: record.to.as_str().to_owned(),
+        evidence: record.evidence.iter().map(EvidenceJson::from).collect(),
+    })
+}
+
+/// The record of some bytes.
+pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
+    let json: RecordJson = json::decode(bytes)?;
+    let evidence = json.evidence.into_iter().map(EvidenceJson::evidence);
+    Ok(Record {
+        seq: json.seq,
+        at: Timestamp(json.at),
+        rollout: json::name("rollout", &json.rollout)?,
+        actor: json.actor,
+        comment: json.comment,
+        request_id: json.request_id,
+        event: json.event.event()?,
+        from: known("from", &json.from, State::from_name(&json.from))?,
+        to: known("to", &json.to, State::from_name(&json.to))?,
+        evidence: evidence.collect::<Result<_, _>>()?,
+    })
+}
+
+impl From<&Event> for EventJson {
+    fn from(event: &Event) -> Self {
+        let packed = |plan: &Plan| Box::new(PlanJson::from(plan));
+        match event {
+            Event::Created(plan) => Self::Created { plan: packed(plan) },
+            Event::Revised(plan) => Self::Revised { plan: packed(plan) },
+            Event::StageEntered { attempt, stage, cause } => {
+                Self::StageEntered { attempt: *attempt, stage: *stage, cause: (*cause).into() }
+            }
+            Event::ApprovalRequested => Self::ApprovalRequested,
+            Event::Paused => Self::Paused,
+            Event::Resumed => Self::Resumed,
+            Event::Succeeded(cause) => Self::Succeeded { cause: (*cause).into() },
+            Event::RolledBack(cause) => Self::RolledBack { cause: (*cause).into() },
+        }
+    }
+}
+
+impl EventJson {
+    fn event(self) -> Result<Event, DecodeError> {
+        Ok(match self {
+            Self::Created { plan } => Event::Created(Box::new(plan.plan()?)),
+            Self::Revised { plan } => Event::Revised(Box::new(plan.plan()?)),
+            Self::StageEntered { attempt, stage, cause } => {
+                Event::StageEntered { attempt, stage, cause: cause.cause()? }
+            }
+            Self::ApprovalRequested => Event::ApprovalRequested,
+            Self::Paused => Event::Paused,
+            Self::Resumed => Event::Resumed,
+            Self::Succeeded { cause } => Event::Succeeded(cause.cause()?),
+            Self::RolledBack { cause } => Event::RolledBack(cause.cause()?),
+        })
+    }
+}
+
+impl From<Cause> for CauseJson {
+    fn from(cause: Cause) -> Self {
+        let metric = cause.metric().map(|it| it.as_str().to_owned());
+        Self { code: cause.code().to_owned(), metric }
+    }
+}
+
+impl CauseJson {
+    fn cause(&self) -> Result<Cause, DecodeError> {
+        let breached = self.metric.as_deref().and_then(Metric::from_name).map(Cause::Breach);
+        let plain = [
+            Cause::Operator,
+            Cause::Override,
+            Cause::GatesPassed,
+            Cause::Approved,
+            Cause::Declined,
+            Cause::Tripwire,
+        ];
+        let cause = plain.into_iter().chain(breached).find(|it| it.code() == self.code);
+        known("cause", &self.code, cause)
+    }
+}
+
+impl From<&GateEvidence> for EvidenceJson {
+    fn from(evidence: &GateEvidence) -> Self {
+        Self {
+            metric: evidence.metric.as_str().to_owned(),
+            verdict: evidence.verdict.as_str().to_owned(),
+            problem: evidence.problem.clone(),
+            samples: evidence.samples,
+            samples_needed: evidence.samples_needed,
+            primary: evidence.primary,
+            candidate: evidence.candidate,
+            difference: evidence.difference,
+            lower: evidence.lower,
+            upper: evidence.upper,
+            bound: evidence.bound,
+            harm: evidence.harm,
+            safe: evidence.safe,
+        }
+    }
+}
+
+impl EvidenceJson {
+    fn evidence(self) -> Result<GateEvidence, DecodeError> {
+        Ok(GateEvidence {
+            metric: known("metric", &self.metric, Metric::from_name(&self.metric))?,
+            verdict: known("verdict", &self.verdict, Verdict::from_name(&self.verdict))?,
+            problem: self.problem,
+            samples: self.samples,
+            samples_needed: self.samples_needed,
+            primary: self.primary,
+            candidate: self.candidate,
+            difference: self.difference,
+            lower: self.lower,
+            upper: self.upper,
+            bound: self.bound,
+            harm: self.harm,
+            safe: self.safe,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::samples;
+
+    #[test]
+    fn every_event_and_cause_reads_back() {
+        for (seq, event) in (1..).zip(samples::events()) {
+            let record = samples::record(seq, event);
+            assert_eq!(decode(&encode(&record)).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn every_state_reads_back() {
+        for (from, to) in State::ALL.into_iter().zip(State::ALL.into_iter().rev()) {
+            let record = Record { from, to, ..samples::record(1, Event::Paused) };
+            assert_eq!(decode(&encode(&record)).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn what_no_version_wrote_is_named() {
+        let text = String::from_utf8(encode(&samples::record(1, Event::Paused))).unwrap();
+        let wrong = text.replace("\"to\":\"paused\"", "\"to\":\"flying\"");
+        let error = decode(wrong.as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "`to` cannot be `flying`");
+    }
+}

@@ -1,0 +1,319 @@
+//! What we count and log: the Prometheus table and the setting up of `tracing`.
+
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::domain::{Evidence, Metric, Rollout, Skip, State, Verdict};
+
+/// A gauge of a real number.
+type Real = Gauge<f64, AtomicU64>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    provider: String,
+    role: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProviderLabels {
+    provider: String,
+    role: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RolloutLabels {
+    rollout: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    rollout: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GateLabels {
+    rollout: String,
+    gate: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabels {
+    rollout: String,
+    gate: &'static str,
+    verdict: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TransitionLabels {
+    rollout: String,
+    from: &'static str,
+    to: &'static str,
+    reason: &'static str,
+}
+
+/// Which part of the program dropped or failed something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The recorder's queue was full: the pair counts as evidence but is not kept.
+    RecorderFull,
+    /// The controller's queue was full: the pair is missing from the evidence.
+    ControllerFull,
+    /// The judge's queue was full: the pair stays without a score.
+    JudgeFull,
+    /// The judge gave no usable answer.
+    JudgeFailed,
+    /// The store refused a write.
+    StoreFailed,
+    /// The caller left before the end.
+    CallerGone,
+}
+
+impl Loss {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::RecorderFull => "recorder_full",
+            Self::ControllerFull => "controller_full",
+            Self::JudgeFull => "judge_full",
+            Self::JudgeFailed => "judge_failed",
+            Self::StoreFailed => "store_failed",
+            Self::CallerGone => "caller_gone",
+        }
+    }
+}
+
+/// In which role a provider was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Its answer went to the caller.
+    Serve,
+    /// Its answer was only compared.
+    Mirror,
+}
+
+impl Role {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Mirror => "mirror",
+        }
+    }
+}
+
+/// Every metric of the program.
+#[derive(Debug)]
+pub struct Metrics {
+    calls: Family<CallLabels, Counter>,
+    durations: Family<ProviderLabels, Histogram, fn() -> Histogram>,
+    first_bytes: Family<ProviderLabels, Histogram, fn() -> Histogram>,
+    skips: Family<ReasonLabels, Counter>,
+    losses: Family<ReasonLabels, Counter>,
+    fallbacks: Family<RolloutLabels, Counter>,
+    serve: Family<RolloutLabels, Real>,
+    mirror: Family<RolloutLabels, Real>,
+    pairs: Family<RolloutLabels, Gauge>,
+    states: Family<StateLabels, Gauge>,
+    differences: Family<GateLabels, Real>,
+    lowers: Family<GateLabels, Real>,
+    uppers: Family<GateLabels, Real>,
+    bounds: Family<GateLabels, Real>,
+    verdicts: Family<VerdictLabels, Gauge>,
+    transitions: Family<TransitionLabels, Counter>,
+    degraded: Gauge,
+    mirror_busy: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Buckets of the `OpenTelemetry` conventions for LLM calls, in seconds.
+const SECONDS: [f64; 14] =
+    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+impl Metrics {
+    /// The table, with nothing counted.
+    pub fn new() -> Self {
+        Self {
+            calls: Family::default(),
+            durations: Family::new_with_constructor(seconds),
+            first_bytes: Family::new_with_constructor(seconds),
+            skips: Family::default(),
+            losses: Family::default(),
+            fallbacks: Family::default(),
+            serve: Family::default(),
+            mirror: Family::default(),
+            pairs: Family::default(),
+            states: Family::default(),
+            differences: Family::default(),
+            lowers: Family::default(),
+            uppers: Family::default(),
+            bounds: Family::default(),
+            verdicts: Family::default(),
+            transitions: Family::default(),
+            degraded: Gauge::default(),
+            mirror_busy: Gauge::default(),
+        }
+    }
+
+    /// Counts a call that ended.
+    pub fn call(&self, call: &crate::domain::Call, role: Role) {
+        let (provider, role) = (call.provider.to_string(), role.as_str());
+        let outcome = call.outcome.as_str();
+        let labels = CallLabels { provider: provider.clone(), role, outcome };
+        self.calls.get_or_create(&labels).inc();
+        let labels = ProviderLabels { provider, role };
+        self.durations.get_or_create(&labels).observe(f64::from(call.total_ms) / 1e3);
+        if let Some(ms) = call.first_byte_ms {
+            self.first_bytes.get_or_create(&labels).observe(f64::from(ms) / 1e3);
+        }
+    }
+
+    /// Counts a request that is not copied.
+    pub fn skip(&self, skip: Skip) {
+        self.skips.get_or_create(&ReasonLabels { reason: skip.as_str() }).inc();
+    }
+
+    /// Counts something dropped or failed on the side.
+    pub fn loss(&self, loss: Loss) {
+        self.losses.get_or_create(&ReasonLabels { reason: loss.as_str() }).inc();
+    }
+
+    /// Counts a candidate replaced by the primary before its first byte.
+    pub fn fallback(&self, rollout: &crate::domain::Name) {
+        let labels = RolloutLabels { rollout: rollout.to_string() };
+        self.fallbacks.get_or_create(&labels).inc();
+    }
+
+    /// Counts a step of a rollout.
+    pub fn transition(&self, rollout: &Rollout, from: State) {
+        let labels = TransitionLabels {
+            rollout: rollout.name().to_string(),
+            from: from.as_str(),
+            to: rollout.state().as_str(),
+            reason: rollout.cause().map_or("NONE", crate::domain::Cause::code),
+        };
+        self.transitions.get_or_create(&labels).inc();
+    }
+
+    /// Shows where a rollout stands.
+    pub fn rollout(&self, rollout: &Rollout, evidence: &Evidence) {
+        let name = rollout.name().to_string();
+        let labels = RolloutLabels { rollout: name.clone() };
+        let ratio = |share: crate::domain::Share| f64::from(share.basis_points()) / 1e4;
+        let shares = rollout.stage().map_or((0.0, 0.0), |it| (ratio(it.serve), ratio(it.mirror)));
+        self.serve.get_or_create(&labels).set(shares.0);
+        self.mirror.get_or_create(&labels).set(shares.1);
+        self.pairs.get_or_create(&labels).set(i64::try_from(evidence.pairs).unwrap_or(i64::MAX));
+        for state in State::ALL {
+            let labels = StateLabels { rollout: name.clone(), state: state.as_str() };
+            self.states.get_or_create(&labels).set(i64::from(state == rollout.state()));
+        }
+        for gate in &evidence.gates {
+            self.gate(&name, gate.metric, gate);
+        }
+    }
+
+    fn gate(&self, rollout: &str, metric: Metric, gate: &crate::domain::GateEvidence) {
+        let labels = GateLabels { rollout: rollout.to_owned(), gate: metric.as_str() };
+        self.differences.get_or_create(&labels).set(gate.difference);
+        self.lowers.get_or_create(&labels).set(gate.lower);
+        self.uppers.get_or_create(&labels).set(gate.upper);
+        self.bounds.get_or_create(&labels).set(gate.bound);
+        for verdict in [Verdict::Pass, Verdict::Undecided, Verdict::Invalid, Verdict::Breach] {
+            let labels = VerdictLabels {
+                rollout: rollout.to_owned(),
+                gate: metric.as_str(),
+                verdict: verdict.as_str(),
+            };
+            self.verdicts.get_or_create(&labels).set(i64::from(verdict == gate.verdict));
+        }
+    }
+
+    /// Says whether rollouts can be controlled.
+    pub fn degraded(&self, why: Option<&str>) {
+        self.degraded.set(i64::from(why.is_some()));
+    }
+
+    /// Shows how many copies are under way.
+    pub fn copying(&self, copies: usize) {
+        self.mirror_busy.set(i64::try_from(copies).unwrap_or(i64::MAX));
+    }
+
+    /// The page for Prometheus.
+    pub fn page(&self, extra: &[(&str, &str, u64)]) -> String {
+        let mut page = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut page, &self.registry());
+        page.truncate(page.len() - page.strip_suffix("# EOF\n").map_or(0, |_| 6));
+        for (name, help, value) in extra {
+            let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+        }
+        page.push_str("# EOF\n");
+        page
+    }
+
+    fn registry(&self) -> Registry {
+        let mut table = Registry::with_prefix("crossfade");
+        let it = &mut table;
+        it.register("requests", "Calls to providers", self.calls.clone());
+        it.register("request_duration_seconds", "Time to the last byte", self.durations.clone());
+        it.register("first_byte_seconds", "Time to the first byte", self.first_bytes.clone());
+        it.register("mirror_skipped", "Requests not copied, by reason", self.skips.clone());
+        it.register("lost", "Dropped or failed on the side, by reason", self.losses.clone());
+        it.register("fallbacks", "Candidates replaced by the primary", self.fallbacks.clone());
+        it.register("stage_serve_ratio", "Share the candidate serves", self.serve.clone());
+        it.register("stage_mirror_ratio", "Share that is copied", self.mirror.clone());
+        it.register("stage_pairs", "Pairs that count in the stage", self.pairs.clone());
+        it.register("rollout_state", "1 for the state a rollout is in", self.states.clone());
+        it.register("gate_difference", "Candidate minus primary", self.differences.clone());
+        it.register("gate_lower", "Lower end of its interval", self.lowers.clone());
+        it.register("gate_upper", "Upper end of its interval", self.uppers.clone());
+        it.register("gate_bound", "The difference allowed", self.bounds.clone());
+        it.register("gate_verdict", "1 for the verdict of a gate", self.verdicts.clone());
+        it.register("transitions", "Steps of rollouts", self.transitions.clone());
+        it.register("degraded", "1 while nothing can be controlled", self.degraded.clone());
+        it.register("mirror_in_flight", "Copies being made", self.mirror_busy.clone());
+        table
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logs {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Sends logs to standard error, filtered by `filter` (as `RUST_LOG` has it). Once a process.
+pub fn init(filter: &str, logs: Logs) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let base = tracing_subscriber::registry().with(filter);
+    let done = match logs {
+        Logs::Text => base.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
+        Logs::Json => base.with(fmt::layer().json().with_writer(std::io::stderr)).try_init(),
+    };
+    // A second call, as in tests, keeps the first one's settings.
+    drop(done);
+}

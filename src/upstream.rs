@@ -1,0 +1,155 @@
+//! How we reach providers: one pooled client, and what each provider wants of a request.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use hyper::{
+    Request, Response, Uri,
+    body::Incoming,
+    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
+};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::config::{Auth, ModelMap};
+use crate::domain::Name;
+use crate::tasks::BoxError;
+
+/// A body on its way, in either direction.
+pub type Body = BoxBody<Bytes, BoxError>;
+
+/// Connections kept for each provider, waiting to be used again.
+const IDLE_CONNECTIONS_MAX: usize = 256;
+/// How long they are kept.
+const IDLE_MAX: Duration = Duration::from_secs(55);
+
+/// Every provider, and the client that reaches them.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+    providers: Arc<BTreeMap<Name, Provider>>,
+}
+
+/// One provider.
+#[derive(Debug)]
+pub struct Provider {
+    scheme: String,
+    authority: String,
+    /// Path of the base URL, without a slash at its end.
+    path: String,
+    credential: Option<(HeaderName, HeaderValue)>,
+    models: ModelMap,
+}
+
+/// A base URL that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("provider `{provider}`: `{url}` cannot be called")]
+pub struct BadUrl {
+    /// The provider.
+    pub provider: Name,
+    /// Its URL.
+    pub url: String,
+}
+
+impl Provider {
+    /// A provider from its checked configuration.
+    fn new(from: &crate::config::Provider) -> Result<Self, BadUrl> {
+        let bad = || BadUrl { provider: from.name.clone(), url: from.base_url.clone() };
+        let uri: Uri = from.base_url.parse().map_err(|_| bad())?;
+        Ok(Self {
+            scheme: uri.scheme_str().ok_or_else(bad)?.to_owned(),
+            authority: uri.authority().ok_or_else(bad)?.to_string(),
+            path: uri.path().trim_end_matches('/').to_owned(),
+            credential: from.key.as_ref().and_then(|key| credential(from.auth, key)),
+            models: from.models.clone(),
+        })
+    }
+
+    /// Where a request goes: the application's path below the provider's base URL.
+    ///
+    /// Both usually end and begin in the same `/v1`, which is written once.
+    ///
+    /// # Errors
+    /// When the two make no URI.
+    pub fn uri(&self, path_and_query: &str) -> Result<Uri, hyper::http::Error> {
+        let version = self.path.rsplit_once('/').map_or("", |(_, last)| last);
+        let rest = path_and_query.strip_prefix('/').and_then(|it| it.strip_prefix(version));
+        let rest = rest.filter(|it| !version.is_empty() && it.starts_with(['/', '?']));
+        let path = rest.unwrap_or(path_and_query);
+        Uri::builder()
+            .scheme(self.scheme.as_str())
+            .authority(self.authority.as_str())
+            .path_and_query(format!("{}{path}", self.path))
+            .build()
+    }
+
+    /// Puts the provider's own credential on a request, if it has one.
+    pub fn authorize(&self, headers: &mut HeaderMap) {
+        if let Some((name, value)) = &self.credential {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+
+    /// What this provider calls a model; none when it is called the same.
+    pub fn model(&self, asked: &str) -> Option<&str> {
+        self.models.get(asked)
+    }
+}
+
+fn credential(auth: Auth, key: &SecretString) -> Option<(HeaderName, HeaderValue)> {
+    let key = key.expose_secret();
+    let (name, text) = match auth {
+        Auth::Bearer => (AUTHORIZATION, format!("Bearer {key}")),
+        Auth::XApiKey => (HeaderName::from_static("x-api-key"), key.to_owned()),
+        Auth::ApiKey => (HeaderName::from_static("api-key"), key.to_owned()),
+        Auth::XGoogApiKey => (HeaderName::from_static("x-goog-api-key"), key.to_owned()),
+    };
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some((name, value))
+}
+
+impl Upstream {
+    /// A client for these providers.
+    ///
+    /// # Errors
+    /// When a base URL cannot be called.
+    pub fn new(providers: &[crate::config::Provider], connect: Duration) -> Result<Self, BadUrl> {
+        let mut http = HttpConnector::new();
+        http.set_connect_timeout(Some(connect));
+        http.set_nodelay(true);
+        http.enforce_http(false);
+        let https = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(IDLE_MAX)
+            .build(https);
+        let providers: Result<_, BadUrl> =
+            providers.iter().map(|it| Ok((it.name.clone(), Provider::new(it)?))).collect();
+        Ok(Self { client, providers: Arc::new(providers?) })
+    }
+
+    /// The provider of that name.
+    pub fn provider(&self, name: &Name) -> Option<&Provider> {
+        self.providers.get(name)
+    }
+
+    /// Sends a request and waits for the head of its answer. Redirects are not followed,
+    /// nothing is decoded. Dropping the future or the answer's body cancels the call.
+    ///
+    /// # Errors
+    /// When the provider cannot be reached or breaks off before its answer begins.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
+        Ok(self.client.request(request).await?)
+    }
+}

@@ -1,0 +1,108 @@
+//! The control port: what a pipeline and a person on call see of it.
+
+use crossfade::players::Delivery;
+
+use crate::world::{World, rollout, until};
+
+const LADDER: &str = r#"
+[rollout.chat]
+candidate = "candidate"
+gates = { latency_p99 = "off", judge_score = "off" }
+stage = [
+  { name = "one", serve = "0%",  mirror = "100%", duration = "1h", samples = 100, approval = true },
+  { name = "two", serve = "20%", mirror = "100%", duration = "1h", samples = 100 },
+]
+"#;
+
+#[tokio::test]
+async fn the_verbs_do_what_they_say_and_refusals_say_what_would_work() {
+    let world = World::new().await;
+    let serve = world.serve(LADDER).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    let run = |args: &'static [&'static str]| serve.cli(args);
+    assert_eq!(serve.json(&["status", "chat"]).await["state"], "STATE_PENDING");
+    let (code, text) = run(&["advance", "chat"]).await;
+    assert_eq!(code, 6, "{text}");
+    assert!(text.contains("start it first"), "{text}");
+    assert_eq!(run(&["start", "chat"]).await.0, 0);
+    assert_eq!(run(&["pause", "chat"]).await.0, 0);
+    assert_eq!(serve.json(&["status", "chat"]).await["state"], "STATE_PAUSED");
+    assert_eq!(run(&["resume", "chat"]).await.0, 0);
+    let (code, text) = run(&["approve", "chat", "one"]).await;
+    assert_eq!(code, 6, "{text}");
+    assert!(text.contains("error_rate"), "the gate in the way is named: {text}");
+    let (code, text) = run(&["approve", "chat", "two"]).await;
+    assert_eq!(code, 6, "{text}");
+    assert!(text.contains("not the current one"), "{text}");
+    let (code, text) = run(&["status", "nothing-here"]).await;
+    assert_eq!(code, 5, "{text}");
+    assert_eq!(run(&["rollback", "chat"]).await.0, 0);
+    assert_eq!(run(&["rollback", "chat"]).await.0, 0, "a rollback is never refused");
+    let status = serve.json(&["status", "chat"]).await;
+    assert_eq!((&status["state"], &status["durable"]), (&"STATE_ROLLED_BACK".into(), &true.into()));
+    let events = serve.json_lines(&["events", "chat"]).await;
+    assert_eq!(events.len(), 5, "{events:?}");
+}
+
+#[tokio::test]
+async fn a_request_id_is_obeyed_once_also_across_a_restart() {
+    let world = World::new().await;
+    let serve = world.serve(LADDER).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    let start = ["--request-id", "build-17", "start", "chat"];
+    assert_eq!(serve.cli(&start).await.0, 0);
+    assert_eq!(serve.cli(&start).await.0, 0);
+    assert_eq!(serve.cli(&["rollback", "chat"]).await.0, 0);
+    serve.kill().await;
+    let serve = crate::world::Serve::start(&world.dir.path().join("crossfade.toml")).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    assert_eq!(serve.cli(&start).await.0, 0, "the same answer, and nothing done");
+    assert_eq!(serve.json(&["status", "chat"]).await["state"], "STATE_ROLLED_BACK");
+    let (code, text) = serve.cli(&["--request-id", "build-17", "pause", "chat"]).await;
+    assert_eq!(code, 2, "{text}");
+}
+
+#[tokio::test]
+async fn a_unix_socket_serves_the_same_and_other_addresses_are_refused() {
+    let world = World::new().await;
+    let socket = world.dir.path().join("control.sock");
+    let text = world
+        .config("")
+        .replace("control = \"127.0.0.1:0\"", &format!("control = \"unix:{}\"", socket.display()));
+    let file = world.dir.path().join("unix.toml");
+    std::fs::write(&file, text).unwrap();
+    let serve = crate::world::Serve::start(&file).await;
+    assert!(serve.control.starts_with("unix:"), "{}", serve.control);
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&socket).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn evidence_survives_a_restart_by_way_of_the_stored_pairs() {
+    let world = World::new().await;
+    let serve = world.serve(&rollout("0%", "100%")).await;
+    let pairs = |status: &serde_json::Value| {
+        status["evidence"][0]["samples"].as_str().and_then(|it| it.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let mut sent = 0;
+    until("forty pairs count", || {
+        sent += 10;
+        let (world, serve) = (&world, &serve);
+        async move {
+            for index in sent..sent + 10 {
+                serve.chat(world.body(index, Delivery::Whole), &[]).await;
+            }
+            40 <= pairs(&serve.json(&["status", "chat"]).await)
+        }
+    })
+    .await;
+    assert!(serve.stop().await.success(), "an orderly stop");
+    let serve = crate::world::Serve::start(&world.dir.path().join("crossfade.toml")).await;
+    until("they count again", || async {
+        let (code, text) = serve.cli(&["status", "chat", "-o", "json"]).await;
+        code == 0 && 40 <= pairs(&serde_json::from_str(&text).unwrap())
+    })
+    .await;
+}

@@ -1,0 +1,102 @@
+//! kill -9 at random moments: what was acknowledged is still there, and never a higher share.
+
+use std::time::Duration;
+
+use crossfade::players::Delivery;
+
+use crate::world::{World, until};
+
+/// Rounds on every run; more with `CROSSFADE_CRASH_ROUNDS`.
+const ROUNDS: u64 = 100;
+
+/// Three stages that a person walks up by skipping what is not decided.
+const LADDER: &str = r#"
+[rollout.chat]
+candidate = "candidate"
+gates = { latency_p99 = "off", judge_score = "off" }
+stage = [
+  { name = "one",   serve = "0%",  mirror = "100%", duration = "1h", samples = 100 },
+  { name = "two",   serve = "20%", mirror = "100%", duration = "1h", samples = 100 },
+  { name = "three", serve = "60%", mirror = "100%", duration = "1h", samples = 100 },
+]
+"#;
+
+/// A small generator, so that a round can be played again by its seed.
+fn dice(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Where a rollout stands as a number that only an acknowledged step may raise.
+fn height(rollout: &serde_json::Value) -> i64 {
+    match rollout["state"].as_str().unwrap_or("") {
+        "STATE_RUNNING" | "STATE_PAUSED" | "STATE_SUCCEEDED" => 1 + rollout["stageIndex"].as_i64().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_kills_lose_nothing_acknowledged_and_raise_nothing() {
+    let rounds = std::env::var("CROSSFADE_CRASH_ROUNDS").ok().and_then(|it| it.parse().ok());
+    let rounds: u64 = rounds.unwrap_or(ROUNDS);
+    let world = World::new().await;
+    let mut serve = world.serve(LADDER).await;
+    let (mut acknowledged, mut events) = (0, 0);
+    for round in 0..rounds {
+        let seed = dice(round);
+        // One step up or back, which the kill may or may not let finish.
+        let verb: &[&str] = match (acknowledged, seed % 4) {
+            (0, _) => &["start", "chat"],
+            (_, 0) => &["rollback", "chat"],
+            _ => &["advance", "chat", "--override-undecided", "--comment", "drill"],
+        };
+        let traffic =
+            serve.chat(world.body(usize::try_from(seed % 400).unwrap(), Delivery::Whole), &[]);
+        let kill = tokio::time::sleep(Duration::from_micros(seed % 40_000));
+        let step = async {
+            let (code, _) = serve.cli(verb).await;
+            code
+        };
+        let code = tokio::select! {
+            code = async { traffic.await; step.await } => Some(code),
+            () = kill => None,
+        };
+        let up = verb[0] != "rollback";
+        let asked = match (code, up) {
+            // What was asked and not answered may have happened or not.
+            (None | Some(0), true) => (acknowledged + 1).min(3),
+            (None, false) | (Some(_), _) => acknowledged,
+        };
+        acknowledged = match (code, up) {
+            (Some(0), true) => asked,
+            (Some(0), false) => 0,
+            (None | Some(_), _) => acknowledged,
+        };
+        serve.kill().await;
+        let file = world.dir.path().join("crossfade.toml");
+        serve = crate::world::Serve::start(&file).await;
+        let now = std::cell::Cell::new(0);
+        until("it stands again", || {
+            let (serve, now) = (&serve, &now);
+            async move {
+                let (code, text) = serve.cli(&["status", "chat", "-o", "json"]).await;
+                let Ok(rollout) = serde_json::from_str::<serde_json::Value>(&text) else {
+                    return false;
+                };
+                now.set(height(&rollout));
+                code == 0
+            }
+        })
+        .await;
+        let now = now.get();
+        assert!(now <= asked, "round {round}: at {now}, asked for {asked}");
+        let may_fall = !up && code.is_none();
+        assert!(acknowledged <= now || may_fall, "round {round}: fell to {now}");
+        let count = serve.json_lines(&["events", "chat", "--limit", "1000"]).await.len();
+        assert!(events <= count, "round {round}: {count} events of {events}");
+        (events, acknowledged) = (count, now);
+    }
+    println!("{rounds} kills, {events} events");
+}

@@ -1,0 +1,212 @@
+//! The data port as a plain pass-through: bytes, streams, errors, limits.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossfade::players::{Delivery, Fault};
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+use crate::world::{SOON, World, faulty, http, rollout, slow, until, whole};
+
+/// Sends raw bytes and reads until the peer closes or falls silent.
+async fn raw(address: std::net::SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = timeout(Duration::from_millis(800), stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// An upstream that answers every connection with these bytes and closes it; what it received.
+async fn echo(
+    answer: &'static [u8],
+) -> (std::net::SocketAddr, tokio::sync::mpsc::Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    crossfade::tasks::spawn("echo", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 65_536];
+            let Ok(len) = stream.read(&mut request).await else { continue };
+            request.truncate(len);
+            let _ = sender.send(request).await;
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    (address, receiver)
+}
+
+/// A server in front of one raw upstream, with nothing else configured.
+async fn before(address: std::net::SocketAddr) -> (crate::world::Serve, tempfile::TempDir) {
+    let dir = tempfile::TempDir::new().unwrap();
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
+         store = \"{}\"\n[provider.only]\nbase_url = \"http://{address}/v1\"\n[limits]\nbody_max = \"1MiB\"\n",
+        dir.path().join("store").display()
+    );
+    let file = dir.path().join("c.toml");
+    std::fs::write(&file, text).unwrap();
+    (crate::world::Serve::start(&file).await, dir)
+}
+
+#[tokio::test]
+async fn a_request_passes_with_its_bytes_untouched_and_hop_by_hop_headers_dropped() {
+    let answer = b"HTTP/1.1 418 Teapot\r\nX-Up: 1\r\nKeep-Alive: 5\r\nConnection: close\r\nContent-Length: 4\r\n\r\n\x00\xff{}";
+    let (address, mut received) = echo(answer).await;
+    let (serve, _dir) = before(address).await;
+    let request = b"PATCH /v1/odd%2Fpath/..;a=b?x=%20y&z HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer mine\r\n\
+        Connection: close, X-Hop\r\nX-Hop: 1\r\nX-Crossfade-Feature: chat\r\nX-Keep: a  b\r\nContent-Length: 5\r\n\r\n\x01\x02\"}{";
+    let got = raw(serve.data, request).await;
+    assert!(got.starts_with("HTTP/1.1 418"), "{got}");
+    assert!(got.contains("x-up: 1") && !got.contains("keep-alive: 5"), "{got}");
+    assert!(got.contains("x-crossfade-provider: only"), "{got}");
+    let sent = received.recv().await.unwrap();
+    let text = String::from_utf8_lossy(&sent).to_lowercase();
+    assert!(text.starts_with("patch /v1/odd%2fpath/..;a=b?x=%20y&z http/1.1\r\n"), "{text}");
+    assert!(text.contains("authorization: bearer mine") && text.contains("x-keep: a  b"), "{text}");
+    assert!(!text.contains("x-hop") && !text.contains("x-crossfade"), "{text}");
+    assert!(text.contains(&format!("host: {address}")), "{text}");
+    assert!(sent.ends_with(b"\x01\x02\"}{"), "{text}");
+}
+
+#[tokio::test]
+async fn a_stream_arrives_chunk_by_chunk_and_byte_for_byte() {
+    let world = World::with(|primary, _| primary.latency = slow(0)).await;
+    let serve = world.serve("").await;
+    let body = world.body(3, Delivery::Stream);
+    let direct = {
+        let uri = format!("http://{}/v1/chat/completions", world.primary.address());
+        let request = Request::post(uri).header("content-type", "application/json");
+        let request = request.body(Full::new(Bytes::from(body.clone()))).unwrap();
+        whole(http().request(request).await.unwrap()).await
+    };
+    let through = serve.chat(body, &[]).await;
+    assert_eq!((through.status, &through.body), (direct.status, &direct.body));
+    assert_eq!(through.header("content-type"), direct.header("content-type"));
+    assert!(through.body.ends_with(b"data: [DONE]\n\n"));
+    assert_eq!(through.header("x-crossfade-request-id").len(), 36);
+}
+
+#[tokio::test]
+async fn the_first_chunk_is_there_before_the_last_one_is_made() {
+    let world = World::with(|primary, _| {
+        primary.latency = crossfade::players::Latency::Fixed { first_byte_ms: 10, total_ms: 3_000 };
+    })
+    .await;
+    let serve = world.serve("").await;
+    let uri = format!("http://{}/v1/chat/completions", serve.data);
+    let request = Request::post(uri).header("content-type", "application/json");
+    let body = Bytes::from(world.body(5, Delivery::Stream));
+    let started = tokio::time::Instant::now();
+    let mut response = http().request(request.body(Full::new(body)).unwrap()).await.unwrap();
+    let first = response.body_mut().frame().await.unwrap().unwrap();
+    assert!(first.is_data());
+    // The whole takes three seconds at the provider; half of it is far more than a busy machine needs.
+    assert!(started.elapsed() < Duration::from_millis(1_500));
+    assert!(whole(response).await.body.ends_with(b"data: [DONE]\n\n"));
+}
+
+#[tokio::test]
+async fn errors_of_the_primary_pass_as_they_are() {
+    let world = World::with(|primary, _| primary.fault = Fault::Errors(503)).await;
+    let serve = world.serve("").await;
+    let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.header("x-crossfade-provider"), "primary");
+    assert!(answer.json()["error"]["message"].is_string());
+}
+
+#[tokio::test]
+async fn our_own_errors_have_the_form_clients_understand() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = listener.local_addr().unwrap();
+    drop(listener);
+    let (serve, _dir) = before(nobody).await;
+    let answer = serve.post("/v1/chat/completions", b"{}".to_vec(), &[]).await;
+    assert_eq!(answer.status, 502);
+    assert_eq!(answer.json()["error"]["code"], "primary_unreachable");
+
+    let large = serve.post("/v1/files", vec![b'x'; (1 << 20) + 1], &[]).await;
+    assert_eq!((large.status, &large.json()["error"]["code"]), (413, &"request_too_large".into()));
+
+    let connect =
+        raw(serve.data, b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    assert!(connect.starts_with("HTTP/1.1 501"), "{connect}");
+    let other = raw(serve.data, b"GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    assert!(other.starts_with("HTTP/1.1 501"), "{other}");
+    let garbage = raw(serve.data, b"\x16\x03\x01\r\n\r\n").await;
+    assert!(garbage.is_empty() || garbage.starts_with("HTTP/1.1 400"), "{garbage}");
+}
+
+#[tokio::test]
+async fn a_chunked_body_over_the_limit_is_refused_and_one_below_passes() {
+    let world = World::new().await;
+    let serve = world.serve("[limits]\nbody_max = \"64KiB\"\nmirror_body_max = \"16KiB\"\n").await;
+    let chunked = |len: usize| {
+        let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+                    Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+        format!("{head}{len:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(len))
+    };
+    let refused = raw(serve.data, chunked(65_537).as_bytes()).await;
+    assert!(refused.starts_with("HTTP/1.1 413"), "{refused}");
+    let passed = raw(serve.data, chunked(40_000).as_bytes()).await;
+    assert!(passed.starts_with("HTTP/1.1 400"), "the player's own word for no JSON: {passed}");
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_cancels_the_call_upstream() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (serve, _dir) = before(listener.local_addr().unwrap()).await;
+    let mut caller = TcpStream::connect(serve.data).await.unwrap();
+    caller
+        .write_all(b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+        .await
+        .unwrap();
+    let (mut upstream, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+    let mut request = vec![0; 4_096];
+    assert!(0 < upstream.read(&mut request).await.unwrap());
+    drop(caller);
+    // The end of the upstream connection is what the provider sees of a cancelled call.
+    let rest = timeout(SOON, async {
+        loop {
+            match upstream.read(&mut request).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+    });
+    rest.await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_usable_store_the_primary_is_served_and_readiness_says_so() {
+    let world = World::new().await;
+    std::fs::write(world.dir.path().join("store"), "a file where the folder should be").unwrap();
+    let serve = world.serve(&rollout("0%", "100%")).await;
+    let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
+    assert_eq!(answer.status, 200);
+    let ready = serve.page("/readyz").await;
+    assert!(ready.contains("degraded"), "{ready}");
+    assert_eq!(serve.page("/healthz").await, "ok\n");
+    let (code, text) = serve.cli(&["start", "chat"]).await;
+    assert_ne!(code, 0, "{text}");
+    assert_eq!(world.candidate.stats().requests, 0);
+}
+
+#[tokio::test]
+async fn a_primary_that_hangs_with_a_dead_candidate_beside_it_is_still_the_primary() {
+    let world = World::with(faulty(Fault::Dead)).await;
+    let serve = world.serve(&rollout("0%", "100%")).await;
+    until("copies are made", || async {
+        let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
+        0 < world.candidate.stats().requests
+    })
+    .await;
+}

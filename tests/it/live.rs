@@ -1,0 +1,180 @@
+//! Live stages: who serves, who takes over, and the way back.
+
+use std::{collections::HashSet, sync::Arc};
+
+use crossfade::players::{Delivery, Fault};
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::world::{SOON, World, faulty, rollout, slow, until};
+
+#[tokio::test]
+async fn a_serving_share_is_sticky_for_a_user_and_about_right() {
+    let world = World::new().await;
+    let serve = world.serve(&rollout("50%", "1%")).await;
+    until("the candidate serves", || async {
+        let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        answer.header("x-crossfade-provider") == "candidate"
+    })
+    .await;
+    let mut served = 0;
+    for user in 0..60 {
+        let user = format!("user-{user}");
+        let mut providers = HashSet::new();
+        for turn in 0..3 {
+            let headers = [("x-crossfade-user", user.as_str())];
+            let answer = serve.chat(world.body(turn, Delivery::Whole), &headers).await;
+            assert_eq!(answer.status, 200);
+            providers.insert(answer.header("x-crossfade-provider").to_owned());
+        }
+        assert_eq!(providers.len(), 1, "{user} was moved: {providers:?}");
+        served += usize::from(providers.contains("candidate"));
+    }
+    assert!((15..=45).contains(&served), "{served} of 60 users at 50%");
+}
+
+#[tokio::test]
+async fn a_candidate_that_fails_before_its_first_byte_is_replaced_unnoticed() {
+    for fault in [Fault::Dead, Fault::Errors(500), Fault::Errors(429), Fault::Hang] {
+        let world = World::new().await;
+        let more = rollout("100%", "1%") + "[limits]\nfirst_byte_timeout = \"500ms\"\n";
+        let serve = world.serve(&more).await;
+        until("the candidate serves", || async {
+            let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
+            answer.header("x-crossfade-provider") == "candidate"
+        })
+        .await;
+        world.candidate.set_fault(fault);
+        for delivery in [Delivery::Whole, Delivery::Stream] {
+            let answer = serve.chat(world.body(1, delivery), &[]).await;
+            assert_eq!(answer.status, 200, "{fault:?}");
+            assert_eq!(answer.header("x-crossfade-provider"), "primary", "{fault:?}");
+        }
+        assert!(1.5 < serve.metric("crossfade_fallbacks_total").await, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn after_the_first_byte_a_failure_is_delivered_as_it_is() {
+    let world = World::new().await;
+    let serve = world.serve(&rollout("100%", "1%")).await;
+    until("the candidate serves", || async {
+        let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        answer.header("x-crossfade-provider") == "candidate"
+    })
+    .await;
+    world.candidate.set_fault(Fault::CutBody);
+    let uri = format!("http://{}/v1/chat/completions", serve.data);
+    let request = hyper::Request::post(uri).header("content-type", "application/json");
+    let body = http_body_util::Full::new(world.body(1, Delivery::Stream).into());
+    let response = crate::world::http().request(request.body(body).unwrap()).await.unwrap();
+    assert_eq!(response.headers()["x-crossfade-provider"], "candidate");
+    let body = http_body_util::BodyExt::collect(response.into_body()).await;
+    assert!(body.is_err(), "a cut answer must not look whole");
+}
+
+#[tokio::test]
+async fn a_candidate_that_simply_dies_is_sent_back_within_a_handful_of_calls() {
+    let world = World::new().await;
+    let serve = world.serve(&rollout("100%", "1%")).await;
+    until("the candidate serves", || async {
+        let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        answer.header("x-crossfade-provider") == "candidate"
+    })
+    .await;
+    world.candidate.set_fault(Fault::Dead);
+    let before = world.candidate.stats().requests;
+    until("it is rolled back", || async {
+        let answer = serve.chat(world.body(1, Delivery::Whole), &[]).await;
+        assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
+        serve.json(&["status", "chat"]).await["state"] == "STATE_ROLLED_BACK"
+    })
+    .await;
+    let calls = world.candidate.stats().requests - before;
+    assert!(calls <= 20, "{calls} calls until back");
+    let rollout = serve.json(&["status", "chat"]).await;
+    assert_eq!(rollout["reason"]["code"], "TRIPWIRE");
+}
+
+#[tokio::test]
+async fn a_bad_candidate_is_sent_back_by_the_bets_over_pairs() {
+    let world = World::with(|_, candidate| {
+        candidate.errors = crossfade::domain::Share::from_basis_points(4_000).unwrap();
+    })
+    .await;
+    let serve = world.serve(&rollout("0%", "100%")).await;
+    let ends = Instant::now() + SOON;
+    let mut index = 0;
+    while serve.json(&["status", "chat"]).await["state"] != "STATE_ROLLED_BACK" {
+        assert!(Instant::now() < ends, "{:?}", serve.json(&["status", "chat"]).await);
+        for _ in 0..20 {
+            serve.chat(world.body(index, Delivery::Whole), &[]).await;
+            index += 1;
+        }
+    }
+    let rollout = serve.json(&["status", "chat"]).await;
+    assert_eq!(rollout["reason"]["code"], "GATE_BREACHED");
+    assert_eq!(rollout["reason"]["metric"], "error_rate");
+}
+
+#[tokio::test]
+async fn no_new_request_reaches_the_candidate_after_a_rollback_was_answered() {
+    let world = Arc::new(World::with(|_, candidate| candidate.latency = slow(20)).await);
+    let serve = Arc::new(world.serve(&rollout("50%", "100%")).await);
+    until("the candidate serves", || async {
+        serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        0 < world.candidate.stats().requests
+    })
+    .await;
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut load = JoinSet::new();
+    for lane in 0..16 {
+        let (world, serve, stop) = (Arc::clone(&world), Arc::clone(&serve), Arc::clone(&stop));
+        load.spawn(async move {
+            let (client, mut sent) = (crate::world::http(), 0_u32);
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let uri = format!("http://{}/v1/chat/completions", serve.data);
+                let request = hyper::Request::post(uri).header("content-type", "application/json");
+                let body = world.body(lane + usize::try_from(sent).unwrap(), Delivery::Whole);
+                let request = request.body(http_body_util::Full::new(body.into())).unwrap();
+                let answer = crate::world::whole(client.request(request).await.unwrap()).await;
+                assert_eq!(answer.status, 200);
+                sent += 1;
+            }
+            sent
+        });
+    }
+    until("load is on", || async { 200 < world.candidate.stats().requests }).await;
+    let (code, text) = serve.cli(&["rollback", "chat"]).await;
+    assert_eq!(code, 0, "{text}");
+    // Requests under way when the answer came may still end; none begins after it. The
+    // answer reached us through a process that had to end first, so they are long over.
+    let at_answer = world.candidate.stats().requests;
+    let sent_after = world.primary.stats().requests;
+    until("traffic goes on", || async { sent_after + 300 < world.primary.stats().requests }).await;
+    assert_eq!(world.candidate.stats().requests, at_answer);
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    while let Some(sent) = load.join_next().await {
+        assert!(0 < sent.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_hanging_candidate_and_a_hanging_judge_leave_memory_bounded_and_callers_alone() {
+    let world = World::with(faulty(Fault::Hang)).await;
+    world.judge.set_fault(crossfade::players::JudgeFault::Hang);
+    let serve = world.serve(&rollout("0%", "100%")).await;
+    let memory = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", serve.pid())).unwrap();
+        let line = status.lines().find(|it| it.starts_with("VmRSS")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    for index in 0..300 {
+        assert_eq!(serve.chat(world.body(index, Delivery::Whole), &[]).await.status, 200);
+    }
+    let full = memory();
+    for index in 0..600 {
+        assert_eq!(serve.chat(world.body(index, Delivery::Whole), &[]).await.status, 200);
+    }
+    let grown = memory().saturating_sub(full);
+    assert!(grown < 32 * 1024, "{grown} KiB more after twice the requests");
+}

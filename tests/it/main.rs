@@ -1,0 +1,12 @@
+//! One test program, so that the crate is linked once.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod control;
+mod crash;
+mod data_port;
+mod live;
+mod programs;
+mod sdk;
+mod shadow;
+mod tidy;
+mod world;

@@ -1,0 +1,155 @@
+//! Shadow stages: what is copied, what never is, and that nobody notices.
+
+use crossfade::players::{Delivery, Fault};
+
+use crate::world::{CANDIDATE, World, faulty, rollout, until};
+
+#[tokio::test]
+async fn a_copy_has_its_own_credential_and_model_and_nothing_of_the_caller() {
+    let world = World::new().await;
+    let serve = world.serve(&rollout("0%", "100%")).await;
+    let headers =
+        [("cookie", "session=1"), ("x-crossfade-data", "eu"), ("x-forwarded-for", "10.0.0.1")];
+    until("the candidate sees a copy", || async {
+        let answer = serve.chat(world.body(1, Delivery::Whole), &headers).await;
+        assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
+        !world.candidate.seen().is_empty()
+    })
+    .await;
+    let (copy, original) = (&world.candidate.seen()[0], &world.primary.seen()[0]);
+    assert_eq!(copy.headers.get("authorization").unwrap(), "Bearer candidate-key");
+    assert_eq!(copy.headers.get("accept-encoding").unwrap(), "identity");
+    for hidden in ["cookie", "x-forwarded-for", "x-crossfade-data"] {
+        assert!(!copy.headers.contains_key(hidden), "{hidden}");
+    }
+    assert_eq!(original.headers.get("authorization").unwrap(), "Bearer caller-key");
+    assert_eq!(original.body, world.body(1, Delivery::Whole));
+    let (copy, original) = (
+        String::from_utf8_lossy(&copy.body).into_owned(),
+        String::from_utf8_lossy(&original.body).into_owned(),
+    );
+    assert_eq!(copy, original.replace(crate::world::PRIMARY, CANDIDATE));
+}
+
+#[tokio::test]
+async fn a_pair_is_stored_judged_and_shown_with_both_answers() {
+    let world = World::new().await;
+    let serve = world
+        .serve(&rollout("0%", "100%").replace("judge_score = \"off\"", "judge_score = \">= 90%\""))
+        .await;
+    until("a pair is stored", || async {
+        serve.chat(world.body(2, Delivery::Stream), &[]).await;
+        !serve.json_lines(&["pairs", "chat"]).await.is_empty()
+    })
+    .await;
+    let pairs = serve.json_lines(&["pairs", "chat"]).await;
+    let oldest = pairs.last().unwrap()["name"].as_str().unwrap();
+    let id = oldest.rsplit('/').next().unwrap().to_owned();
+    until("it is judged", || async {
+        serve.json(&["pair", &id]).await["judgements"].as_array().is_some_and(|it| !it.is_empty())
+    })
+    .await;
+    let (code, text) = serve.cli(&["pair", &id]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("primary") && text.contains("candidate"), "{text}");
+}
+
+#[tokio::test]
+async fn data_the_candidate_is_not_cleared_for_is_never_copied() {
+    let world = World::new().await;
+    let serve = world.serve(&rollout("0%", "100%")).await;
+    until("the lane is open", || async {
+        serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        0 < world.candidate.stats().requests
+    })
+    .await;
+    let before = world.candidate.stats().requests;
+    for (index, data) in ["pii", "eu, pii", "something-unknown"].into_iter().enumerate() {
+        let body = world.body(index, Delivery::Whole);
+        assert_eq!(serve.chat(body, &[("x-crossfade-data", data)]).await.status, 200);
+    }
+    // A cleared one after them shows that the others would have been there by now.
+    serve.chat(world.body(9, Delivery::Whole), &[("x-crossfade-data", "eu")]).await;
+    until("the cleared one is copied", || async { before < world.candidate.stats().requests })
+        .await;
+    assert_eq!(world.candidate.stats().requests, before + 1);
+    let skipped = "crossfade_mirror_skipped_total{reason=\"data_class\"}";
+    assert!((serve.metric(skipped).await - 3.0).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn the_daily_cap_stops_copies_and_the_stage_says_so() {
+    let world = World::new().await;
+    let plan = rollout("0%", "100%").replace("autostart", "copies_per_day = 5\nautostart");
+    let serve = world.serve(&plan).await;
+    until("the cap is met", || async {
+        serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        0.5 < serve.metric("crossfade_mirror_skipped_total{reason=\"daily_cap\"}").await
+    })
+    .await;
+    assert_eq!(world.candidate.stats().requests, 5);
+    until("the stage says so", || async {
+        let (code, text) = serve.cli(&["status", "chat"]).await;
+        assert_eq!(code, 0, "{text}");
+        text.contains("copies are used up")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_may_not_be_copied_is_passed_on_and_counted_by_reason() {
+    let world = World::new().await;
+    let more = rollout("0%", "100%") + "[limits]\nmirror_body_max = \"4KiB\"\n";
+    let serve = world.serve(&more).await;
+    until("the lane is open", || async {
+        serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        0 < world.candidate.stats().requests
+    })
+    .await;
+    let copies = || world.candidate.stats().requests;
+    let before = copies();
+    let chat = "/v1/chat/completions";
+    let large = format!("{{\"model\":\"x\",\"messages\":[],\"pad\":\"{}\"}}", "x".repeat(5_000));
+    let cases: [(&str, &str, &str, &[(&str, &str)]); 6] = [
+        ("stateful", chat, r#"{"model":"m","messages":[],"store":true}"#, &[]),
+        ("multiple", chat, r#"{"model":"m","messages":[],"n":2}"#, &[]),
+        ("retry", chat, r#"{"model":"m","messages":[]}"#, &[("x-stainless-retry-count", "1")]),
+        ("endpoint", "/v1/files", "{}", &[]),
+        ("not_json", chat, "not json", &[]),
+        ("size", chat, &large, &[]),
+    ];
+    for (reason, path, body, headers) in cases {
+        serve.post(path, body.as_bytes().to_vec(), headers).await;
+        let series = format!("crossfade_mirror_skipped_total{{reason=\"{reason}\"}}");
+        assert!((serve.metric(&series).await - 1.0).abs() < 1e-9, "{reason}");
+    }
+    assert_eq!(copies(), before);
+}
+
+#[tokio::test]
+async fn a_candidate_that_fails_in_any_way_changes_nothing_for_callers() {
+    for fault in [Fault::Dead, Fault::Hang, Fault::Errors(500), Fault::CutBody, Fault::BadJson] {
+        let world = World::with(faulty(fault)).await;
+        let serve = world.serve(&rollout("0%", "100%")).await;
+        for index in 0..12 {
+            let delivery = if index % 2 == 0 { Delivery::Whole } else { Delivery::Stream };
+            let answer = serve.chat(world.body(index, delivery), &[]).await;
+            assert_eq!(answer.status, 200, "{fault:?}");
+            assert_eq!(answer.header("x-crossfade-provider"), "primary", "{fault:?}");
+        }
+        assert_eq!(world.primary.stats().requests, 12, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_pool_drops_copies_counts_them_and_delays_nobody() {
+    let world = World::with(faulty(Fault::Hang)).await;
+    let more = rollout("0%", "100%") + "[limits]\nmirror_concurrency_max = 3\n";
+    let serve = world.serve(&more).await;
+    until("the pool is full", || async {
+        assert_eq!(serve.chat(world.body(0, Delivery::Whole), &[]).await.status, 200);
+        2.5 < serve.metric("crossfade_mirror_skipped_total{reason=\"busy\"}").await
+    })
+    .await;
+    assert!((serve.metric("crossfade_mirror_in_flight ").await - 3.0).abs() < 1e-9);
+}

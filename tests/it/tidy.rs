@@ -1,0 +1,159 @@
+//! Checks of the code itself: who may use whom, and how long things may get.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The layers. A row may use only rows above it; this table is the whole rule.
+#[rustfmt::skip]
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("domain",     &[]),
+    ("analysis",   &["domain"]),
+    ("dialect",    &["domain"]),
+    ("clock",      &["domain"]),
+    ("tasks",      &[]),
+    ("telemetry",  &["domain"]),
+    ("config",     &["domain"]),
+    ("store",      &["domain"]),
+    ("upstream",   &["domain", "tasks", "config"]),
+    ("traffic",    &["domain", "analysis"]),
+    ("controller", &["domain", "analysis", "clock", "tasks", "telemetry", "store", "traffic"]),
+    ("judge",      &["domain", "clock", "tasks", "telemetry", "config", "store", "traffic"]),
+    ("proxy",      &["domain", "dialect", "clock", "tasks", "telemetry", "store", "upstream", "traffic"]),
+    ("operations", &["tasks", "telemetry", "store", "controller"]),
+    ("api",        &["domain", "tasks", "config", "store", "controller"]),
+    ("app",        &["domain", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic",
+                     "controller", "judge", "proxy", "operations", "api"]),
+    ("players",    &["domain", "clock", "tasks"]),
+    ("rehearsal",  &["domain", "clock", "tasks", "config", "api", "app", "players"]),
+    ("cli",        &["domain", "tasks", "telemetry", "config", "api", "app", "players", "rehearsal"]),
+];
+
+/// Crates that only some modules may name, and why there is more than one home.
+#[rustfmt::skip]
+const HOME: &[(&str, &[&str])] = &[
+    ("sled",              &["store"]),
+    ("zstd",              &["store", "dialect"]), // compressed bodies on disk and on the wire
+    ("crc32fast",         &["store"]),
+    ("flate2",            &["dialect"]),
+    ("statrs",            &["analysis"]),
+    ("tonic",             &["api"]),
+    ("prost",             &["api"]),
+    ("reqwest",           &["judge"]),            // off the hot path; providers are asked by hyper's own client
+    ("hyper_rustls",      &["upstream"]),
+    ("hyper",             &["upstream", "proxy", "operations", "players", "api"]),
+    ("prometheus_client", &["telemetry"]),
+    ("clap",              &["cli"]),
+    ("toml",              &["config", "rehearsal"]),
+];
+
+/// Modules that must stay free of effects.
+const PURE: &[&str] = &["domain", "analysis", "dialect"];
+const EFFECTS: &[&str] = &[
+    "tokio::",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::thread",
+    "SystemTime",
+    "Instant",
+    "async fn",
+    ".await",
+];
+
+const FILE_LINES_MAX: usize = 500;
+
+#[test]
+fn tidy() {
+    let mut faults = Vec::new();
+    for path in rust_files(Path::new("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        check(&path, &text, &mut faults);
+    }
+    order(&fs::read_to_string("src/lib.rs").unwrap(), &mut faults);
+    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+fn check(path: &Path, text: &str, faults: &mut Vec<String>) {
+    let module = module_of(path);
+    if !text.starts_with("//!") {
+        faults.push(format!("{}:1: begin with `//!`: what is this file for?", path.display()));
+    }
+    let lines = text.lines().count();
+    if FILE_LINES_MAX < lines {
+        faults
+            .push(format!("{}: {lines} lines; split it (limit {FILE_LINES_MAX})", path.display()));
+    }
+    let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == module) else { return };
+    for (index, line) in text.lines().enumerate() {
+        let code = line.split("//").next().unwrap_or("");
+        let at = format!("{}:{}", path.display(), index + 1);
+        for (other, _) in MAY_USE {
+            if *other != module
+                && code.contains(&format!("crate::{other}"))
+                && !allowed.contains(other)
+            {
+                faults.push(format!("{at}: `{module}` may not use `{other}`"));
+            }
+        }
+        if code.contains("crate::{") || code.contains("super::super") {
+            faults.push(format!("{at}: write `use crate::<module>::…`, one module a line"));
+        }
+        for (krate, homes) in HOME {
+            if !homes.contains(&module.as_str()) && names(code, krate) {
+                faults.push(format!("{at}: only {homes:?} may name `{krate}`"));
+            }
+        }
+        for effect in EFFECTS {
+            if PURE.contains(&module.as_str()) && code.contains(effect) {
+                faults.push(format!("{at}: `{module}` is pure, `{effect}` is not"));
+            }
+        }
+    }
+}
+
+/// Whether a line names a crate's path, and not another one that ends alike.
+fn names(code: &str, krate: &str) -> bool {
+    code.match_indices(&format!("{krate}::")).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        !before.is_some_and(|it| it.is_alphanumeric() || it == '_' || it == ':')
+    })
+}
+
+/// `lib.rs` must list modules in the table's order, and the table must not look down.
+fn order(lib: &str, faults: &mut Vec<String>) {
+    let listed: Vec<&str> =
+        lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let ranked: Vec<&str> = MAY_USE.iter().map(|(name, _)| *name).collect();
+    if listed != ranked {
+        faults.push(format!("src/lib.rs lists {listed:?}, the table says {ranked:?}"));
+    }
+    for (rank, (name, uses)) in MAY_USE.iter().enumerate() {
+        for used in *uses {
+            if !ranked[..rank].contains(used) {
+                faults.push(format!("tidy.rs: `{name}` uses `{used}`, which is not above it"));
+            }
+        }
+    }
+}
+
+/// The first folder or file below `src`.
+fn module_of(path: &Path) -> String {
+    let first = path.components().nth(1).unwrap().as_os_str().to_string_lossy().into_owned();
+    first.strip_suffix(".rs").map(str::to_owned).unwrap_or(first)
+}
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}

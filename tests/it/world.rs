@@ -1,0 +1,276 @@
+//! The real binary as a process, providers on loopback sockets, and what tests do with them.
+
+use std::{
+    fmt::Write as _, net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration,
+};
+
+use bytes::Bytes;
+use crossfade::players::{
+    Fault, JudgePlayer, Latency, Provider, ProviderPlan, Rows, SyntheticModel, synthetic,
+};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, Response, body::Incoming};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
+
+/// Longest wait for anything that has to happen.
+pub const SOON: Duration = Duration::from_secs(30);
+/// Models of the made-up rows.
+pub const PRIMARY: &str = "big-model";
+pub const CANDIDATE: &str = "small-model";
+
+/// A provider for each side, a judge, and rows they all know.
+pub struct World {
+    pub rows: Arc<Rows>,
+    pub primary: Provider,
+    pub candidate: Provider,
+    pub judge: JudgePlayer,
+    pub dir: TempDir,
+}
+
+/// A running `crossfade serve`.
+pub struct Serve {
+    child: Child,
+    pub data: SocketAddr,
+    pub control: String,
+    pub operations: SocketAddr,
+}
+
+pub type Http = Client<HttpConnector, Full<Bytes>>;
+
+pub fn http() -> Http {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+fn local() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+impl World {
+    /// Two good providers and a fair judge.
+    pub async fn new() -> Self {
+        Self::with(|_, _| {}).await
+    }
+
+    /// Providers as `change` makes them: primary, candidate.
+    pub async fn with(change: impl FnOnce(&mut ProviderPlan, &mut ProviderPlan)) -> Self {
+        let models = [(PRIMARY, 0.9), (CANDIDATE, 0.9)]
+            .map(|(name, quality)| SyntheticModel { name: name.to_owned(), quality });
+        let rows = Arc::new(synthetic(400, 11, &models));
+        let (mut primary, mut candidate) =
+            (ProviderPlan::new(PRIMARY), ProviderPlan::new(CANDIDATE));
+        change(&mut primary, &mut candidate);
+        Self {
+            primary: Provider::start(Arc::clone(&rows), primary, local()).await.unwrap(),
+            candidate: Provider::start(Arc::clone(&rows), candidate, local()).await.unwrap(),
+            judge: JudgePlayer::start(Arc::clone(&rows), Latency::None, local()).await.unwrap(),
+            rows,
+            dir: TempDir::new().unwrap(),
+        }
+    }
+
+    /// A configuration for these players, followed by `more`.
+    pub fn config(&self, more: &str) -> String {
+        let mut text = format!(
+            "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
+             store = \"{}\"\nprimary = \"primary\"\n",
+            self.dir.path().join("store").display()
+        );
+        let key = self.dir.path().join("candidate.key");
+        std::fs::write(&key, "candidate-key\n").unwrap();
+        for (name, address) in
+            [("primary", self.primary.address()), ("candidate", self.candidate.address())]
+        {
+            write!(text, "[provider.{name}]\nbase_url = \"http://{address}/v1\"\n").unwrap();
+            if name == "candidate" {
+                write!(
+                    text,
+                    "key = \"file:{}\"\nmodel_map = {{ \"*\" = \"{CANDIDATE}\" }}\n",
+                    key.display()
+                )
+                .unwrap();
+                text.push_str("data = [\"eu\"]\n");
+            }
+        }
+        write!(
+            text,
+            "[judge]\nbase_url = \"http://{}/v1\"\nmodel = \"judge\"\n",
+            self.judge.address()
+        )
+        .unwrap();
+        text.push_str(more);
+        text
+    }
+
+    /// Starts the program with that configuration.
+    pub async fn serve(&self, more: &str) -> Serve {
+        let file = self.dir.path().join("crossfade.toml");
+        std::fs::write(&file, self.config(more)).unwrap();
+        Serve::start(&file).await
+    }
+
+    /// The body of a request of which every player knows the answer.
+    pub fn body(&self, index: usize, delivery: crossfade::players::Delivery) -> Vec<u8> {
+        let body = self.rows.request(index % self.rows.len(), PRIMARY, delivery);
+        body.unwrap().to_string().into_bytes()
+    }
+}
+
+impl Serve {
+    pub async fn start(config: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_crossfade"))
+            .args(["serve", "-c"])
+            .arg(config)
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = timeout(SOON, lines.next_line()).await.unwrap().unwrap().unwrap();
+        let part = |key: &str| {
+            let word = line.split_whitespace().find_map(|it| it.strip_prefix(key));
+            word.unwrap_or_else(|| panic!("no `{key}` in: {line}")).to_owned()
+        };
+        Self {
+            child,
+            data: part("data=").parse().unwrap(),
+            control: part("control="),
+            operations: part("operations=").parse().unwrap(),
+        }
+    }
+
+    /// Ends it as a power cut would.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub async fn stop(mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
+        timeout(SOON, self.child.wait()).await.unwrap().unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// One chat request with these headers; status, headers and body of the answer.
+    pub async fn chat(&self, body: Vec<u8>, headers: &[(&str, &str)]) -> Answer {
+        self.post("/v1/chat/completions", body, headers).await
+    }
+
+    pub async fn post(&self, path: &str, body: Vec<u8>, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::post(format!("http://{}{path}", self.data))
+            .header("content-type", "application/json")
+            .header("authorization", "Bearer caller-key");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::from(body))).unwrap();
+        whole(timeout(SOON, http().request(request)).await.unwrap().unwrap()).await
+    }
+
+    /// A client verb of the same binary against this server: exit code and standard output.
+    pub async fn cli(&self, args: &[&str]) -> (i32, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_crossfade"))
+            .args(["--server", &self.control])
+            .args(args)
+            .output()
+            .await
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code().unwrap_or(-1), text)
+    }
+
+    /// The same as JSON; the verb must succeed.
+    pub async fn json(&self, args: &[&str]) -> serde_json::Value {
+        let args: Vec<&str> = args.iter().copied().chain(["-o", "json"]).collect();
+        let (code, text) = self.cli(&args).await;
+        assert_eq!(code, 0, "{args:?}: {text}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
+    }
+
+    /// The same for verbs that list: one message on each line.
+    pub async fn json_lines(&self, args: &[&str]) -> Vec<serde_json::Value> {
+        let args: Vec<&str> = args.iter().copied().chain(["-o", "json"]).collect();
+        let (code, text) = self.cli(&args).await;
+        assert_eq!(code, 0, "{args:?}: {text}");
+        text.lines().map(|it| serde_json::from_str(it).unwrap()).collect()
+    }
+
+    /// A page of the operations port.
+    pub async fn page(&self, path: &str) -> String {
+        let uri = format!("http://{}{path}", self.operations).parse().unwrap();
+        let answer = whole(http().get(uri).await.unwrap()).await;
+        String::from_utf8(answer.body.to_vec()).unwrap()
+    }
+
+    /// The value of a metric, 0 where it has none; all series whose name and labels begin so, added.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let page = self.page("/metrics").await;
+        let values = page.lines().filter(|it| it.starts_with(series));
+        values.filter_map(|it| it.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+/// An answer, whole.
+pub struct Answer {
+    pub status: u16,
+    pub headers: hyper::HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |it| it.to_str().unwrap())
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+pub async fn whole(response: Response<Incoming>) -> Answer {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer { status: head.status.as_u16(), headers: head.headers, body }
+}
+
+/// Waits until something holds, by looking again and again; fails after [`SOON`].
+pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let ends = Instant::now() + SOON;
+    while !holds().await {
+        assert!(Instant::now() < ends, "never came true: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A rollout of one stage that mirrors and serves so much, and proves nothing for an hour.
+pub fn rollout(serve: &str, mirror: &str) -> String {
+    format!(
+        "[rollout.chat]\ncandidate = \"candidate\"\nautostart = true\n\
+         gates = {{ latency_p99 = \"off\", judge_score = \"off\" }}\n\
+         stage = [{{ name = \"only\", serve = \"{serve}\", mirror = \"{mirror}\", duration = \"1h\", samples = 100 }}]\n"
+    )
+}
+
+/// A provider that hangs, is dead, or fails.
+pub fn faulty(fault: Fault) -> impl FnOnce(&mut ProviderPlan, &mut ProviderPlan) {
+    move |_, candidate| candidate.fault = fault
+}
+
+/// Answers that take so long.
+pub fn slow(ms: u32) -> Latency {
+    Latency::Fixed { first_byte_ms: ms, total_ms: ms }
+}
