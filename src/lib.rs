@@ -73,6 +73,20 @@ pub mod traffic;
 
 pub mod controller;
 
+pub mod judge;
+
+pub mod proxy;
+
+pub mod operations;
+
 pub mod api;
+
+// Wiring.
+
+pub mod app;
+
+pub mod players;
+
+pub mod rehearsal;
 
 pub mod cli;

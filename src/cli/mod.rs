@@ -1,4 +1,4 @@
-//! The command line as a client: verbs in, tables or JSON out, exit codes for pipelines.
+//! The command line: verbs in, tables or JSON out, exit codes for pipelines.
 
 mod commands;
 mod create;
@@ -8,14 +8,112 @@ mod look;
 mod moves;
 mod out;
 mod pairs;
+mod program;
 mod watch;
 
 pub use commands::{ClientCommand, Color, Global, Output};
 
-use std::io;
+use std::{io, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::api::{Caller, Client, Failure, FailureKind, JsonError};
+use crate::telemetry::Logs;
+
 use out::Out;
+use program::Form;
+
+/// Listed below the long help.
+const EXIT_CODES: &str = "Exit codes:
+  0  done, or the condition holds       5  no such rollout or pair
+  1  failed                             6  precondition: gates, state, stale stage or etag
+  2  used wrongly                       7  configuration or plan invalid
+  3  server unreachable                 9  the rollout was rolled back
+  4  not allowed";
+
+/// Moves LLM traffic to a cheaper provider, proven step by step, and back when it is not.
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = EXIT_CODES)]
+struct Line {
+    #[command(subcommand)]
+    command: Verb,
+    #[command(flatten)]
+    global: Global,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Play a whole rollout with mock providers, in under a minute
+    Demo,
+    /// Serve: proxy, controller, API and metrics in one process
+    Serve {
+        /// The configuration
+        #[arg(short, long, value_name = "FILE", default_value = "crossfade.toml")]
+        config: PathBuf,
+        /// How log lines look
+        #[arg(long, value_enum, default_value_t = LogForm::Text)]
+        logs: LogForm,
+    },
+    /// Look at a configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Play plans of recorded traffic through the whole program
+    Rehearse {
+        /// The plans
+        #[arg(required = true, value_name = "PLAN")]
+        plans: Vec<PathBuf>,
+    },
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Tell every fault of a configuration, or that there is none
+    Check {
+        /// The configuration
+        #[arg(short, long, value_name = "FILE", default_value = "crossfade.toml")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogForm {
+    Text,
+    Json,
+}
+
+/// Runs the program by its command line.
+pub fn main() -> ExitCode {
+    let line = Line::parse();
+    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else {
+        return ExitCode::FAILURE;
+    };
+    let code = runtime.block_on(dispatch(line));
+    // Blocking work that hangs, such as a write to a dead disk, must not keep the process.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+async fn dispatch(Line { command, global }: Line) -> u8 {
+    let form = match global.output {
+        Output::Table => Form::Table,
+        Output::Json => Form::Json,
+    };
+    match command {
+        Verb::Demo => program::demo(form).await,
+        Verb::Serve { config, logs } => {
+            let logs = match logs {
+                LogForm::Text => Logs::Text,
+                LogForm::Json => Logs::Json,
+            };
+            program::serve(&config, logs).await
+        }
+        Verb::Config(ConfigVerb::Check { config }) => program::check(&config),
+        Verb::Rehearse { plans } => program::rehearse(&plans, form).await,
+        Verb::Client(command) => run(command, global).await,
+    }
+}
 
 /// What a command comes to, for scripts. Listed in `crossfade help exit-codes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
