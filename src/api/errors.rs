@@ -50,9 +50,7 @@ pub(super) fn rejected(rejected: &Rejected) -> Status {
     let message = rejected.to_string();
     let told = match rejected {
         Rejected::Plan(faults) => return plan(faults),
-        Rejected::ReusedRequestId(_) => {
-            Told::new(Code::FailedPrecondition, "REQUEST_ID_REUSED", "take a new --request-id")
-        }
+        Rejected::ReusedRequestId(_) => return argument("request_id", &message),
         Rejected::Unknown(name) => return unknown("rollout", "rollouts", name.as_str(), &message),
         Rejected::Refused { rollout, refusal } => return refused(rollout, refusal, &message),
         Rejected::Exists(name) => return exists(name, &message),
@@ -236,11 +234,7 @@ mod tests {
             (overlap, Code::FailedPrecondition, "SLICE_OVERLAP"),
             (busy(), Code::Unavailable, "CONTROLLER_UNAVAILABLE"),
             (Rejected::Plan(vec![]), Code::InvalidArgument, "PLAN_INVALID"),
-            (
-                Rejected::ReusedRequestId("x".to_owned()),
-                Code::FailedPrecondition,
-                "REQUEST_ID_REUSED",
-            ),
+            (Rejected::ReusedRequestId("x".to_owned()), Code::InvalidArgument, "INVALID_ARGUMENT"),
         ] {
             let status = rejected(&given);
             let info = status.get_details_error_info().unwrap();

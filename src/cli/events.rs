@@ -20,14 +20,13 @@ pub(super) async fn events(
     let request =
         proto::ListEventsRequest { parent: full(name), page_size: limit, ..Default::default() };
     let page = client.list_events(request).await?;
-    if out.output() == Output::Json {
-        out.json("ListEventsResponse", &page)?;
-        return Ok(Exit::Done);
-    }
     for event in page.events.iter().rev() {
-        out.data(&line(event))?;
+        match out.output() {
+            Output::Json => out.json("Event", event)?,
+            Output::Table => out.data(&line(event))?,
+        }
     }
-    if !page.next_page_token.is_empty() {
+    if out.output() == Output::Table && !page.next_page_token.is_empty() {
         out.note(&format!("these are the newest {limit}; --limit shows more"))?;
     }
     Ok(Exit::Done)

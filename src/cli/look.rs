@@ -15,10 +15,8 @@ const PAGE_LEN: i32 = 200;
 pub(super) async fn list(client: &mut Client, out: &mut Out) -> Result<Exit, Problem> {
     let all = all(client).await?;
     if out.output() == Output::Json {
-        out.json("ListRolloutsResponse", &all)?;
-        return Ok(Exit::Done);
-    }
-    if all.rollouts.is_empty() {
+        all.rollouts.iter().try_for_each(|it| out.json("Rollout", it))?;
+    } else if all.rollouts.is_empty() {
         out.note("no rollouts yet: `crossfade create NAME --primary A --candidate B`")?;
     } else {
         let header = ["NAME", "FROM", "TO", "STATE", "STAGE", "SERVES", "TIME", "NOW"];

@@ -116,12 +116,8 @@ pub(super) async fn rollback(
         comment: comment(global),
     };
     let answer = client.rollback_rollout(request).await?;
-    if out.output() == Output::Json {
-        out.json("RollbackRolloutResponse", &answer)?;
-        return Ok(Exit::Done);
-    }
     for rollout in &answer.rollouts {
-        out.note(&summary(rollout))?;
+        tell(out, rollout)?;
     }
     if answer.rollouts.is_empty() {
         out.note("nothing to roll back: no rollout moves traffic")?;

@@ -21,7 +21,7 @@ pub(super) async fn list(
         proto::ListPairsRequest { parent: full(name), page_size: limit, ..Default::default() };
     let page = client.list_pairs(request).await?;
     if out.output() == Output::Json {
-        out.json("ListPairsResponse", &page)?;
+        page.pairs.iter().try_for_each(|it| out.json("Pair", it))?;
         return Ok(Exit::Done);
     }
     let header = ["PAIR", "TIME", "FEATURE", "SERVED", "PRIMARY", "", "CANDIDATE", "", "ANSWERS"];
