@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::api::proto::{ListRolloutsRequest, Rollout, StartRolloutRequest, rollout::State};
+use crate::api::proto::{ListEventsRequest, ListRolloutsRequest, Rollout, StartRolloutRequest, rollout::State};
 use crate::api::{Caller, Client};
 use crate::app::App;
 use crate::players::{Pace, Traffic, TrafficReport};
@@ -91,7 +91,7 @@ async fn rehearse(
     }
     let mut quiet: Option<Instant> = None;
     let mut traffic = Vec::new();
-    let rollouts = loop {
+    let mut rollouts = loop {
         let rollouts = client.list_rollouts(ListRolloutsRequest::default()).await?.rollouts;
         screen.show(&rollouts)?;
         while let Some(report) = running.try_join_next() {
@@ -110,7 +110,24 @@ async fn rehearse(
     while let Some(report) = running.join_next().await {
         traffic.push(report??);
     }
+    for rollout in &mut rollouts {
+        freeze(&mut client, rollout).await?;
+    }
     Ok((rollouts, traffic))
+}
+
+/// Puts the evidence of its last step in a rollout that ended well: the guard begins anew after it.
+async fn freeze(client: &mut Client, rollout: &mut Rollout) -> Result<(), BoxError> {
+    if rollout.state() != State::Succeeded {
+        return Ok(());
+    }
+    let parent = rollout.name.clone();
+    let events = client.list_events(ListEventsRequest { parent, ..Default::default() }).await?;
+    if let Some(last) = events.events.into_iter().next() {
+        rollout.pairs = last.evidence.iter().map(|it| it.samples).max().unwrap_or(0);
+        rollout.evidence = last.evidence;
+    }
+    Ok(())
 }
 
 /// Tells the traffic to end. There is nothing else to stop, so nothing can go wrong.

@@ -1,6 +1,9 @@
 //! What came of a rehearsal, for people and for machines.
 
-use std::fmt::{self, Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -17,6 +20,8 @@ pub struct Report {
     pub rollouts: Vec<RolloutReport>,
     /// Requests that went wrong for a caller, whatever the reason.
     pub caller_errors: u64,
+    /// The same by kind.
+    pub failures: BTreeMap<String, u64>,
     /// Requests sent.
     pub requests: u64,
     /// Whether every rollout ended as the plan expects, and no caller saw an error.
@@ -47,6 +52,7 @@ pub struct RolloutReport {
 }
 
 impl Report {
+    /// `rollouts` come with the evidence of their last step.
     pub(super) fn new(plan: &Plan, rollouts: &[Rollout], traffic: &[TrafficReport]) -> Self {
         let mut reports: Vec<RolloutReport> =
             rollouts.iter().map(|it| RolloutReport::new(plan, it)).collect();
@@ -57,11 +63,20 @@ impl Report {
         Self {
             // Injected errors of a primary are its own; a plan that has some says so by its players.
             as_expected: decided && complete && caller_errors == 0,
+            failures: failures(traffic),
             requests: traffic.iter().map(|it| it.sent).sum(),
             rollouts: reports,
             caller_errors,
         }
     }
+}
+
+fn failures(traffic: &[TrafficReport]) -> BTreeMap<String, u64> {
+    let mut failures = BTreeMap::new();
+    for (kind, count) in traffic.iter().flat_map(|it| &it.failures) {
+        *failures.entry(format!("{kind:?}").to_lowercase()).or_default() += count;
+    }
+    failures
 }
 
 impl RolloutReport {
@@ -143,6 +158,7 @@ impl fmt::Display for Report {
             ]);
         }
         writeln!(f, "{table}")?;
-        write!(f, "{} requests, {} errors seen by callers", self.requests, self.caller_errors)
+        write!(f, "{} requests, {} errors seen by callers", self.requests, self.caller_errors)?;
+        self.failures.iter().try_for_each(|(kind, count)| write!(f, ", {kind}: {count}"))
     }
 }
