@@ -6,6 +6,7 @@ mod crash;
 mod data_port;
 mod live;
 mod programs;
+mod readme;
 mod sdk;
 mod shadow;
 mod tidy;
