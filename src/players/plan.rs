@@ -77,7 +77,7 @@ pub enum Fault {
     Hang,
     /// It closes the connection instead of answering.
     Dead,
-    /// It answers everything with this HTTP status (200 to 599) and an error body.
+    /// It answers everything with this HTTP status (400 to 599) and an error body.
     Errors(u16),
     /// It breaks the connection half way through the answer.
     CutBody,

@@ -95,6 +95,20 @@ impl Rows {
         Self::from_rows(parts.into_iter().flat_map(|it| it.rows).collect())
     }
 
+    /// The rows with one more model: `name` answers as the first of `models` that a row has.
+    ///
+    /// So a player can stand for several recorded models when rows come from several files.
+    #[must_use]
+    pub fn with_alias(mut self, name: &str, models: &[String]) -> Self {
+        for row in &mut self.rows {
+            let output = models.iter().find_map(|it| row.outputs.get(it)).cloned();
+            if let Some(output) = output {
+                row.outputs.insert(name.to_owned(), output);
+            }
+        }
+        self
+    }
+
     /// Indexes rows; those without user text are never found.
     pub(super) fn from_rows(rows: Vec<Row>) -> Self {
         let mut by_prompt: HashMap<String, Vec<usize>> = HashMap::new();

@@ -6,60 +6,39 @@
 mod plan;
 mod report;
 mod screen;
+mod set;
 
 pub use plan::{Expected, Percent, Plan, PlanError, PlayerPlan, TrafficPlan};
 pub use report::{Report, RolloutReport};
 pub use screen::{Screen, Style};
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+use std::{path::Path, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::oneshot,
+    task::JoinSet,
+    time::{Instant, sleep},
 };
 
-use tokio::time::{Instant, sleep, timeout};
-use toml::{Table, Value};
-
+use crate::api::proto::{ListRolloutsRequest, Rollout, StartRolloutRequest, rollout::State};
+use crate::api::{Caller, Client};
 use crate::app::App;
-use crate::api::Client;
-use crate::config::Config;
-use crate::players::{JudgePlayer, Latency, Provider, ProviderPlan, Rows, SyntheticModel, Traffic, synthetic};
-use crate::tasks::BoxError;
+use crate::players::{Pace, Traffic, TrafficReport};
+use crate::tasks::{BoxError, Tasks};
 
-use report::Watcher;
+use set::Set;
 
-/// How often the screen and the outcomes are looked at.
+/// How often the rollouts are looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long evidence may still come in after the last request.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+/// How long one question to the API may take.
+const CALL_MAX: Duration = Duration::from_secs(10);
+/// Calls under way at a time, for each rollout.
+const IN_FLIGHT_MAX: usize = 256;
 
 /// The plan of `crossfade demo`.
 pub const DEMO: &str = include_str!("../../config/demo.toml");
-
-/// Everything that plays, and the program between.
-struct Set {
-    rows: Arc<Rows>,
-    players: BTreeMap<String, Provider>,
-    judge: JudgePlayer,
-    app: App,
-    folder: Folder,
-}
-
-/// A folder of our own that is removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> std::io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("crossfade-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
 
 /// Plays a plan to its end: every rollout decided, the rows used up, or the time over.
 ///
@@ -67,36 +46,93 @@ impl Drop for Folder {
 /// When the plan cannot be played at all. A rollout that ends otherwise than expected is in
 /// the report, not an error.
 pub async fn play(plan: &Plan, data: &Path, screen: &mut Screen) -> Result<Report, BoxError> {
-    let Set { rows, players, judge, app, folder } = set(plan, data).await?;
-    let client = Client::connect(&app.addresses.control).await?;
+    let (set, config) = Set::build(plan, data).await?;
+    let app = App::start(config).await?;
     screen.begin(&app.addresses, plan)?;
-    let base_url = format!("http://{}", app.addresses.data);
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = crate::tasks::start_aside(async move {
-        let signal = async { drop(stopped.await) };
-        app.run(signal).await
-    });
-    let mut watcher = Watcher::new(plan, client);
-    watcher.start_all().await?;
-    let traffic = plan.config.get("rollout").and_then(Value::as_table);
-    let features = traffic.map(features).unwrap_or_default();
-    let runs: Vec<_> = features.iter().enumerate().map(|(index, it)| traffic_of(plan, &base_url, it, (index, features.len()), &rows)).collect();
-    let ends = Instant::now() + Duration::from_secs(plan.traffic.seconds_max);
-    loop {
-        watcher.look().await?;
-        screen.show(&watcher)?;
-        let sent = runs.iter().all(crate::players::Run::is_finished);
-        if watcher.all_decided() || ends <= Instant::now() || (sent && watcher.is_quiet()) {
-            break;
+    let control = app.addresses.control.clone();
+    let base_url = format!("http://{}/v1", app.addresses.data);
+    // The program is one task beside the rehearsal, so that it can end before the report.
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut program = JoinSet::new();
+    program.spawn(app.run(async { drop(stopped.await) }));
+
+    let caller = Caller { actor: Some("rehearsal".to_owned()), timeout: CALL_MAX };
+    let client = Client::connect(&control, caller).await?;
+    let ended = rehearse(plan, &set, (client, base_url), screen).await;
+    drop(stop.send(()));
+    while let Some(ended) = program.join_next().await {
+        ended??;
+    }
+    let (rollouts, traffic) = ended?;
+    Ok(Report::new(plan, &rollouts, &traffic))
+}
+
+/// Starts every rollout, sends its traffic, and looks until nothing more can come of it.
+async fn rehearse(
+    plan: &Plan,
+    set: &Set,
+    (mut client, base_url): (Client, String),
+    screen: &mut Screen,
+) -> Result<(Vec<Rollout>, Vec<TrafficReport>), BoxError> {
+    let names = plan.rollouts();
+    for (name, _) in &names {
+        let name = format!("rollouts/{name}");
+        client.start_rollout(StartRolloutRequest { name, ..Default::default() }).await?;
+    }
+    let (ends, tasks) = (Instant::now() + plan.traffic.length(), Tasks::default());
+    let mut running = JoinSet::new();
+    for (index, (_, features)) in names.iter().enumerate() {
+        let traffic = traffic(plan, &base_url, features.first());
+        let rows = Arc::clone(&set.rows);
+        // Each rollout has rows of its own, so that a row is evidence once.
+        let share = rows.len() / names.len();
+        let (calls, mut stop) = (index * share..(index + 1) * share, tasks.stop());
+        running.spawn(async move { traffic.run(&rows, calls, stop.wait()).await });
+    }
+    let mut quiet: Option<Instant> = None;
+    let mut traffic = Vec::new();
+    let rollouts = loop {
+        let rollouts = client.list_rollouts(ListRolloutsRequest::default()).await?.rollouts;
+        screen.show(&rollouts)?;
+        while let Some(report) = running.try_join_next() {
+            traffic.push(report??);
+        }
+        if running.is_empty() {
+            quiet.get_or_insert_with(Instant::now);
+        }
+        let settled = quiet.is_some_and(|from| SETTLE_MAX <= from.elapsed());
+        if rollouts.iter().all(is_decided) || ends <= Instant::now() || settled {
+            break rollouts;
         }
         sleep(LOOK).await;
+    };
+    halt(tasks).await;
+    while let Some(report) = running.join_next().await {
+        traffic.push(report??);
     }
-    let mut report = watcher.report().await?;
-    for run in runs {
-        report.add_traffic(&run.stop().await);
+    Ok((rollouts, traffic))
+}
+
+/// Tells the traffic to end. There is nothing else to stop, so nothing can go wrong.
+async fn halt(tasks: Tasks) {
+    drop(tasks.run(async {}, Duration::ZERO).await);
+}
+
+fn is_decided(rollout: &Rollout) -> bool {
+    matches!(rollout.state(), State::Succeeded | State::RolledBack)
+}
+
+fn traffic(plan: &Plan, base_url: &str, feature: Option<&String>) -> Traffic {
+    let mut headers = vec![("x-request-id".to_owned(), "r-{n}".to_owned())];
+    if let Some(feature) = feature {
+        headers.push(("x-crossfade-feature".to_owned(), feature.clone()));
     }
-    drop(stop.send(()));
-    running.await??;
-    drop((players, judge, folder));
-    Ok(report)
+    Traffic {
+        base_url: base_url.to_owned(),
+        model: plan.traffic.model.clone(),
+        headers,
+        pace: Pace::Paced { rate: plan.traffic.rate, in_flight_max: IN_FLIGHT_MAX },
+        stream_share: plan.traffic.stream.0,
+        seed: plan.traffic.seed,
+    }
 }

@@ -4,10 +4,11 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::Deserialize;
-use toml::Table;
+use toml::{Table, Value};
 
 use crate::domain::Share;
 
@@ -53,7 +54,8 @@ pub struct TrafficPlan {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlayerPlan {
-    /// Answers as the first of these models that a row has.
+    /// Answers as the first of these recorded models that a row has.
+    #[serde(default)]
     pub models: Vec<String>,
     /// How long answers take.
     #[serde(default)]
@@ -80,7 +82,7 @@ pub enum LatencyPlan {
     /// Log-normal.
     Spread {
         /// Half of the answers take longer.
-        median_ms: f64,
+        median_ms: u32,
         /// Standard deviation of the logarithm.
         sigma: f64,
     },
@@ -127,6 +129,13 @@ impl TryFrom<String> for Percent {
 
 fn half() -> Percent {
     Percent(Share::from_basis_points(5_000).unwrap_or(Share::NONE))
+}
+
+impl TrafficPlan {
+    /// The longest it may take.
+    pub fn length(&self) -> Duration {
+        Duration::from_secs(self.seconds_max)
+    }
 }
 
 /// Why a plan cannot be played.
@@ -177,5 +186,17 @@ impl Plan {
             return Err(PlanError::NoPrimary(name.to_owned()));
         }
         Ok(plan)
+    }
+
+    /// Every rollout by name, with the features of its slice.
+    pub fn rollouts(&self) -> Vec<(String, Vec<String>)> {
+        let rollouts = self.config.get("rollout").and_then(Value::as_table);
+        let features = |rollout: &Value| {
+            let list = rollout.get("slice").and_then(|it| it.get("features"));
+            let list = list.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let rollouts = rollouts.into_iter().flatten();
+        rollouts.map(|(name, rollout)| (name.clone(), features(rollout))).collect()
     }
 }

@@ -113,7 +113,7 @@ async fn a_bad_candidate_is_sent_back_by_the_bets_over_pairs() {
     }
     let rollout = serve.json(&["status", "chat"]).await;
     assert_eq!(rollout["reason"]["code"], "GATE_BREACHED");
-    assert_eq!(rollout["reason"]["gateIds"][0], "error_rate");
+    assert_eq!(rollout["reason"]["metric"], "error_rate");
 }
 
 #[tokio::test]

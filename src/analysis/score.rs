@@ -1,0 +1,201 @@
+//! The gate on judged scores.
+
+use super::{
+    bet::{HARM_MULTIPLES, SAFE_MULTIPLES, Wealth},
+    float,
+    gate::{Shown, Terms},
+    interval::Differences,
+    odds::Alarm,
+};
+
+/// Most of the wealth that is staked at once.
+const FRACTION_MAX: f64 = 0.9;
+/// Scores the running means begin with, before any is seen, and what they are.
+const SCORES_PRIOR: f64 = 10.0;
+const MEAN_PRIOR: f64 = 0.8;
+const SQUARES_PRIOR: f64 = 0.05;
+/// Due scores before losses are looked at.
+const DUE_MIN: u64 = 20;
+/// One in so many due scores may be lost; what is lost may not be lost by chance.
+const LOST_ONE_IN: u64 = 20;
+
+/// Bets on who scores lower, a pair of scores at a time.
+#[derive(Clone, Debug)]
+pub(super) struct Score {
+    pub(super) wealth: Wealth,
+    terms: Terms,
+    /// Part of the primary's mean that must be reached; none where the gate is not set.
+    reach: Option<f64>,
+    /// Running means of this attempt: the primary's score, and both payoffs squared.
+    primary: Mean,
+    harm_squares: Mean,
+    safe_squares: Mean,
+    /// In this stage.
+    sum: f64,
+    differences: Differences,
+    lost: u64,
+}
+
+/// A mean that begins with a guess worth [`SCORES_PRIOR`] scores.
+#[derive(Clone, Copy, Debug)]
+struct Mean {
+    count: f64,
+    sum: f64,
+}
+
+impl Mean {
+    fn new(guess: f64) -> Self {
+        Self { count: SCORES_PRIOR, sum: SCORES_PRIOR * guess }
+    }
+
+    fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        self.sum += value;
+    }
+
+    fn value(self) -> f64 {
+        self.sum / self.count
+    }
+}
+
+impl Score {
+    pub(super) fn new(terms: Terms) -> Self {
+        Self {
+            wealth: Wealth::new(terms.limits),
+            terms,
+            reach: None,
+            primary: Mean::new(MEAN_PRIOR),
+            harm_squares: Mean::new(SQUARES_PRIOR),
+            safe_squares: Mean::new(SQUARES_PRIOR),
+            sum: 0.0,
+            differences: Differences::default(),
+            lost: 0,
+        }
+    }
+
+    /// Begins a stage: the proof of safety and the counters start fresh.
+    pub(super) fn enter(&mut self, reach: Option<f64>) {
+        self.wealth.renew_safe();
+        (self.sum, self.differences, self.lost) = (0.0, Differences::default(), 0);
+        self.reach = reach;
+    }
+
+    /// A score that was due and cannot be had.
+    pub(super) fn lose(&mut self) {
+        self.lost += 1;
+    }
+
+    /// Bets on a pair of scores with stakes made from the earlier ones.
+    pub(super) fn observe(&mut self, primary: f64, candidate: f64) {
+        if ![primary, candidate].iter().all(|it| (0.0..=1.0).contains(it)) {
+            self.lose();
+            return;
+        }
+        if let Some(reach) = self.reach {
+            self.bet(reach, primary, candidate);
+        }
+        self.primary.add(primary);
+        self.sum += primary;
+        self.differences.add(candidate - primary);
+    }
+
+    fn bet(&mut self, reach: f64, primary: f64, candidate: f64) {
+        // One margin, in scores.
+        let margin = (1.0 - reach) * self.primary.value();
+        let variance = self.harm_squares.value();
+        // Both payoffs are at least -1.
+        let (harm, excess, alarm) = match self.terms.alarm {
+            Alarm::From { part, caution } => (primary - candidate, 0.0, Some((part, caution))),
+            Alarm::AtMargin => (reach * primary - candidate, 1.0, None),
+        };
+        let harm_gains = HARM_MULTIPLES.map(|multiple| {
+            let mean = (multiple - excess) * margin;
+            let fraction = (mean / (variance + mean * mean)).min(FRACTION_MAX);
+            let tax = alarm.map_or(0.0, |(part, caution)| {
+                let spread = (1.0 - caution) * 0.5 * fraction * fraction * variance;
+                (fraction * part * margin - spread).max(0.0)
+            });
+            (fraction * harm).ln_1p() - tax
+        });
+        let safe = (candidate - reach * primary) / reach;
+        let fraction = self.safe_fraction(margin / reach);
+        let safe_gains = SAFE_MULTIPLES.map(|multiple| (fraction * multiple * safe).ln_1p());
+        self.wealth.win(harm_gains, safe_gains);
+        self.harm_squares.add(harm * harm);
+        self.safe_squares.add(safe * safe);
+    }
+
+    /// The part to stake on safety if its payoff has this mean.
+    fn safe_fraction(&self, mean: f64) -> f64 {
+        (mean / self.safe_squares.value()).min(FRACTION_MAX)
+    }
+
+    pub(super) fn shown(&self) -> Shown {
+        let samples = self.differences.count;
+        let interval = self.differences.interval();
+        let count = float(samples.max(1));
+        let primary = self.sum / count;
+        let reach = self.reach.unwrap_or(1.0);
+        let payoff = (1.0 - reach) / reach * self.primary.value();
+        let fraction = self.safe_fraction(payoff);
+        let spread = 0.5 * fraction * fraction * self.safe_squares.value();
+        Shown {
+            samples,
+            samples_needed: self.wealth.samples_needed(samples, fraction * payoff - spread),
+            primary,
+            candidate: primary + self.differences.sum / count,
+            lower: interval.lower,
+            upper: interval.upper,
+            bound: reach * primary - primary,
+            problem: self.problem(),
+        }
+    }
+
+    fn problem(&self) -> Option<String> {
+        let due = self.differences.count + self.lost;
+        (DUE_MIN <= due && due < LOST_ONE_IN * self.lost).then(|| {
+            format!(
+                "{} of {due} scores due in this stage were lost, more than 5%: \
+                 see why the judge fails; a new stage or attempt counts afresh",
+                self.lost
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::{
+        ledger::tests::reference_terms,
+        tests::{assert_near, list, number, vectors},
+    };
+
+    #[test]
+    fn wealth_is_that_of_the_reference() {
+        let Some(vectors) = vectors() else { return };
+        let case = &vectors["judge_gate"];
+        let mut gate = Score::new(reference_terms(1.0));
+        gate.enter(Some(0.95));
+        gate.wealth.fund(0.4);
+        for (scores, expected) in list(&case["scores"]).iter().zip(list(&case["ln_e"])) {
+            gate.observe(number(&scores[0]), number(&scores[1]));
+            assert_near(gate.wealth.ln_e()[0], &expected[0]);
+            assert_near(gate.wealth.ln_e()[1], &expected[1]);
+        }
+    }
+
+    #[test]
+    fn values_that_are_no_scores_count_as_lost() {
+        let mut gate = Score::new(reference_terms(1.0));
+        gate.enter(Some(0.95));
+        for _ in 0..18 {
+            gate.observe(0.5, 0.5);
+        }
+        gate.observe(f64::NAN, 0.5);
+        assert_eq!(gate.problem(), None);
+        gate.observe(0.5, 1.1);
+        assert!(gate.problem().unwrap().starts_with("2 of 20 scores"));
+        assert!(gate.shown().candidate.is_finite());
+    }
+}

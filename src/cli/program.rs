@@ -1,0 +1,169 @@
+//! The verbs that are the program itself: serve, config check, demo, rehearse.
+
+use std::{
+    env,
+    io::{self, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::App;
+use crate::config::Config;
+use crate::rehearsal::{self, DEMO, Plan, Report, Screen, Style};
+use crate::telemetry::{self, Logs};
+
+/// Exit codes of these verbs; `crossfade help exit-codes` lists all.
+const DONE: u8 = 0;
+const FAILED: u8 = 1;
+const CONFIG_INVALID: u8 = 7;
+
+/// Where recorded rows are, unless `CROSSFADE_DATA` says otherwise.
+const DATA: &str = "../shared/data";
+
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// For people.
+    Table,
+    /// For machines.
+    Json,
+}
+
+/// The file's faults, or that there are none.
+pub(super) fn check(file: &Path) -> u8 {
+    match Config::load(file) {
+        Ok(config) => {
+            let (providers, rollouts) = (config.providers.len(), config.rollouts.len());
+            say(&format!("{} is valid: {providers} providers, {rollouts} rollouts", file.display()));
+            DONE
+        }
+        Err(faults) => complain(&faults.to_string(), CONFIG_INVALID),
+    }
+}
+
+/// Serves until SIGTERM or Ctrl-C.
+pub(super) async fn serve(file: &Path, logs: Logs) -> u8 {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(faults) => return complain(&faults.to_string(), CONFIG_INVALID),
+    };
+    telemetry::init(&filter("info"), logs);
+    let app = match App::start(config).await {
+        Ok(app) => app,
+        Err(error) => return complain(&causes(&error), FAILED),
+    };
+    let at = &app.addresses;
+    say(&format!(
+        "crossfade serves data={} control={} operations={}",
+        at.data, at.control, at.operations
+    ));
+    match app.run(stop_signal()).await {
+        Ok(()) => DONE,
+        Err(error) => complain(&causes(&error), FAILED),
+    }
+}
+
+/// Plays the demo.
+pub(super) async fn demo(form: Form) -> u8 {
+    telemetry::init(&filter("off"), Logs::Text);
+    let title = "crossfade demo: made-up questions, mock providers and judge on real sockets; the real proxy,\n\
+                 controller and bets between them. Shares are larger, margins wider and stages shorter than in\n\
+                 production (config/demo.toml).";
+    let plan = match Plan::parse(DEMO, "config/demo.toml") {
+        Ok(plan) => plan,
+        Err(error) => return complain(&causes(&error), FAILED),
+    };
+    play(&plan, title, form).await
+}
+
+/// Plays plans one after the other; the worst ending is the exit code.
+pub(super) async fn rehearse(files: &[PathBuf], form: Form) -> u8 {
+    telemetry::init(&filter("off"), Logs::Text);
+    let mut worst = DONE;
+    for file in files {
+        let code = match Plan::load(file) {
+            Ok(plan) => play(&plan, &format!("{}", file.display()), form).await,
+            Err(error) => complain(&causes(&error), FAILED),
+        };
+        worst = worst.max(code);
+    }
+    worst
+}
+
+async fn play(plan: &Plan, title: &str, form: Form) -> u8 {
+    let style = match form {
+        Form::Json => Style::Silent,
+        Form::Table if io::stdout().is_terminal() => Style::Live,
+        Form::Table => Style::Lines,
+    };
+    let mut screen = Screen::new(style, title, Box::new(io::stdout()));
+    let played = tokio::select! {
+        played = rehearsal::play(plan, &data(), &mut screen) => played,
+        () = stop_signal() => Err("interrupted".into()),
+    };
+    match played {
+        Ok(report) => conclude(&report, &screen, form),
+        Err(error) => complain(&causes(error.as_ref()), FAILED),
+    }
+}
+
+fn conclude(report: &Report, screen: &Screen, form: Form) -> u8 {
+    match form {
+        Form::Json => match serde_json::to_string(report) {
+            Ok(text) => say(&text),
+            Err(error) => return complain(&error.to_string(), FAILED),
+        },
+        Form::Table => {
+            let verdict = if report.as_expected { "as expected" } else { "NOT as expected" };
+            let seconds = screen.elapsed().as_secs();
+            say(&format!("\n{report}\n{verdict}, after {seconds} s\n"));
+        }
+    }
+    if report.as_expected { DONE } else { FAILED }
+}
+
+fn data() -> PathBuf {
+    env::var_os("CROSSFADE_DATA").map_or_else(|| PathBuf::from(DATA), PathBuf::from)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command line reads its own environment")]
+fn filter(default: &str) -> String {
+    env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned())
+}
+
+/// Resolves when somebody asks the program to end. Without signals it never does.
+async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// A reader that went away needs no answer.
+fn say(text: &str) {
+    drop(writeln!(io::stdout(), "{text}"));
+}
+
+fn complain(text: &str, code: u8) -> u8 {
+    let prefix = if text.starts_with("error") { "" } else { "error: " };
+    drop(writeln!(io::stderr(), "{prefix}{text}"));
+    code
+}
+
+/// An error with its causes, one under the other.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(it) = cause {
+        text.push_str("\n  because: ");
+        text.push_str(&it.to_string());
+        cause = it.source();
+    }
+    text
+}
