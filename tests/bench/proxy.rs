@@ -8,12 +8,17 @@
 mod figures;
 mod http;
 mod load;
+mod machine;
 mod mock;
 mod targets;
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
 use clap::Parser;
+use tokio::signal::{
+    ctrl_c,
+    unix::{SignalKind, signal},
+};
 
 use figures::{Figure, Figures, Round, percentile};
 use load::{Delivery, Job, Times};
@@ -59,7 +64,13 @@ fn main() -> ExitCode {
     // Before there are threads: they inherit the cores.
     let cores = Cores::take();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.map_err(Fault::from).and_then(|it| it.block_on(run(&args, cores))) {
+    let work = async {
+        tokio::select! {
+            report = run(&args, cores) => report,
+            fault = stopped() => Err(fault),
+        }
+    };
+    match runtime.map_err(Fault::from).and_then(|it| it.block_on(work)) {
         Ok(report) => {
             print!("{report}");
             ExitCode::SUCCESS
@@ -72,10 +83,8 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: &Args, cores: Cores) -> Result<String, Fault> {
-    let (rounds, seconds) = match args.quick {
-        true => QUICK,
-        false => (usize::from(args.rounds), args.seconds),
-    };
+    let asked = (usize::from(args.rounds), args.seconds);
+    let (rounds, seconds) = if args.quick { QUICK } else { asked };
     let nginx = targets::nginx_version();
     let targets = chosen(&args.only, nginx.is_some())?;
     let providers = Providers {
@@ -83,6 +92,7 @@ async fn run(args: &Args, cores: Cores) -> Result<String, Fault> {
         candidate: Mock::start("candidate").await?,
     };
     let bench = Bench { providers, cores, time: Duration::from_secs_f64(seconds) };
+    let then = machine::Ticks::now();
     let mut figures = Figures(Vec::new());
     for number in 0..rounds {
         let mut order = targets.clone();
@@ -95,9 +105,21 @@ async fn run(args: &Args, cores: Cores) -> Result<String, Fault> {
         }
         figures.0.push(round);
     }
-    let machine = machine(cores, nginx.as_deref());
+    let machine = machine::line(cores, nginx.as_deref(), then);
     let tables = figures.tables(&targets);
-    Ok(format!("{tables}\n{machine}; medians of {rounds} rounds, {seconds} s a measurement.\n"))
+    Ok(format!("{tables}\n{machine}; median of {rounds} rounds, {seconds} s a measurement.\n"))
+}
+
+/// Comes back when somebody ends the run early, so that its processes and files go too.
+async fn stopped() -> Fault {
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(error) => return error.into(),
+    };
+    tokio::select! {
+        interrupt = ctrl_c() => interrupt.err().map_or("interrupted".into(), Fault::from),
+        _ = terminate.recv() => "told to stop".into(),
+    }
 }
 
 /// What one run measures with.
@@ -114,7 +136,9 @@ impl Bench {
             self.providers.candidate.set(Plan::Hang);
         }
         let running = target.start(&self.providers, self.cores).await?;
-        let mut note = |figure, value| drop(round.insert((target, figure), value));
+        let mut note = |figure, value| {
+            round.insert((target, figure), value);
+        };
         match target.candidate {
             Candidate::Answers => {
                 self.throughput(target, &running, &mut note).await?;
@@ -223,19 +247,6 @@ fn chosen(only: &[String], nginx: bool) -> Result<Vec<Target>, Fault> {
             Via::Crossfade => wanted(it),
         })
         .collect())
-}
-
-/// What the numbers hold for.
-fn machine(cores: Cores, nginx: Option<&str>) -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|it| it.strip_prefix("model name")?.split(": ").nth(1));
-    let count = text.lines().filter(|it| it.starts_with("processor")).count();
-    let pinned = match cores {
-        Cores::Apart => "one for the measured program alone",
-        Cores::Shared => "shared by everything",
-    };
-    let nginx = nginx.map_or("nginx is not installed".to_owned(), |it| format!("nginx {it}"));
-    format!("{}, {count} cores, {pinned}; {nginx}", model.unwrap_or("unknown processor"))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

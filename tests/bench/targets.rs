@@ -299,21 +299,33 @@ async fn crossfade(
 fn crossfade_config(percent: u32, providers: &Providers, dir: &Path) -> String {
     let (primary, candidate) = (providers.primary.address, providers.candidate.address);
     let store = dir.join("store");
-    let mut config = format!(
-        "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
-         store = \"{}\"\nprimary = \"primary\"\n\
-         [provider.primary]\nbase_url = \"http://{primary}/v1\"\n\
-         [provider.candidate]\nbase_url = \"http://{candidate}/v1\"\n",
+    let rollout = match percent {
+        0 => String::new(),
+        _ => format!(
+            "[rollout.bench]
+            candidate = \"candidate\"
+            autostart = true
+            copies_per_day = 1_000_000_000
+            gates = {{ latency_p99 = \"off\", judge_score = \"off\" }}
+            [[rollout.bench.stage]]
+            name = \"mirror\"
+            serve = \"0%\"
+            mirror = \"{percent}%\"
+            duration = \"1h\"
+            samples = 1_000_000"
+        ),
+    };
+    format!(
+        "listen = \"127.0.0.1:0\"
+        control = \"127.0.0.1:0\"
+        operations = \"127.0.0.1:0\"
+        store = \"{}\"
+        primary = \"primary\"
+        [provider.primary]
+        base_url = \"http://{primary}/v1\"
+        [provider.candidate]
+        base_url = \"http://{candidate}/v1\"
+        {rollout}\n",
         store.display()
-    );
-    if 0 < percent {
-        config.push_str(&format!(
-            "[rollout.bench]\ncandidate = \"candidate\"\nautostart = true\n\
-             copies_per_day = 1_000_000_000\n\
-             gates = {{ latency_p99 = \"off\", judge_score = \"off\" }}\n\
-             [[rollout.bench.stage]]\nname = \"mirror\"\nserve = \"0%\"\n\
-             mirror = \"{percent}%\"\nduration = \"1h\"\nsamples = 1_000_000\n"
-        ));
-    }
-    config
+    )
 }
