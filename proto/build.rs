@@ -6,7 +6,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files =
         protox::compile(["crossfade/v1/rollout.proto", "crossfade/v1/pair.proto"], ["proto"])?;
-    let descriptors = PathBuf::from(env::var("OUT_DIR")?).join("crossfade.bin");
+    #[expect(clippy::disallowed_methods, reason = "cargo speaks to build scripts by environment")]
+    let folder = PathBuf::from(env::var("OUT_DIR")?);
+    let descriptors = folder.join("crossfade.bin");
     fs::write(descriptors, prost::Message::encode_to_vec(&files))?;
     tonic_prost_build::configure().compile_fds(files)?;
     Ok(())

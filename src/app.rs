@@ -15,10 +15,11 @@ use std::{
 use secrecy::ExposeSecret as _;
 use tokio::{net::TcpListener, sync::mpsc, task::spawn_blocking};
 
-use crate::api;
+use crate::api::{self, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
-use crate::controller::{Controller, Handle, Judged, Setup, Start, Wanted};
+use crate::controller::{Controller, Judged, Setup, Start, Wanted};
+use crate::domain::{Margin, Metric, Record, Risk, Share};
 use crate::judge::{Judge, Outlets};
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
@@ -81,9 +82,12 @@ struct Parts {
     operations: Arc<Operations>,
 }
 
+/// The journal with its records, or why it cannot be used.
+type OpenedJournal = Result<(Journal, Vec<Record>), String>;
+
 /// What the store is made of, as far as it could be opened.
 struct Opened {
-    journal: Result<(Journal, Vec<crate::domain::Record>), String>,
+    journal: OpenedJournal,
     pairs: Option<Pairs>,
     recorder: Option<(RecorderHandle, RecorderThread)>,
 }
@@ -98,7 +102,7 @@ impl App {
         let limits = config.limits;
         let data = listen("listen", config.listen).await?;
         let operations_port = listen("operations", config.operations).await?;
-        let (control, control_address) = api::bind(&config.control).await.map_err(|error| {
+        let (control, control_address) = api::bind(&config.control).map_err(|error| {
             let address = format!("{:?}", config.control);
             StartError::Listen { key: "control", address, error }
         })?;
@@ -148,7 +152,8 @@ impl App {
         let (controller, handle) = Controller::new(setup).await;
         drop(parts.operations.controller.set(handle.clone()));
         tasks.start("controller", |stop| controller.run(stop));
-        start_api(&mut tasks, control, handle, pairs);
+        let defaults = defaults(&config);
+        tasks.start("api", |stop| api::serve(control, handle, pairs, defaults, stop));
         let grace = Duration::from_millis(limits.grace_ms);
         Ok(Self { addresses, tasks, recorder, grace })
     }
@@ -262,14 +267,24 @@ async fn open_store(config: &Config, clock: Clock) -> Opened {
         (journal, pairs)
     });
     let (journal, pairs) = match opened.await {
-        Ok((journal, pairs)) => (journal.map_err(|error| describe(&error)), pairs.map_err(|error| describe(&error))),
+        Ok((journal, pairs)) => {
+            (journal.map_err(|error| describe(&error)), pairs.map_err(|error| describe(&error)))
+        }
         Err(error) => (Err(error.to_string()), Err(error.to_string())),
     };
     if let Err(error) = &journal {
-        tracing::error!(error, "the journal cannot be used: the primary is served, nothing can be controlled");
+        tracing::error!(
+            error,
+            "the journal cannot be used: the primary is served, nothing can be controlled"
+        );
     }
     let pairs = pairs
-        .inspect_err(|error| tracing::error!(error, "pairs cannot be stored: they count as evidence and are not kept"))
+        .inspect_err(|error| {
+            tracing::error!(
+                error,
+                "pairs cannot be stored: they count as evidence and are not kept"
+            );
+        })
         .ok();
     let recorder = pairs.clone().and_then(|pairs| {
         let started = Recorder::start(pairs, move || clock.now());
@@ -281,7 +296,7 @@ async fn open_store(config: &Config, clock: Clock) -> Opened {
 fn setup(
     config: &Config,
     parts: &Parts,
-    (journal, pairs): (Result<(Journal, Vec<crate::domain::Record>), String>, Option<Pairs>),
+    (journal, pairs): (OpenedJournal, Option<Pairs>),
     seen: mpsc::Receiver<Seen>,
 ) -> Setup {
     let wanted = |it: &config::RolloutConfig| Wanted {
@@ -307,8 +322,17 @@ fn setup(
     }
 }
 
-fn start_api(tasks: &mut Tasks, listener: api::Listener, handle: Handle, pairs: Option<Pairs>) {
-    tasks.start("api", |stop| api::serve(listener, handle, pairs, stop));
+/// What a plan gets over the API where its author says nothing.
+fn defaults(config: &Config) -> PlanDefaults {
+    let judged = config.judge.as_ref().map(|it| it.share);
+    let metrics = Metric::ALL.into_iter();
+    let metrics = metrics.filter(|it| *it != Metric::JudgeScore || judged.is_some());
+    PlanDefaults {
+        margins: metrics.map(Margin::default_of).collect(),
+        copies_per_day_max: config::COPIES_PER_DAY_DEFAULT,
+        judge_share: judged.unwrap_or(Share::NONE),
+        risk: Risk::default(),
+    }
 }
 
 /// An error with its causes in one line.

@@ -62,8 +62,8 @@ pub async fn serve(
                 let response = operations.answer(&request);
                 async move { Ok::<_, Infallible>(response) }
             });
-            let connection =
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 ended = connection => drop(ended),
                 () = stop.wait() => {}
@@ -97,7 +97,16 @@ impl Operations {
         self.metrics.page(&[
             ("crossfade_store_pairs", "Pairs in the store", counters.pairs),
             ("crossfade_store_bytes", "Bytes of the store on disk", counters.bytes),
-            ("crossfade_store_errors", "Writes the store refused since the start", counters.errors),
+            (
+                "crossfade_store_failed",
+                "Pairs the store could not write since the start",
+                counters.failed,
+            ),
+            (
+                "crossfade_store_dropped",
+                "Pairs dropped before the store since the start",
+                counters.dropped,
+            ),
         ])
     }
 

@@ -213,12 +213,13 @@ impl Board {
     /// Replaces what holds. Windows that are no longer in it are closed.
     pub fn publish(&self, lanes: Vec<(Arc<Lane>, Arc<Live>)>) {
         let halted = lock(&self.halted);
-        let lanes: Vec<_> = lanes
-            .into_iter()
-            .map(|(lane, live)| {
-                if halted.contains(&lane.rollout) { (still(&lane), live) } else { (lane, live) }
-            })
-            .collect();
+        let lanes: Vec<_> =
+            lanes
+                .into_iter()
+                .map(|(lane, live)| {
+                    if halted.contains(&lane.rollout) { (still(&lane), live) } else { (lane, live) }
+                })
+                .collect();
         self.swap(lanes);
     }
 

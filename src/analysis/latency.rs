@@ -199,13 +199,11 @@ impl Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        analysis::{
-            ledger::tests::reference_terms,
-            tests::{assert_near, list, number, sample, vectors},
-        },
-        domain::Verdict,
+    use crate::analysis::{
+        ledger::tests::reference_terms,
+        tests::{assert_near, list, number, sample, vectors},
     };
+    use crate::domain::Verdict;
 
     const MARGIN: Option<Margin> = Some(Margin { ms: 200.0, part: 0.0 });
 

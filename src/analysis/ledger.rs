@@ -214,10 +214,8 @@ fn alarm(risk: Risk) -> Alarm {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{
-        analysis::tests::Random,
-        domain::{Share, Slice, Verdict, default_ladder},
-    };
+    use crate::analysis::tests::Random;
+    use crate::domain::{Share, Slice, Verdict, default_ladder};
 
     /// The terms of the reference, for its vectors.
     pub(in crate::analysis) fn reference_terms(weight: f64) -> Terms {

@@ -35,7 +35,10 @@ pub(super) fn check(file: &Path) -> u8 {
     match Config::load(file) {
         Ok(config) => {
             let (providers, rollouts) = (config.providers.len(), config.rollouts.len());
-            say(&format!("{} is valid: {providers} providers, {rollouts} rollouts", file.display()));
+            say(&format!(
+                "{} is valid: {providers} providers, {rollouts} rollouts",
+                file.display()
+            ));
             DONE
         }
         Err(faults) => complain(&faults.to_string(), CONFIG_INVALID),
@@ -98,8 +101,9 @@ async fn play(plan: &Plan, title: &str, form: Form) -> u8 {
         Form::Table => Style::Lines,
     };
     let mut screen = Screen::new(style, title, Box::new(io::stdout()));
+    let data = data();
     let played = tokio::select! {
-        played = rehearsal::play(plan, &data(), &mut screen) => played,
+        played = rehearsal::play(plan, &data, &mut screen) => played,
         () = stop_signal() => Err("interrupted".into()),
     };
     match played {

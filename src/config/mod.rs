@@ -17,7 +17,7 @@ mod tests;
 pub use faults::{Fault, Faults, Place};
 pub use limits::Limits;
 pub use provider::{Auth, Caller, Judge, ModelMap, Provider};
-pub use rollout::{Autostart, RolloutConfig};
+pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig};
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

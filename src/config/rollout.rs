@@ -43,7 +43,7 @@ pub(super) struct Around<'a> {
 /// A rollout's table and name.
 pub(super) type Named<'a> = (Name, Table<'a>);
 
-const COPIES_PER_DAY: u64 = 50_000;
+pub const COPIES_PER_DAY_DEFAULT: u64 = 50_000;
 const SAMPLES_MIN: u64 = 1_000;
 const DAY_MS: u64 = 86_400_000;
 /// The 99th percentile has to be proven from this share on: below, its proof takes too long.
@@ -101,7 +101,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
         candidate: candidate?,
         slice,
         stages,
-        copies_per_day_max: copies.unwrap_or(COPIES_PER_DAY),
+        copies_per_day_max: copies.unwrap_or(COPIES_PER_DAY_DEFAULT),
         judge_share,
         risk,
     };

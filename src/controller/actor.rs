@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::clock::Clock;
 use crate::domain::{Command, Event, Input, Name, Plan, PlanFault, Record, State, Timestamp};
-use crate::store::{Journal, Pairs};
+use crate::store::Pairs;
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
 use crate::traffic::{Board, Seen};
@@ -19,6 +19,7 @@ use super::{
     handle::{Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, View, Views},
     managed::{Managed, Replayed},
     rebuild,
+    setup::{Judged, Setup, Start, Wanted},
 };
 
 /// How often the evidence is weighed.
@@ -38,60 +39,6 @@ const ROLLOUTS_LEN_MAX: usize = 256;
 
 /// How often the day's copies are kept, in milliseconds: what a crash may forget of them.
 const KEEP_COPIES_MS: u64 = 1_000;
-
-/// What the controller is made of.
-#[derive(Debug)]
-pub struct Setup {
-    /// Where it publishes.
-    pub board: Arc<Board>,
-    /// The clock.
-    pub clock: Clock,
-    /// The journal with its records, or why there is none.
-    pub journal: Result<(Journal, Vec<Record>), String>,
-    /// The stored pairs, to rebuild evidence from, and to keep the day's count of copies in.
-    pub pairs: Option<Pairs>,
-    /// Every provider, with the data classes it is cleared for.
-    pub providers: BTreeMap<Name, Vec<String>>,
-    /// Who serves.
-    pub primary: Name,
-    /// Whether a judge is configured.
-    pub judge: Judged,
-    /// Rollouts the configuration asks for.
-    pub wanted: Vec<Wanted>,
-    /// What was seen of the traffic.
-    pub seen: mpsc::Receiver<Seen>,
-    /// What we count.
-    pub metrics: Arc<Metrics>,
-}
-
-/// Whether pairs are judged at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judged {
-    /// There is a judge.
-    Yes,
-    /// There is none: no gate may need one.
-    No,
-}
-
-/// A rollout that the configuration asks for.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// Its name.
-    pub name: Name,
-    /// Its plan.
-    pub plan: Plan,
-    /// Whether to start it if it was never started.
-    pub start: Start,
-}
-
-/// Whether a rollout starts by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// Once, if it never ran.
-    Once,
-    /// Only when somebody asks.
-    WhenAsked,
-}
 
 /// Moves rollouts.
 #[derive(Debug)]
@@ -168,7 +115,7 @@ impl Controller {
                 Some(ask) = self.asks.recv() => self.answer(ask).await,
                 _ = ticks.tick() => self.tick().await,
                 1.. = self.seen.recv_many(&mut seen, SEEN_BATCH_MAX) => {
-                    seen.drain(..).for_each(|it| self.take(it));
+                    seen.drain(..).for_each(|it| self.take(&it));
                 }
                 () = stop.wait() => break,
             }
@@ -188,7 +135,10 @@ impl Controller {
                 managed.apply(record);
                 self.managed.insert(record.rollout.clone(), managed);
             }
-            (_, None) => tracing::error!(rollout = %record.rollout, seq = record.seq, "an event of a rollout that was never created is ignored"),
+            (_, None) => {
+                let (rollout, seq) = (&record.rollout, record.seq);
+                tracing::error!(%rollout, seq, "an event of an unknown rollout is ignored");
+            }
         }
     }
 
@@ -250,8 +200,8 @@ impl Controller {
 
     async fn create(&mut self, name: Name, plan: Plan, by: &Requester) -> Result<View, Rejected> {
         if let Some(managed) = self.managed.get(&name) {
-            let same = managed.rollout.plan() == &plan
-                && managed.requests.contains_key(&by.request_id);
+            let same =
+                managed.rollout.plan() == &plan && managed.requests.contains_key(&by.request_id);
             return if same { self.view(&name) } else { Err(Rejected::Exists(name)) };
         }
         let faults = self.plan_faults(&plan);
@@ -368,8 +318,8 @@ impl Controller {
         Ok(Evaluation { view, decision, explanation })
     }
 
-    fn take(&mut self, seen: Seen) {
-        let window = match &seen {
+    fn take(&mut self, seen: &Seen) {
+        let window = match seen {
             Seen::Pair(pair) => &pair.window,
             Seen::Score(score) => &score.window,
             Seen::ScoreLost(window) => window,
@@ -377,7 +327,7 @@ impl Controller {
         // Late news of an earlier stage is kept in the store and counts no more.
         let managed = self.managed.get_mut(&window.rollout);
         let Some(managed) = managed.filter(|it| it.is_current(window)) else { return };
-        match &seen {
+        match seen {
             Seen::Pair(pair) => managed.observe(pair),
             Seen::Score(score) => managed.ledger.score(score.primary, score.candidate),
             Seen::ScoreLost(_) => managed.ledger.score_lost(),

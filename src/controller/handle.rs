@@ -7,7 +7,9 @@ use tokio::{
     time,
 };
 
-use crate::domain::{Command, Evidence, Name, Plan, PlanFault, Record, Refusal, Rollout, Timestamp};
+use crate::domain::{
+    Command, Evidence, Name, Plan, PlanFault, Record, Refusal, Rollout, Timestamp,
+};
 use crate::traffic::Board;
 
 /// How long a rollback's answer waits for the disk before it says "not durable yet".
@@ -113,7 +115,9 @@ pub enum Rejected {
         now: u64,
     },
     /// Two rollouts would serve the same requests.
-    #[error("`{rollout}` would govern requests that `{other}` governs; narrow the slice of one of them, or roll `{other}` back")]
+    #[error(
+        "`{rollout}` would govern requests that `{other}` governs; narrow the slice of one of them, or roll `{other}` back"
+    )]
     Overlap {
         /// The rollout that was to begin.
         rollout: Name,

@@ -111,7 +111,8 @@ impl Managed {
             evidence.problem = Some(problem);
         } else if self.live.is_capped() {
             let cap = self.rollout.plan().copies_per_day_max;
-            evidence.problem = Some(format!("the day's {cap} copies are used up; it goes on tomorrow (UTC)"));
+            evidence.problem =
+                Some(format!("the day's {cap} copies are used up; it goes on tomorrow (UTC)"));
         }
         if let Some(broken) = &self.broken {
             evidence.problem = Some(broken.clone());

@@ -13,6 +13,8 @@ mod book;
 mod handle;
 mod managed;
 mod rebuild;
+mod setup;
 
-pub use actor::{Controller, Judged, Setup, Start, Wanted};
+pub use actor::Controller;
 pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, View, Views};
+pub use setup::{Judged, Setup, Start, Wanted};

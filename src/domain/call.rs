@@ -15,6 +15,7 @@ pub enum Side {
 
 impl Side {
     /// The opposite side.
+    #[must_use]
     pub fn other(self) -> Self {
         match self {
             Self::Primary => Self::Candidate,
@@ -179,8 +180,8 @@ pub struct PairId(pub u128);
 impl fmt::Display for PairId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = format!("{:032x}", self.0);
-        let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
-        write!(f, "{a}-{b}-{c}-{d}-{e}")
+        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+        f.write_str(&parts.join("-"))
     }
 }
 

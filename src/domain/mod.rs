@@ -4,6 +4,7 @@
 //! [`Timestamp`], randomness as a key to hash, the past as [`Event`]s.
 
 mod call;
+mod event;
 mod gate;
 mod margin;
 mod plan;
@@ -16,13 +17,12 @@ pub use call::{
     Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
     Window,
 };
+pub use event::{Answer, Cause, Command, Event, Refusal, Undecided};
 pub use gate::{Evidence, Gate, GateEvidence, Metric, Role, Verdict};
 pub use margin::{Margin, MarginError};
 pub use plan::{Approval, Plan, PlanFault, Risk, Slice, Stage, default_ladder};
 pub use record::Record;
-pub use rollout::{
-    Answer, Cause, Command, Event, Input, Refusal, Rollout, State, Undecided,
-};
+pub use rollout::{Input, Rollout, State};
 pub use route::{Endpoint, Facts, Key, Lane, Route, Skip, Snapshot};
 pub use share::{Share, ShareError};
 

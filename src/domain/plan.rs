@@ -99,7 +99,8 @@ const STAGES_MAX: usize = 20;
 impl Slice {
     /// Whether a request with these marks is inside.
     pub fn matches(&self, feature: &str, segment: &str, task: &str, model: &str) -> bool {
-        let fits = |list: &[String], mark: &str| list.is_empty() || list.iter().any(|it| it == mark);
+        let fits =
+            |list: &[String], mark: &str| list.is_empty() || list.iter().any(|it| it == mark);
         fits(&self.features, feature)
             && fits(&self.segments, segment)
             && fits(&self.tasks, task)

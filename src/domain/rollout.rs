@@ -13,7 +13,10 @@
 //! changes nothing; [`Rollout::apply`] makes it so and cannot fail. The store
 //! keeps the events, so a rollout after a restart is its events applied again.
 
-use super::{Approval, Evidence, Metric, Name, Plan, Role, Stage, Timestamp, Verdict, Window};
+use super::{
+    Answer, Approval, Cause, Command, Event, Evidence, GateEvidence, Name, Plan, Refusal, Role,
+    Stage, Timestamp, Undecided, Verdict, Window,
+};
 
 /// One candidate's way from the first copy to all traffic, or back.
 #[derive(Clone, Debug)]
@@ -46,53 +49,6 @@ pub enum State {
     RolledBack,
 }
 
-/// What a person or a pipeline asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Begin a new attempt at the first stage.
-    Start,
-    /// Leave the named stage, which must be the current one.
-    Advance {
-        /// The stage to leave; empty means whichever is current.
-        from_stage: String,
-        /// Whether gates may be skipped that are not decided yet.
-        undecided: Undecided,
-    },
-    /// Hold.
-    Pause,
-    /// Go on.
-    Resume,
-    /// Agree (or not) that the named stage may be left.
-    Approve {
-        /// The stage; one that is no longer current is refused.
-        stage: String,
-        /// The answer.
-        answer: Answer,
-    },
-    /// Send everything back to the primary.
-    Rollback,
-    /// Replace the plan of a rollout that moves no traffic.
-    Revise(Box<Plan>),
-}
-
-/// What to do with gates that are not decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Undecided {
-    /// They hold the stage.
-    Hold,
-    /// They are skipped, and the log says who did it.
-    Skip,
-}
-
-/// A person's answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Go on.
-    Yes,
-    /// Go back.
-    No,
-}
-
 /// What the machine reacts to.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
@@ -102,120 +58,6 @@ pub enum Input<'a> {
     Tick,
     /// The candidate simply died: the tripwire in the data path went off.
     Tripped,
-}
-
-/// What happened. The store keeps these for ever, so variants are only added.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// It exists.
-    Created(Box<Plan>),
-    /// It has another plan.
-    Revised(Box<Plan>),
-    /// A stage began.
-    StageEntered {
-        /// The attempt, from 1.
-        attempt: u32,
-        /// Position in the plan.
-        stage: usize,
-        /// Why it may.
-        cause: Cause,
-    },
-    /// The gates are proven, a person is asked.
-    ApprovalRequested,
-    /// Held.
-    Paused,
-    /// Going on.
-    Resumed,
-    /// The last stage is proven.
-    Succeeded(Cause),
-    /// Everything went back to the primary.
-    RolledBack(Cause),
-}
-
-/// Why the last step was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// A person or pipeline asked.
-    Operator,
-    /// A person or pipeline asked, skipping gates that were not decided.
-    Override,
-    /// Every gate was proven.
-    GatesPassed,
-    /// A person approved.
-    Approved,
-    /// A person did not approve.
-    Declined,
-    /// A gate was proven broken.
-    Breach(Metric),
-    /// The candidate simply died.
-    Tripwire,
-}
-
-/// Why a command was refused. Says what would be possible instead.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The command does not fit the state.
-    #[error("it is {} and cannot {verb}; {instead}", state.as_str())]
-    WrongState {
-        /// What was asked.
-        verb: &'static str,
-        /// Where the rollout stands.
-        state: State,
-        /// What is possible.
-        instead: &'static str,
-    },
-    /// The named stage is not the current one.
-    #[error("stage `{asked}` is not the current one; that is `{current}`")]
-    StageMismatch {
-        /// What was asked.
-        asked: String,
-        /// Where the rollout is.
-        current: String,
-    },
-    /// A gate stands in the way.
-    #[error("gate `{}` of stage `{stage}` is {}: {detail}", metric.as_str(), verdict.as_str())]
-    Gate {
-        /// The stage.
-        stage: String,
-        /// The gate.
-        metric: Metric,
-        /// What it says.
-        verdict: Verdict,
-        /// The numbers, or the problem.
-        detail: String,
-    },
-    /// The evidence cannot be trusted.
-    #[error("the evidence of stage `{stage}` cannot be trusted: {problem}")]
-    Untrusted {
-        /// The stage.
-        stage: String,
-        /// Why.
-        problem: String,
-    },
-    /// Too few pairs yet.
-    #[error("stage `{stage}` has {have} of at least {need} pairs")]
-    Samples {
-        /// The stage.
-        stage: String,
-        /// Pairs that count so far.
-        have: u64,
-        /// Pairs needed.
-        need: u64,
-    },
-    /// Too early.
-    #[error("stage `{stage}` has to last {} more", humantime::format_duration(std::time::Duration::from_secs(left_ms.div_ceil(1_000))))]
-    TooEarly {
-        /// The stage.
-        stage: String,
-        /// Milliseconds left.
-        left_ms: u64,
-    },
-    /// A person has to agree first.
-    #[error("stage `{stage}` needs an approval before it is left")]
-    NeedsApproval {
-        /// The stage.
-        stage: String,
-    },
 }
 
 impl State {
@@ -243,51 +85,6 @@ impl State {
             Self::AwaitingApproval => "awaiting_approval",
             Self::Succeeded => "succeeded",
             Self::RolledBack => "rolled_back",
-        }
-    }
-}
-
-impl Cause {
-    /// The stable code of the API.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Operator => "OPERATOR",
-            Self::Override => "OPERATOR_OVERRIDE",
-            Self::GatesPassed => "ALL_GATES_PASSED",
-            Self::Approved => "APPROVED",
-            Self::Declined => "APPROVAL_DECLINED",
-            Self::Breach(_) => "GATE_BREACHED",
-            Self::Tripwire => "TRIPWIRE",
-        }
-    }
-
-    /// The gate that caused it, if one did.
-    pub fn metric(self) -> Option<Metric> {
-        match self {
-            Self::Breach(metric) => Some(metric),
-            Self::Operator
-            | Self::Override
-            | Self::GatesPassed
-            | Self::Approved
-            | Self::Declined
-            | Self::Tripwire => None,
-        }
-    }
-}
-
-impl Refusal {
-    /// The stable code of the API.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::WrongState { .. } => "WRONG_STATE",
-            Self::StageMismatch { .. } => "STAGE_MISMATCH",
-            Self::Gate { verdict: Verdict::Breach, .. } => "GATE_BREACHED",
-            Self::Gate { verdict: Verdict::Invalid, .. } => "GATE_INVALID",
-            Self::Gate { .. } => "GATE_UNDECIDED",
-            Self::Untrusted { .. } => "EVIDENCE_UNTRUSTED",
-            Self::Samples { .. } => "TOO_FEW_SAMPLES",
-            Self::TooEarly { .. } => "TOO_EARLY",
-            Self::NeedsApproval { .. } => "NEEDS_APPROVAL",
         }
     }
 }
@@ -522,10 +319,14 @@ impl Rollout {
             State::Running => self.current("advance")?,
             State::AwaitingApproval => {
                 self.current_named(from_stage)?;
-                return Err(Refusal::NeedsApproval { stage: self.current("advance")?.name.clone() });
+                return Err(Refusal::NeedsApproval {
+                    stage: self.current("advance")?.name.clone(),
+                });
             }
             State::Paused => return Err(self.wrong("advance", "resume it first")),
-            State::Pending | State::RolledBack => return Err(self.wrong("advance", "start it first")),
+            State::Pending | State::RolledBack => {
+                return Err(self.wrong("advance", "start it first"));
+            }
             State::Succeeded => return Err(self.wrong("advance", "it is at its end")),
         };
         self.current_named(from_stage)?;
@@ -610,7 +411,7 @@ impl Rollout {
 }
 
 /// The numbers of a gate in one line.
-fn describe(gate: &super::GateEvidence) -> String {
+fn describe(gate: &GateEvidence) -> String {
     if !gate.problem.is_empty() {
         return gate.problem.clone();
     }
@@ -626,144 +427,5 @@ fn describe(gate: &super::GateEvidence) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::plan::tests::plan;
-    use super::*;
-    use crate::domain::GateEvidence;
-
-    const DAY: u64 = 86_400_000;
-
-    fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
-        let gate = |metric| GateEvidence {
-            metric,
-            verdict,
-            problem: String::new(),
-            samples: pairs,
-            samples_needed: Some(10),
-            primary: 0.0,
-            candidate: 0.0,
-            difference: 0.0,
-            lower: 0.0,
-            upper: 0.0,
-            bound: 0.0,
-            harm: 0.0,
-            safe: 0.0,
-        };
-        Evidence { gates: Metric::ALL.map(gate).into(), pairs, problem: None }
-    }
-
-    fn rollout() -> Rollout {
-        Rollout::new("chat".parse().unwrap(), plan())
-    }
-
-    fn feed(rollout: &mut Rollout, day: u64, input: &Input<'_>, evidence: &Evidence) -> String {
-        let now = Timestamp(day * DAY);
-        match rollout.decide(now, input, evidence) {
-            Ok(Some(event)) => {
-                rollout.apply(now, &event);
-                format!("{:?} {}", rollout.state(), rollout.stage_index())
-            }
-            Ok(None) => "nothing".to_owned(),
-            Err(refusal) => refusal.to_string(),
-        }
-    }
-
-    #[test]
-    fn a_good_candidate_walks_to_the_end_and_stays_guarded() {
-        let mut it = rollout();
-        let pass = evidence(Verdict::Pass, 1_000);
-        assert_eq!(feed(&mut it, 0, &Input::Command(&Command::Start), &pass), "Running 0");
-        assert_eq!(feed(&mut it, 6, &Input::Tick, &pass), "nothing");
-        assert_eq!(feed(&mut it, 7, &Input::Tick, &pass), "Running 1");
-        for (day, stage) in [(21, 2), (35, 3), (42, 4)] {
-            assert_eq!(feed(&mut it, day, &Input::Tick, &pass), format!("Running {stage}"));
-        }
-        assert_eq!(feed(&mut it, 56, &Input::Tick, &pass), "Succeeded 4");
-        assert_eq!(it.stage().unwrap().serve, super::super::Share::ALL);
-        let breach = evidence(Verdict::Breach, 1);
-        assert_eq!(feed(&mut it, 57, &Input::Tick, &breach), "RolledBack 4");
-        assert_eq!(it.stage(), None);
-    }
-
-    #[test]
-    fn doubt_distrust_and_few_pairs_move_nothing() {
-        let mut it = rollout();
-        feed(&mut it, 0, &Input::Command(&Command::Start), &Evidence::default());
-        let mut distrust = evidence(Verdict::Pass, 1_000);
-        distrust.problem = Some("coverage is 90%".to_owned());
-        for doubt in [
-            evidence(Verdict::Undecided, 9_000),
-            evidence(Verdict::Invalid, 9_000),
-            evidence(Verdict::Pass, 999),
-            Evidence::default(),
-            distrust,
-        ] {
-            assert_eq!(feed(&mut it, 30, &Input::Tick, &doubt), "nothing");
-        }
-    }
-
-    #[test]
-    fn a_pause_shifts_the_timer_and_gates_still_guard() {
-        let mut it = rollout();
-        let pass = evidence(Verdict::Pass, 1_000);
-        feed(&mut it, 0, &Input::Command(&Command::Start), &pass);
-        feed(&mut it, 3, &Input::Command(&Command::Pause), &pass);
-        assert_eq!(feed(&mut it, 60, &Input::Tick, &pass), "nothing");
-        assert_eq!(feed(&mut it, 60, &Input::Command(&Command::Resume), &pass), "Running 0");
-        assert_eq!(feed(&mut it, 63, &Input::Tick, &pass), "nothing");
-        assert_eq!(feed(&mut it, 64, &Input::Tick, &pass), "Running 1");
-        feed(&mut it, 65, &Input::Command(&Command::Pause), &pass);
-        let breach = evidence(Verdict::Breach, 1);
-        assert_eq!(feed(&mut it, 66, &Input::Tick, &breach), "RolledBack 1");
-    }
-
-    #[test]
-    fn a_rollback_is_never_refused_and_a_new_start_is_a_new_attempt() {
-        let mut it = rollout();
-        let none = Evidence::default();
-        let rollback = Command::Rollback;
-        assert_eq!(feed(&mut it, 0, &Input::Command(&rollback), &none), "nothing");
-        feed(&mut it, 0, &Input::Command(&Command::Start), &none);
-        assert_eq!(feed(&mut it, 0, &Input::Command(&rollback), &none), "RolledBack 0");
-        assert_eq!(feed(&mut it, 0, &Input::Command(&rollback), &none), "nothing");
-        assert_eq!(feed(&mut it, 0, &Input::Tick, &evidence(Verdict::Pass, 9_999)), "nothing");
-        assert_eq!(feed(&mut it, 0, &Input::Command(&Command::Start), &none), "Running 0");
-        assert_eq!(it.attempt(), 2);
-        assert_eq!(feed(&mut it, 0, &Input::Tripped, &none), "RolledBack 0");
-        assert_eq!(it.cause(), Some(Cause::Tripwire));
-    }
-
-    #[test]
-    fn advance_names_the_stage_it_leaves_and_skips_only_doubt() {
-        let mut it = rollout();
-        let none = Evidence::default();
-        feed(&mut it, 0, &Input::Command(&Command::Start), &none);
-        let advance = |from: &str, undecided| Command::Advance { from_stage: from.into(), undecided };
-        let held = advance("shadow", Undecided::Hold);
-        assert!(feed(&mut it, 1, &Input::Command(&held), &none).contains("no evidence yet"));
-        let skip = advance("shadow", Undecided::Skip);
-        let breach = evidence(Verdict::Breach, 10);
-        assert!(feed(&mut it, 1, &Input::Command(&skip), &breach).contains("is breach"));
-        assert_eq!(feed(&mut it, 1, &Input::Command(&skip), &none), "Running 1");
-        assert_eq!(it.cause(), Some(Cause::Override));
-        let again = feed(&mut it, 1, &Input::Command(&skip), &none);
-        assert_eq!(again, "stage `shadow` is not the current one; that is `read-only`");
-    }
-
-    #[test]
-    fn an_approval_is_the_last_gate_and_bound_to_its_stage() {
-        let mut it = rollout();
-        it.plan.stages[0].approval = Approval::Needed;
-        let (none, pass) = (Evidence::default(), evidence(Verdict::Pass, 1_000));
-        feed(&mut it, 0, &Input::Command(&Command::Start), &none);
-        let approve = |stage: &str, answer| Command::Approve { stage: stage.into(), answer };
-        let early = feed(&mut it, 7, &Input::Command(&approve("shadow", Answer::Yes)), &none);
-        assert!(early.contains("error_rate"), "{early}");
-        assert_eq!(feed(&mut it, 7, &Input::Tick, &pass), "AwaitingApproval 0");
-        let other = feed(&mut it, 7, &Input::Command(&approve("half", Answer::Yes)), &pass);
-        assert!(other.contains("is not the current one"), "{other}");
-        let yes = approve("shadow", Answer::Yes);
-        assert_eq!(feed(&mut it, 7, &Input::Command(&yes), &pass), "Running 1");
-        assert_eq!(it.cause(), Some(Cause::Approved));
-    }
-}
+#[path = "rollout_tests.rs"]
+mod tests;

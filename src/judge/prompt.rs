@@ -45,12 +45,8 @@ pub(super) fn request(model: &str, material: &Material<'_>) -> Value {
     let block = |tag: &str, text: &str| {
         format!("<{tag} nonce=\"{nonce}\">\n{text}\n</{tag} nonce=\"{nonce}\">")
     };
-    let user = [
-        block("question", question),
-        block("answer_1", first),
-        block("answer_2", second),
-    ]
-    .join("\n\n");
+    let user = [block("question", question), block("answer_1", first), block("answer_2", second)]
+        .join("\n\n");
     json!({
         "model": model,
         "messages": [
@@ -92,8 +88,10 @@ struct Marks {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Answer {
-    answer_1: Marks,
-    answer_2: Marks,
+    #[serde(rename = "answer_1")]
+    first: Marks,
+    #[serde(rename = "answer_2")]
+    second: Marks,
     reason: String,
 }
 
@@ -111,14 +109,12 @@ pub(super) fn read(text: &str, order: Order) -> Result<Marked, String> {
     let answer: Answer = serde_json::from_str(text.trim())
         .map_err(|error| format!("the judge's answer is not of the form asked for: {error}"))?;
     let (primary, candidate) = match order {
-        Order::PrimaryFirst => (&answer.answer_1, &answer.answer_2),
-        Order::CandidateFirst => (&answer.answer_2, &answer.answer_1),
+        Order::PrimaryFirst => (&answer.first, &answer.second),
+        Order::CandidateFirst => (&answer.second, &answer.first),
     };
     let values = |it: &Marks| [it.accuracy, it.relevance, it.tone];
     let (ours, theirs) = (values(primary), values(candidate));
-    if let Some(mark) =
-        ours.iter().chain(&theirs).find(|mark| !(0.0..=MARK_MAX).contains(*mark))
-    {
+    if let Some(mark) = ours.iter().chain(&theirs).find(|mark| !(0.0..=MARK_MAX).contains(*mark)) {
         return Err(format!("the judge gave the mark {mark}; marks are 0 to {MARK_MAX}"));
     }
     let mean = |marks: &[f64; 3]| marks.iter().sum::<f64>() / 3.0 / MARK_MAX;

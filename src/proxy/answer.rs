@@ -1,4 +1,4 @@
-//! Our own answers: errors in the form every OpenAI client understands.
+//! Our own answers: errors in the form every `OpenAI` client understands.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -23,8 +23,6 @@ pub(super) enum Own {
     PrimaryUnreachable,
     /// The primary did not begin to answer in time.
     PrimaryTimeout,
-    /// Too many requests at once.
-    Overloaded,
     /// A defect of ours.
     Defect,
 }
@@ -56,11 +54,6 @@ impl Own {
                 StatusCode::GATEWAY_TIMEOUT,
                 "primary_timeout",
                 "the primary provider did not begin to answer in time (limits.upstream_timeout)",
-            ),
-            Self::Overloaded => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "overloaded",
-                "too many requests at once; try again shortly",
             ),
             Self::Defect => (
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -1,6 +1,6 @@
 //! Asking the other side: a bounded copy of a request, and the pair that comes of it.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -230,7 +230,8 @@ fn judged(half: &Half) -> Option<String> {
         text.push_str(refusal);
     }
     for call in &transcript.tool_calls {
-        text.push_str(&format!("\ntool_call {} {}", call.name, call.arguments));
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\ntool_call {} {}", call.name, call.arguments);
     }
     let end = text.floor_char_boundary(JUDGED_LEN_MAX);
     text.truncate(end);
@@ -241,9 +242,7 @@ fn judged(half: &Half) -> Option<String> {
 fn stored(half: &Half) -> Bytes {
     let value = match &half.reading.transcript {
         Some(Transcript { text, tool_calls, refusal }) => {
-            let call = |it: &crate::domain::ToolCall| {
-                json!({ "id": it.id, "name": it.name, "arguments": it.arguments })
-            };
+            let call = |it: &crate::domain::ToolCall| json!({ "id": it.id, "name": it.name, "arguments": it.arguments });
             let calls: Vec<_> = tool_calls.iter().map(call).collect();
             json!({ "text": text, "tool_calls": calls, "refusal": refusal })
         }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
+use http_body_util::BodyExt;
 use hyper::{
     Method, Request, Response, StatusCode, Uri,
     body::{Body as _, Incoming},
@@ -93,7 +93,9 @@ impl Proxy {
             Ok(endpoint) => endpoint,
             Err(skip) => {
                 self.metrics.skip(skip);
-                return self.pass(&head, request::limited(body, self.settings.body_bytes_max)).await;
+                return self
+                    .pass(&head, request::limited(body, self.settings.body_bytes_max))
+                    .await;
             }
         };
         let settings = &self.settings;
@@ -116,9 +118,8 @@ impl Proxy {
         let facts = self.callers.facts(id, &head.headers, &asked);
         // 2 route
         let route = board.snapshot.route(&facts);
-        let governed = route.lane.and_then(|it| {
-            Some((board.snapshot.lanes.get(it)?, board.live.get(it)?))
-        });
+        let governed =
+            route.lane.and_then(|it| Some((board.snapshot.lanes.get(it)?, board.live.get(it)?)));
         let Some((lane, live)) = governed.filter(|(_, live)| live.is_open()) else {
             self.metrics.skip(Skip::NoRollout);
             return self.pass(&head, full(body)).await;
@@ -285,9 +286,7 @@ impl Proxy {
             Ok(Err(error)) if request::is_too_large(&error) => {
                 Err((Own::BodyTooLarge, Ended::Abandoned))
             }
-            Ok(Err(error)) if is_callers_fault(&error) => {
-                Err((Own::BodyBroken, Ended::Abandoned))
-            }
+            Ok(Err(error)) if is_callers_fault(&error) => Err((Own::BodyBroken, Ended::Abandoned)),
             Ok(Err(error)) => {
                 tracing::warn!(error = %chain(&error), "the primary could not be asked");
                 Err((Own::PrimaryUnreachable, Ended::Broken))

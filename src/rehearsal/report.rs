@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use comfy_table::{Table, presets::NOTHING};
+use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::api::proto::{GateEvidence, Rollout, rollout::State};
@@ -125,13 +125,22 @@ fn one_line(gate: &GateEvidence) -> String {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
-        table.load_preset(NOTHING);
-        table.set_header(["ROLLOUT", "OUTCOME", "STAGE", "REASON", "PAIRS", "EVIDENCE", "EXPECTED"]);
+        table.load_style(presets::NOTHING);
+        table
+            .set_header(["ROLLOUT", "OUTCOME", "STAGE", "REASON", "PAIRS", "EVIDENCE", "EXPECTED"]);
         for it in &self.rollouts {
             let reason = if it.gate.is_empty() { &it.reason } else { &it.gate };
             let expected = if it.as_expected { "yes" } else { "NO" };
             let pairs = it.pairs.to_string();
-            table.add_row([&it.name, it.outcome, &it.stage, reason, &pairs, &it.evidence, expected]);
+            table.add_row([
+                &it.name,
+                it.outcome,
+                &it.stage,
+                reason,
+                &pairs,
+                &it.evidence,
+                expected,
+            ]);
         }
         writeln!(f, "{table}")?;
         write!(f, "{} requests, {} errors seen by callers", self.requests, self.caller_errors)

@@ -246,7 +246,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{domain::Event, store::samples};
+    use crate::domain::Event;
+    use crate::store::samples;
 
     fn record(seq: u64) -> Record {
         samples::record(seq, Event::Paused)

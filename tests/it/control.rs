@@ -40,8 +40,8 @@ async fn the_verbs_do_what_they_say_and_refusals_say_what_would_work() {
     assert_eq!(run(&["rollback", "chat"]).await.0, 0, "a rollback is never refused");
     let status = serve.json(&["status", "chat"]).await;
     assert_eq!((&status["state"], &status["durable"]), (&"STATE_ROLLED_BACK".into(), &true.into()));
-    let events = serve.json(&["events", "chat"]).await;
-    assert_eq!(events["events"].as_array().unwrap().len(), 5, "{events}");
+    let events = serve.json_lines(&["events", "chat"]).await;
+    assert_eq!(events.len(), 5, "{events:?}");
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn a_request_id_is_obeyed_once_also_across_a_restart() {
     assert_eq!(serve.cli(&start).await.0, 0, "the same answer, and nothing done");
     assert_eq!(serve.json(&["status", "chat"]).await["state"], "STATE_ROLLED_BACK");
     let (code, text) = serve.cli(&["--request-id", "build-17", "pause", "chat"]).await;
-    assert_eq!(code, 6, "{text}");
+    assert_eq!(code, 2, "{text}");
 }
 
 #[tokio::test]

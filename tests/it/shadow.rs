@@ -39,12 +39,11 @@ async fn a_pair_is_stored_judged_and_shown_with_both_answers() {
         .await;
     until("a pair is stored", || async {
         serve.chat(world.body(2, Delivery::Stream), &[]).await;
-        let pairs = serve.json(&["pairs", "chat"]).await;
-        pairs["pairs"].as_array().is_some_and(|it| !it.is_empty())
+        !serve.json_lines(&["pairs", "chat"]).await.is_empty()
     })
     .await;
-    let pairs = serve.json(&["pairs", "chat"]).await;
-    let oldest = pairs["pairs"].as_array().unwrap().last().unwrap()["name"].as_str().unwrap();
+    let pairs = serve.json_lines(&["pairs", "chat"]).await;
+    let oldest = pairs.last().unwrap()["name"].as_str().unwrap();
     let id = oldest.rsplit('/').next().unwrap().to_owned();
     until("it is judged", || async {
         serve.json(&["pair", &id]).await["judgements"].as_array().is_some_and(|it| !it.is_empty())

@@ -71,7 +71,7 @@ impl World {
         Self {
             primary: Provider::start(Arc::clone(&rows), primary, local()).await.unwrap(),
             candidate: Provider::start(Arc::clone(&rows), candidate, local()).await.unwrap(),
-            judge: JudgePlayer::start(Arc::clone(&rows), Duration::ZERO, local()).await.unwrap(),
+            judge: JudgePlayer::start(Arc::clone(&rows), Latency::None, local()).await.unwrap(),
             rows,
             dir: TempDir::new().unwrap(),
         }
@@ -119,7 +119,8 @@ impl World {
 
     /// The body of a request of which every player knows the answer.
     pub fn body(&self, index: usize, delivery: crossfade::players::Delivery) -> Vec<u8> {
-        self.rows.request(index % self.rows.len(), PRIMARY, delivery)
+        let body = self.rows.request(index % self.rows.len(), PRIMARY, delivery);
+        body.unwrap().to_string().into_bytes()
     }
 }
 
@@ -198,6 +199,14 @@ impl Serve {
         let (code, text) = self.cli(&args).await;
         assert_eq!(code, 0, "{args:?}: {text}");
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
+    }
+
+    /// The same for verbs that list: one message on each line.
+    pub async fn json_lines(&self, args: &[&str]) -> Vec<serde_json::Value> {
+        let args: Vec<&str> = args.iter().copied().chain(["-o", "json"]).collect();
+        let (code, text) = self.cli(&args).await;
+        assert_eq!(code, 0, "{args:?}: {text}");
+        text.lines().map(|it| serde_json::from_str(it).unwrap()).collect()
     }
 
     /// A page of the operations port.

@@ -1,0 +1,301 @@
+//! Domain values as messages, and plans from messages.
+
+mod evidence;
+mod plan;
+
+pub(super) use evidence::{bodies, pair};
+pub use plan::PlanDefaults;
+pub(super) use plan::{Created, created};
+
+use evidence::gate_evidence;
+
+use super::proto;
+use crate::controller::{Decision, Evaluation, View};
+use crate::domain::{
+    Approval, Cause, Event, Gate, Name, Plan, Record, Refusal, Risk, Role, Slice, Stage, State,
+    Timestamp,
+};
+
+/// Milliseconds of a message's duration; zero for a negative one.
+pub fn millis(duration: proto::Duration) -> u64 {
+    let seconds = u64::try_from(duration.seconds).unwrap_or(0);
+    let nanos = u64::try_from(duration.nanos).unwrap_or(0);
+    seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000)
+}
+
+/// A message's time as ours.
+pub fn timestamp(time: proto::Timestamp) -> Timestamp {
+    Timestamp(millis(proto::Duration { seconds: time.seconds, nanos: time.nanos }))
+}
+
+pub(super) fn time(at: Timestamp) -> proto::Timestamp {
+    let proto::Duration { seconds, nanos } = duration(at.0);
+    proto::Timestamp { seconds, nanos }
+}
+
+pub(super) fn duration(ms: u64) -> proto::Duration {
+    proto::Duration { seconds: long(ms / 1_000), nanos: int(ms % 1_000 * 1_000_000) }
+}
+
+/// A number as a message keeps it; what is beyond is the largest there is.
+fn long(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
+fn int(number: impl TryInto<i32>) -> i32 {
+    number.try_into().unwrap_or(i32::MAX)
+}
+
+fn provider(name: &Name) -> String {
+    format!("providers/{name}")
+}
+
+/// A rollout as it is now.
+pub(super) fn rollout(view: &View) -> proto::Rollout {
+    let rollout = &view.rollout;
+    let revision = rollout.revision();
+    let started = 0 < rollout.attempt();
+    proto::Rollout {
+        name: format!("rollouts/{}", rollout.name()),
+        state: state(rollout.state()).into(),
+        stage_index: int(rollout.stage_index()),
+        attempt: int(rollout.attempt()),
+        stage_start_time: started.then(|| time(rollout.entered())),
+        stage_elapsed: rollout.stage().map(|_| duration(rollout.dwelt_ms(view.now))),
+        evidence: view.evidence.gates.iter().map(gate_evidence).collect(),
+        pairs: long(view.evidence.pairs),
+        evidence_problem: view.evidence.problem.clone().unwrap_or_default(),
+        obstacle: rollout.obstacle(view.now, &view.evidence).map(|it| obstacle(&it)),
+        status_message: view.message.clone(),
+        reason: rollout.cause().map(|it| reason(Some(it), &view.actor, &view.comment)),
+        copies_today: long(view.copies_today),
+        revision: long(revision),
+        create_time: Some(time(view.created)),
+        update_time: Some(time(view.updated)),
+        durable: view.durable,
+        etag: revision.to_string(),
+        ..planned(rollout.plan())
+    }
+}
+
+/// A rollout that has nothing but a plan.
+fn planned(plan: &Plan) -> proto::Rollout {
+    let Plan { primary, candidate, slice: of, stages, copies_per_day_max, judge_share, risk } =
+        plan;
+    let Risk { harm_bps, safe_bps, alarm_from_percent } = *risk;
+    proto::Rollout {
+        slice: Some(slice(of)),
+        primary: provider(primary),
+        candidate: provider(candidate),
+        stages: stages.iter().map(stage).collect(),
+        copies_per_day: Some(long(*copies_per_day_max)),
+        judge_share_bps: Some(judge_share.basis_points().into()),
+        risk: Some(proto::Risk {
+            harm_bps: int(harm_bps),
+            safe_bps: int(safe_bps),
+            alarm_from_percent: int(alarm_from_percent),
+        }),
+        ..proto::Rollout::default()
+    }
+}
+
+fn slice(slice: &Slice) -> proto::TrafficSlice {
+    let Slice { features, segments, tasks, models } = slice.clone();
+    proto::TrafficSlice { features, segments, models, tasks }
+}
+
+fn stage(stage: &Stage) -> proto::Stage {
+    let Stage { name, serve, mirror, slice: of, duration_ms_min, samples_min, gates, approval } =
+        stage;
+    proto::Stage {
+        stage_id: name.clone(),
+        serve_bps: serve.basis_points().into(),
+        mirror_bps: mirror.basis_points().into(),
+        min_duration: Some(duration(*duration_ms_min)),
+        min_samples: long(*samples_min),
+        gates: gates.iter().map(gate).collect(),
+        approval_required: *approval == Approval::Needed,
+        slice: Some(slice(of)),
+    }
+}
+
+fn gate(gate: &Gate) -> proto::Gate {
+    let role = match gate.role {
+        Role::Prove => proto::gate::Role::Prove,
+        Role::Guard => proto::gate::Role::Guard,
+    };
+    proto::Gate {
+        metric: gate.metric().as_str().to_owned(),
+        max_regression: gate.margin.to_string(),
+        role: role.into(),
+    }
+}
+
+fn state(state: State) -> proto::rollout::State {
+    match state {
+        State::Pending => proto::rollout::State::Pending,
+        State::Running => proto::rollout::State::Running,
+        State::Paused => proto::rollout::State::Paused,
+        State::AwaitingApproval => proto::rollout::State::AwaitingApproval,
+        State::Succeeded => proto::rollout::State::Succeeded,
+        State::RolledBack => proto::rollout::State::RolledBack,
+    }
+}
+
+fn obstacle(refusal: &Refusal) -> proto::Obstacle {
+    let metric = match refusal {
+        Refusal::Gate { metric, .. } => metric.as_str(),
+        Refusal::WrongState { .. }
+        | Refusal::StageMismatch { .. }
+        | Refusal::Untrusted { .. }
+        | Refusal::Samples { .. }
+        | Refusal::TooEarly { .. }
+        | Refusal::NeedsApproval { .. } => "",
+    };
+    proto::Obstacle {
+        code: refusal.code().to_owned(),
+        message: refusal.to_string(),
+        metric: metric.to_owned(),
+    }
+}
+
+fn reason(cause: Option<Cause>, actor: &str, comment: &str) -> proto::Reason {
+    let metric = cause.and_then(Cause::metric).map_or("", |it| it.as_str());
+    proto::Reason {
+        code: cause.map_or("", Cause::code).to_owned(),
+        actor: actor.to_owned(),
+        metric: metric.to_owned(),
+        comment: comment.to_owned(),
+    }
+}
+
+/// One line of the log. `plan` is the one that held then, for the names of its stages.
+pub(super) fn event(record: &Record, plan: Option<&Plan>) -> proto::Event {
+    use proto::event::Type;
+    let (kind, entered, cause) = match &record.event {
+        Event::Created(_) => (Type::Created, None, None),
+        Event::Revised(_) => (Type::Revised, None, None),
+        Event::StageEntered { attempt, stage, cause } => {
+            (Type::StageEntered, Some((*attempt, *stage)), Some(*cause))
+        }
+        Event::ApprovalRequested => (Type::ApprovalRequested, None, None),
+        Event::Paused => (Type::Paused, None, None),
+        Event::Resumed => (Type::Resumed, None, None),
+        Event::Succeeded(cause) => (Type::Succeeded, None, Some(*cause)),
+        Event::RolledBack(cause) => (Type::RolledBack, None, Some(*cause)),
+    };
+    let stage = entered.and_then(|(_, stage)| plan?.stages.get(stage));
+    proto::Event {
+        name: format!("rollouts/{}/events/{}", record.rollout, record.seq),
+        r#type: kind.into(),
+        create_time: Some(time(record.at)),
+        reason: Some(reason(cause, &record.actor, &record.comment)),
+        from_state: state(record.from).into(),
+        to_state: state(record.to).into(),
+        evidence: record.evidence.iter().map(gate_evidence).collect(),
+        stage_id: stage.map(|it| it.name.clone()).unwrap_or_default(),
+        attempt: entered.map_or(0, |(attempt, _)| int(attempt)),
+        request_id: record.request_id.clone(),
+    }
+}
+
+/// What the controller would do.
+pub(super) fn evaluation(evaluation: &Evaluation) -> proto::EvaluateRolloutResponse {
+    use proto::evaluate_rollout_response::Decision as Told;
+    let decision = match evaluation.decision {
+        Decision::Hold => Told::Hold,
+        Decision::Advance => Told::Advance,
+        Decision::RollBack => Told::RollBack,
+    };
+    proto::EvaluateRolloutResponse {
+        decision: decision.into(),
+        explanation: evaluation.explanation.clone(),
+        rollout: Some(rollout(&evaluation.view)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Evidence, Margin, Metric, Rollout, Share, default_ladder};
+
+    fn plan() -> Plan {
+        Plan {
+            primary: "gpt".parse().unwrap(),
+            candidate: "cheap".parse().unwrap(),
+            slice: Slice { features: vec!["chat".to_owned()], ..Slice::default() },
+            stages: default_ladder(&Metric::ALL.map(Margin::default_of), &[], &[]),
+            copies_per_day_max: 9_000,
+            judge_share: Share::from_basis_points(2_500).unwrap(),
+            risk: Risk { harm_bps: 200, safe_bps: 300, alarm_from_percent: 80 },
+        }
+    }
+
+    fn view() -> View {
+        let mut rollout = Rollout::new("chat".parse().unwrap(), plan());
+        let entered = Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator };
+        rollout.apply(Timestamp(1_000), &entered);
+        View {
+            rollout,
+            evidence: Evidence::default(),
+            created: Timestamp(500),
+            updated: Timestamp(1_000),
+            actor: "ana".to_owned(),
+            comment: "go".to_owned(),
+            message: "waits".to_owned(),
+            durable: true,
+            copies_today: 3,
+            now: Timestamp(61_000),
+        }
+    }
+
+    #[test]
+    fn a_view_tells_where_the_rollout_stands_and_what_stands_in_its_way() {
+        let told = rollout(&view());
+        assert_eq!(told.name, "rollouts/chat");
+        assert_eq!(told.state(), proto::rollout::State::Running);
+        assert_eq!((told.revision, told.etag.as_str()), (2, "2"));
+        assert_eq!(told.stage_elapsed.map(millis), Some(60_000));
+        assert_eq!(told.obstacle.unwrap().code, "GATE_UNDECIDED");
+        assert_eq!(told.reason.unwrap().actor, "ana");
+        assert_eq!(told.create_time.map(timestamp), Some(Timestamp(500)));
+    }
+
+    #[test]
+    fn a_plan_reads_back_from_its_message() {
+        let request = proto::CreateRolloutRequest {
+            rollout_id: "chat".to_owned(),
+            rollout: Some(rollout(&view())),
+            ..proto::CreateRolloutRequest::default()
+        };
+        let defaults = PlanDefaults {
+            margins: vec![],
+            copies_per_day_max: 1,
+            judge_share: Share::NONE,
+            risk: Risk::default(),
+        };
+        let Created { name, plan: read } = created(request, &defaults).unwrap();
+        assert_eq!((name.as_str(), read), ("chat", plan()));
+    }
+
+    #[test]
+    fn an_event_names_the_stage_of_the_plan_that_held() {
+        let record = Record {
+            seq: 7,
+            at: Timestamp(1_500),
+            rollout: "chat".parse().unwrap(),
+            actor: "controller".to_owned(),
+            comment: String::new(),
+            request_id: String::new(),
+            event: Event::StageEntered { attempt: 2, stage: 1, cause: Cause::GatesPassed },
+            from: State::Running,
+            to: State::Running,
+            evidence: vec![],
+        };
+        let told = event(&record, Some(&plan()));
+        assert_eq!(told.name, "rollouts/chat/events/7");
+        assert_eq!((told.stage_id.as_str(), told.attempt), ("read-only", 2));
+        assert_eq!(told.reason.as_ref().unwrap().code, "ALL_GATES_PASSED");
+        assert_eq!(event(&record, None).stage_id, "");
+    }
+}

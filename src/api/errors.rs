@@ -1,0 +1,272 @@
+//! What callers of the API are told when something is not done.
+
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::controller::Rejected;
+use crate::domain::{Name, PlanFault, Refusal};
+
+/// The domain of every reason.
+const DOMAIN: &str = "crossfade.dev";
+/// Most faults told at once: they travel in a header, which has a limit.
+const FAULTS_MAX: usize = 32;
+/// Most characters told of one of them.
+const FAULT_LEN_MAX: usize = 200;
+
+/// A failure in the making: the reason, what it is about, and what to do.
+struct Told {
+    code: Code,
+    reason: &'static str,
+    hint: String,
+    metadata: Vec<(&'static str, String)>,
+}
+
+impl Told {
+    fn new(code: Code, reason: &'static str, hint: impl Into<String>) -> Self {
+        Self { code, reason, hint: hint.into(), metadata: Vec::new() }
+    }
+
+    fn with(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.metadata.push((key, value.to_string()));
+        self
+    }
+
+    /// The details that every failure has.
+    fn details(&self) -> ErrorDetails {
+        let hint = ("hint", self.hint.clone());
+        let pairs = self.metadata.iter().cloned().chain([hint]);
+        let metadata: HashMap<String, String> = pairs
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
+        ErrorDetails::with_error_info(self.reason, DOMAIN, metadata)
+    }
+}
+
+/// Says why the controller did not do what it was asked.
+pub(super) fn rejected(rejected: Rejected) -> Status {
+    let message = rejected.to_string();
+    let told = match &rejected {
+        Rejected::Plan(faults) => return plan(faults),
+        Rejected::ReusedRequestId(_) => return argument("request_id", &message),
+        Rejected::Unknown(name) => return unknown("rollout", "rollouts", name.as_str(), &message),
+        Rejected::Refused { rollout, refusal } => return refused(rollout, refusal, &message),
+        Rejected::Exists(name) => return exists(name, &message),
+        Rejected::Stale { rollout, seen, now } => {
+            let hint = format!("`crossfade status {rollout}` shows what changed");
+            Told::new(Code::Aborted, "ETAG_MISMATCH", hint)
+                .with("rollout", rollout)
+                .with("seen", seen)
+                .with("now", now)
+        }
+        Rejected::Overlap { rollout, other } => {
+            let hint = format!("`crossfade rollback {other}` frees its traffic");
+            let told = Told::new(Code::FailedPrecondition, "SLICE_OVERLAP", hint)
+                .with("rollout", rollout)
+                .with("other", other);
+            return precondition(&told, rollout, &message);
+        }
+        Rejected::Unavailable(_) => Told::new(
+            Code::Unavailable,
+            "CONTROLLER_UNAVAILABLE",
+            "traffic is not affected, and a rollback still works",
+        ),
+    };
+    Status::with_error_details(told.code, message, told.details())
+}
+
+/// Says what is wrong with a plan, all of it.
+pub(super) fn plan(faults: &[PlanFault]) -> Status {
+    let told = Told::new(Code::InvalidArgument, "PLAN_INVALID", "").with("faults", faults.len());
+    let mut details = told.details();
+    for fault in faults.iter().take(FAULTS_MAX) {
+        let field = if is_of_request(&fault.field) {
+            fault.field.clone()
+        } else {
+            format!("rollout.{}", fault.field)
+        };
+        details.add_bad_request_violation(field, short(&fault.problem));
+    }
+    let message = match faults {
+        [fault] => format!("the plan has a fault: {}", short(&fault.to_string())),
+        [] | [_, _, ..] => format!("the plan has {} faults", faults.len()),
+    };
+    Status::with_error_details(told.code, message, details)
+}
+
+/// Fields that are not in the rollout of a request, but beside it.
+fn is_of_request(field: &str) -> bool {
+    field == "rollout_id" || field.starts_with("rollout.") || field.starts_with("default_ladder")
+}
+
+/// Says what is wrong with one field of a request.
+pub(super) fn argument(field: &str, problem: &str) -> Status {
+    let told = Told::new(Code::InvalidArgument, "INVALID_ARGUMENT", "").with("field", field);
+    let mut details = told.details();
+    details.add_bad_request_violation(field, short(problem));
+    Status::with_error_details(told.code, short(problem), details)
+}
+
+/// Says that there is no pair of that id.
+pub(super) fn unknown_pair(id: &str) -> Status {
+    let message = format!("there is no pair `{id}`; old pairs are removed after a while");
+    unknown("pair", "pairs", id, &message)
+}
+
+/// Says that the store of pairs cannot be read.
+pub(super) fn store(problem: &str) -> Status {
+    let hint = "rollouts and traffic are not affected; the server's log says why";
+    let told = Told::new(Code::Unavailable, "PAIRS_UNAVAILABLE", hint);
+    let message = format!("the store of pairs is not usable: {problem}");
+    Status::with_error_details(told.code, message, told.details())
+}
+
+/// Says that there are as many of something as there may be.
+pub(super) fn exhausted(what: &str, len_max: usize) -> Status {
+    let told = Told::new(Code::ResourceExhausted, "TOO_MANY", "close some, or try again later");
+    let message = format!("there are {len_max} {what} already, which is the most");
+    Status::with_error_details(told.code, message, told.details())
+}
+
+/// Says that the server goes down.
+pub(super) fn stopping() -> Status {
+    let told = Told::new(Code::Unavailable, "STOPPING", "try again when it is up");
+    Status::with_error_details(told.code, "the server is stopping", told.details())
+}
+
+fn unknown(kind: &'static str, collection: &str, name: &str, message: &str) -> Status {
+    let told = Told::new(Code::NotFound, "NOT_FOUND", "").with(kind, name);
+    let mut details = told.details();
+    details.set_resource_info(kind, format!("{collection}/{name}"), "", message);
+    Status::with_error_details(told.code, message, details)
+}
+
+fn exists(name: &Name, message: &str) -> Status {
+    let hint = format!("take another name, or `crossfade start {name}` to begin it anew");
+    let told = Told::new(Code::AlreadyExists, "ROLLOUT_EXISTS", hint).with("rollout", name);
+    let mut details = told.details();
+    details.set_resource_info("rollout", format!("rollouts/{name}"), "", message);
+    Status::with_error_details(told.code, message, details)
+}
+
+fn refused(rollout: &Name, refusal: &Refusal, message: &str) -> Status {
+    let told = Told::new(Code::FailedPrecondition, refusal.code(), hint(rollout, refusal))
+        .with("rollout", rollout);
+    let told = match refusal {
+        Refusal::WrongState { state, .. } => told.with("state", state.as_str()),
+        Refusal::StageMismatch { current, .. } => told.with("current_stage", current),
+        Refusal::Gate { stage, metric, verdict, .. } => told
+            .with("stage", stage)
+            .with("metric", metric.as_str())
+            .with("verdict", verdict.as_str()),
+        Refusal::Untrusted { stage, .. } | Refusal::NeedsApproval { stage } => {
+            told.with("stage", stage)
+        }
+        Refusal::Samples { stage, have, need } => {
+            told.with("stage", stage).with("have", have).with("need", need)
+        }
+        Refusal::TooEarly { stage, left_ms } => told.with("stage", stage).with("left_ms", left_ms),
+    };
+    precondition(&told, rollout, message)
+}
+
+fn hint(rollout: &Name, refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::WrongState { .. } | Refusal::StageMismatch { .. } => {
+            format!("`crossfade status {rollout}` shows where it stands")
+        }
+        Refusal::Gate { verdict: crate::domain::Verdict::Breach, .. } => {
+            format!("a broken gate cannot be skipped: `crossfade rollback {rollout}`")
+        }
+        Refusal::Gate { verdict: crate::domain::Verdict::Invalid, .. }
+        | Refusal::Untrusted { .. } => {
+            format!("`crossfade explain {rollout}` says more; distrust cannot be skipped")
+        }
+        Refusal::Gate { .. } | Refusal::Samples { .. } | Refusal::TooEarly { .. } => format!(
+            "wait, or skip what is undecided (never what is broken): \
+             `crossfade advance {rollout} --override-undecided --comment \"…\"`"
+        ),
+        Refusal::NeedsApproval { stage } => format!("`crossfade approve {rollout} {stage}`"),
+    }
+}
+
+fn precondition(told: &Told, rollout: &Name, message: &str) -> Status {
+    let mut details = told.details();
+    details.add_precondition_failure_violation(told.reason, format!("rollouts/{rollout}"), message);
+    Status::with_error_details(told.code, message, details)
+}
+
+fn short(text: &str) -> String {
+    match text.char_indices().nth(FAULT_LEN_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Metric, State, Verdict};
+
+    fn name() -> Name {
+        "chat".parse().unwrap()
+    }
+
+    fn refusal(refusal: Refusal) -> Status {
+        rejected(Rejected::Refused { rollout: name(), refusal: Box::new(refusal) })
+    }
+
+    #[test]
+    fn every_rejection_has_its_code_and_always_a_reason() {
+        let busy = || Rejected::Unavailable("disk full".to_owned());
+        let stale = Rejected::Stale { rollout: name(), seen: 1, now: 2 };
+        let overlap = Rejected::Overlap { rollout: name(), other: name() };
+        for (given, code, reason) in [
+            (Rejected::Unknown(name()), Code::NotFound, "NOT_FOUND"),
+            (Rejected::Exists(name()), Code::AlreadyExists, "ROLLOUT_EXISTS"),
+            (stale, Code::Aborted, "ETAG_MISMATCH"),
+            (overlap, Code::FailedPrecondition, "SLICE_OVERLAP"),
+            (busy(), Code::Unavailable, "CONTROLLER_UNAVAILABLE"),
+            (Rejected::Plan(vec![]), Code::InvalidArgument, "PLAN_INVALID"),
+            (Rejected::ReusedRequestId("x".to_owned()), Code::InvalidArgument, "INVALID_ARGUMENT"),
+        ] {
+            let status = rejected(given);
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!((status.code(), info.reason.as_str()), (code, reason));
+            assert_eq!(info.domain, DOMAIN);
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_stands_in_the_way_and_what_to_do() {
+        let status = refusal(Refusal::Gate {
+            stage: "half".to_owned(),
+            metric: Metric::LatencyP99,
+            verdict: Verdict::Undecided,
+            detail: "900 more".to_owned(),
+        });
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(info.reason, "GATE_UNDECIDED");
+        assert_eq!(info.metadata["metric"], "latency_p99");
+        assert!(info.metadata["hint"].contains("--override-undecided"));
+        assert_eq!(details.precondition_failure().unwrap().violations[0].subject, "rollouts/chat");
+
+        let state = State::RolledBack;
+        let status = refusal(Refusal::WrongState { verb: "advance", state, instead: "start it" });
+        assert_eq!(status.get_details_error_info().unwrap().metadata["state"], "rolled_back");
+    }
+
+    #[test]
+    fn a_plan_full_of_faults_still_fits_into_a_header() {
+        let fault = PlanFault { field: "stages[0].gates".to_owned(), problem: "x".repeat(9_000) };
+        let status = plan(&vec![fault; 500]);
+        let details = status.get_error_details();
+        let told = &details.bad_request().unwrap().field_violations;
+        assert_eq!(told.len(), FAULTS_MAX);
+        assert_eq!(told[0].field, "rollout.stages[0].gates");
+        assert!(status.details().len() < 10_000, "{}", status.details().len());
+    }
+}

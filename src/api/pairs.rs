@@ -1,0 +1,120 @@
+//! `PairService`: what both sides answered, read from the store.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert, errors,
+    proto::{self, pair_service_server::PairService},
+    request::{Which, page_len, wrong_token},
+};
+use crate::domain::PairId;
+use crate::store::{self, PairsError, Query};
+use crate::tasks::Pool;
+
+/// Most reads of the store at a time.
+const READS_MAX: usize = 16;
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct Pairs {
+    store: Option<store::Pairs>,
+    reads: Pool,
+}
+
+impl Pairs {
+    pub(super) fn new(store: Option<store::Pairs>) -> Self {
+        Self { store, reads: Pool::new(READS_MAX) }
+    }
+
+    /// Reads from the store, away from the threads that must not wait.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&store::Pairs) -> Result<T, PairsError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let store = self.store.clone().ok_or_else(|| errors::store("it could not be opened"))?;
+        let place = self.reads.try_enter();
+        let place = place.ok_or_else(|| errors::exhausted("reads of pairs", READS_MAX))?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            read(&store)
+        });
+        let done = done.await.map_err(|error| errors::store(&error.to_string()))?;
+        done.map_err(|error| errors::store(&error.to_string()))
+    }
+}
+
+#[tonic::async_trait]
+impl PairService for Pairs {
+    async fn get_pair(
+        &self,
+        request: Request<proto::GetPairRequest>,
+    ) -> Result<Response<proto::Pair>, Status> {
+        let name = request.into_inner().name;
+        let (which, id) = pair_name(&name)?;
+        let found = self.read(move |store| Ok((store.get(id)?, store.bodies(id)?))).await?;
+        let (Some((pair, scores)), bodies) = found else {
+            return Err(errors::unknown_pair(&id.to_string()));
+        };
+        if !which.includes(&pair.window.rollout) {
+            return Err(errors::unknown_pair(&id.to_string()));
+        }
+        let bodies = bodies.as_ref().map(convert::bodies);
+        Ok(Response::new(proto::Pair { bodies, ..convert::pair(&pair, &scores) }))
+    }
+
+    async fn list_pairs(
+        &self,
+        request: Request<proto::ListPairsRequest>,
+    ) -> Result<Response<proto::ListPairsResponse>, Status> {
+        let asked = request.into_inner();
+        let rollout = match Which::read("parent", &asked.parent)? {
+            Which::One(name) => Some(name),
+            Which::All => None,
+        };
+        let len = page_len(asked.page_size)?;
+        let before = match asked.page_token.as_str() {
+            "" => None,
+            token => Some(token.parse::<PairId>().map_err(|_| wrong_token())?),
+        };
+        // One more than the page, to see whether it is the last.
+        let query = Query { rollout, before, len_max: len + 1 };
+        let mut pairs = self.read(move |store| store.list(&query)).await?;
+        let more = len < pairs.len();
+        pairs.truncate(len);
+        let next = pairs.last().filter(|_| more).map(|it| it.id.to_string());
+        Ok(Response::new(proto::ListPairsResponse {
+            pairs: pairs.iter().map(|it| convert::pair(it, &[])).collect(),
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+}
+
+/// Reads `rollouts/{rollout}/pairs/{pair}`.
+fn pair_name(name: &str) -> Result<(Which, PairId), Status> {
+    let (parent, id) = name.split_once("/pairs/").ok_or_else(|| {
+        errors::argument("name", &format!("name is `rollouts/NAME/pairs/ID`, not `{name}`"))
+    })?;
+    let id = id.parse().map_err(|error| errors::argument("name", &format!("{error}")))?;
+    Ok((Which::read("name", parent)?, id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_store_pairs_are_unavailable_and_say_so() {
+        let request = proto::GetPairRequest { name: format!("rollouts/-/pairs/{}", PairId(1)) };
+        let status = Pairs::new(None).get_pair(Request::new(request)).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+        assert!(status.message().contains("store of pairs is not usable"));
+    }
+
+    #[test]
+    fn a_pair_is_named_with_or_without_its_rollout() {
+        let id = PairId(77);
+        assert_eq!(pair_name(&format!("rollouts/-/pairs/{id}")).unwrap(), (Which::All, id));
+        assert!(pair_name(&id.to_string()).is_err());
+        assert!(pair_name("rollouts/chat/pairs/1").is_err());
+    }
+}

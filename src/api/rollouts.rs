@@ -1,0 +1,300 @@
+//! `RolloutService`: requests in, the controller's answers out.
+
+use std::{pin::Pin, sync::Arc};
+
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert::{self, Created, PlanDefaults},
+    errors,
+    proto::{self, rollout_service_server::RolloutService},
+    request::{Said, Which, actor, page_len, requester, rollout, word, wrong_token},
+    watch::{self, WATCHERS_MAX},
+};
+use crate::controller::{Handle, Rejected, Requester, View, Views};
+use crate::domain::{Answer, Command, Event, Name, Plan, Record, Undecided};
+use crate::tasks::{Pool, Stop};
+
+/// Answers that may wait for a watcher to read them.
+const WATCH_LEN_MAX: usize = 16;
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct Rollouts {
+    handle: Handle,
+    defaults: PlanDefaults,
+    watchers: Pool,
+    stop: Stop,
+}
+
+impl Rollouts {
+    pub(super) fn new(handle: Handle, defaults: PlanDefaults, stop: Stop) -> Self {
+        Self { handle, defaults, watchers: Pool::new(WATCHERS_MAX), stop }
+    }
+
+    async fn command(&self, name: &str, command: Command, by: Requester) -> Answered {
+        let name = rollout("name", name)?;
+        let view = self.handle.command(name, command, by).await;
+        view.map(|it| Response::new(convert::rollout(&it))).map_err(errors::rejected)
+    }
+
+    /// Rolls back every rollout that moves traffic. All begin at once, so that a slow disk
+    /// delays none of them.
+    async fn roll_back_all(&self, by: &Requester) -> Result<Vec<View>, Status> {
+        let views = self.handle.views();
+        let moving = views.rollouts.iter().filter(|it| it.rollout.stage().is_some());
+        let mut running = JoinSet::new();
+        for name in moving.map(|it| it.rollout.name().clone()) {
+            let (handle, mut by) = (self.handle.clone(), by.clone());
+            if !by.request_id.is_empty() {
+                // One key for each rollout, as one key may stand for one command only.
+                by.request_id = format!("{}/{name}", by.request_id);
+            }
+            running.spawn(async move { handle.command(name, Command::Rollback, by).await });
+        }
+        let done: Result<Vec<View>, Rejected> = running.join_all().await.into_iter().collect();
+        let mut done = done.map_err(errors::rejected)?;
+        done.sort_by(|a, b| a.rollout.name().cmp(b.rollout.name()));
+        Ok(done)
+    }
+}
+
+type Answered = Result<Response<proto::Rollout>, Status>;
+
+#[tonic::async_trait]
+impl RolloutService for Rollouts {
+    async fn get_rollout(&self, request: Request<proto::GetRolloutRequest>) -> Answered {
+        let name = rollout("name", &request.into_inner().name)?;
+        let view = self.handle.view(&name).map_err(errors::rejected)?;
+        Ok(Response::new(convert::rollout(&view)))
+    }
+
+    async fn list_rollouts(
+        &self,
+        request: Request<proto::ListRolloutsRequest>,
+    ) -> Result<Response<proto::ListRolloutsResponse>, Status> {
+        let asked = request.into_inner();
+        let views = self.handle.views();
+        let (page, next_page_token) =
+            page_of_rollouts(&views.rollouts, page_len(asked.page_size)?, &asked.page_token)?;
+        Ok(Response::new(proto::ListRolloutsResponse {
+            rollouts: page.iter().map(convert::rollout).collect(),
+            next_page_token,
+            degraded: views.degraded.clone().unwrap_or_default(),
+        }))
+    }
+
+    async fn create_rollout(&self, request: Request<proto::CreateRolloutRequest>) -> Answered {
+        let actor = actor(&request)?;
+        let mut asked = request.into_inner();
+        let (comment, request_id) =
+            (std::mem::take(&mut asked.comment), std::mem::take(&mut asked.request_id));
+        let by = requester(actor, Said { comment, request_id, ..Said::default() })?;
+        let Created { name, plan } =
+            convert::created(asked, &self.defaults).map_err(|faults| errors::plan(&faults))?;
+        let view = self.handle.create(name, plan, by).await;
+        view.map(|it| Response::new(convert::rollout(&it))).map_err(errors::rejected)
+    }
+
+    async fn start_rollout(&self, request: Request<proto::StartRolloutRequest>) -> Answered {
+        let actor = actor(&request)?;
+        let proto::StartRolloutRequest { name, etag, request_id, comment } = request.into_inner();
+        let by = requester(actor, Said { comment, request_id, etag })?;
+        self.command(&name, Command::Start, by).await
+    }
+
+    async fn advance_rollout(&self, request: Request<proto::AdvanceRolloutRequest>) -> Answered {
+        let actor = actor(&request)?;
+        let asked = request.into_inner();
+        let (comment, request_id, etag) = (asked.comment, asked.request_id, asked.etag);
+        let by = requester(actor, Said { comment, request_id, etag })?;
+        let from_stage = word("from_stage_id", asked.from_stage_id)?;
+        let undecided = if asked.override_undecided { Undecided::Skip } else { Undecided::Hold };
+        self.command(&asked.name, Command::Advance { from_stage, undecided }, by).await
+    }
+
+    async fn rollback_rollout(
+        &self,
+        request: Request<proto::RollbackRolloutRequest>,
+    ) -> Result<Response<proto::RollbackRolloutResponse>, Status> {
+        let actor = actor(&request)?;
+        let proto::RollbackRolloutRequest { name, request_id, comment } = request.into_inner();
+        let by = requester(actor, Said { comment, request_id, ..Said::default() })?;
+        let views = match Which::read("name", &name)? {
+            Which::One(name) => {
+                let view = self.handle.command(name, Command::Rollback, by).await;
+                vec![view.map_err(errors::rejected)?]
+            }
+            Which::All => self.roll_back_all(&by).await?,
+        };
+        let rollouts = views.iter().map(convert::rollout).collect();
+        Ok(Response::new(proto::RollbackRolloutResponse { rollouts }))
+    }
+
+    async fn pause_rollout(&self, request: Request<proto::PauseRolloutRequest>) -> Answered {
+        let actor = actor(&request)?;
+        let proto::PauseRolloutRequest { name, request_id, comment } = request.into_inner();
+        let by = requester(actor, Said { comment, request_id, ..Said::default() })?;
+        self.command(&name, Command::Pause, by).await
+    }
+
+    async fn resume_rollout(&self, request: Request<proto::ResumeRolloutRequest>) -> Answered {
+        let actor = actor(&request)?;
+        let proto::ResumeRolloutRequest { name, etag, request_id, comment } = request.into_inner();
+        let by = requester(actor, Said { comment, request_id, etag })?;
+        self.command(&name, Command::Resume, by).await
+    }
+
+    async fn approve_stage(&self, request: Request<proto::ApproveStageRequest>) -> Answered {
+        let actor = actor(&request)?;
+        let asked = request.into_inner();
+        let (comment, request_id) = (asked.comment, asked.request_id);
+        let by = requester(actor, Said { comment, request_id, ..Said::default() })?;
+        if asked.stage_id.is_empty() {
+            return Err(errors::argument("stage_id", "stage_id says which stage is approved"));
+        }
+        let stage = word("stage_id", asked.stage_id)?;
+        let answer = if asked.approved { Answer::Yes } else { Answer::No };
+        self.command(&asked.name, Command::Approve { stage, answer }, by).await
+    }
+
+    async fn evaluate_rollout(
+        &self,
+        request: Request<proto::EvaluateRolloutRequest>,
+    ) -> Result<Response<proto::EvaluateRolloutResponse>, Status> {
+        let name = rollout("name", &request.into_inner().name)?;
+        let evaluation = self.handle.evaluate(name).await.map_err(errors::rejected)?;
+        Ok(Response::new(convert::evaluation(&evaluation)))
+    }
+
+    type WatchRolloutStream =
+        Pin<Box<dyn Stream<Item = Result<proto::WatchRolloutResponse, Status>> + Send>>;
+
+    async fn watch_rollout(
+        &self,
+        request: Request<proto::WatchRolloutRequest>,
+    ) -> Result<Response<Self::WatchRolloutStream>, Status> {
+        let which = Which::read("name", &request.into_inner().name)?;
+        if let Which::One(name) = &which {
+            self.handle.view(name).map_err(errors::rejected)?;
+        }
+        let place = self.watchers.try_enter();
+        let place = place.ok_or_else(|| errors::exhausted("watchers", WATCHERS_MAX))?;
+        let (out, answers) = mpsc::channel(WATCH_LEN_MAX);
+        let pump = watch::pump(self.handle.clone(), which, out, self.stop.clone());
+        Pool::run(place, "watch", pump);
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<proto::ListEventsRequest>,
+    ) -> Result<Response<proto::ListEventsResponse>, Status> {
+        let asked = request.into_inner();
+        let which = Which::read("parent", &asked.parent)?;
+        if let Which::One(name) = &which {
+            self.handle.view(name).map_err(errors::rejected)?;
+        }
+        let views = self.handle.views();
+        let (page, next_page_token) =
+            page_of_records(&views.records, &which, page_len(asked.page_size)?, &asked.page_token)?;
+        let event = |it: &&Arc<Record>| convert::event(it, plan_at(&views, &it.rollout, it.seq));
+        let events = page.iter().map(event).collect();
+        Ok(Response::new(proto::ListEventsResponse { events, next_page_token }))
+    }
+}
+
+/// A page of rollouts, and the token of the next: the name the page ends with.
+fn page_of_rollouts<'a>(
+    views: &'a [View],
+    len: usize,
+    token: &str,
+) -> Result<(&'a [View], String), Status> {
+    let rest = if token.is_empty() {
+        views
+    } else {
+        let last = views.iter().position(|it| it.rollout.name().as_str() == token);
+        &views[last.ok_or_else(wrong_token)? + 1..]
+    };
+    let page = &rest[..len.min(rest.len())];
+    let more = page.len() < rest.len();
+    let next = page.last().filter(|_| more).map(|it| it.rollout.name().to_string());
+    Ok((page, next.unwrap_or_default()))
+}
+
+/// A page of the log, newest first, and the token of the next: where the page ends.
+fn page_of_records<'a>(
+    records: &'a [Arc<Record>],
+    which: &Which,
+    len: usize,
+    token: &str,
+) -> Result<(Vec<&'a Arc<Record>>, String), Status> {
+    let before = match token {
+        "" => u64::MAX,
+        token => token.parse().map_err(|_| wrong_token())?,
+    };
+    let newest_first = records.iter().rev();
+    let meant = newest_first.filter(|it| it.seq < before && which.includes(&it.rollout));
+    let mut page: Vec<_> = meant.take(len + 1).collect();
+    let more = len < page.len();
+    page.truncate(len);
+    let next = page.last().filter(|_| more).map(|it| it.seq.to_string());
+    Ok((page, next.unwrap_or_default()))
+}
+
+/// The plan of a rollout that held at a point of the log; today's where the log begins later.
+fn plan_at<'a>(views: &'a Views, name: &Name, seq: u64) -> Option<&'a Plan> {
+    let until = views.records.iter().rev().filter(|it| it.seq <= seq && it.rollout == *name);
+    let mut plans = until.filter_map(|it| match &it.event {
+        Event::Created(plan) | Event::Revised(plan) => Some(plan.as_ref()),
+        Event::StageEntered { .. }
+        | Event::ApprovalRequested
+        | Event::Paused
+        | Event::Resumed
+        | Event::Succeeded(_)
+        | Event::RolledBack(_) => None,
+    });
+    let today = || views.rollouts.iter().find(|it| it.rollout.name() == name);
+    plans.next().or_else(|| today().map(|it| it.rollout.plan()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{State, Timestamp};
+
+    fn record(seq: u64, rollout: &str) -> Arc<Record> {
+        Arc::new(Record {
+            seq,
+            at: Timestamp(seq),
+            rollout: rollout.parse().unwrap(),
+            actor: String::new(),
+            comment: String::new(),
+            request_id: String::new(),
+            event: Event::Paused,
+            from: State::Running,
+            to: State::Paused,
+            evidence: vec![],
+        })
+    }
+
+    #[test]
+    fn pages_of_the_log_meet_without_gap_or_overlap() {
+        let records: Vec<_> =
+            (1..=7).map(|seq| record(seq, if seq == 4 { "other" } else { "chat" })).collect();
+        let which = Which::One("chat".parse().unwrap());
+        let (mut seen, mut token) = (vec![], String::new());
+        loop {
+            let (page, next) = page_of_records(&records, &which, 2, &token).unwrap();
+            seen.extend(page.iter().map(|it| it.seq));
+            token = next;
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(seen, [7, 6, 5, 3, 2, 1]);
+        assert!(page_of_records(&records, &which, 2, "x").is_err());
+    }
+}

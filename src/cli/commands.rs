@@ -1,0 +1,238 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// Commands to a running server.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Show all rollouts, one line each
+    List,
+    /// Show where a rollout stands, what it knows and what it waits for
+    Status(StatusArgs),
+    /// Say what the controller would do now, and why
+    Explain {
+        /// The rollout
+        name: String,
+    },
+    /// Show the log of a rollout, newest last
+    Events {
+        /// The rollout, or `-` for all
+        name: String,
+        /// How many at most
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=1_000))]
+        limit: i32,
+    },
+    /// Show the newest pairs of a rollout
+    Pairs {
+        /// The rollout, or `-` for all
+        name: String,
+        /// How many at most
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=1_000))]
+        limit: i32,
+    },
+    /// Show one pair with both answers
+    Pair {
+        /// Its id, as `crossfade pairs` prints it
+        id: String,
+    },
+    /// Create a rollout; no traffic moves before it is started
+    Create(CreateArgs),
+    /// Start a rollout at its first stage, or begin anew after a rollback
+    Start {
+        /// The rollout
+        name: String,
+    },
+    /// Move to the next stage, if the gates are proven
+    Advance(AdvanceArgs),
+    /// Hold a rollout at its stage; its gates still guard it
+    Pause {
+        /// The rollout
+        name: String,
+    },
+    /// Let a paused rollout go on
+    Resume {
+        /// The rollout
+        name: String,
+    },
+    /// Agree, or not, that a stage may be left
+    Approve(ApproveArgs),
+    /// Send everything back to the primary, at once and without a question
+    Rollback {
+        /// The rollout
+        #[arg(required_unless_present = "all")]
+        name: Option<String>,
+        /// Every rollout that moves traffic
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+    },
+}
+
+/// What `status` takes.
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    /// The rollout
+    pub name: String,
+    /// Keep showing it until it ends
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Exit with 9 when it was rolled back
+    #[arg(long)]
+    pub exit_status: bool,
+}
+
+/// What `advance` takes.
+#[derive(Args, Clone, Debug)]
+pub struct AdvanceArgs {
+    /// The rollout
+    pub name: String,
+    /// Only from this stage, so that a step run twice does no harm
+    #[arg(long, value_name = "ID")]
+    pub from_stage: Option<String>,
+    /// Skip what is undecided, never what is broken; say why with --comment
+    #[arg(long, requires = "comment")]
+    pub override_undecided: bool,
+}
+
+/// What `approve` takes.
+#[derive(Args, Clone, Debug)]
+pub struct ApproveArgs {
+    /// The rollout
+    pub name: String,
+    /// The stage that may be left
+    pub stage: String,
+    /// Do not agree: send everything back to the primary
+    #[arg(long)]
+    pub decline: bool,
+}
+
+/// What `create` takes.
+#[derive(Args, Clone, Debug)]
+pub struct CreateArgs {
+    /// The rollout's name: a-z, 0-9 and `-`
+    pub name: String,
+    /// The whole plan as JSON, as `crossfade status NAME -o json` prints it
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["primary", "candidate"])]
+    pub file: Option<PathBuf>,
+    /// Who serves today
+    #[arg(long, value_name = "PROVIDER", required_unless_present = "file")]
+    pub primary: Option<String>,
+    /// Who is to be tested
+    #[arg(long, value_name = "PROVIDER", required_unless_present = "file")]
+    pub candidate: Option<String>,
+    /// Only requests of this feature (may be repeated)
+    #[arg(long, conflicts_with = "file")]
+    pub feature: Vec<String>,
+    /// Only users of this segment (may be repeated)
+    #[arg(long, conflicts_with = "file")]
+    pub segment: Vec<String>,
+    /// A gate of every stage, such as `error_rate=+0.5pp` (may be repeated)
+    #[arg(long, value_name = "METRIC=MARGIN", value_parser = gate, conflicts_with = "file")]
+    pub gate: Vec<(String, String)>,
+    /// Most copies a day
+    #[arg(long, value_name = "N", conflicts_with = "file")]
+    pub copies_per_day: Option<i64>,
+}
+
+fn gate(text: &str) -> Result<(String, String), String> {
+    let (metric, margin) = text.split_once('=').ok_or("write it like `error_rate=+0.5pp`")?;
+    Ok((metric.trim().to_owned(), margin.trim().to_owned()))
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// The server: `http://HOST:PORT` or `unix:PATH`
+    #[arg(
+        long,
+        global = true,
+        env = "CROSSFADE_SERVER",
+        default_value = "http://127.0.0.1:9090",
+        value_name = "URL"
+    )]
+    pub server: String,
+    /// How data is printed
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Said for the log, with whatever changes something
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub comment: Option<String>,
+    /// The same id again changes nothing and answers the same
+    #[arg(long, global = true, value_name = "ID")]
+    pub request_id: Option<String>,
+    /// Who you are, for the log
+    #[arg(long, global = true, env = "CROSSFADE_ACTOR", value_name = "NAME")]
+    pub actor: Option<String>,
+    /// How long the server may take to answer
+    #[arg(long, global = true, default_value = "35s", value_name = "TIME")]
+    pub timeout: humantime::Duration,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+    /// Never use colours
+    #[arg(long, global = true, env = "NO_COLOR", hide = true, num_args = 0..=1,
+        default_missing_value = "1")]
+    pub no_color: Option<String>,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs: the API's own messages, one on each line.
+    Json,
+}
+
+/// When colours are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Whole {
+        #[command(subcommand)]
+        command: ClientCommand,
+        #[command(flatten)]
+        global: Global,
+    }
+
+    fn parse(line: &str) -> Result<Whole, clap::Error> {
+        Whole::try_parse_from(std::iter::once("crossfade").chain(line.split(' ')))
+    }
+
+    #[test]
+    fn commands_are_typed_as_documented() {
+        for line in [
+            "list -o json",
+            "status chat --watch --exit-status",
+            "advance chat --from-stage shadow --override-undecided --comment why",
+            "approve chat half --decline",
+            "rollback --all --server unix:/tmp/x.sock",
+            "rollback chat --timeout 2s",
+            "create chat --primary a --candidate b --gate error_rate=+1pp",
+            "events - --limit 5 --no-color",
+        ] {
+            parse(line).unwrap();
+        }
+        let told = parse("status chat --timeout 1500ms").unwrap();
+        assert_eq!(told.global.timeout.as_millis(), 1_500);
+        for line in ["rollback", "rollback chat --all", "create chat --primary a", "events"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        assert!(parse("advance chat --override-undecided").is_err(), "needs a comment");
+    }
+}

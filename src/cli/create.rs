@@ -1,0 +1,60 @@
+//! `create`: a plan from flags or a file.
+
+use std::{fs, io, path::Path};
+
+use super::{
+    Exit, Problem,
+    commands::{CreateArgs, Global},
+    moves,
+    out::Out,
+};
+use crate::api::{Client, from_json, proto};
+
+/// Creates a rollout.
+pub(super) async fn create(
+    client: &mut Client,
+    out: &mut Out,
+    args: CreateArgs,
+    global: &Global,
+) -> Result<Exit, Problem> {
+    let request = proto::CreateRolloutRequest {
+        request_id: global.request_id.clone().unwrap_or_default(),
+        comment: global.comment.clone().unwrap_or_default(),
+        ..request(args)?
+    };
+    moves::tell(out, &client.create_rollout(request).await?)
+}
+
+fn request(args: CreateArgs) -> Result<proto::CreateRolloutRequest, Problem> {
+    let rollout_id = args.name;
+    if let Some(path) = &args.file {
+        let rollout = Some(from_json("Rollout", &read(path)?)?);
+        return Ok(proto::CreateRolloutRequest { rollout_id, rollout, ..Default::default() });
+    }
+    let gate = |(metric, max_regression)| proto::Gate { metric, max_regression, role: 0 };
+    let gates = args.gate.into_iter().map(gate).collect();
+    let slice = proto::TrafficSlice {
+        features: args.feature,
+        segments: args.segment,
+        ..proto::TrafficSlice::default()
+    };
+    Ok(proto::CreateRolloutRequest {
+        rollout_id,
+        rollout: Some(proto::Rollout {
+            primary: args.primary.unwrap_or_default(),
+            candidate: args.candidate.unwrap_or_default(),
+            slice: Some(slice),
+            copies_per_day: args.copies_per_day,
+            ..proto::Rollout::default()
+        }),
+        default_ladder: Some(proto::DefaultLadder { gates, ..Default::default() }),
+        ..proto::CreateRolloutRequest::default()
+    })
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    fs::read_to_string(path).map_err(|error| {
+        let text = format!("could not read the plan {}: {error}", path.display());
+        io::Error::new(error.kind(), text)
+    })
+}

@@ -1,0 +1,197 @@
+//! `pairs` and `pair`: what both sides answered.
+
+use super::{Exit, Problem, commands::Output, ladder, look::full, out::Out};
+use crate::api::{Client, millis, proto};
+use proto::{call::Outcome, pair::Agreement, pair::Served};
+
+/// The newest pairs, one line each.
+pub(super) async fn list(
+    client: &mut Client,
+    out: &mut Out,
+    name: &str,
+    limit: i32,
+) -> Result<Exit, Problem> {
+    let request =
+        proto::ListPairsRequest { parent: full(name), page_size: limit, ..Default::default() };
+    let page = client.list_pairs(request).await?;
+    let header = ["PAIR", "TIME", "FEATURE", "SERVED", "PRIMARY", "", "CANDIDATE", "", "ANSWERS"];
+    let mut table = ladder::table(&header);
+    for pair in &page.pairs {
+        match out.output() {
+            Output::Json => out.json("Pair", pair)?,
+            Output::Table => {
+                table.add_row(row(pair));
+            }
+        }
+    }
+    if !table.is_empty() {
+        ladder::right(&mut table, &[5, 7]);
+        out.data(&ladder::lines(&table))?;
+    } else if page.pairs.is_empty() {
+        out.note("no pairs yet: they are made in stages that mirror")?;
+    }
+    if let Some(pair) = page.pairs.first() {
+        out.note(&format!("next  crossfade pair {}", ladder::short(&pair.name)))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn row(pair: &proto::Pair) -> [String; 9] {
+    let call = |call: &Option<proto::Call>| {
+        let call = call.clone().unwrap_or_default();
+        (outcome(call.outcome()).to_owned(), latency(&call))
+    };
+    let (primary, primary_latency) = call(&pair.primary);
+    let (candidate, candidate_latency) = call(&pair.candidate);
+    [
+        ladder::short(&pair.name).to_owned(),
+        ladder::moment(pair.create_time),
+        pair.feature.clone(),
+        served(pair).to_owned(),
+        primary,
+        primary_latency,
+        candidate,
+        candidate_latency,
+        agreement(pair.agreement()).to_owned(),
+    ]
+}
+
+fn latency(call: &proto::Call) -> String {
+    call.latency.map_or_else(|| "–".to_owned(), |it| format!("{} ms", millis(it)))
+}
+
+fn served(pair: &proto::Pair) -> &'static str {
+    match pair.served() {
+        Served::Primary => "primary",
+        Served::Candidate => "candidate",
+        Served::Unspecified => "unknown",
+    }
+}
+
+fn agreement(agreement: Agreement) -> &'static str {
+    match agreement {
+        Agreement::Exact => "✔ the same",
+        Agreement::SameJson => "✔ the same JSON",
+        Agreement::Different => "different",
+        Agreement::Unknown | Agreement::Unspecified => "–",
+    }
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Ok => "✔ ok",
+        Outcome::ProviderError => "✖ provider error",
+        Outcome::Throttled => "‼ throttled",
+        Outcome::Timeout => "✖ timeout",
+        Outcome::Truncated => "✖ truncated",
+        Outcome::Refused => "‼ refused",
+        Outcome::Incompatible => "‼ incompatible",
+        Outcome::Abandoned => "· abandoned",
+        Outcome::Unspecified => "unknown",
+    }
+}
+
+/// One pair with all that is known of it.
+pub(super) async fn one(client: &mut Client, out: &mut Out, id: &str) -> Result<Exit, Problem> {
+    let name = if id.contains('/') { id.to_owned() } else { format!("rollouts/-/pairs/{id}") };
+    let pair = client.get_pair(proto::GetPairRequest { name }).await?;
+    match out.output() {
+        Output::Json => out.json("Pair", &pair)?,
+        Output::Table => out.data(&picture(&pair))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn picture(pair: &proto::Pair) -> String {
+    let mut text = format!(
+        "{}   {}   {}   attempt {} stage {}\n",
+        ladder::short(&pair.name),
+        ladder::moment(pair.create_time),
+        pair.path,
+        pair.attempt,
+        pair.stage_index + 1,
+    );
+    let answers = agreement(pair.agreement());
+    text.push_str(&format!("served by {}   answers {answers}\n\n", served(pair)));
+    let calls = [("primary", &pair.primary), ("candidate", &pair.candidate)];
+    for (side, call) in calls.iter().filter_map(|(side, it)| Some((side, it.as_ref()?))) {
+        text.push_str(&line(side, call));
+    }
+    for judgement in &pair.judgements {
+        text.push_str(&judged(judgement));
+    }
+    match &pair.bodies {
+        Some(bodies) => {
+            for (title, body) in [
+                ("request", &bodies.request),
+                ("primary", &bodies.primary),
+                ("candidate", &bodies.candidate),
+            ] {
+                text.push_str(&quoted(title, body));
+            }
+        }
+        None => text.push_str("\nthe texts were not kept\n"),
+    }
+    text
+}
+
+fn line(side: &str, call: &proto::Call) -> String {
+    let tokens = call.usage.map_or_else(String::new, |it| {
+        format!("   {} tokens in, {} out", it.input_tokens, it.output_tokens)
+    });
+    let first = call
+        .time_to_first_byte
+        .map_or_else(String::new, |it| format!(" (first byte {} ms)", millis(it)));
+    format!(
+        "{side:<10} {}/{}   {}   HTTP {}   {}{first}{tokens}   {}\n",
+        ladder::short(&call.provider),
+        call.model,
+        outcome(call.outcome()),
+        call.http_status,
+        latency(call),
+        call.finish_reason,
+    )
+}
+
+fn judged(judgement: &proto::Judgement) -> String {
+    let parts = judgement
+        .parts
+        .iter()
+        .map(|it| format!("{} {:.2}→{:.2}", it.dimension, it.primary_score, it.candidate_score));
+    let parts: Vec<String> = parts.collect();
+    format!(
+        "\njudged     {:.2} → {:.2}   {}   ({})\n{}",
+        judgement.primary_score,
+        judgement.candidate_score,
+        parts.join("  "),
+        judgement.source,
+        quoted("why", judgement.rationale.as_bytes()),
+    )
+}
+
+/// A text that is not ours, behind a line of its own so that nobody takes it for ours.
+fn quoted(title: &str, text: &[u8]) -> String {
+    let readable = serde_json::from_slice::<serde_json::Value>(text)
+        .and_then(|it| serde_json::to_string_pretty(&it))
+        .unwrap_or_else(|_| String::from_utf8_lossy(text).into_owned());
+    let lines = readable.lines().map(|line| format!("  │ {line}\n"));
+    format!("\n{title}\n{}", lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_texts_of_a_pair_stand_behind_a_line() {
+        let bodies = proto::Bodies {
+            request: br#"{"model":"gpt"}"#.to_vec(),
+            primary: b"data: hello\n\nerror: not ours".to_vec(),
+            candidate: vec![0xff],
+        };
+        let text = picture(&proto::Pair { bodies: Some(bodies), ..proto::Pair::default() });
+        assert!(text.contains("  │   \"model\": \"gpt\""), "{text}");
+        assert!(text.contains("  │ error: not ours"), "{text}");
+        assert!(text.lines().all(|it| !it.starts_with("error:")));
+    }
+}

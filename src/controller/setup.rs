@@ -1,0 +1,65 @@
+//! What a controller is made of.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::domain::{Name, Plan, Record};
+use crate::store::{Journal, Pairs};
+use crate::telemetry::Metrics;
+use crate::traffic::{Board, Seen};
+
+/// What the controller is made of.
+#[derive(Debug)]
+pub struct Setup {
+    /// Where it publishes.
+    pub board: Arc<Board>,
+    /// The clock.
+    pub clock: Clock,
+    /// The journal with its records, or why there is none.
+    pub journal: Result<(Journal, Vec<Record>), String>,
+    /// The stored pairs, to rebuild evidence from, and to keep the day's count of copies in.
+    pub pairs: Option<Pairs>,
+    /// Every provider, with the data classes it is cleared for.
+    pub providers: BTreeMap<Name, Vec<String>>,
+    /// Who serves.
+    pub primary: Name,
+    /// Whether a judge is configured.
+    pub judge: Judged,
+    /// Rollouts the configuration asks for.
+    pub wanted: Vec<Wanted>,
+    /// What was seen of the traffic.
+    pub seen: mpsc::Receiver<Seen>,
+    /// What we count.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Whether pairs are judged at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// There is a judge.
+    Yes,
+    /// There is none: no gate may need one.
+    No,
+}
+
+/// A rollout that the configuration asks for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Its name.
+    pub name: Name,
+    /// Its plan.
+    pub plan: Plan,
+    /// Whether to start it if it was never started.
+    pub start: Start,
+}
+
+/// Whether a rollout starts by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Once, if it never ran.
+    Once,
+    /// Only when somebody asks.
+    WhenAsked,
+}
