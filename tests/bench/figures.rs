@@ -21,6 +21,8 @@ pub(crate) enum Figure {
     BegunP99,
     /// Resident memory after the load, in MiB.
     Memory,
+    /// Cores that other programs used meanwhile.
+    Others,
 }
 
 /// The numbers of one round.
@@ -51,6 +53,12 @@ impl Figures {
             }
         }
         text
+    }
+
+    /// How many cores other programs used, in the middle of all visits.
+    pub(crate) fn others(&self) -> Option<f64> {
+        let visits = self.0.iter().flatten().filter(|((_, figure), _)| *figure == Figure::Others);
+        median(visits.map(|(_, value)| *value))
     }
 
     fn row(&self, text: &mut String, target: Target) {

@@ -30,7 +30,7 @@ impl Ticks {
     }
 
     /// How many cores others kept busy since then, on average.
-    fn others_since(&self, then: &Self) -> f64 {
+    pub(crate) fn others_since(&self, then: &Self) -> f64 {
         let busy = f64::from(self.busy.saturating_sub(then.busy));
         let own = f64::from(self.own.saturating_sub(then.own));
         let all = f64::from(self.all.saturating_sub(then.all).max(1));
@@ -39,8 +39,8 @@ impl Ticks {
     }
 }
 
-/// One line about the machine, and about who else used it since `then`.
-pub(crate) fn line(cores: Cores, nginx: Option<&str>, then: Option<Ticks>) -> String {
+/// One line about the machine, and how many cores of it others used.
+pub(crate) fn line(cores: Cores, nginx: Option<&str>, others: Option<f64>) -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = text.lines().find_map(|it| it.strip_prefix("model name")?.split(": ").nth(1));
     let pinned = match cores {
@@ -48,7 +48,6 @@ pub(crate) fn line(cores: Cores, nginx: Option<&str>, then: Option<Ticks>) -> St
         Cores::Shared => "shared by everything",
     };
     let nginx = nginx.map_or("nginx is not installed".to_owned(), |it| format!("nginx {it}"));
-    let others = then.zip(Ticks::now()).map(|(then, now)| now.others_since(&then));
     let others = others.map(|it| format!("; other programs used {it:.1} cores meanwhile"));
     let model = model.unwrap_or("unknown processor");
     format!("{model}, {} cores, {pinned}; {nginx}{}", count(), others.unwrap_or_default())
