@@ -1,17 +1,19 @@
 //! What the proxy and the controller share: the published snapshot, live counters, what was seen.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use crate::analysis::Tripwire;
+use crate::clock;
 use crate::domain::{Lane, Name, Pair, PairId, Score, Side, Snapshot, Timestamp, Window};
 
 /// What the proxy tells the controller and the judge tells it too.
@@ -74,7 +76,7 @@ pub struct Published {
 pub struct Board {
     current: ArcSwap<Published>,
     /// Rollouts that were sent back in the data path and are not yet in the journal.
-    halted: Mutex<HashSet<Name>>,
+    halted: Mutex<HashMap<Name, Instant>>,
     alarm: Notify,
 }
 
@@ -213,13 +215,12 @@ impl Board {
     /// Replaces what holds. Windows that are no longer in it are closed.
     pub fn publish(&self, lanes: Vec<(Arc<Lane>, Arc<Live>)>) {
         let halted = lock(&self.halted);
-        let lanes: Vec<_> =
-            lanes
-                .into_iter()
-                .map(|(lane, live)| {
-                    if halted.contains(&lane.rollout) { (still(&lane), live) } else { (lane, live) }
-                })
-                .collect();
+        let lanes: Vec<_> = lanes
+            .into_iter()
+            .map(|(lane, live)| {
+                if halted.contains_key(&lane.rollout) { (still(&lane), live) } else { (lane, live) }
+            })
+            .collect();
         self.swap(lanes);
     }
 
@@ -228,7 +229,7 @@ impl Board {
     /// Holds until [`Self::release`], also for what is published in between.
     pub fn halt(&self, rollout: &Name) {
         let mut halted = lock(&self.halted);
-        halted.insert(rollout.clone());
+        halted.entry(rollout.clone()).or_insert_with(clock::instant);
         let now = self.load();
         let stop = |lane: &Arc<Lane>| {
             if lane.rollout == *rollout { still(lane) } else { Arc::clone(lane) }
@@ -237,9 +238,10 @@ impl Board {
         self.swap(lanes.collect());
     }
 
-    /// Whether a rollout is halted.
-    pub fn is_halted(&self, rollout: &Name) -> bool {
-        lock(&self.halted).contains(rollout)
+    /// Rollouts that were halted so long ago that whoever asked has given up waiting.
+    pub fn halted_for(&self, time: Duration) -> Vec<Name> {
+        let halted = lock(&self.halted);
+        halted.iter().filter(|(_, at)| time <= at.elapsed()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Ends a halt, once the controller has taken the rollout back itself.

@@ -14,6 +14,10 @@ pub(super) struct Terms {
     pub(super) alarm: Alarm,
     /// Primary calls seen for each candidate call seen.
     pub(super) weight: f64,
+    /// Part of the past mean of a score's safe payoff that is trusted when it is staked on.
+    /// 0 stakes as if both sides were equal, as the reference does, which takes a candidate
+    /// that is far better as long to prove as an equal one.
+    pub(super) trust: f64,
 }
 
 /// What a gate has to show for people, in the unit of its metric.

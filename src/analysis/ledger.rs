@@ -18,6 +18,9 @@ const GUARD_WINDOW_MS: u64 = 86_400_000;
 /// How sure it is that regressions below the alarm are not sent back: see [`Alarm::From`].
 /// Costs a tenth to a fifth of the speed at twice the margin, nothing at four times.
 const CAUTION: f64 = 0.35;
+/// Half of the past mean: stakes on safety stay below the best ones for it, which forgives an
+/// estimate that is too good. Any part is valid, because it is made from the past alone.
+const TRUST: f64 = 0.5;
 /// Pairs only: each primary call comes with a candidate call.
 const WEIGHT: f64 = 1.0;
 
@@ -54,7 +57,7 @@ impl Ledger {
     /// The empty ledger of an attempt at a plan.
     pub fn new(plan: &Plan) -> Self {
         let limits = limits(plan);
-        let terms = Terms { limits, alarm: alarm(plan.risk), weight: WEIGHT };
+        let terms = Terms { limits, alarm: alarm(plan.risk), weight: WEIGHT, trust: TRUST };
         Self {
             stages: plan.stages.clone(),
             limits,
@@ -220,7 +223,7 @@ pub(super) mod tests {
     /// The terms of the reference, for its vectors.
     pub(in crate::analysis) fn reference_terms(weight: f64) -> Terms {
         let limits = Limits { harm: 400.0_f64.ln(), safe: 20.0_f64.ln() };
-        Terms { limits, alarm: Alarm::From { part: 0.7, caution: 0.0 }, weight }
+        Terms { limits, alarm: Alarm::From { part: 0.7, caution: 0.0 }, weight, trust: 0.0 }
     }
 
     fn plan(metrics: &[Metric]) -> Plan {

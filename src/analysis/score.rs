@@ -30,6 +30,8 @@ pub(super) struct Score {
     primary: Mean,
     harm_squares: Mean,
     safe_squares: Mean,
+    /// Running mean of the payoff on safety, beginning at none.
+    safe_payoffs: Mean,
     /// In this stage.
     sum: f64,
     differences: Differences,
@@ -67,6 +69,7 @@ impl Score {
             primary: Mean::new(MEAN_PRIOR),
             harm_squares: Mean::new(SQUARES_PRIOR),
             safe_squares: Mean::new(SQUARES_PRIOR),
+            safe_payoffs: Mean::new(0.0),
             sum: 0.0,
             differences: Differences::default(),
             lost: 0,
@@ -123,10 +126,13 @@ impl Score {
         self.wealth.win(harm_gains, safe_gains);
         self.harm_squares.add(harm * harm);
         self.safe_squares.add(safe * safe);
+        self.safe_payoffs.add(safe);
     }
 
-    /// The part to stake on safety if its payoff has this mean.
+    /// The part to stake on safety if its payoff has this mean for equal sides, or more if
+    /// the past says more.
     fn safe_fraction(&self, mean: f64) -> f64 {
+        let mean = mean.max(self.terms.trust * self.safe_payoffs.value());
         (mean / self.safe_squares.value()).min(FRACTION_MAX)
     }
 
@@ -139,9 +145,10 @@ impl Score {
         let payoff = (1.0 - reach) / reach * self.primary.value();
         let fraction = self.safe_fraction(payoff);
         let spread = 0.5 * fraction * fraction * self.safe_squares.value();
+        let expected = payoff.max(self.safe_payoffs.value());
         Shown {
             samples,
-            samples_needed: self.wealth.samples_needed(samples, fraction * payoff - spread),
+            samples_needed: self.wealth.samples_needed(samples, fraction * expected - spread),
             primary,
             candidate: primary + self.differences.sum / count,
             lower: interval.lower,
@@ -183,6 +190,23 @@ mod tests {
             assert_near(gate.wealth.ln_e()[0], &expected[0]);
             assert_near(gate.wealth.ln_e()[1], &expected[1]);
         }
+    }
+
+    #[test]
+    fn a_far_better_candidate_is_proven_sooner_than_an_equal_one() {
+        let scores_until_safe = |trust: f64| {
+            let mut gate = Score::new(Terms { trust, ..reference_terms(1.0) });
+            gate.enter(Some(0.95));
+            let safe = 20.0_f64.ln();
+            (1..2_000_u32).find(|turn| {
+                // Three times in four the candidate is preferred outright.
+                let candidate = if turn % 4 == 0 { 0.1 } else { 0.9 };
+                gate.observe(1.0 - candidate, candidate);
+                safe <= gate.wealth.ln_e()[1]
+            })
+        };
+        let (slow, fast) = (scores_until_safe(0.0).unwrap(), scores_until_safe(0.5).unwrap());
+        assert!(fast < 60 && 3 * fast < slow, "{fast} scores, the reference takes {slow}");
     }
 
     #[test]

@@ -217,13 +217,13 @@ impl From<&Status> for Failure {
     fn from(status: &Status) -> Self {
         let details = status.get_error_details();
         let info = details.error_info().cloned();
-        let answered = info.is_some();
-        let (reason, about) = info.map(|it| (it.reason, it.metadata)).unwrap_or_default();
+        let kind = kind(status.code(), info.as_ref().map(|it| it.reason.as_str()));
+        let about = info.map(|it| it.metadata).unwrap_or_default();
         let mut about: BTreeMap<String, String> = about.into_iter().collect();
         let faults = details.bad_request().map(|it| it.field_violations.as_slice());
         let faults = faults.unwrap_or_default().iter();
         Self {
-            kind: kind(status.code(), &reason, answered),
+            kind,
             message: status.message().to_owned(),
             faults: faults.map(|it| format!("{}: {}", it.field, it.description)).collect(),
             hint: about.remove("hint").unwrap_or_default(),
@@ -232,15 +232,15 @@ impl From<&Status> for Failure {
     }
 }
 
-/// `answered` tells a server's own answer from one the connection made up.
-fn kind(code: Code, reason: &str, answered: bool) -> FailureKind {
+/// A server's own answer has a reason; one that the connection made up has none.
+fn kind(code: Code, reason: Option<&str>) -> FailureKind {
     match code {
-        Code::InvalidArgument if reason == "PLAN_INVALID" => FailureKind::Plan,
+        Code::InvalidArgument if reason == Some("PLAN_INVALID") => FailureKind::Plan,
         Code::InvalidArgument => FailureKind::Usage,
         Code::NotFound => FailureKind::NotFound,
         Code::FailedPrecondition | Code::Aborted => FailureKind::Precondition,
         Code::PermissionDenied | Code::Unauthenticated => FailureKind::Forbidden,
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled if !answered => {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled if reason.is_none() => {
             FailureKind::Unreachable
         }
         _ => FailureKind::Other,
@@ -268,10 +268,10 @@ mod tests {
 
     #[test]
     fn a_server_that_answers_is_not_unreachable() {
-        let answered = kind(Code::Unavailable, "CONTROLLER_UNAVAILABLE", true);
+        let answered = kind(Code::Unavailable, Some("CONTROLLER_UNAVAILABLE"));
         assert_eq!(answered, FailureKind::Other);
-        assert_eq!(kind(Code::Unavailable, "", false), FailureKind::Unreachable);
-        assert_eq!(kind(Code::Aborted, "ETAG_MISMATCH", true), FailureKind::Precondition);
-        assert_eq!(kind(Code::InvalidArgument, "PLAN_INVALID", true), FailureKind::Plan);
+        assert_eq!(kind(Code::Unavailable, None), FailureKind::Unreachable);
+        assert_eq!(kind(Code::Aborted, Some("ETAG_MISMATCH")), FailureKind::Precondition);
+        assert_eq!(kind(Code::InvalidArgument, Some("PLAN_INVALID")), FailureKind::Plan);
     }
 }

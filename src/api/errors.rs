@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::controller::Rejected;
-use crate::domain::{Name, PlanFault, Refusal};
+use crate::domain::{Name, PlanFault, Refusal, Verdict};
 
 /// The domain of every reason.
 const DOMAIN: &str = "crossfade.dev";
@@ -28,8 +28,8 @@ impl Told {
         Self { code, reason, hint: hint.into(), metadata: Vec::new() }
     }
 
-    fn with(mut self, key: &'static str, value: impl ToString) -> Self {
-        self.metadata.push((key, value.to_string()));
+    fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.metadata.push((key, value.into()));
         self
     }
 
@@ -46,9 +46,9 @@ impl Told {
 }
 
 /// Says why the controller did not do what it was asked.
-pub(super) fn rejected(rejected: Rejected) -> Status {
+pub(super) fn rejected(rejected: &Rejected) -> Status {
     let message = rejected.to_string();
-    let told = match &rejected {
+    let told = match rejected {
         Rejected::Plan(faults) => return plan(faults),
         Rejected::ReusedRequestId(_) => return argument("request_id", &message),
         Rejected::Unknown(name) => return unknown("rollout", "rollouts", name.as_str(), &message),
@@ -57,15 +57,15 @@ pub(super) fn rejected(rejected: Rejected) -> Status {
         Rejected::Stale { rollout, seen, now } => {
             let hint = format!("`crossfade status {rollout}` shows what changed");
             Told::new(Code::Aborted, "ETAG_MISMATCH", hint)
-                .with("rollout", rollout)
-                .with("seen", seen)
-                .with("now", now)
+                .with("rollout", rollout.to_string())
+                .with("seen", seen.to_string())
+                .with("now", now.to_string())
         }
         Rejected::Overlap { rollout, other } => {
             let hint = format!("`crossfade rollback {other}` frees its traffic");
             let told = Told::new(Code::FailedPrecondition, "SLICE_OVERLAP", hint)
-                .with("rollout", rollout)
-                .with("other", other);
+                .with("rollout", rollout.to_string())
+                .with("other", other.to_string());
             return precondition(&told, rollout, &message);
         }
         Rejected::Unavailable(_) => Told::new(
@@ -79,7 +79,8 @@ pub(super) fn rejected(rejected: Rejected) -> Status {
 
 /// Says what is wrong with a plan, all of it.
 pub(super) fn plan(faults: &[PlanFault]) -> Status {
-    let told = Told::new(Code::InvalidArgument, "PLAN_INVALID", "").with("faults", faults.len());
+    let told = Told::new(Code::InvalidArgument, "PLAN_INVALID", "")
+        .with("faults", faults.len().to_string());
     let mut details = told.details();
     for fault in faults.iter().take(FAULTS_MAX) {
         let field = if is_of_request(&fault.field) {
@@ -145,7 +146,8 @@ fn unknown(kind: &'static str, collection: &str, name: &str, message: &str) -> S
 
 fn exists(name: &Name, message: &str) -> Status {
     let hint = format!("take another name, or `crossfade start {name}` to begin it anew");
-    let told = Told::new(Code::AlreadyExists, "ROLLOUT_EXISTS", hint).with("rollout", name);
+    let told =
+        Told::new(Code::AlreadyExists, "ROLLOUT_EXISTS", hint).with("rollout", name.as_str());
     let mut details = told.details();
     details.set_resource_info("rollout", format!("rollouts/{name}"), "", message);
     Status::with_error_details(told.code, message, details)
@@ -153,21 +155,24 @@ fn exists(name: &Name, message: &str) -> Status {
 
 fn refused(rollout: &Name, refusal: &Refusal, message: &str) -> Status {
     let told = Told::new(Code::FailedPrecondition, refusal.code(), hint(rollout, refusal))
-        .with("rollout", rollout);
+        .with("rollout", rollout.to_string());
     let told = match refusal {
         Refusal::WrongState { state, .. } => told.with("state", state.as_str()),
-        Refusal::StageMismatch { current, .. } => told.with("current_stage", current),
+        Refusal::StageMismatch { current, .. } => told.with("current_stage", current.as_str()),
         Refusal::Gate { stage, metric, verdict, .. } => told
-            .with("stage", stage)
+            .with("stage", stage.as_str())
             .with("metric", metric.as_str())
             .with("verdict", verdict.as_str()),
         Refusal::Untrusted { stage, .. } | Refusal::NeedsApproval { stage } => {
-            told.with("stage", stage)
+            told.with("stage", stage.as_str())
         }
-        Refusal::Samples { stage, have, need } => {
-            told.with("stage", stage).with("have", have).with("need", need)
+        Refusal::Samples { stage, have, need } => told
+            .with("stage", stage.as_str())
+            .with("have", have.to_string())
+            .with("need", need.to_string()),
+        Refusal::TooEarly { stage, left_ms } => {
+            told.with("stage", stage.as_str()).with("left_ms", left_ms.to_string())
         }
-        Refusal::TooEarly { stage, left_ms } => told.with("stage", stage).with("left_ms", left_ms),
     };
     precondition(&told, rollout, message)
 }
@@ -177,11 +182,10 @@ fn hint(rollout: &Name, refusal: &Refusal) -> String {
         Refusal::WrongState { .. } | Refusal::StageMismatch { .. } => {
             format!("`crossfade status {rollout}` shows where it stands")
         }
-        Refusal::Gate { verdict: crate::domain::Verdict::Breach, .. } => {
+        Refusal::Gate { verdict: Verdict::Breach, .. } => {
             format!("a broken gate cannot be skipped: `crossfade rollback {rollout}`")
         }
-        Refusal::Gate { verdict: crate::domain::Verdict::Invalid, .. }
-        | Refusal::Untrusted { .. } => {
+        Refusal::Gate { verdict: Verdict::Invalid, .. } | Refusal::Untrusted { .. } => {
             format!("`crossfade explain {rollout}` says more; distrust cannot be skipped")
         }
         Refusal::Gate { .. } | Refusal::Samples { .. } | Refusal::TooEarly { .. } => format!(
@@ -208,14 +212,14 @@ fn short(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Metric, State, Verdict};
+    use crate::domain::{Metric, State};
 
     fn name() -> Name {
         "chat".parse().unwrap()
     }
 
     fn refusal(refusal: Refusal) -> Status {
-        rejected(Rejected::Refused { rollout: name(), refusal: Box::new(refusal) })
+        rejected(&Rejected::Refused { rollout: name(), refusal: Box::new(refusal) })
     }
 
     #[test]
@@ -232,7 +236,7 @@ mod tests {
             (Rejected::Plan(vec![]), Code::InvalidArgument, "PLAN_INVALID"),
             (Rejected::ReusedRequestId("x".to_owned()), Code::InvalidArgument, "INVALID_ARGUMENT"),
         ] {
-            let status = rejected(given);
+            let status = rejected(&given);
             let info = status.get_details_error_info().unwrap();
             assert_eq!((status.code(), info.reason.as_str()), (code, reason));
             assert_eq!(info.domain, DOMAIN);

@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
+use prost::{DecodeError, Message};
 use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions,
-    prost::Message,
 };
 
 use super::DESCRIPTORS;
@@ -20,7 +20,7 @@ pub enum JsonError {
     Shape(&'static str, #[source] serde_json::Error),
     /// The bytes do not fit.
     #[error("not a {0}")]
-    Bytes(&'static str, #[source] prost_reflect::prost::DecodeError),
+    Bytes(&'static str, #[source] DecodeError),
 }
 
 /// A message of `crossfade.v1` as one line of JSON, with every field of it there.

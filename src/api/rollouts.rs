@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
@@ -13,9 +13,9 @@ use super::{
     request::{Said, Which, actor, page_len, requester, rollout, word, wrong_token},
     watch::{self, WATCHERS_MAX},
 };
-use crate::controller::{Handle, Rejected, Requester, View, Views};
+use crate::controller::{Handle, Requester, View, Views};
 use crate::domain::{Answer, Command, Event, Name, Plan, Record, Undecided};
-use crate::tasks::{Pool, Stop};
+use crate::tasks::{Pool, Stop, spawn};
 
 /// Answers that may wait for a watcher to read them.
 const WATCH_LEN_MAX: usize = 16;
@@ -37,27 +37,46 @@ impl Rollouts {
     async fn command(&self, name: &str, command: Command, by: Requester) -> Answered {
         let name = rollout("name", name)?;
         let view = self.handle.command(name, command, by).await;
-        view.map(|it| Response::new(convert::rollout(&it))).map_err(errors::rejected)
+        view.map(|it| Response::new(convert::rollout(&it)))
+            .map_err(|error| errors::rejected(&error))
     }
 
-    /// Rolls back every rollout that moves traffic. All begin at once, so that a slow disk
-    /// delays none of them.
-    async fn roll_back_all(&self, by: &Requester) -> Result<Vec<View>, Status> {
+    /// What is to be rolled back when everything is: all that moves traffic.
+    fn moving(&self, by: &Requester) -> Vec<(Name, Requester)> {
         let views = self.handle.views();
         let moving = views.rollouts.iter().filter(|it| it.rollout.stage().is_some());
-        let mut running = JoinSet::new();
-        for name in moving.map(|it| it.rollout.name().clone()) {
-            let (handle, mut by) = (self.handle.clone(), by.clone());
-            if !by.request_id.is_empty() {
-                // One key for each rollout, as one key may stand for one command only.
-                by.request_id = format!("{}/{name}", by.request_id);
-            }
-            running.spawn(async move { handle.command(name, Command::Rollback, by).await });
+        let names = moving.map(|it| it.rollout.name().clone());
+        names
+            .map(|name| {
+                let mut by = by.clone();
+                if !by.request_id.is_empty() {
+                    // One key for each rollout, as one key may stand for one command only.
+                    by.request_id = format!("{}/{name}", by.request_id);
+                }
+                (name, by)
+            })
+            .collect()
+    }
+
+    /// Rolls back. All begin at once, so that a slow disk delays none of them, and go on
+    /// when the caller leaves.
+    async fn roll_back(&self, asked: Vec<(Name, Requester)>) -> Result<Vec<View>, Status> {
+        let mut begun = Vec::new();
+        for (name, by) in asked {
+            let (reply, answer) = oneshot::channel();
+            let handle = self.handle.clone();
+            spawn("rollback", async move {
+                // Nobody listens any more when the caller has left.
+                let _ = reply.send(handle.command(name, Command::Rollback, by).await);
+            });
+            begun.push(answer);
         }
-        let done: Result<Vec<View>, Rejected> = running.join_all().await.into_iter().collect();
-        let mut done = done.map_err(errors::rejected)?;
-        done.sort_by(|a, b| a.rollout.name().cmp(b.rollout.name()));
-        Ok(done)
+        let mut views = Vec::new();
+        for answer in begun {
+            let view = answer.await.map_err(|_| errors::stopping())?;
+            views.push(view.map_err(|error| errors::rejected(&error))?);
+        }
+        Ok(views)
     }
 }
 
@@ -67,7 +86,7 @@ type Answered = Result<Response<proto::Rollout>, Status>;
 impl RolloutService for Rollouts {
     async fn get_rollout(&self, request: Request<proto::GetRolloutRequest>) -> Answered {
         let name = rollout("name", &request.into_inner().name)?;
-        let view = self.handle.view(&name).map_err(errors::rejected)?;
+        let view = self.handle.view(&name).map_err(|error| errors::rejected(&error))?;
         Ok(Response::new(convert::rollout(&view)))
     }
 
@@ -95,7 +114,8 @@ impl RolloutService for Rollouts {
         let Created { name, plan } =
             convert::created(asked, &self.defaults).map_err(|faults| errors::plan(&faults))?;
         let view = self.handle.create(name, plan, by).await;
-        view.map(|it| Response::new(convert::rollout(&it))).map_err(errors::rejected)
+        view.map(|it| Response::new(convert::rollout(&it)))
+            .map_err(|error| errors::rejected(&error))
     }
 
     async fn start_rollout(&self, request: Request<proto::StartRolloutRequest>) -> Answered {
@@ -122,13 +142,11 @@ impl RolloutService for Rollouts {
         let actor = actor(&request)?;
         let proto::RollbackRolloutRequest { name, request_id, comment } = request.into_inner();
         let by = requester(actor, Said { comment, request_id, ..Said::default() })?;
-        let views = match Which::read("name", &name)? {
-            Which::One(name) => {
-                let view = self.handle.command(name, Command::Rollback, by).await;
-                vec![view.map_err(errors::rejected)?]
-            }
-            Which::All => self.roll_back_all(&by).await?,
+        let asked = match Which::read("name", &name)? {
+            Which::One(name) => vec![(name, by)],
+            Which::All => self.moving(&by),
         };
+        let views = self.roll_back(asked).await?;
         let rollouts = views.iter().map(convert::rollout).collect();
         Ok(Response::new(proto::RollbackRolloutResponse { rollouts }))
     }
@@ -165,7 +183,8 @@ impl RolloutService for Rollouts {
         request: Request<proto::EvaluateRolloutRequest>,
     ) -> Result<Response<proto::EvaluateRolloutResponse>, Status> {
         let name = rollout("name", &request.into_inner().name)?;
-        let evaluation = self.handle.evaluate(name).await.map_err(errors::rejected)?;
+        let evaluation =
+            self.handle.evaluate(name).await.map_err(|error| errors::rejected(&error))?;
         Ok(Response::new(convert::evaluation(&evaluation)))
     }
 
@@ -178,7 +197,7 @@ impl RolloutService for Rollouts {
     ) -> Result<Response<Self::WatchRolloutStream>, Status> {
         let which = Which::read("name", &request.into_inner().name)?;
         if let Which::One(name) = &which {
-            self.handle.view(name).map_err(errors::rejected)?;
+            self.handle.view(name).map_err(|error| errors::rejected(&error))?;
         }
         let place = self.watchers.try_enter();
         let place = place.ok_or_else(|| errors::exhausted("watchers", WATCHERS_MAX))?;
@@ -195,7 +214,7 @@ impl RolloutService for Rollouts {
         let asked = request.into_inner();
         let which = Which::read("parent", &asked.parent)?;
         if let Which::One(name) = &which {
-            self.handle.view(name).map_err(errors::rejected)?;
+            self.handle.view(name).map_err(|error| errors::rejected(&error))?;
         }
         let views = self.handle.views();
         let (page, next_page_token) =

@@ -1,6 +1,12 @@
 //! `events`: the log as lines.
 
-use super::{Exit, Problem, commands::Output, ladder, look::full, out::Out};
+use super::{
+    Exit, Problem,
+    commands::Output,
+    ladder,
+    look::full,
+    out::{Out, harmless},
+};
 use crate::api::{Client, proto};
 use proto::event::Type;
 
@@ -20,7 +26,7 @@ pub(super) async fn events(
             Output::Table => out.data(&line(event))?,
         }
     }
-    if !page.next_page_token.is_empty() {
+    if out.output() == Output::Table && !page.next_page_token.is_empty() {
         out.note(&format!("these are the newest {limit}; --limit shows more"))?;
     }
     Ok(Exit::Done)
@@ -29,16 +35,15 @@ pub(super) async fn events(
 /// One event on a line: when, which, what, why, who.
 pub(super) fn line(event: &proto::Event) -> String {
     let rollout = event.name.split('/').nth(1).unwrap_or_default();
-    let mut text = format!("{}  {rollout}  {}", ladder::moment(event.create_time), what(event));
-    let Some(reason) = &event.reason else { return text };
-    for part in [reason.code.as_str(), reason.metric.as_str()] {
-        if !part.is_empty() {
-            text.push_str(&format!("  {part}"));
-        }
+    let at = ladder::moment(event.create_time);
+    let mut parts = vec![at, rollout.to_owned(), what(event)];
+    if let Some(reason) = &event.reason {
+        let known = [&reason.code, &reason.metric].into_iter().filter(|it| !it.is_empty());
+        parts.extend(known.cloned());
+        let said = if reason.comment.is_empty() { "" } else { ": " };
+        parts.push(format!("({}{said}{})", reason.actor, reason.comment));
     }
-    let said = if reason.comment.is_empty() { "" } else { ": " };
-    text.push_str(&format!("  ({}{said}{})", reason.actor, reason.comment));
-    text
+    harmless(&parts.join("  "))
 }
 
 fn what(event: &proto::Event) -> String {

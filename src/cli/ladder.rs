@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::out::harmless;
 use crate::api::{millis, proto, timestamp};
 use proto::{gate_evidence::Verdict, rollout::State};
 
@@ -17,8 +18,8 @@ pub(super) fn table(header: &[&str]) -> Table {
 
 /// A table's lines, moved in by two and without trailing spaces.
 pub(super) fn lines(table: &Table) -> String {
-    let lines = table.lines().map(|line| format!("  {}\n", line.trim_end()));
-    lines.collect()
+    let lines = table.lines().map(|line| format!("  {}", line.trim_end()));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The last part of `rollouts/chat` or `providers/gpt`.
@@ -67,7 +68,7 @@ pub(super) fn count(number: i64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if 0 < index && (digits.len() - index) % 3 == 0 {
+        if 0 < index && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -84,8 +85,8 @@ pub(super) fn moment(time: Option<proto::Timestamp>) -> String {
 
 /// The full picture of a rollout.
 pub(super) fn picture(rollout: &proto::Rollout) -> String {
-    let mut text = format!(
-        "{}   {}  →  {}   {}   attempt {}   revision {}\n",
+    let head = format!(
+        "{}   {}  →  {}   {}   attempt {}   revision {}",
         short(&rollout.name),
         short(&rollout.primary),
         short(&rollout.candidate),
@@ -93,18 +94,15 @@ pub(super) fn picture(rollout: &proto::Rollout) -> String {
         rollout.attempt,
         rollout.revision,
     );
-    for (key, value) in facts(rollout) {
-        text.push_str(&format!("{key:<10}  {value}\n"));
-    }
-    text.push('\n');
-    text.push_str(&lines(&ladder(rollout)));
+    let facts = facts(rollout).into_iter();
+    let facts = facts.map(|(key, value)| format!("{key:<10}  {}", harmless(&value)));
+    let mut parts = vec![std::iter::once(head).chain(facts).collect::<Vec<_>>().join("\n")];
+    parts.push(lines(&ladder(rollout)));
     if !rollout.evidence.is_empty() {
-        text.push('\n');
-        text.push_str(&lines(&gates(rollout)));
+        parts.push(lines(&gates(rollout)));
     }
-    text.push('\n');
-    text.push_str(&footer(rollout));
-    text
+    parts.push(footer(rollout));
+    parts.join("\n\n")
 }
 
 fn facts(rollout: &proto::Rollout) -> Vec<(&'static str, String)> {
@@ -148,9 +146,16 @@ fn ladder(rollout: &proto::Rollout) -> Table {
         let mark = match rollout.state() {
             State::RolledBack if here => "✖",
             State::Succeeded => "✔",
-            _ if before => "✔",
-            _ if moving => "▶",
-            _ => "·",
+            State::Unspecified
+            | State::Pending
+            | State::Running
+            | State::Paused
+            | State::AwaitingApproval
+            | State::RolledBack => match (before, moving) {
+                (true, _) => "✔",
+                (false, true) => "▶",
+                (false, false) => "·",
+            },
         };
         let least = span(stage.min_duration.map_or(0, millis));
         let (time, samples) = match rollout.stage_elapsed {
@@ -251,7 +256,7 @@ fn difference(gate: &proto::GateEvidence, value: f64) -> String {
     }
 }
 
-/// The interval on a line with zero-width space for neither: `────[━●━━]──┊──`.
+/// The interval, the difference and the bound on a line to scale: `────[━●━━]──┊──`.
 fn bar(gate: &proto::GateEvidence) -> String {
     let (lower, upper, bound) = (gate.lower, gate.upper, gate.bound);
     if ![lower, upper, bound, gate.difference].iter().all(|it| it.is_finite()) {
@@ -283,12 +288,12 @@ fn bar(gate: &proto::GateEvidence) -> String {
 
 fn footer(rollout: &proto::Rollout) -> String {
     let name = short(&rollout.name);
-    let mut text = String::new();
+    let mut lines = Vec::new();
     if let Some(reason) = &rollout.reason {
         let gate = if reason.metric.is_empty() { "" } else { " by " };
         let said = if reason.comment.is_empty() { "" } else { ": " };
-        text.push_str(&format!(
-            "last  {}  {}{gate}{}  ({}{said}{})\n",
+        lines.push(format!(
+            "last  {}  {}{gate}{}  ({}{said}{})",
             moment(rollout.update_time),
             reason.code,
             reason.metric,
@@ -297,21 +302,21 @@ fn footer(rollout: &proto::Rollout) -> String {
         ));
     }
     if let Some(obstacle) = &rollout.obstacle {
-        text.push_str(&format!("wait  {}\n", obstacle.message));
+        lines.push(format!("wait  {}", obstacle.message));
     }
-    text.push_str(&match rollout.state() {
-        State::Pending => format!("next  crossfade start {name}\n"),
-        State::Paused => format!("next  crossfade resume {name}\n"),
+    lines.push(match rollout.state() {
+        State::Pending => format!("next  crossfade start {name}"),
+        State::Paused => format!("next  crossfade resume {name}"),
         State::AwaitingApproval => {
             let stage = current(rollout).map_or("STAGE", |it| it.stage_id.as_str());
-            format!("next  crossfade approve {name} {stage}\n")
+            format!("next  crossfade approve {name} {stage}")
         }
-        State::RolledBack => format!("next  crossfade pairs {name}\n"),
+        State::RolledBack => format!("next  crossfade pairs {name}"),
         State::Running | State::Succeeded | State::Unspecified => {
-            format!("undo  crossfade rollback {name}   (at once, no questions asked)\n")
+            format!("undo  crossfade rollback {name}   (at once, no questions asked)")
         }
     });
-    text
+    lines.iter().map(|line| harmless(line)).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::{
     Exit, Problem,
     commands::{Output, StatusArgs},
     ladder,
-    out::Out,
+    out::{Out, harmless},
 };
 use crate::api::{Client, proto};
 
@@ -13,35 +13,36 @@ const PAGE_LEN: i32 = 200;
 
 /// One line for each rollout.
 pub(super) async fn list(client: &mut Client, out: &mut Out) -> Result<Exit, Problem> {
-    let mut table =
-        ladder::table(&["NAME", "FROM", "TO", "STATE", "STAGE", "SERVES", "TIME", "NOW"]);
-    let mut request = proto::ListRolloutsRequest { page_size: PAGE_LEN, ..Default::default() };
-    let mut degraded = String::new();
-    loop {
-        let page = client.list_rollouts(request.clone()).await?;
-        for rollout in &page.rollouts {
-            match out.output() {
-                Output::Json => out.json("Rollout", rollout)?,
-                Output::Table => {
-                    table.add_row(row(rollout));
-                }
-            }
-        }
-        degraded = if degraded.is_empty() { page.degraded } else { degraded };
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            break;
-        }
-    }
-    if out.output() == Output::Table && !table.is_empty() {
-        out.data(&ladder::lines(&table))?;
-    } else if out.output() == Output::Table {
+    let all = all(client).await?;
+    if out.output() == Output::Json {
+        all.rollouts.iter().try_for_each(|it| out.json("Rollout", it))?;
+    } else if all.rollouts.is_empty() {
         out.note("no rollouts yet: `crossfade create NAME --primary A --candidate B`")?;
+    } else {
+        let header = ["NAME", "FROM", "TO", "STATE", "STAGE", "SERVES", "TIME", "NOW"];
+        let mut table = ladder::table(&header);
+        table.add_rows(all.rollouts.iter().map(row));
+        out.data(&ladder::lines(&table))?;
     }
-    if !degraded.is_empty() {
-        out.note(&format!("warning: nothing can go forward: {degraded}"))?;
+    if !all.degraded.is_empty() {
+        out.note(&format!("warning: nothing can go forward: {}", harmless(&all.degraded)))?;
     }
     Ok(Exit::Done)
+}
+
+/// All pages as one.
+async fn all(client: &mut Client) -> Result<proto::ListRolloutsResponse, Problem> {
+    let mut request = proto::ListRolloutsRequest { page_size: PAGE_LEN, ..Default::default() };
+    let mut all = proto::ListRolloutsResponse::default();
+    loop {
+        let page = client.list_rollouts(request.clone()).await?;
+        all.rollouts.extend(page.rollouts);
+        all.degraded = page.degraded;
+        if page.next_page_token.is_empty() {
+            return Ok(all);
+        }
+        request.page_token = page.next_page_token;
+    }
 }
 
 fn row(rollout: &proto::Rollout) -> [String; 8] {
@@ -115,7 +116,7 @@ pub(super) async fn explain(
         Decision::RollBack => "✖ roll back",
         Decision::Unspecified => "unknown",
     };
-    out.data(&format!("{decision}: {}\n\n", answer.explanation))?;
+    out.data(&format!("{decision}: {}\n\n", harmless(&answer.explanation)))?;
     if let Some(rollout) = &answer.rollout {
         out.data(&ladder::picture(rollout))?;
     }

@@ -49,7 +49,10 @@ pub(super) async fn advance(
         override_undecided: args.override_undecided,
         etag: String::new(),
     };
-    tell(out, &client.advance_rollout(request).await?)
+    let rollout = client.advance_rollout(request).await?;
+    let done = tell(out, &rollout)?;
+    // A repeated request answers with what has become of the rollout since.
+    Ok(if rollout.state() == State::RolledBack { Exit::RolledBack } else { done })
 }
 
 /// Holds.
@@ -124,10 +127,10 @@ pub(super) async fn rollback(
 
 /// Says what changed and what comes next.
 pub(super) fn tell(out: &mut Out, rollout: &proto::Rollout) -> Result<Exit, Problem> {
-    if out.output() == Output::Json {
-        out.json("Rollout", rollout)?;
+    match out.output() {
+        Output::Json => out.json("Rollout", rollout)?,
+        Output::Table => out.note(&summary(rollout))?,
     }
-    out.note(&summary(rollout))?;
     Ok(Exit::Done)
 }
 

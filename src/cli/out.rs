@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::commands::{Color, Global, Output};
-use crate::api::{JsonError, to_json};
+use crate::api::{JsonError, Message, to_json};
 
 /// The two streams of the process, and what they can show.
 ///
@@ -82,7 +82,7 @@ impl Out {
     pub(super) fn json(
         &mut self,
         name: &'static str,
-        message: &impl prost_reflect::prost::Message,
+        message: &impl Message,
     ) -> Result<(), super::Problem> {
         let line: Result<String, JsonError> = to_json(name, message);
         Ok(self.data(&line?)?)
@@ -95,16 +95,13 @@ impl Out {
 
     /// Prints an error: what, why, and after an empty line what to do.
     pub(super) fn error(&mut self, what: &str, why: &[String], hint: &str) -> io::Result<()> {
-        let mut text = format!("error: {what}");
-        for line in why {
-            text.push_str("\n  ");
-            text.push_str(line);
-        }
+        let why = why.iter().map(|it| format!("  {}", harmless(it)));
+        let mut lines: Vec<String> =
+            std::iter::once(format!("error: {}", harmless(what))).chain(why).collect();
         if !hint.is_empty() {
-            text.push_str("\n\nhint: ");
-            text.push_str(hint);
+            lines.extend([String::new(), format!("hint: {hint}")]);
         }
-        self.note(&text)
+        self.note(&lines.join("\n"))
     }
 
     /// Draws over what was drawn before, without flicker: line by line, the rest cleared.
@@ -172,21 +169,14 @@ fn tint(line: &str, colour: Colour) -> String {
             return format!("\x1b[{code}m{start}\x1b[0m{rest}");
         }
     }
-    let mut tinted = String::with_capacity(line.len());
-    for it in line.chars() {
-        let code = match it {
-            '✔' => "32",
-            '✖' => "31",
-            '▶' | '●' => "36",
-            '‼' => "33",
-            plain => {
-                tinted.push(plain);
-                continue;
-            }
-        };
-        tinted.push_str(&format!("\x1b[{code}m{it}\x1b[0m"));
-    }
-    tinted
+    let tint = |it: char| match it {
+        '✔' => format!("\x1b[32m{it}\x1b[0m"),
+        '✖' => format!("\x1b[31m{it}\x1b[0m"),
+        '▶' | '●' => format!("\x1b[36m{it}\x1b[0m"),
+        '‼' => format!("\x1b[33m{it}\x1b[0m"),
+        plain => plain.to_string(),
+    };
+    line.chars().map(tint).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,12 @@
 //! `pairs` and `pair`: what both sides answered.
 
-use super::{Exit, Problem, commands::Output, ladder, look::full, out::Out};
+use super::{
+    Exit, Problem,
+    commands::Output,
+    ladder,
+    look::full,
+    out::{Out, harmless},
+};
 use crate::api::{Client, millis, proto};
 use proto::{call::Outcome, pair::Agreement, pair::Served};
 
@@ -14,25 +20,20 @@ pub(super) async fn list(
     let request =
         proto::ListPairsRequest { parent: full(name), page_size: limit, ..Default::default() };
     let page = client.list_pairs(request).await?;
+    if out.output() == Output::Json {
+        page.pairs.iter().try_for_each(|it| out.json("Pair", it))?;
+        return Ok(Exit::Done);
+    }
     let header = ["PAIR", "TIME", "FEATURE", "SERVED", "PRIMARY", "", "CANDIDATE", "", "ANSWERS"];
     let mut table = ladder::table(&header);
-    for pair in &page.pairs {
-        match out.output() {
-            Output::Json => out.json("Pair", pair)?,
-            Output::Table => {
-                table.add_row(row(pair));
-            }
-        }
-    }
-    if !table.is_empty() {
-        ladder::right(&mut table, &[5, 7]);
-        out.data(&ladder::lines(&table))?;
-    } else if page.pairs.is_empty() {
+    table.add_rows(page.pairs.iter().map(row));
+    let Some(newest) = page.pairs.first() else {
         out.note("no pairs yet: they are made in stages that mirror")?;
-    }
-    if let Some(pair) = page.pairs.first() {
-        out.note(&format!("next  crossfade pair {}", ladder::short(&pair.name)))?;
-    }
+        return Ok(Exit::Done);
+    };
+    ladder::right(&mut table, &[5, 7]);
+    out.data(&ladder::lines(&table))?;
+    out.note(&format!("next  crossfade pair {}", ladder::short(&newest.name)))?;
     Ok(Exit::Done)
 }
 
@@ -46,7 +47,7 @@ fn row(pair: &proto::Pair) -> [String; 9] {
     [
         ladder::short(&pair.name).to_owned(),
         ladder::moment(pair.create_time),
-        pair.feature.clone(),
+        harmless(&pair.feature),
         served(pair).to_owned(),
         primary,
         primary_latency,
@@ -103,36 +104,28 @@ pub(super) async fn one(client: &mut Client, out: &mut Out, id: &str) -> Result<
 }
 
 fn picture(pair: &proto::Pair) -> String {
-    let mut text = format!(
-        "{}   {}   {}   attempt {} stage {}\n",
+    let mut parts = vec![format!(
+        "{}   {}   {}   attempt {} stage {}\nserved by {}   answers {}\n",
         ladder::short(&pair.name),
         ladder::moment(pair.create_time),
-        pair.path,
+        harmless(&pair.path),
         pair.attempt,
         pair.stage_index + 1,
-    );
-    let answers = agreement(pair.agreement());
-    text.push_str(&format!("served by {}   answers {answers}\n\n", served(pair)));
-    let calls = [("primary", &pair.primary), ("candidate", &pair.candidate)];
-    for (side, call) in calls.iter().filter_map(|(side, it)| Some((side, it.as_ref()?))) {
-        text.push_str(&line(side, call));
-    }
-    for judgement in &pair.judgements {
-        text.push_str(&judged(judgement));
-    }
+        served(pair),
+        agreement(pair.agreement()),
+    )];
+    parts.extend(pair.primary.as_ref().map(|it| line("primary", it)));
+    parts.extend(pair.candidate.as_ref().map(|it| line("candidate", it)));
+    parts.extend(pair.judgements.iter().map(judged));
     match &pair.bodies {
-        Some(bodies) => {
-            for (title, body) in [
-                ("request", &bodies.request),
-                ("primary", &bodies.primary),
-                ("candidate", &bodies.candidate),
-            ] {
-                text.push_str(&quoted(title, body));
-            }
-        }
-        None => text.push_str("\nthe texts were not kept\n"),
+        Some(bodies) => parts.extend([
+            quoted("request", &bodies.request),
+            quoted("primary", &bodies.primary),
+            quoted("candidate", &bodies.candidate),
+        ]),
+        None => parts.push("\nthe texts were not kept".to_owned()),
     }
-    text
+    parts.join("\n")
 }
 
 fn line(side: &str, call: &proto::Call) -> String {
@@ -143,13 +136,13 @@ fn line(side: &str, call: &proto::Call) -> String {
         .time_to_first_byte
         .map_or_else(String::new, |it| format!(" (first byte {} ms)", millis(it)));
     format!(
-        "{side:<10} {}/{}   {}   HTTP {}   {}{first}{tokens}   {}\n",
+        "{side:<10} {}/{}   {}   HTTP {}   {}{first}{tokens}   {}",
         ladder::short(&call.provider),
-        call.model,
+        harmless(&call.model),
         outcome(call.outcome()),
         call.http_status,
         latency(call),
-        call.finish_reason,
+        harmless(&call.finish_reason),
     )
 }
 
@@ -163,8 +156,8 @@ fn judged(judgement: &proto::Judgement) -> String {
         "\njudged     {:.2} → {:.2}   {}   ({})\n{}",
         judgement.primary_score,
         judgement.candidate_score,
-        parts.join("  "),
-        judgement.source,
+        harmless(&parts.join("  ")),
+        harmless(&judgement.source),
         quoted("why", judgement.rationale.as_bytes()),
     )
 }
@@ -174,8 +167,8 @@ fn quoted(title: &str, text: &[u8]) -> String {
     let readable = serde_json::from_slice::<serde_json::Value>(text)
         .and_then(|it| serde_json::to_string_pretty(&it))
         .unwrap_or_else(|_| String::from_utf8_lossy(text).into_owned());
-    let lines = readable.lines().map(|line| format!("  │ {line}\n"));
-    format!("\n{title}\n{}", lines.collect::<String>())
+    let lines = readable.lines().map(|line| format!("  │ {line}"));
+    format!("\n{title}\n{}", lines.collect::<Vec<_>>().join("\n"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{
     Exit, Problem,
     commands::{Output, StatusArgs},
     events, ladder, look,
-    out::{Out, Screen},
+    out::{Out, Screen, harmless},
 };
 use crate::api::{Client, Watch, proto};
 
@@ -74,11 +74,11 @@ async fn print(out: &mut Out, mut watch: Watch) -> Result<Option<proto::Rollout>
 }
 
 fn line(rollout: &proto::Rollout) -> String {
-    format!(
+    harmless(&format!(
         "{}  {}  {}  {}",
         ladder::moment(rollout.update_time),
         ladder::short(&rollout.name),
         ladder::state(rollout.state()),
         rollout.status_message
-    )
+    ))
 }

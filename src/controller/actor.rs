@@ -37,6 +37,8 @@ const RECORDS_LEN_MAX: usize = 10_000;
 /// Rollouts at the same time.
 const ROLLOUTS_LEN_MAX: usize = 256;
 
+/// A halt older than this was asked by somebody who has stopped waiting for the answer.
+const HALT_MAX: Duration = Duration::from_secs(2);
 /// How often the day's copies are kept, in milliseconds: what a crash may forget of them.
 const KEEP_COPIES_MS: u64 = 1_000;
 
@@ -337,6 +339,7 @@ impl Controller {
     async fn tick(&mut self) {
         let now = self.clock.now();
         self.book.settle(SETTLE_WAIT).await;
+        self.keep_forgotten().await;
         let names: Vec<Name> = self.managed.keys().cloned().collect();
         for name in names {
             let Some(managed) = self.managed.get_mut(&name) else { continue };
@@ -357,6 +360,22 @@ impl Controller {
             rebuild::keep_copies(self.pairs.as_ref(), &self.managed);
         }
         self.show();
+    }
+
+    /// Writes down rollbacks that took effect in the data path and whose asking never got here.
+    async fn keep_forgotten(&mut self) {
+        for name in self.board.halted_for(HALT_MAX) {
+            let by = Requester {
+                actor: "operator".to_owned(),
+                comment: "asked while the controller was busy".to_owned(),
+                ..Requester::default()
+            };
+            if let Err(error) = self.obey(&name, &Command::Rollback, &by).await {
+                tracing::error!(rollout = %name, %error, "a halted rollout could not be rolled back");
+            }
+            self.board.release(&name);
+            self.publish();
+        }
     }
 
     /// Forward: write, then publish. Backward: publish, then write.

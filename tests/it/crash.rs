@@ -32,7 +32,9 @@ fn dice(seed: u64) -> u64 {
 /// Where a rollout stands as a number that only an acknowledged step may raise.
 fn height(rollout: &serde_json::Value) -> i64 {
     match rollout["state"].as_str().unwrap_or("") {
-        "STATE_RUNNING" | "STATE_PAUSED" | "STATE_SUCCEEDED" => 1 + rollout["stageIndex"].as_i64().unwrap_or(0),
+        "STATE_RUNNING" | "STATE_PAUSED" | "STATE_SUCCEEDED" => {
+            1 + rollout["stageIndex"].as_i64().unwrap_or(0)
+        }
         _ => 0,
     }
 }

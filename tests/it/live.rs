@@ -98,7 +98,7 @@ async fn a_candidate_that_simply_dies_is_sent_back_within_a_handful_of_calls() {
 #[tokio::test]
 async fn a_bad_candidate_is_sent_back_by_the_bets_over_pairs() {
     let world = World::with(|_, candidate| {
-        candidate.errors = crossfade::domain::Share::from_basis_points(4_000).unwrap();
+        candidate.errors = crossfade::domain::Share::from_basis_points(1_500).unwrap();
     })
     .await;
     let serve = world.serve(&rollout("0%", "100%")).await;

@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config",     &["domain"]),
     ("store",      &["domain"]),
     ("upstream",   &["domain", "tasks", "config"]),
-    ("traffic",    &["domain", "analysis"]),
+    ("traffic",    &["domain", "analysis", "clock"]),
     ("controller", &["domain", "analysis", "clock", "tasks", "telemetry", "store", "traffic"]),
     ("judge",      &["domain", "clock", "tasks", "telemetry", "config", "store", "traffic"]),
     ("proxy",      &["domain", "dialect", "clock", "tasks", "telemetry", "store", "upstream", "traffic"]),

@@ -126,6 +126,7 @@ pub(in crate::api) fn bodies(bodies: &Bodies) -> proto::Bodies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::millis;
     use crate::domain::{PairId, Timestamp, Window};
 
     #[test]
@@ -160,7 +161,7 @@ mod tests {
         assert_eq!(told.agreement(), proto::pair::Agreement::SameJson);
         let call = told.candidate.unwrap();
         assert_eq!(call.provider, "providers/cheap");
-        assert_eq!(call.latency.map(crate::api::millis), Some(1_250));
+        assert_eq!(call.latency.map(millis), Some(1_250));
         assert_eq!((call.time_to_first_byte, call.model.as_str()), (None, ""));
         assert_eq!(call.usage.unwrap().output_tokens, 5);
     }
