@@ -17,7 +17,7 @@ impl Ticks {
     pub(crate) fn now() -> Option<Self> {
         let stat = fs::read_to_string("/proc/stat").ok()?;
         let ticks: Vec<i64> = numbers(stat.lines().next()?.strip_prefix("cpu")?);
-        // user, nice, system, idle, iowait, irq, softirq, steal: interrupts are nobody's, mostly ours
+        // user, nice, system, idle, iowait, irq, softirq, steal; interrupts are mostly our own.
         let busy: i64 = [0, 1, 2, 7].iter().filter_map(|it| ticks.get(*it)).sum();
         let own = fs::read_to_string("/proc/self/stat").ok()?;
         // After the name: state and ten numbers, then user, system, and those of ended children.

@@ -2,7 +2,8 @@
 //!
 //! Both providers and the load share one core, the measured program has another. A visit starts
 //! a target, measures it and ends it; a round visits every target; rounds begin with another
-//! target each. A visit that others disturbed is repeated. One wrong or missing answer fails the run.
+//! target each. A visit that others disturbed is repeated. One wrong or missing answer fails
+//! the run.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its result")]
 
 mod figures;
