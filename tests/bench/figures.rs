@@ -1,0 +1,159 @@
+//! What was measured, by round, target and figure, and the tables made of it.
+
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use crate::targets::{Candidate, NGINX_MIRROR_SECONDS, Target, Via};
+
+/// One kind of number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Figure {
+    /// Requests a second of a closed loop.
+    Throughput,
+    /// CPU time of the program a request, in microseconds.
+    Cpu,
+    /// Requests to the candidate, in percent of those to the primary.
+    Mirrored,
+    /// Latency of whole answers, in milliseconds.
+    P50,
+    P99,
+    /// Time to the first byte of a stream, in milliseconds.
+    BegunP50,
+    BegunP99,
+    /// Resident memory after the load, in MiB.
+    Memory,
+    /// Cores that other programs used meanwhile.
+    Others,
+}
+
+/// The numbers of one round.
+pub(crate) type Round = BTreeMap<(Target, Figure), f64>;
+
+/// All rounds.
+pub(crate) struct Figures(pub(crate) Vec<Round>);
+
+impl Figures {
+    /// The tables, in Markdown.
+    pub(crate) fn tables(&self, targets: &[Target]) -> String {
+        let mut text = String::from(
+            "| | mirrored | requests/s | ÷ direct | ÷ nginx | CPU µs a request | ÷ nginx \
+             | added p50 ms | added p99 ms | stream's first byte: added p50 ms | added p99 ms \
+             | memory MiB |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+        );
+        let hanging = |it: &&Target| it.candidate == Candidate::Hangs;
+        for target in targets.iter().filter(|it| !hanging(it)) {
+            self.row(&mut text, *target);
+        }
+        if targets.iter().any(|it| hanging(&it)) {
+            text.push_str(
+                "\n| the candidate hangs, all mirrored | mirrored | p50 ms | p99 ms \
+                 | p50 ÷ mirroring off | p99 ÷ mirroring off |\n|---|--:|--:|--:|--:|--:|\n",
+            );
+            for target in targets.iter().filter(hanging) {
+                self.hanging_row(&mut text, *target);
+            }
+        }
+        text
+    }
+
+    /// How many cores other programs used, in the middle of all visits.
+    pub(crate) fn others(&self) -> Option<f64> {
+        let visits = self.0.iter().flatten().filter(|((_, figure), _)| *figure == Figure::Others);
+        median(visits.map(|(_, value)| *value))
+    }
+
+    fn row(&self, text: &mut String, target: Target) {
+        let direct = Target { via: Via::Direct, percent: 0, candidate: Candidate::Answers };
+        let nginx = Target { via: Via::Nginx, ..target };
+        let name = match target.via {
+            Via::Direct => "direct".to_owned(),
+            Via::Nginx if target.percent == 0 => "nginx".to_owned(),
+            Via::Nginx => format!("nginx `mirror`, {} %", target.percent),
+            Via::Crossfade => format!("Crossfade, {} %", target.percent),
+        };
+        let cells = [
+            percent(self.value(target, Figure::Mirrored)),
+            number(self.value(target, Figure::Throughput), 0),
+            number(self.ratio(target, direct, Figure::Throughput), 2),
+            number(self.ratio(target, nginx, Figure::Throughput), 2),
+            number(self.value(target, Figure::Cpu), 1),
+            number(self.ratio(target, nginx, Figure::Cpu), 2),
+            number(self.added(target, direct, Figure::P50), 2),
+            number(self.added(target, direct, Figure::P99), 2),
+            number(self.added(target, direct, Figure::BegunP50), 2),
+            number(self.added(target, direct, Figure::BegunP99), 2),
+            number(self.value(target, Figure::Memory), 0),
+        ];
+        line(text, &name, &cells);
+    }
+
+    fn hanging_row(&self, text: &mut String, target: Target) {
+        let name = match target.via {
+            Via::Direct | Via::Crossfade => "Crossfade".to_owned(),
+            Via::Nginx => format!("nginx `mirror`, which gives up after {NGINX_MIRROR_SECONDS} s"),
+        };
+        let cells = [
+            percent(self.value(target, Figure::Mirrored)),
+            number(self.value(target, Figure::P50), 2),
+            number(self.value(target, Figure::P99), 2),
+            number(self.ratio(target, target.off(), Figure::P50), 2),
+            number(self.ratio(target, target.off(), Figure::P99), 2),
+        ];
+        line(text, &name, &cells);
+    }
+
+    fn value(&self, target: Target, figure: Figure) -> Option<f64> {
+        median(self.0.iter().filter_map(|it| it.get(&(target, figure)).copied()))
+    }
+
+    /// Both from the same round, because a machine is not equally fast in all of them.
+    fn ratio(&self, target: Target, base: Target, figure: Figure) -> Option<f64> {
+        self.both(target, base, figure, |it, base| it / base)
+    }
+
+    fn added(&self, target: Target, base: Target, figure: Figure) -> Option<f64> {
+        self.both(target, base, figure, |it, base| it - base)
+    }
+
+    fn both(
+        &self,
+        target: Target,
+        base: Target,
+        figure: Figure,
+        compare: fn(f64, f64) -> f64,
+    ) -> Option<f64> {
+        if target == base {
+            return None;
+        }
+        median(self.0.iter().filter_map(|round| {
+            Some(compare(*round.get(&(target, figure))?, *round.get(&(base, figure))?))
+        }))
+    }
+}
+
+/// Notes when so many percent of the answers were there.
+pub(crate) fn percentile(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort_unstable();
+    let at = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+    times.get(at).copied().unwrap_or_default()
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    let upper = values.get(values.len() / 2)?;
+    let lower = values.get(values.len().saturating_sub(1) / 2)?;
+    Some(f64::midpoint(*lower, *upper))
+}
+
+fn line(text: &mut String, name: &str, cells: &[String]) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
+}
+
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or("–".to_owned(), |it| format!("{it:.digits$}"))
+}
+
+fn percent(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), |it| format!("{it:.0} %"))
+}
