@@ -43,6 +43,7 @@ pub(super) struct Around<'a> {
 /// A rollout's table and name.
 pub(super) type Named<'a> = (Name, Table<'a>);
 
+/// Most copies a day where nobody says otherwise.
 pub const COPIES_PER_DAY_DEFAULT: u64 = 50_000;
 const SAMPLES_MIN: u64 = 1_000;
 const DAY_MS: u64 = 86_400_000;

@@ -204,7 +204,16 @@ impl Proxy {
         let started = clock::instant();
         let provider = exchange.lane.candidate.clone();
         let deadline = self.settings.first_byte_timeout;
-        let begun = timeout(deadline, self.begin_candidate(exchange)).await;
+        let begun = tokio::select! {
+            biased;
+            () = exchange.live.closed() => None,
+            begun = timeout(deadline, self.begin_candidate(exchange)) => Some(begun),
+        };
+        let Some(begun) = begun else {
+            // Sent back while it was being asked: the primary answers, and nobody is to blame.
+            drop(served);
+            return self.serve_primary(exchange, None).await;
+        };
         let failed = match begun {
             Ok(Ok((response, first))) => {
                 let keep = Keep::UpTo(self.settings.capture_bytes_max);

@@ -20,7 +20,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::api::proto::{ListEventsRequest, ListRolloutsRequest, Rollout, StartRolloutRequest, rollout::State};
+use crate::api::proto::{
+    ListEventsRequest, ListRolloutsRequest, Rollout, StartRolloutRequest, rollout::State,
+};
 use crate::api::{Caller, Client};
 use crate::app::App;
 use crate::players::{Pace, Traffic, TrafficReport};
@@ -59,7 +61,8 @@ pub async fn play(plan: &Plan, data: &Path, screen: &mut Screen) -> Result<Repor
     let caller = Caller { actor: Some("rehearsal".to_owned()), timeout: CALL_MAX };
     let client = Client::connect(&control, caller).await?;
     let ended = rehearse(plan, &set, (client, base_url), screen).await;
-    drop(stop.send(()));
+    // A program that ended by itself is heard of below.
+    let _ = stop.send(());
     while let Some(ended) = program.join_next().await {
         ended??;
     }

@@ -1,11 +1,17 @@
 //! Live stages: who serves, who takes over, and the way back.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+};
 
 use crossfade::players::{Delivery, Fault};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::world::{SOON, World, faulty, rollout, slow, until};
+use crate::world::{PRIMARY, SOON, World, faulty, rollout, slow, until};
 
 #[tokio::test]
 async fn a_serving_share_is_sticky_for_a_user_and_about_right() {
@@ -125,36 +131,44 @@ async fn no_new_request_reaches_the_candidate_after_a_rollback_was_answered() {
         0 < world.candidate.stats().requests
     })
     .await;
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // 0: load before the rollback; 1: requests begun after its answer; 2: the end.
+    let turn = Arc::new(AtomicU8::new(0));
     let mut load = JoinSet::new();
     for lane in 0..16 {
-        let (world, serve, stop) = (Arc::clone(&world), Arc::clone(&serve), Arc::clone(&stop));
+        let (world, serve, turn) = (Arc::clone(&world), Arc::clone(&serve), Arc::clone(&turn));
         load.spawn(async move {
-            let (client, mut sent) = (crate::world::http(), 0_u32);
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let client = crate::world::http();
+            for index in 0.. {
+                let now = turn.load(Relaxed);
+                if now == 2 {
+                    break;
+                }
+                let body = world.rows.request(lane + index, PRIMARY, Delivery::Whole);
+                let mut body = body
+                    .unwrap_or_else(|| world.rows.request(0, PRIMARY, Delivery::Whole).unwrap());
+                body["user"] = format!("turn-{now}-{lane}-{index}").into();
                 let uri = format!("http://{}/v1/chat/completions", serve.data);
                 let request = hyper::Request::post(uri).header("content-type", "application/json");
-                let body = world.body(lane + usize::try_from(sent).unwrap(), Delivery::Whole);
-                let request = request.body(http_body_util::Full::new(body.into())).unwrap();
-                let answer = crate::world::whole(client.request(request).await.unwrap()).await;
-                assert_eq!(answer.status, 200);
-                sent += 1;
+                let body = http_body_util::Full::new(body.to_string().into_bytes().into());
+                let answer = client.request(request.body(body).unwrap()).await.unwrap();
+                assert_eq!(crate::world::whole(answer).await.status, 200);
             }
-            sent
         });
     }
     until("load is on", || async { 200 < world.candidate.stats().requests }).await;
     let (code, text) = serve.cli(&["rollback", "chat"]).await;
     assert_eq!(code, 0, "{text}");
-    // Requests under way when the answer came may still end; none begins after it. The
-    // answer reached us through a process that had to end first, so they are long over.
-    let at_answer = world.candidate.stats().requests;
-    let sent_after = world.primary.stats().requests;
-    until("traffic goes on", || async { sent_after + 300 < world.primary.stats().requests }).await;
-    assert_eq!(world.candidate.stats().requests, at_answer);
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    while let Some(sent) = load.join_next().await {
-        assert!(0 < sent.unwrap());
+    turn.store(1, Relaxed);
+    let begun_after =
+        |seen: &crossfade::players::Seen| String::from_utf8_lossy(&seen.body).contains("\"turn-1-");
+    until("traffic goes on", || async {
+        300 < world.primary.seen().iter().filter(|it| begun_after(it)).count()
+    })
+    .await;
+    assert_eq!(world.candidate.seen().iter().filter(|it| begun_after(it)).count(), 0);
+    turn.store(2, Relaxed);
+    while let Some(ended) = load.join_next().await {
+        ended.unwrap();
     }
 }
 

@@ -12,6 +12,7 @@ fn crossfade() -> Command {
 
 #[tokio::test]
 async fn the_demo_ends_with_one_success_one_rollback_and_no_error_for_callers() {
+    let _alone = crate::world::alone().await;
     let output = crossfade().args(["demo", "-o", "json"]).output().await.unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -38,6 +39,7 @@ async fn the_recorded_rehearsals_give_their_four_outcomes() {
         );
         return;
     }
+    let _alone = crate::world::alone().await;
     for plan in [
         "better_candidate_succeeds",
         "worse_candidate_is_sent_back",

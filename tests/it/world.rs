@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Instant, sleep, timeout},
 };
 
@@ -34,6 +35,15 @@ pub struct World {
     pub candidate: Provider,
     pub judge: JudgePlayer,
     pub dir: TempDir,
+    _shared: RwLockReadGuard<'static, ()>,
+}
+
+/// Whole rehearsals need the machine to themselves; everything else shares it.
+static MACHINE: RwLock<()> = RwLock::const_new(());
+
+/// Waits until no other test runs, and keeps them waiting.
+pub async fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().await
 }
 
 /// A running `crossfade serve`.
@@ -69,6 +79,7 @@ impl World {
             (ProviderPlan::new(PRIMARY), ProviderPlan::new(CANDIDATE));
         change(&mut primary, &mut candidate);
         Self {
+            _shared: MACHINE.read().await,
             primary: Provider::start(Arc::clone(&rows), primary, local()).await.unwrap(),
             candidate: Provider::start(Arc::clone(&rows), candidate, local()).await.unwrap(),
             judge: JudgePlayer::start(Arc::clone(&rows), Latency::None, local()).await.unwrap(),
