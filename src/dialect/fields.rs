@@ -1,0 +1,121 @@
+//! The top level of a JSON object: names, and values as they stand in the text.
+
+use std::{fmt, ops::Range};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+/// Names one object may have. Real requests have under fifty; finding duplicates is quadratic.
+const NAMES_MAX: usize = 256;
+
+/// The members of one JSON object. A name that comes twice is an error: readers differ on it.
+#[derive(Debug)]
+pub(super) struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// The members of a text that is one JSON object.
+    pub(super) fn parse(text: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice(text).ok()
+    }
+
+    /// The value as it stands, `null` included.
+    pub(super) fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(it, _)| it == name).map(|(_, value)| *value)
+    }
+
+    /// The value as text; `null` is the same as absent.
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
+        self.raw(name).map(RawValue::get).filter(|it| *it != "null")
+    }
+
+    /// Whether there is a value other than `null`.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Whether the value is `true`.
+    pub(super) fn is_true(&self, name: &str) -> bool {
+        self.get(name) == Some("true")
+    }
+
+    /// The value if it can be read as this type.
+    pub(super) fn read<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
+        serde_json::from_str(self.get(name)?).ok()
+    }
+
+    /// A text that is not empty.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.read::<String>(name).filter(|it| !it.is_empty())
+    }
+
+    /// The names, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+/// Where a value stands in the bytes it was borrowed from.
+pub(super) fn span(bytes: &[u8], value: &RawValue) -> Range<usize> {
+    let start = value.get().as_ptr().addr().saturating_sub(bytes.as_ptr().addr());
+    start..start + value.get().len()
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members)
+    }
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object with every name once")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members: Vec<(String, &'de RawValue)> = Vec::new();
+        while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
+            if members.len() >= NAMES_MAX {
+                return Err(de::Error::custom("too many names"));
+            }
+            if members.iter().any(|(it, _)| *it == name) {
+                return Err(de::Error::custom("a name comes twice"));
+            }
+            members.push((name, value));
+        }
+        Ok(Fields(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stand_where_their_span_says() {
+        let body = br#" { "a" : [1, {"b":2}] , "mod\u0065l": "x" , "n": null } "#;
+        let fields = Fields::parse(body).unwrap();
+        let at = |name: &str| &body[span(body, fields.raw(name).unwrap())];
+        assert_eq!(at("a"), br#"[1, {"b":2}]"#);
+        assert_eq!(at("model"), br#""x""#);
+        assert_eq!(at("n"), b"null");
+        assert!(!fields.has("n"));
+    }
+
+    #[test]
+    fn what_two_readers_could_take_differently_is_refused() {
+        assert!(Fields::parse(br#"{"model":"a","model":"b"}"#).is_none());
+        assert!(Fields::parse(br#"{"model":"a","mod\u0065l":"b"}"#).is_none());
+        assert!(Fields::parse(br#"{"a":1} {}"#).is_none());
+        assert!(Fields::parse(br"[1]").is_none());
+        assert!(Fields::parse(b"{\"a\":\"\xff\"}").is_none());
+        let many: Vec<String> = (0..=NAMES_MAX).map(|it| format!("\"{it}\":0")).collect();
+        assert!(Fields::parse(format!("{{{}}}", many.join(",")).as_bytes()).is_none());
+    }
+}
