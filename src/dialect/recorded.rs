@@ -15,6 +15,17 @@ const FILES: [&str; 5] =
 /// Streams with an error inside: two `event: error` of Groq, one chunk of `OpenRouter`.
 const ERROR_INSIDE: [&str; 3] = ["wire-56738ee3ea53", "wire-fdbd9c61cb1e", "wire-220ea69ed921"];
 
+/// Rows that count as tool calls for a `function_call` without name and arguments (Snowflake
+/// writes every field it knows): their answer is a text.
+const EMPTY_CALL: [&str; 6] = [
+    "wire-6e282c2a3327",
+    "wire-700e79c10a6e",
+    "wire-8283a3ab4110",
+    "wire-8b46dc98d7b9",
+    "wire-cbf53d4e4461",
+    "wire-e5d42cee88fb",
+];
+
 /// The rows of one file; none, with a word about it, when it is not there.
 fn rows(file: &str) -> Vec<Value> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
@@ -70,7 +81,8 @@ fn check_answer(row: &Value, reading: &Reading) {
     }
     assert!(matches!(reading.outcome, Outcome::Ok | Outcome::Refused), "{id} {reading:?}");
     let transcript = reading.transcript.as_ref().unwrap();
-    assert!(row["tool_call"] != true || !transcript.tool_calls.is_empty(), "{id} {transcript:?}");
+    let calls = row["tool_call"] == true && !EMPTY_CALL.contains(&id);
+    assert!(!calls || !transcript.tool_calls.is_empty(), "{id} {transcript:?}");
     for call in &transcript.tool_calls {
         assert!(!call.name.is_empty(), "{id}");
         let json = serde_json::from_str::<Value>(&call.arguments);
