@@ -1,5 +1,5 @@
 //! One test program, so that the crate is linked once.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod control;
 mod crash;

@@ -56,5 +56,5 @@ fn questions_of(world: &World) -> String {
         let body = world.body(index, crossfade::players::Delivery::Whole);
         serde_json::from_slice::<serde_json::Value>(&body).unwrap()
     });
-    serde_json::Value::from_iter(rows).to_string()
+    rows.collect::<serde_json::Value>().to_string()
 }

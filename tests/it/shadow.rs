@@ -4,6 +4,9 @@ use crossfade::players::{Delivery, Fault};
 
 use crate::world::{CANDIDATE, World, faulty, rollout, until};
 
+/// Reason, path, body, headers.
+type Case<'a> = (&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
+
 #[tokio::test]
 async fn a_copy_has_its_own_credential_and_model_and_nothing_of_the_caller() {
     let world = World::new().await;
@@ -110,7 +113,7 @@ async fn what_may_not_be_copied_is_passed_on_and_counted_by_reason() {
     let before = copies();
     let chat = "/v1/chat/completions";
     let large = format!("{{\"model\":\"x\",\"messages\":[],\"pad\":\"{}\"}}", "x".repeat(5_000));
-    let cases: [(&str, &str, &str, &[(&str, &str)]); 6] = [
+    let cases: [Case<'_>; 6] = [
         ("stateful", chat, r#"{"model":"m","messages":[],"store":true}"#, &[]),
         ("multiple", chat, r#"{"model":"m","messages":[],"n":2}"#, &[]),
         ("retry", chat, r#"{"model":"m","messages":[]}"#, &[("x-stainless-retry-count", "1")]),

@@ -23,18 +23,18 @@ use tokio::{
 };
 
 /// Longest wait for anything that has to happen.
-pub const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// Models of the made-up rows.
-pub const PRIMARY: &str = "big-model";
-pub const CANDIDATE: &str = "small-model";
+pub(crate) const PRIMARY: &str = "big-model";
+pub(crate) const CANDIDATE: &str = "small-model";
 
 /// A provider for each side, a judge, and rows they all know.
-pub struct World {
-    pub rows: Arc<Rows>,
-    pub primary: Provider,
-    pub candidate: Provider,
-    pub judge: JudgePlayer,
-    pub dir: TempDir,
+pub(crate) struct World {
+    pub(crate) rows: Arc<Rows>,
+    pub(crate) primary: Provider,
+    pub(crate) candidate: Provider,
+    pub(crate) judge: JudgePlayer,
+    pub(crate) dir: TempDir,
     _shared: RwLockReadGuard<'static, ()>,
 }
 
@@ -42,21 +42,21 @@ pub struct World {
 static MACHINE: RwLock<()> = RwLock::const_new(());
 
 /// Waits until no other test runs, and keeps them waiting.
-pub async fn alone() -> RwLockWriteGuard<'static, ()> {
+pub(crate) async fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().await
 }
 
 /// A running `crossfade serve`.
-pub struct Serve {
+pub(crate) struct Serve {
     child: Child,
-    pub data: SocketAddr,
-    pub control: String,
-    pub operations: SocketAddr,
+    pub(crate) data: SocketAddr,
+    pub(crate) control: String,
+    pub(crate) operations: SocketAddr,
 }
 
-pub type Http = Client<HttpConnector, Full<Bytes>>;
+pub(crate) type Http = Client<HttpConnector, Full<Bytes>>;
 
-pub fn http() -> Http {
+pub(crate) fn http() -> Http {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
@@ -66,12 +66,12 @@ fn local() -> SocketAddr {
 
 impl World {
     /// Two good providers and a fair judge.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_, _| {}).await
     }
 
     /// Providers as `change` makes them: primary, candidate.
-    pub async fn with(change: impl FnOnce(&mut ProviderPlan, &mut ProviderPlan)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut ProviderPlan, &mut ProviderPlan)) -> Self {
         let models = [(PRIMARY, 0.9), (CANDIDATE, 0.9)]
             .map(|(name, quality)| SyntheticModel { name: name.to_owned(), quality });
         let rows = Arc::new(synthetic(400, 11, &models));
@@ -89,7 +89,7 @@ impl World {
     }
 
     /// A configuration for these players, followed by `more`.
-    pub fn config(&self, more: &str) -> String {
+    pub(crate) fn config(&self, more: &str) -> String {
         let mut text = format!(
             "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
              store = \"{}\"\nprimary = \"primary\"\n",
@@ -122,21 +122,21 @@ impl World {
     }
 
     /// Starts the program with that configuration.
-    pub async fn serve(&self, more: &str) -> Serve {
+    pub(crate) async fn serve(&self, more: &str) -> Serve {
         let file = self.dir.path().join("crossfade.toml");
         std::fs::write(&file, self.config(more)).unwrap();
         Serve::start(&file).await
     }
 
     /// The body of a request of which every player knows the answer.
-    pub fn body(&self, index: usize, delivery: crossfade::players::Delivery) -> Vec<u8> {
+    pub(crate) fn body(&self, index: usize, delivery: crossfade::players::Delivery) -> Vec<u8> {
         let body = self.rows.request(index % self.rows.len(), PRIMARY, delivery);
         body.unwrap().to_string().into_bytes()
     }
 }
 
 impl Serve {
-    pub async fn start(config: &Path) -> Self {
+    pub(crate) async fn start(config: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_crossfade"))
             .args(["serve", "-c"])
             .arg(config)
@@ -160,27 +160,27 @@ impl Serve {
     }
 
     /// Ends it as a power cut would.
-    pub async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
     /// Asks it to stop, and waits until it has.
-    pub async fn stop(mut self) -> std::process::ExitStatus {
+    pub(crate) async fn stop(mut self) -> std::process::ExitStatus {
         let pid = self.child.id().unwrap().to_string();
         assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
         timeout(SOON, self.child.wait()).await.unwrap().unwrap()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
 
     /// One chat request with these headers; status, headers and body of the answer.
-    pub async fn chat(&self, body: Vec<u8>, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn chat(&self, body: Vec<u8>, headers: &[(&str, &str)]) -> Answer {
         self.post("/v1/chat/completions", body, headers).await
     }
 
-    pub async fn post(&self, path: &str, body: Vec<u8>, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Vec<u8>, headers: &[(&str, &str)]) -> Answer {
         let mut request = Request::post(format!("http://{}{path}", self.data))
             .header("content-type", "application/json")
             .header("authorization", "Bearer caller-key");
@@ -192,7 +192,7 @@ impl Serve {
     }
 
     /// A client verb of the same binary against this server: exit code and standard output.
-    pub async fn cli(&self, args: &[&str]) -> (i32, String) {
+    pub(crate) async fn cli(&self, args: &[&str]) -> (i32, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_crossfade"))
             .args(["--server", &self.control])
             .args(args)
@@ -205,7 +205,7 @@ impl Serve {
     }
 
     /// The same as JSON; the verb must succeed.
-    pub async fn json(&self, args: &[&str]) -> serde_json::Value {
+    pub(crate) async fn json(&self, args: &[&str]) -> serde_json::Value {
         let args: Vec<&str> = args.iter().copied().chain(["-o", "json"]).collect();
         let (code, text) = self.cli(&args).await;
         assert_eq!(code, 0, "{args:?}: {text}");
@@ -213,7 +213,7 @@ impl Serve {
     }
 
     /// The same for verbs that list: one message on each line.
-    pub async fn json_lines(&self, args: &[&str]) -> Vec<serde_json::Value> {
+    pub(crate) async fn json_lines(&self, args: &[&str]) -> Vec<serde_json::Value> {
         let args: Vec<&str> = args.iter().copied().chain(["-o", "json"]).collect();
         let (code, text) = self.cli(&args).await;
         assert_eq!(code, 0, "{args:?}: {text}");
@@ -221,14 +221,14 @@ impl Serve {
     }
 
     /// A page of the operations port.
-    pub async fn page(&self, path: &str) -> String {
+    pub(crate) async fn page(&self, path: &str) -> String {
         let uri = format!("http://{}{path}", self.operations).parse().unwrap();
         let answer = whole(http().get(uri).await.unwrap()).await;
         String::from_utf8(answer.body.to_vec()).unwrap()
     }
 
     /// The value of a metric, 0 where it has none; all series whose name and labels begin so, added.
-    pub async fn metric(&self, series: &str) -> f64 {
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
         let page = self.page("/metrics").await;
         let values = page.lines().filter(|it| it.starts_with(series));
         values.filter_map(|it| it.rsplit(' ').next()?.parse::<f64>().ok()).sum()
@@ -236,30 +236,30 @@ impl Serve {
 }
 
 /// An answer, whole.
-pub struct Answer {
-    pub status: u16,
-    pub headers: hyper::HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: hyper::HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |it| it.to_str().unwrap())
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
-pub async fn whole(response: Response<Incoming>) -> Answer {
+pub(crate) async fn whole(response: Response<Incoming>) -> Answer {
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Answer { status: head.status.as_u16(), headers: head.headers, body }
 }
 
 /// Waits until something holds, by looking again and again; fails after [`SOON`].
-pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let ends = Instant::now() + SOON;
     while !holds().await {
         assert!(Instant::now() < ends, "never came true: {what}");
@@ -268,7 +268,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut()
 }
 
 /// A rollout of one stage that mirrors and serves so much, and proves nothing for an hour.
-pub fn rollout(serve: &str, mirror: &str) -> String {
+pub(crate) fn rollout(serve: &str, mirror: &str) -> String {
     format!(
         "[rollout.chat]\ncandidate = \"candidate\"\nautostart = true\n\
          gates = {{ latency_p99 = \"off\", judge_score = \"off\" }}\n\
@@ -277,11 +277,11 @@ pub fn rollout(serve: &str, mirror: &str) -> String {
 }
 
 /// A provider that hangs, is dead, or fails.
-pub fn faulty(fault: Fault) -> impl FnOnce(&mut ProviderPlan, &mut ProviderPlan) {
+pub(crate) fn faulty(fault: Fault) -> impl FnOnce(&mut ProviderPlan, &mut ProviderPlan) {
     move |_, candidate| candidate.fault = fault
 }
 
 /// Answers that take so long.
-pub fn slow(ms: u32) -> Latency {
+pub(crate) fn slow(ms: u32) -> Latency {
     Latency::Fixed { first_byte_ms: ms, total_ms: ms }
 }
