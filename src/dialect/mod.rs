@@ -1,7 +1,7 @@
 //! How providers speak: requests and answers as bytes in, bytes and plain values out.
 //!
 //! A request is looked at once ([`ask`]), rewritten for another provider by splicing bytes
-//! ([`adapt`]), and its answer is put together again from whatever arrived ([`read`]).
+//! ([`adapt()`]), and its answer is put together again from whatever arrived ([`read()`]).
 
 mod adapt;
 mod agree;

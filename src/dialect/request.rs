@@ -24,7 +24,7 @@ pub struct Asked {
     pub(super) spans: Spans,
 }
 
-/// Where the values stand that [`super::adapt`] may replace: byte ranges of the body.
+/// Where the values stand that [`super::adapt()`] may replace: byte ranges of the body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Spans {
     pub(super) model: Option<Range<usize>>,

@@ -1,6 +1,6 @@
 //! Live traffic. Sees only what the board publishes, never the controller.
 //!
-//! The path of one request is [`serve`], top to bottom; the other side is asked in [`mirror`].
+//! The path of one request is `serve.rs`, top to bottom; the other side is asked in `mirror.rs`.
 
 mod answer;
 mod headers;
