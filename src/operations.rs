@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,9 +14,9 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderValue},
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 
 use crate::controller::Handle;
 use crate::store::Pairs;
@@ -24,6 +25,11 @@ use crate::telemetry::Metrics;
 
 /// Connections at the same time.
 const CONNECTIONS_MAX: usize = 64;
+
+/// How long a connection may stay silent: one that says nothing takes nobody's place for long.
+const HEADER_WAIT: Duration = Duration::from_secs(10);
+/// Pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the port shows. The parts come up after the port does.
 #[derive(Debug, Default)]
@@ -55,15 +61,20 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             () = stop.wait() => return Ok(()),
         };
-        let (Ok((stream, _)), Some(place)) = (accepted, places.try_enter()) else { continue };
+        let Ok((stream, _)) = accepted else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Some(place) = places.try_enter() else { continue };
         let (operations, mut stop) = (Arc::clone(&operations), stop.clone());
         Pool::run(place, "operations", async move {
             let service = service_fn(|request: Request<Incoming>| {
                 let response = operations.answer(&request);
                 async move { Ok::<_, Infallible>(response) }
             });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service);
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT);
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 ended = connection => drop(ended),
                 () = stop.wait() => {}

@@ -48,10 +48,16 @@ pub struct Live {
     due: AtomicU64,
     missing: AtomicU64,
     capped: AtomicBool,
+    way: Arc<Way>,
+    copies: Arc<Copies>,
+}
+
+/// The way to a candidate, open through all stages of an attempt.
+#[derive(Debug)]
+struct Way {
     tripped: AtomicBool,
     wire: Mutex<Tripwire>,
     closed: watch::Sender<bool>,
-    copies: Arc<Copies>,
 }
 
 /// The day's copies of one rollout, against their cap.
@@ -108,17 +114,37 @@ impl Copies {
 }
 
 impl Live {
-    /// Counters for a window that begins.
+    /// Counters for an attempt that begins.
     pub fn new(copies: Arc<Copies>) -> Self {
-        Self {
-            due: AtomicU64::new(0),
-            missing: AtomicU64::new(0),
-            capped: AtomicBool::new(false),
+        let way = Way {
             tripped: AtomicBool::new(false),
             wire: Mutex::new(Tripwire::new()),
             closed: watch::Sender::new(false),
-            copies,
-        }
+        };
+        Self::counting(Arc::new(way), copies, (0, 0))
+    }
+
+    /// Counters for the next window of the same attempt: what is under way goes on.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        Self::counting(Arc::clone(&self.way), Arc::clone(&self.copies), (0, 0))
+    }
+
+    /// The same window with copies due and missing that were counted before a restart.
+    #[must_use]
+    pub fn resumed(&self, coverage: (u64, u64)) -> Self {
+        Self::counting(Arc::clone(&self.way), Arc::clone(&self.copies), coverage)
+    }
+
+    fn counting(way: Arc<Way>, copies: Arc<Copies>, (due, missing): (u64, u64)) -> Self {
+        let capped = AtomicBool::new(false);
+        Self { due: AtomicU64::new(due), missing: AtomicU64::new(missing), capped, way, copies }
+    }
+
+    /// Counts a copy that was due and cannot even begin.
+    pub fn miss(&self) {
+        self.due.fetch_add(1, Ordering::Relaxed);
+        self.missing.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a copy that is due, if the daily cap allows it.
@@ -149,22 +175,22 @@ impl Live {
 
     /// Whether the candidate may be asked: the window is open and the tripwire silent.
     pub fn is_open(&self) -> bool {
-        !*self.closed.borrow() && !self.tripped.load(Ordering::Acquire)
+        !*self.way.closed.borrow() && !self.is_tripped()
     }
 
     /// Whether the tripwire went off.
     pub fn is_tripped(&self) -> bool {
-        self.tripped.load(Ordering::Acquire)
+        self.way.tripped.load(Ordering::Acquire)
     }
 
     /// Closes the window: copies that wait or run are given up.
     pub fn close(&self) {
-        self.closed.send_replace(true);
+        self.way.closed.send_replace(true);
     }
 
     /// Resolves when the window is closed.
     pub async fn closed(&self) {
-        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+        let _ = self.way.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     /// Tells the tripwire how a request went on each side that was asked (answered well or not).
@@ -176,8 +202,8 @@ impl Live {
         primary: Option<bool>,
         candidate: Option<bool>,
     ) {
-        let alarm = lock(&self.wire).see(now, primary, candidate);
-        if alarm && !self.tripped.swap(true, Ordering::AcqRel) {
+        let alarm = lock(&self.way.wire).see(now, primary, candidate);
+        if alarm && !self.way.tripped.swap(true, Ordering::AcqRel) {
             self.close();
             board.alarm.notify_one();
         }
@@ -212,7 +238,8 @@ impl Board {
         self.current.load_full()
     }
 
-    /// Replaces what holds. Windows that are no longer in it are closed.
+    /// Replaces what holds. Rollouts that move nothing any more are closed: what is on its way to
+    /// their candidate is given up.
     pub fn publish(&self, lanes: Vec<(Arc<Lane>, Arc<Live>)>) {
         let halted = lock(&self.halted);
         let lanes: Vec<_> = lanes
@@ -259,11 +286,9 @@ impl Board {
         let next = Arc::new(Published { snapshot: Snapshot { lanes }, live });
         let before = self.current.swap(Arc::clone(&next));
         for (lane, live) in before.snapshot.lanes.iter().zip(&before.live) {
-            let kept = |(other, it): (&Arc<Lane>, &Arc<Live>)| {
-                Arc::ptr_eq(it, live) && other.window.is_some()
-            };
-            let open = next.snapshot.lanes.iter().zip(&next.live).any(kept);
-            if lane.window.is_some() && !open {
+            let goes_on =
+                |other: &Arc<Lane>| other.rollout == lane.rollout && other.window.is_some();
+            if lane.window.is_some() && !next.snapshot.lanes.iter().any(goes_on) {
                 live.close();
             }
         }

@@ -118,6 +118,23 @@ pub(super) fn requester(actor: String, said: Said) -> Result<Requester, Status> 
     })
 }
 
+/// Who asks for a rollback. Nothing said about it is a reason to refuse it: what does not fit is cut.
+pub(super) fn rollback_requester<T>(request: &Request<T>, said: &Said) -> Requester {
+    let actor = actor(request).unwrap_or_else(|_| peer(request));
+    Requester {
+        actor,
+        comment: fitted(&said.comment, COMMENT_LEN_MAX),
+        request_id: fitted(&said.request_id, WORD_LEN_MAX),
+        revision: None,
+    }
+}
+
+/// One line of at most so many bytes.
+fn fitted(text: &str, len_max: usize) -> String {
+    let line: String = text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
+    line[..line.floor_char_boundary(len_max)].to_owned()
+}
+
 /// A short word of the caller, such as a stage.
 pub(super) fn word(field: &str, text: String) -> Result<String, Status> {
     checked(field, text, WORD_LEN_MAX)

@@ -10,7 +10,9 @@ use super::{
     convert::{self, Created, PlanDefaults},
     errors,
     proto::{self, rollout_service_server::RolloutService},
-    request::{Said, Which, actor, page_len, requester, rollout, word, wrong_token},
+    request::{
+        Said, Which, actor, page_len, requester, rollback_requester, rollout, word, wrong_token,
+    },
     watch::{self, WATCHERS_MAX},
 };
 use crate::controller::{Handle, Requester, View, Views};
@@ -139,9 +141,8 @@ impl RolloutService for Rollouts {
         &self,
         request: Request<proto::RollbackRolloutRequest>,
     ) -> Result<Response<proto::RollbackRolloutResponse>, Status> {
-        let actor = actor(&request)?;
-        let proto::RollbackRolloutRequest { name, request_id, comment } = request.into_inner();
-        let by = requester(actor, Said { comment, request_id, ..Said::default() })?;
+        let proto::RollbackRolloutRequest { name, request_id, comment } = request.get_ref().clone();
+        let by = rollback_requester(&request, &Said { comment, request_id, ..Said::default() });
         let asked = match Which::read("name", &name)? {
             Which::One(name) => vec![(name, by)],
             Which::All => self.moving(&by),

@@ -177,7 +177,14 @@ impl Controller {
             let unknown = [&plan.primary, &plan.candidate]
                 .into_iter()
                 .find(|it| !self.providers.contains_key(*it));
-            managed.broken = unknown.map(|it| format!("provider `{it}` is not configured"));
+            managed.broken = if plan.primary == self.primary {
+                unknown.map(|it| format!("provider `{it}` is not configured"))
+            } else {
+                Some(format!(
+                    "its primary is `{}`, but `{}` serves now",
+                    plan.primary, self.primary
+                ))
+            };
         }
     }
 
@@ -256,12 +263,14 @@ impl Controller {
         let Some(managed) = self.managed.get_mut(name) else {
             return Err(Rejected::Unknown(name.clone()));
         };
+        // A rollback is done again rather than taken for an old one: it may be asked of a new attempt.
         match managed.replayed(&by.request_id, command) {
+            Some(_) if *command == Command::Rollback => {}
             Some(Replayed::Same) => return self.view(name),
-            Some(Replayed::Other) if *command != Command::Rollback => {
+            Some(Replayed::Other) => {
                 return Err(Rejected::ReusedRequestId(by.request_id.clone()));
             }
-            Some(Replayed::Other) | None => {}
+            None => {}
         }
         managed.weigh(now);
         let at = managed.rollout.revision();
@@ -357,7 +366,7 @@ impl Controller {
         }
         if KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {
             self.copies_kept = now;
-            rebuild::keep_copies(self.pairs.as_ref(), &self.managed);
+            rebuild::keep_counts(self.pairs.as_ref(), &self.managed);
         }
         self.show();
     }

@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::analysis::{Ledger, Observation};
 use crate::domain::{
-    Command, Event, Evidence, Lane, Name, Plan, Record, Rollout, Share, Slice, State, Timestamp,
-    Verdict, Window,
+    Cause, Command, Event, Evidence, Lane, Name, Plan, Record, Rollout, Share, Slice, State,
+    Timestamp, Verdict, Window,
 };
 use crate::traffic::{Copies, Live};
 
@@ -61,11 +61,14 @@ impl Managed {
         }
         match &record.event {
             Event::StageEntered { stage, .. } => {
+                self.evidence = Evidence::default();
                 if *stage == 0 {
                     self.ledger = Ledger::new(self.rollout.plan());
+                    self.live = Arc::new(Live::new(Arc::clone(self.live.copies())));
+                } else {
+                    self.live = Arc::new(self.live.next());
                 }
                 self.ledger.enter(*stage, record.at);
-                self.reopen();
             }
             Event::Succeeded(_) => self.ledger.guard(record.at),
             Event::RolledBack(_) => self.live.close(),
@@ -76,12 +79,6 @@ impl Managed {
             }
             Event::ApprovalRequested | Event::Paused | Event::Resumed => {}
         }
-    }
-
-    /// New counters: what is missing in one stage says nothing of the next.
-    fn reopen(&mut self) {
-        self.evidence = Evidence::default();
-        self.live = Arc::new(Live::new(Arc::clone(self.live.copies())));
     }
 
     /// Whether evidence of that window counts now.
@@ -149,17 +146,32 @@ impl Managed {
     /// Whether an idempotency key was used before, and for the same thing.
     pub(super) fn replayed(&self, request_id: &str, command: &Command) -> Option<Replayed> {
         let event = self.requests.get(request_id)?;
+        let left = |stage: usize| {
+            let left = self.rollout.plan().stages.get(stage.checked_sub(1)?);
+            left.map(|it| it.name.as_str())
+        };
         let same = match command {
             Command::Start => matches!(event, Event::StageEntered { stage: 0, .. }),
-            Command::Advance { .. } => matches!(
-                event,
-                Event::StageEntered { .. } | Event::Succeeded(_) | Event::ApprovalRequested
-            ),
+            Command::Advance { from_stage, .. } => match event {
+                Event::StageEntered { stage, cause: Cause::Operator | Cause::Override, .. } => {
+                    left(*stage).is_some_and(|it| from_stage.is_empty() || it == from_stage)
+                }
+                Event::Succeeded(cause) => matches!(cause, Cause::Operator | Cause::Override),
+                Event::ApprovalRequested => true,
+                Event::StageEntered { .. }
+                | Event::Created(_)
+                | Event::Revised(_)
+                | Event::Paused
+                | Event::Resumed
+                | Event::RolledBack(_) => false,
+            },
             Command::Pause => *event == Event::Paused,
             Command::Resume => *event == Event::Resumed,
             Command::Approve { .. } => matches!(
                 event,
-                Event::StageEntered { .. } | Event::Succeeded(_) | Event::RolledBack(_)
+                Event::StageEntered { cause: Cause::Approved, .. }
+                    | Event::Succeeded(Cause::Approved)
+                    | Event::RolledBack(Cause::Declined)
             ),
             Command::Rollback => matches!(event, Event::RolledBack(_)),
             Command::Revise(_) => matches!(event, Event::Revised(_)),
@@ -209,10 +221,10 @@ impl Managed {
     }
 
     fn epitaph(&self) -> String {
-        let metric = self.rollout.cause().and_then(crate::domain::Cause::metric);
+        let metric = self.rollout.cause().and_then(Cause::metric);
         let gate = metric.and_then(|it| self.evidence.of(it));
         let Some(gate) = gate else {
-            let why = self.rollout.cause().map_or("", crate::domain::Cause::code);
+            let why = self.rollout.cause().map_or("", Cause::code);
             return format!("the primary answers everything ({why} by {})", self.actor);
         };
         let unit = gate.metric.unit();

@@ -1,6 +1,6 @@
 //! After a restart: evidence from the stored pairs, the day's copies from what was kept.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::spawn_blocking;
 
@@ -17,6 +17,7 @@ use super::{actor::Controller, managed::Managed};
 pub(super) async fn evidence(controller: &mut Controller) {
     let Some(pairs) = controller.pairs.clone() else { return };
     for managed in controller.managed.values_mut() {
+        coverage(Some(&pairs), managed);
         if managed.rollout.window().is_none() {
             continue;
         }
@@ -73,28 +74,48 @@ fn ledger(rollout: &Rollout, pairs: &Pairs) -> Ledger {
     ledger
 }
 
-fn copies_key(rollout: &Name) -> String {
-    format!("copies/{rollout}")
+/// What a restart must not forget of a rollout's traffic: the day and its copies, then the window
+/// (attempt, stage) with the copies that were due and missing in it.
+type Counts = [u64; 6];
+
+fn key(rollout: &Name) -> String {
+    format!("traffic/{rollout}")
+}
+
+fn kept(pairs: Option<&Pairs>, rollout: &Name) -> Option<Counts> {
+    let kept = pairs?.kept(&key(rollout))?;
+    let numbers = kept.chunks_exact(8).filter_map(|it| it.try_into().ok().map(u64::from_be_bytes));
+    numbers.collect::<Vec<u64>>().try_into().ok()
 }
 
 /// Day and copies made on it, as last kept.
 pub(super) fn copies(pairs: Option<&Pairs>, rollout: &Name) -> (u64, u64) {
-    let kept = pairs.and_then(|it| it.kept(&copies_key(rollout)));
-    let parse = |kept: Vec<u8>| {
-        let (day, made) = kept.split_first_chunk::<8>()?;
-        Some((u64::from_be_bytes(*day), u64::from_be_bytes(*made.first_chunk::<8>()?)))
-    };
-    kept.and_then(parse).unwrap_or((0, 0))
+    kept(pairs, rollout).map_or((0, 0), |counts| (counts[0], counts[1]))
 }
 
-/// Keeps the day's copies of every rollout.
-pub(super) fn keep_copies(pairs: Option<&Pairs>, managed: &BTreeMap<Name, Managed>) {
+/// Copies due and missing in the window that is open, as last kept: what could not be trusted
+/// before a restart cannot be trusted after it.
+fn coverage(pairs: Option<&Pairs>, managed: &mut Managed) {
+    let Some(window) = managed.rollout.window() else { return };
+    let here = [u64::from(window.attempt), u64::from(window.stage)];
+    if let Some([_, _, attempt, stage, due, missing]) = kept(pairs, &window.rollout)
+        && [attempt, stage] == here
+    {
+        managed.live = Arc::new(managed.live.resumed((due, missing)));
+    }
+}
+
+/// Keeps the counts of every rollout.
+pub(super) fn keep_counts(pairs: Option<&Pairs>, managed: &BTreeMap<Name, Managed>) {
     let Some(pairs) = pairs else { return };
     for it in managed.values() {
-        let (day, made) = it.live.copies().made();
-        let value = [day.to_be_bytes(), made.to_be_bytes()].concat();
-        if let Err(error) = pairs.keep(&copies_key(it.rollout.name()), &value) {
-            tracing::warn!(rollout = %it.rollout.name(), %error, "the day's copies could not be kept");
+        let ((day, made), (due, missing)) = (it.live.copies().made(), it.live.coverage());
+        let window = it.rollout.window();
+        let (attempt, stage) = window.map_or((0, 0), |it| (it.attempt, it.stage));
+        let counts: Counts = [day, made, attempt.into(), stage.into(), due, missing];
+        let value = counts.map(u64::to_be_bytes).concat();
+        if let Err(error) = pairs.keep(&key(it.rollout.name()), &value) {
+            tracing::warn!(rollout = %it.rollout.name(), %error, "the day's copies are not kept");
         }
     }
 }

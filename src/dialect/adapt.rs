@@ -41,8 +41,8 @@ pub enum Unfit {
 
 /// The path with query, and the body, of a request for another provider.
 ///
-/// Always: the model (in the body, or in a Gemini path) becomes the provider's, and the caller's
-/// credential leaves a Gemini query. For a copy also: Responses get `"store": false`, and a chat
+/// Always: the model (in the body, or in a Gemini path) becomes the provider's, the caller's
+/// credential leaves the query, and whoever the end user is becomes `crossfade`. For a copy also: Responses get `"store": false`, and a chat
 /// or completion stream is told to report its usage unless the caller said whether it should.
 /// Nothing else changes, and nothing is encoded anew.
 ///
@@ -67,9 +67,13 @@ pub fn adapt(
             if let Some(model) = model_in_body {
                 splices.set("model", asked.spans.model.clone(), &model);
             }
-            path_and_query.to_owned()
+            let path = before_query(path_and_query);
+            with_query(path.to_owned(), path_and_query.get(path.len() + 1..))
         }
     };
+    for span in &asked.spans.users {
+        splices.set("user", Some(span.clone()), NOBODY);
+    }
     match edits.purpose {
         Purpose::Copy => make_copy(endpoint, asked, &mut splices)?,
         Purpose::Serve => {}
@@ -92,6 +96,8 @@ fn make_copy(endpoint: Endpoint, asked: &Asked, splices: &mut Splices<'_>) -> Re
     Ok(())
 }
 
+/// What stands for every end user: a name any provider takes, and that says nothing.
+const NOBODY: &str = r#""crossfade""#;
 const INCLUDE_USAGE: &str = r#"{"include_usage":true}"#;
 
 fn ask_for_usage(splices: &mut Splices<'_>, options: Option<Range<usize>>) -> Result<(), Unfit> {
@@ -166,21 +172,26 @@ fn gemini_path(path_and_query: &str, model: Option<&str>) -> Result<String, Unfi
     if let Some(model) = model {
         adapted.replace_range(call.span, &encode(model));
     }
-    let query = path_and_query.get(path.len() + 1..).unwrap_or_default();
-    let kept: Vec<&str> = query.split('&').filter(|it| !is_credential(it)).collect();
-    if kept.iter().any(|it| !it.is_empty()) {
-        adapted.push('?');
-        adapted.push_str(&kept.join("&"));
-    }
-    Ok(adapted)
+    Ok(with_query(adapted, path_and_query.get(path.len() + 1..)))
 }
 
-/// Whether a query parameter is a credential of the caller: `key`, `access_token`, with or
-/// without the `$` Google's system parameters may carry.
+/// The path with what may stay of a query.
+fn with_query(mut path: String, query: Option<&str>) -> String {
+    let query = query.unwrap_or_default();
+    let kept: Vec<&str> = query.split('&').filter(|it| !is_credential(it)).collect();
+    if kept.iter().any(|it| !it.is_empty()) {
+        path.push('?');
+        path.push_str(&kept.join("&"));
+    }
+    path
+}
+
+/// Whether a query parameter is a credential of the caller, with or without the `$` Google's
+/// system parameters may carry.
 fn is_credential(parameter: &str) -> bool {
     let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
     let name = name.strip_prefix('$').or_else(|| name.strip_prefix("%24")).unwrap_or(name);
-    matches!(name, "key" | "access_token")
+    matches!(name, "key" | "access_token" | "api_key" | "api-key" | "token")
 }
 
 /// The text as one segment of a path.
@@ -218,6 +229,25 @@ mod tests {
     const COPY: Edits<'_> = Edits { model: Some("new"), purpose: Purpose::Copy };
     const SERVE: Edits<'_> = Edits { model: Some("new"), purpose: Purpose::Serve };
     const AS_IT_IS: Edits<'_> = Edits { model: None, purpose: Purpose::Serve };
+
+    #[test]
+    fn neither_the_callers_credential_nor_its_end_user_reaches_another_provider() {
+        let body =
+            br#"{"model":"m","user":"alice@a.example","safety_identifier":"a-1","messages":[]}"#;
+        let path = "/v1/chat/completions?api-version=1&key=secret&api_key=secret";
+        let asked = ask(Endpoint::Chat, path, body).unwrap();
+        let edits = Edits { model: None, purpose: Purpose::Serve };
+        let (path, adapted) = adapt(Endpoint::Chat, path, body, &asked, &edits).unwrap();
+        assert_eq!(path, "/v1/chat/completions?api-version=1");
+        let expected =
+            br#"{"model":"m","user":"crossfade","safety_identifier":"crossfade","messages":[]}"#;
+        assert_eq!(adapted, expected);
+
+        let body = br#"{"model":"m","metadata":{"user_id":"alice"},"messages":[]}"#;
+        let asked = ask(Endpoint::Messages, "/v1/messages", body).unwrap();
+        let (_, adapted) = adapt(Endpoint::Messages, "/v1/messages", body, &asked, &edits).unwrap();
+        assert_eq!(adapted, br#"{"model":"m","metadata":{"user_id":"crossfade"},"messages":[]}"#);
+    }
 
     #[test]
     fn only_the_model_changes_for_one_who_serves() {

@@ -6,7 +6,7 @@ use super::{
     barred::barred,
     fields::{Fields, span},
 };
-use crate::domain::{Endpoint, Skip};
+use crate::domain::{Endpoint, Skip, Tie};
 
 /// What one request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Asked {
     pub conversation: Option<String>,
     /// Why it may not be copied or moved, if so.
     pub barred: Option<Skip>,
+    /// Whether it may be moved at all: what its answer leaves behind binds it to a provider.
+    pub tie: Tie,
     pub(super) spans: Spans,
 }
 
@@ -30,6 +32,22 @@ pub(super) struct Spans {
     pub(super) model: Option<Range<usize>>,
     pub(super) store: Option<Range<usize>>,
     pub(super) stream_options: Option<Range<usize>>,
+    /// Names of the end user.
+    pub(super) users: Vec<Range<usize>>,
+}
+
+/// What an answer binds its request to. A Responses answer is stored unless `store` is false, and
+/// its next turn asks for it where it was given; vectors of two models cannot be compared.
+fn tie(endpoint: Endpoint, fields: &Fields<'_>) -> Tie {
+    match endpoint {
+        Endpoint::Embeddings => Tie::Primary,
+        Endpoint::Responses if fields.get("store") != Some("false") => Tie::Primary,
+        Endpoint::Responses
+        | Endpoint::Chat
+        | Endpoint::Completions
+        | Endpoint::Messages
+        | Endpoint::Gemini => Tie::None,
+    }
 }
 
 /// The endpoint of a request, if it is one that may be copied.
@@ -73,10 +91,12 @@ pub fn ask(endpoint: Endpoint, path: &str, body: &[u8]) -> Result<Asked, Skip> {
         user: user(endpoint, &fields),
         conversation: conversation(endpoint, &fields),
         barred: barred(endpoint, &fields),
+        tie: tie(endpoint, &fields),
         spans: Spans {
             model: place("model"),
             store: place("store"),
             stream_options: place("stream_options"),
+            users: users(endpoint, body, &fields),
         },
     })
 }
@@ -112,6 +132,24 @@ fn model(fields: &Fields<'_>) -> Result<String, Skip> {
         return fields.read("model").ok_or(Skip::NotJson);
     }
     Ok(String::new())
+}
+
+/// Where the body names its end user.
+fn users(endpoint: Endpoint, body: &[u8], fields: &Fields<'_>) -> Vec<Range<usize>> {
+    let of = |fields: &Fields<'_>, names: &[&str]| {
+        let values = names.iter().filter_map(|it| fields.raw(it));
+        values.map(|value| span(body, value)).collect()
+    };
+    match endpoint {
+        Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings | Endpoint::Responses => {
+            of(fields, &["user", "safety_identifier"])
+        }
+        Endpoint::Messages => {
+            let metadata = fields.read::<Fields<'_>>("metadata");
+            metadata.map_or_else(Vec::new, |it| of(&it, &["user_id"]))
+        }
+        Endpoint::Gemini => Vec::new(),
+    }
 }
 
 fn user(endpoint: Endpoint, fields: &Fields<'_>) -> Option<String> {
@@ -188,6 +226,16 @@ mod tests {
         let it = asked(Endpoint::Chat, r#"{"user":"","metadata":{"session_id":7}}"#);
         assert_eq!((it.model.as_str(), it.stream), ("", false));
         assert_eq!((it.user, it.conversation), (None, None));
+    }
+
+    #[test]
+    fn what_an_answer_leaves_behind_ties_its_request_to_the_primary() {
+        let tie = |endpoint, body: &str| ask(endpoint, "/", body.as_bytes()).unwrap().tie;
+        assert_eq!(tie(Endpoint::Responses, r#"{"model":"m","input":"a"}"#), Tie::Primary);
+        let kept = r#"{"model":"m","input":"a","store":false}"#;
+        assert_eq!(tie(Endpoint::Responses, kept), Tie::None);
+        assert_eq!(tie(Endpoint::Embeddings, r#"{"model":"m","input":"a"}"#), Tie::Primary);
+        assert_eq!(tie(Endpoint::Chat, r#"{"model":"m","messages":[]}"#), Tie::None);
     }
 
     #[test]

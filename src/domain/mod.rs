@@ -23,7 +23,7 @@ pub use margin::{Margin, MarginError};
 pub use plan::{Approval, Plan, PlanFault, Risk, Slice, Stage, default_ladder};
 pub use record::Record;
 pub use rollout::{Input, Rollout, State};
-pub use route::{Endpoint, Facts, Key, Lane, Route, Skip, Snapshot};
+pub use route::{Endpoint, Facts, Key, Lane, Route, Skip, Snapshot, Tie};
 pub use share::{Share, ShareError};
 
 use std::{fmt, str::FromStr, sync::Arc};

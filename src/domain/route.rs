@@ -134,6 +134,18 @@ pub struct Facts {
     pub data: Vec<String>,
     /// Why it may not be copied or moved at all, if so.
     pub barred: Option<Skip>,
+    /// Whether it may be moved: the primary answers what is tied to it, in every stage.
+    pub tie: Tie,
+}
+
+/// What a request is bound to by what its answer leaves behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tie {
+    /// Nothing: any cleared provider may answer it.
+    #[default]
+    None,
+    /// The primary. It may be copied, and never moved.
+    Primary,
 }
 
 /// What a rollout asks of the proxy now.
@@ -209,7 +221,8 @@ impl Snapshot {
         let key = facts.key.as_str();
         // Two salts, so that who is served says nothing about who is copied. All
         // rollouts share the salt of copies: 1 % of one is inside 5 % of another.
-        let served = lane.serve.includes(&format!("serve/{}", lane.rollout), key);
+        let served =
+            facts.tie == Tie::None && lane.serve.includes(&format!("serve/{}", lane.rollout), key);
         let copied = lane.mirror.includes("mirror", key);
         Route {
             lane: index,
@@ -253,6 +266,7 @@ mod tests {
             model: String::new(),
             data: vec![],
             barred: None,
+            tie: Tie::None,
         }
     }
 
@@ -277,6 +291,14 @@ mod tests {
         barred.barred = Some(Skip::HostedTool);
         let route = all.route(&barred);
         assert_eq!((route.serve, route.mirror), (Side::Primary, Err(Skip::HostedTool)));
+    }
+
+    #[test]
+    fn what_is_tied_to_the_primary_is_copied_and_never_moved() {
+        let mut tied = facts("1");
+        tied.tie = Tie::Primary;
+        let route = snapshot(10_000, 10_000).route(&tied);
+        assert_eq!((route.serve, route.mirror), (Side::Primary, Ok(())));
     }
 
     #[test]

@@ -75,6 +75,15 @@ pub(super) fn to_candidate(headers: &HeaderMap) -> HeaderMap {
     copy
 }
 
+/// Headers in which the dialects carry an API key.
+pub(super) const CREDENTIALS: [&str; 4] =
+    ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+
+/// Whether the caller brought a credential of its own.
+pub(super) fn has_credential(headers: &HeaderMap) -> bool {
+    CREDENTIALS.iter().any(|it| headers.contains_key(*it))
+}
+
 /// A header as text; empty when it is missing or not text.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or("").trim()

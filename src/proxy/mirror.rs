@@ -13,7 +13,7 @@ use crate::clock;
 use crate::dialect::{self, Purpose};
 use crate::domain::{Call, Outcome, Pair, Share, Side, Skip, Transcript};
 use crate::store::{Bodies, Offered};
-use crate::tasks::{self, Pool};
+use crate::tasks::{self, Place};
 use crate::telemetry::{Loss, Role};
 use crate::traffic::{Due, Job, Seen, provider};
 
@@ -41,13 +41,15 @@ impl Proxy {
         exchange: &Arc<Exchange>,
         side: Side,
     ) -> Result<oneshot::Sender<Taken>, Skip> {
+        let Some(place) = self.pool.try_enter() else {
+            exchange.live.miss();
+            return Err(Skip::Busy);
+        };
         let due = exchange.live.due(self.clock.now()).ok_or(Skip::DailyCap)?;
-        // Without a place the copy is missing: `due` counts it when it is dropped.
-        let place = self.pool.try_enter().ok_or(Skip::Busy)?;
         let (sender, served) = oneshot::channel();
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
-        Pool::run(place, "mirror", async move {
-            proxy.copy(&exchange, side, served, due).await;
+        tasks::spawn("mirror", async move {
+            proxy.copy(&exchange, side, served, (place, due)).await;
         });
         Ok(sender)
     }
@@ -57,7 +59,7 @@ impl Proxy {
         exchange: &Exchange,
         side: Side,
         served: oneshot::Receiver<Taken>,
-        due: Due,
+        (place, due): (Place, Due),
     ) {
         let deadline = Instant::now() + self.settings.copy_timeout;
         let other = tokio::select! {
@@ -65,13 +67,17 @@ impl Proxy {
             () = exchange.live.closed() => return due.excuse(),
             other = self.ask_other(exchange, side, deadline) => other,
         };
-        // The caller's answer may take longer than the copy's deadline; it has its own limits.
+        // Waiting for a slow caller takes no place from another copy: there is one wait for each
+        // request being answered, and those are limited themselves.
+        drop(place);
         let served = tokio::select! {
             biased;
             () = exchange.live.closed() => return due.excuse(),
             served = timeout(self.settings.upstream_timeout, served) => served,
         };
-        let Ok(Ok(served)) = served else { return due.excuse() };
+        // An answer that outlasts every limit leaves its copy without a pair, and that counts.
+        let Ok(served) = served else { return };
+        let Ok(served) = served else { return due.excuse() };
         if served.ended == Ended::Abandoned {
             self.metrics.loss(Loss::CallerGone);
             return due.excuse();

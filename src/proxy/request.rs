@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use hyper::{
     body::{Body as _, Frame, Incoming},
     header::HeaderMap,
+    http::request::Parts,
 };
 use tokio::time::timeout;
 
@@ -131,9 +132,9 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
 
 impl Callers {
     /// Everything the route needs to know: headers first, then the API key, then the body.
-    pub(super) fn facts(&self, id: PairId, headers: &HeaderMap, asked: &Asked) -> Facts {
-        let none = Marks::default();
-        let marks = self.by_key.get(api_key(headers)).unwrap_or(&none);
+    pub(super) fn facts(&self, id: PairId, head: &Parts, asked: &Asked) -> Facts {
+        let headers = &head.headers;
+        let marks = self.marks(headers, head.uri.query().unwrap_or(""));
         let own = |name: &str, mark: &str| {
             let text = headers::text(headers, name);
             if text.is_empty() { mark.to_owned() } else { text.to_owned() }
@@ -152,9 +153,22 @@ impl Callers {
             segment: own("x-crossfade-segment", &marks.segment),
             task: own("x-crossfade-task", ""),
             model: asked.model.clone(),
-            data: self.data(headers, marks),
+            data: self.data(headers, &marks),
             barred: barred(headers).or(asked.barred),
+            tie: asked.tie,
         }
+    }
+
+    /// The marks of every key a request carries: the first one's feature and segment, all data.
+    fn marks(&self, headers: &HeaderMap, query: &str) -> Marks {
+        let mut all = Marks::default();
+        for marks in api_keys(headers, query).filter_map(|it| self.by_key.get(it)) {
+            if all.feature.is_empty() && all.segment.is_empty() {
+                (all.feature, all.segment) = (marks.feature.clone(), marks.segment.clone());
+            }
+            all.data.extend(marks.data.iter().cloned());
+        }
+        all
     }
 
     /// Data classes of the header and the key together; the default only where neither says any.
@@ -174,17 +188,19 @@ impl Callers {
     }
 }
 
-/// The application's API key, wherever its dialect puts it.
-fn api_key(headers: &HeaderMap) -> &str {
-    let bearer = headers::text(headers, "authorization");
-    if let Some(key) = bearer.strip_prefix("Bearer ").or_else(|| bearer.strip_prefix("bearer ")) {
-        return key.trim();
-    }
-    ["x-api-key", "api-key", "x-goog-api-key"]
-        .into_iter()
-        .map(|name| headers::text(headers, name))
-        .find(|it| !it.is_empty())
-        .unwrap_or("")
+/// Query parameters in which an API key may stand.
+const QUERY_KEYS: [&str; 3] = ["key", "api_key", "access_token"];
+
+/// Every API key a request carries, wherever a dialect puts one.
+fn api_keys<'a>(headers: &'a HeaderMap, query: &'a str) -> impl Iterator<Item = &'a str> {
+    let in_headers = headers::CREDENTIALS.iter().flat_map(|name| headers.get_all(*name));
+    let in_headers = in_headers.filter_map(|it| it.to_str().ok()).map(|it| {
+        // `Bearer KEY`, whatever the case of the scheme; a bare key has no space.
+        it.trim().rsplit_once(' ').map_or(it.trim(), |(_, key)| key)
+    });
+    let in_query = query.split('&').filter_map(|it| it.split_once('='));
+    let in_query = in_query.filter(|(name, _)| QUERY_KEYS.contains(name)).map(|(_, key)| key);
+    in_headers.chain(in_query)
 }
 
 /// What the body says, when it may be looked at.
@@ -211,11 +227,17 @@ mod tests {
             data: vec!["pii".to_owned()],
         };
         let callers = Callers {
-            by_key: HashMap::from([("k-1".to_owned(), marks)]),
+            by_key: HashMap::from([
+                ("k-1".to_owned(), marks),
+                ("k-query".to_owned(), Marks { data: vec!["q".to_owned()], ..Marks::default() }),
+            ]),
             data_default: vec!["internal".to_owned()],
         };
         let asked = asked(Endpoint::Chat, "/v1/chat/completions", body.as_bytes()).unwrap();
-        callers.facts(PairId(7), &headers(list), &asked)
+        let mut request = hyper::Request::post("/v1/chat/completions?a=b&key=k-query");
+        *request.headers_mut().unwrap() = headers(list);
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        callers.facts(PairId(7), &head, &asked)
     }
 
     const BODY: &str = r#"{"model":"gpt","messages":[],"user":"u-1"}"#;
@@ -231,11 +253,16 @@ mod tests {
 
     #[test]
     fn data_classes_of_header_and_key_add_up_and_the_default_fills_a_gap() {
-        assert_eq!(facts(&[], BODY).data, ["internal"]);
+        assert_eq!(facts(&[], BODY).data, ["q"], "a key in the query counts too");
         let keyed = facts(&[("authorization", "Bearer k-1"), ("x-crossfade-data", "EU, x")], BODY);
-        assert_eq!(keyed.data, ["eu", "x", "pii"]);
+        assert_eq!(keyed.data, ["eu", "x", "pii", "q"]);
         assert_eq!(keyed.feature, "batch");
-        assert_eq!(facts(&[("x-api-key", "k-1")], BODY).data, ["pii"]);
+        for scheme in ["BEARER k-1", "k-1"] {
+            assert_eq!(facts(&[("authorization", scheme)], BODY).data, ["pii", "q"]);
+        }
+        let both = facts(&[("x-api-key", "k-1"), ("authorization", "Bearer other")], BODY);
+        assert_eq!(both.data, ["pii", "q"]);
+        assert_eq!(Callers::default().data(&HeaderMap::new(), &Marks::default()), [""; 0]);
     }
 
     #[test]

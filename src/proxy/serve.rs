@@ -115,7 +115,7 @@ impl Proxy {
                 return self.pass(&head, full(body)).await;
             }
         };
-        let facts = self.callers.facts(id, &head.headers, &asked);
+        let facts = self.callers.facts(id, &head, &asked);
         // 2 route
         let route = board.snapshot.route(&facts);
         let governed =
@@ -228,7 +228,10 @@ impl Proxy {
         tracing::debug!(id = %exchange.id, outcome = call.outcome.as_str(), "the primary takes over");
         let candidate_well = well(&call);
         let paired = served.is_some();
-        self.served(exchange, served)(failed);
+        match served {
+            Some(_) => self.served(exchange, served)(failed),
+            None => self.metrics.call(&call, Role::Serve),
+        }
         let answer = self.serve_primary(exchange, None).await;
         if !paired {
             let primary_well = answer.as_ref().is_ok_and(|(it, _)| !it.status().is_server_error());
@@ -306,8 +309,13 @@ impl Proxy {
 
     /// The request as the primary gets it: the caller's own.
     pub(super) fn primary_request(&self, head: &Parts, body: Body) -> Option<Request<Body>> {
-        let uri = self.upstream.provider(&self.primary)?.uri(path_and_query(&head.uri)).ok()?;
-        build(head.method.clone(), uri, headers::to_primary(&head.headers), body)
+        let primary = self.upstream.provider(&self.primary)?;
+        let uri = primary.uri(path_and_query(&head.uri)).ok()?;
+        let mut headers = headers::to_primary(&head.headers);
+        if !headers::has_credential(&headers) {
+            primary.authorize(&mut headers);
+        }
+        build(head.method.clone(), uri, headers, body)
     }
 
     /// The request as the candidate gets it: its own model and credential, nothing of the caller's.

@@ -3,19 +3,22 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, http::response};
 
-use crate::clock::elapsed_ms;
+use crate::clock::{elapsed_ms, instant};
 use crate::dialect::{self, End, Received};
 use crate::domain::{Call, Endpoint, Name, Outcome, Transcript};
 use crate::tasks::BoxError;
 
 use super::headers;
+
+/// A provider that says nothing for so long inside an answer has failed, also if the caller left.
+const STALL: Duration = Duration::from_secs(10);
 
 /// One provider's answer as it was received, before anybody reads it.
 #[derive(Debug)]
@@ -202,6 +205,8 @@ pub(super) struct Tee {
     first: Option<Bytes>,
     inner: Incoming,
     taking: Option<Box<Taking>>,
+    /// Since when the provider is silent though it was asked for more.
+    silent: Option<Instant>,
 }
 
 impl Tee {
@@ -211,7 +216,7 @@ impl Tee {
         if let Some(chunk) = &first {
             taking.chunk(chunk);
         }
-        Self { first, inner, taking: Some(taking) }
+        Self { first, inner, taking: Some(taking), silent: None }
     }
 
     fn finish(&mut self, ended: Ended) {
@@ -235,7 +240,11 @@ impl HttpBody for Tee {
             }
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(context));
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) else {
+            self.silent.get_or_insert_with(instant);
+            return Poll::Pending;
+        };
+        self.silent = None;
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(chunk), Some(taking)) = (frame.data_ref(), &mut self.taking) {
@@ -270,7 +279,13 @@ impl HttpBody for Tee {
 
 impl Drop for Tee {
     fn drop(&mut self) {
-        let whole = self.is_end_stream();
-        self.finish(if whole { Ended::Whole } else { Ended::Abandoned });
+        // A caller who leaves says nothing about the provider, unless it had fallen silent before.
+        let stalled = self.silent.is_some_and(|since| STALL <= since.elapsed());
+        let ended = match (self.is_end_stream(), stalled) {
+            (true, _) => Ended::Whole,
+            (false, true) => Ended::Timeout,
+            (false, false) => Ended::Abandoned,
+        };
+        self.finish(ended);
     }
 }

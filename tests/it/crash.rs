@@ -43,7 +43,7 @@ fn height(rollout: &serde_json::Value) -> i64 {
 async fn a_hundred_kills_lose_nothing_acknowledged_and_raise_nothing() {
     let world = World::new().await;
     let mut serve = world.serve(LADDER).await;
-    let (mut acknowledged, mut events) = (0, 0);
+    let (mut acknowledged, mut events, mut cut_off) = (0, Vec::new(), 0);
     for round in 0..ROUNDS {
         let seed = dice(round);
         // One step up or back, which the kill may or may not let finish.
@@ -94,9 +94,12 @@ async fn a_hundred_kills_lose_nothing_acknowledged_and_raise_nothing() {
         assert!(now <= asked, "round {round}: at {now}, asked for {asked}");
         let may_fall = !up && code.is_none();
         assert!(acknowledged <= now || may_fall, "round {round}: fell to {now}");
-        let count = serve.json_lines(&["events", "chat", "--limit", "1000"]).await.len();
-        assert!(events <= count, "round {round}: {count} events of {events}");
-        (events, acknowledged) = (count, now);
+        cut_off += u64::from(code.is_none());
+        // Oldest first, and only ever continued.
+        let log = serve.json_lines(&["events", "chat", "--limit", "1000"]).await;
+        assert!(log.starts_with(&events), "round {round}: {log:?} does not continue {events:?}");
+        (events, acknowledged) = (log, now);
     }
-    println!("{ROUNDS} kills, {events} events");
+    assert!(10 <= cut_off, "only {cut_off} steps were cut off half-way");
+    println!("{ROUNDS} kills, {cut_off} of them in a step, {} events", events.len());
 }

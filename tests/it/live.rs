@@ -192,3 +192,40 @@ async fn a_hanging_candidate_and_a_hanging_judge_leave_memory_bounded_and_caller
     let grown = memory().saturating_sub(full);
     assert!(grown < 32 * 1024, "{grown} KiB more after twice the requests");
 }
+
+#[tokio::test]
+async fn a_hanging_judge_costs_scores_and_nothing_else() {
+    let world = World::new().await;
+    world.judge.set_fault(crossfade::players::JudgeFault::Hang);
+    let judged = rollout("0%", "100%").replace("judge_score = \"off\"", "judge_score = \">= 90%\"");
+    let more = judged + "[limits]\njudge_queue_len_max = 2\n";
+    let serve = world.serve(&more).await;
+    until("the judge is behind", || async {
+        let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
+        2.5 < serve.metric("crossfade_lost_total{reason=\"judge_full\"}").await
+    })
+    .await;
+    assert!(0 < world.judge.stats().requests);
+    assert_eq!(serve.json(&["status", "chat"]).await["state"], "STATE_RUNNING");
+}
+
+#[tokio::test]
+async fn a_rollback_is_done_again_for_a_new_attempt_and_whatever_is_said_with_it() {
+    let world = World::new().await;
+    let serve = world.serve(&rollout("100%", "1%")).await;
+    let serves = || async {
+        let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        answer.header("x-crossfade-provider") == "candidate"
+    };
+    let novel = "so long\na story ".repeat(200);
+    let rollback = ["--request-id", "r-1", "--comment", novel.as_str(), "rollback", "chat"];
+    for _ in 0..2 {
+        until("the candidate serves", serves).await;
+        let (code, text) = serve.cli(&rollback).await;
+        assert_eq!(code, 0, "{text}");
+        assert_eq!(serve.json(&["status", "chat"]).await["state"], "STATE_ROLLED_BACK");
+        assert!(!serves().await);
+        assert_eq!(serve.cli(&["start", "chat"]).await.0, 0);
+    }
+}

@@ -52,3 +52,19 @@ fn every_crossfade_command_of_the_readme_parses() {
         assert!(output.status.success(), "crossfade {command}: {text}");
     }
 }
+
+#[test]
+fn what_was_measured_is_there_with_its_command() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    for (section, command) in
+        [("## Performance", "scripts/bench"), ("## Rehearse", "scripts/replay")]
+    {
+        let text = readme.split(section).nth(1).unwrap();
+        let text = text.split("\n## ").next().unwrap();
+        assert!(text.contains(command), "{section} names no command");
+        assert!(
+            4 < text.lines().filter(|it| it.starts_with('|')).count(),
+            "{section} has no table"
+        );
+    }
+}
