@@ -25,8 +25,9 @@ pub type Body = BoxBody<Bytes, BoxError>;
 
 /// Connections kept for each provider, waiting to be used again.
 const IDLE_CONNECTIONS_MAX: usize = 256;
-/// How long they are kept.
-const IDLE_MAX: Duration = Duration::from_secs(55);
+/// How long they are kept: less than the five seconds after which common servers close theirs. A
+/// request sent into a connection that is just being closed is lost, and may not be sent twice.
+const IDLE_MAX: Duration = Duration::from_secs(4);
 
 /// Every provider, and the client that reaches them.
 #[derive(Clone, Debug)]
