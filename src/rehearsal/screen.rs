@@ -96,15 +96,16 @@ impl Screen {
             }));
             lines.push(format!("{:14}{}", "", rollout.status_message));
         }
+        // Without wrapping, so that a line is a line however narrow the terminal.
+        write!(self.out, "\x1b[?7l")?;
         if 0 < self.drawn {
             write!(self.out, "\x1b[{}A", self.drawn)?;
         }
         for line in &lines {
-            let line: String = line.chars().take(140).collect();
             writeln!(self.out, "\x1b[2K{line}")?;
         }
         // What was there before and is longer would stay below.
-        write!(self.out, "\x1b[J")?;
+        write!(self.out, "\x1b[J\x1b[?7h")?;
         self.drawn = lines.len();
         self.out.flush()
     }

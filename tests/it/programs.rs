@@ -32,11 +32,11 @@ async fn the_recorded_rehearsals_give_their_four_outcomes() {
     let data =
         std::env::var_os("CROSSFADE_DATA").map_or_else(|| "../shared/data".into(), PathBuf::from);
     if !data.join("pairs/alpaca.jsonl").is_file() {
-        println!(
-            "SKIPPED the_recorded_rehearsals_give_their_four_outcomes: no recordings in {}; \
+        crate::world::skipped(&format!(
+            "the_recorded_rehearsals_give_their_four_outcomes: no recordings in {}; \
              set CROSSFADE_DATA to their folder",
             data.display()
-        );
+        ));
         return;
     }
     let _alone = crate::world::alone().await;

@@ -9,9 +9,9 @@ use crate::world::{World, rollout};
 #[tokio::test]
 async fn the_official_sdk_sees_no_difference() {
     let Some(python) = python() else {
-        println!(
-            "SKIPPED the_official_sdk_sees_no_difference: no python with the `openai` package; \
-             set CROSSFADE_PYTHON to one"
+        crate::world::skipped(
+            "the_official_sdk_sees_no_difference: no python with the `openai` package; \
+             set CROSSFADE_PYTHON to one",
         );
         return;
     };

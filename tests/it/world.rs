@@ -258,6 +258,12 @@ pub(crate) async fn whole(response: Response<Incoming>) -> Answer {
     Answer { status: head.status.as_u16(), headers: head.headers, body }
 }
 
+/// Says that a test was skipped where the harness cannot swallow it.
+pub(crate) fn skipped(why: &str) {
+    use std::io::Write as _;
+    std::io::stderr().write_all(format!("\nSKIPPED {why}\n").as_bytes()).unwrap();
+}
+
 /// Waits until something holds, by looking again and again; fails after [`SOON`].
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let ends = Instant::now() + SOON;
