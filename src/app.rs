@@ -24,7 +24,7 @@ use crate::judge::{Judge, Outlets};
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
 use crate::store::{self, Journal, Pairs, Recorder, RecorderHandle, RecorderThread};
-use crate::tasks::{BoxError, Ended, Pool, Tasks};
+use crate::tasks::{BoxError, Ended, Pool, Tasks, describe};
 use crate::telemetry::Metrics;
 use crate::traffic::{Board, Job, Seen};
 use crate::upstream::Upstream;
@@ -333,16 +333,4 @@ fn defaults(config: &Config) -> PlanDefaults {
         judge_share: judged.unwrap_or(Share::NONE),
         risk: Risk::default(),
     }
-}
-
-/// An error with its causes in one line.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(it) = cause {
-        text.push_str(": ");
-        text.push_str(&it.to_string());
-        cause = it.source();
-    }
-    text
 }

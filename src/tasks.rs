@@ -144,6 +144,18 @@ impl Pool {
     }
 }
 
+/// An error with its causes in one line, for the log.
+pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(it) = cause {
+        text.push_str(": ");
+        text.push_str(&it.to_string());
+        cause = it.source();
+    }
+    text
+}
+
 /// Runs work whose number is limited by its own caller, such as a connection.
 pub fn spawn(name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
     #[expect(clippy::disallowed_methods, reason = "the one home of spawning")]

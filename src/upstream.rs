@@ -102,7 +102,8 @@ impl Provider {
     }
 }
 
-fn credential(auth: Auth, key: &SecretString) -> Option<(HeaderName, HeaderValue)> {
+/// The header that carries a key, marked so that nobody prints it; none where the key makes no header.
+pub fn credential(auth: Auth, key: &SecretString) -> Option<(HeaderName, HeaderValue)> {
     let key = key.expose_secret();
     let (name, text) = match auth {
         Auth::Bearer => (AUTHORIZATION, format!("Bearer {key}")),

@@ -9,11 +9,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{
-    Client, Url,
-    header::{HeaderMap, HeaderValue},
-};
-use secrecy::ExposeSecret as _;
+use reqwest::{Client, Url, header::HeaderMap};
 use serde::Deserialize;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -21,12 +17,13 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::config::{self, Auth};
+use crate::config;
 use crate::domain::{Score, Share};
 use crate::store::{Offered, RecorderHandle};
 use crate::tasks::{BoxError, Stop, spawn};
 use crate::telemetry::{Loss, Metrics};
 use crate::traffic::{Job, Seen};
+use crate::upstream::credential;
 
 use prompt::{Material, Order};
 
@@ -84,16 +81,9 @@ impl Judge {
     /// When its URL or key make no request.
     pub fn new(config: &config::Judge, outlets: Outlets) -> Result<Self, BoxError> {
         let mut headers = HeaderMap::new();
-        if let Some(key) = &config.key {
-            let key = key.expose_secret();
-            let (name, text) = match config.auth {
-                Auth::Bearer => ("authorization", format!("Bearer {key}")),
-                Auth::XApiKey => ("x-api-key", key.to_owned()),
-                Auth::ApiKey => ("api-key", key.to_owned()),
-                Auth::XGoogApiKey => ("x-goog-api-key", key.to_owned()),
-            };
-            let mut value = HeaderValue::from_str(&text)?;
-            value.set_sensitive(true);
+        if let Some((name, value)) =
+            config.key.as_ref().and_then(|key| credential(config.auth, key))
+        {
             headers.insert(name, value);
         }
         let client = Client::builder()

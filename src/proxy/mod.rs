@@ -32,7 +32,7 @@ use tokio::{
 use crate::clock::Clock;
 use crate::domain::Name;
 use crate::store::RecorderHandle;
-use crate::tasks::{BoxError, Pool, Stop};
+use crate::tasks::{BoxError, Pool, Stop, describe};
 use crate::telemetry::Metrics;
 use crate::traffic::{Board, Job, Seen};
 use crate::upstream::Upstream;
@@ -154,7 +154,7 @@ pub async fn serve(
         Pool::run(place, "connection", async move {
             // Broken connections are the callers' affair.
             if let Err(error) = watched.await {
-                tracing::debug!(error = %serve::chain(&error), "a connection ended");
+                tracing::debug!(error = %describe(error.as_ref()), "a connection ended");
             }
         });
     }

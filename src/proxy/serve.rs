@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::clock;
 use crate::dialect::{self, Asked, Edits, Purpose};
 use crate::domain::{Endpoint, Facts, Lane, Name, PairId, Side, Skip, Timestamp};
-use crate::tasks::BoxError;
+use crate::tasks::{BoxError, describe};
 use crate::telemetry::Role;
 use crate::traffic::Live;
 use crate::upstream::Body;
@@ -300,7 +300,7 @@ impl Proxy {
             }
             Ok(Err(error)) if is_callers_fault(&error) => Err((Own::BodyBroken, Ended::Abandoned)),
             Ok(Err(error)) => {
-                tracing::warn!(error = %chain(&error), "the primary could not be asked");
+                tracing::warn!(error = %describe(error.as_ref()), "the primary could not be asked");
                 Err((Own::PrimaryUnreachable, Ended::Broken))
             }
             Err(_) => Err((Own::PrimaryTimeout, Ended::Timeout)),
@@ -382,16 +382,4 @@ fn is_callers_fault(error: &BoxError) -> bool {
         cause = it.source();
     }
     false
-}
-
-/// An error with its causes, for the log.
-pub(super) fn chain(error: &BoxError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(it) = cause {
-        text.push_str(": ");
-        text.push_str(&it.to_string());
-        cause = it.source();
-    }
-    text
 }
