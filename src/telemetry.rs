@@ -1,6 +1,7 @@
 //! What we count and log: the Prometheus table and the setting up of `tracing`.
 
 use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
@@ -311,8 +312,11 @@ pub fn init(filter: &str, logs: Logs) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let base = tracing_subscriber::registry().with(filter);
     let done = match logs {
-        Logs::Text => base.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
-        Logs::Json => base.with(fmt::layer().json().with_writer(std::io::stderr)).try_init(),
+        Logs::Text => {
+            let colours = io::stderr().is_terminal();
+            base.with(fmt::layer().with_ansi(colours).with_writer(io::stderr)).try_init()
+        }
+        Logs::Json => base.with(fmt::layer().json().with_writer(io::stderr)).try_init(),
     };
     // A second call, as in tests, keeps the first one's settings.
     drop(done);
