@@ -23,7 +23,7 @@ pub(super) struct Form<T> {
 pub(super) const SHARE: Form<Share> = Form {
     name: "a share",
     remedy: "write it like \"5%\" or \"0.25%\", from 0% to 100%, at most two decimals",
-    read: |text| Share::from_basis_points(basis_points(text)?).ok(),
+    read: share,
 };
 
 /// A chance of error, as basis points.
@@ -144,6 +144,11 @@ fn millis(text: &str) -> Option<u64> {
     let time = humantime::parse_duration(text).ok()?;
     let ms = u64::try_from(time.as_millis()).ok()?;
     (Duration::from_millis(ms) == time).then_some(ms)
+}
+
+/// A share as operators write it: `5%`, `0.25%`; none when it is written otherwise.
+pub fn share(text: &str) -> Option<Share> {
+    Share::from_basis_points(basis_points(text)?).ok()
 }
 
 /// `5%`, `0.25%` as hundredths of a percent, exactly.

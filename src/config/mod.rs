@@ -15,6 +15,7 @@ mod table;
 mod tests;
 
 pub use faults::{Fault, Faults, Place};
+pub use form::share;
 pub use limits::Limits;
 pub use provider::{Auth, Caller, Judge, ModelMap, Provider};
 pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig};

@@ -124,8 +124,17 @@ fn barred(headers: &HeaderMap) -> Option<Skip> {
     }
 }
 
+/// What kind of request it is, or why no rollout may look at its body.
+pub(super) fn endpoint(head: &Parts) -> Result<Endpoint, Skip> {
+    match dialect::endpoint(head.method.as_str(), head.uri.path()) {
+        Some(endpoint) if is_json(&head.headers) => Ok(endpoint),
+        Some(_) => Err(Skip::NotJson),
+        None => Err(Skip::Endpoint),
+    }
+}
+
 /// Whether the body calls itself JSON.
-pub(super) fn is_json(headers: &HeaderMap) -> bool {
+fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers::text(headers, "content-type").split(';').next().unwrap_or("").trim();
     kind.eq_ignore_ascii_case("application/json")
 }
@@ -203,11 +212,6 @@ fn api_keys<'a>(headers: &'a HeaderMap, query: &'a str) -> impl Iterator<Item = 
     in_headers.chain(in_query)
 }
 
-/// What the body says, when it may be looked at.
-pub(super) fn asked(endpoint: Endpoint, path: &str, body: &[u8]) -> Result<Asked, Skip> {
-    dialect::ask(endpoint, path, body)
-}
-
 #[cfg(test)]
 mod tests {
     use hyper::header::{HeaderName, HeaderValue};
@@ -233,7 +237,7 @@ mod tests {
             ]),
             data_default: vec!["internal".to_owned()],
         };
-        let asked = asked(Endpoint::Chat, "/v1/chat/completions", body.as_bytes()).unwrap();
+        let asked = dialect::ask(Endpoint::Chat, "/v1/chat/completions", body.as_bytes()).unwrap();
         let mut request = hyper::Request::post("/v1/chat/completions?a=b&key=k-query");
         *request.headers_mut().unwrap() = headers(list);
         let (head, ()) = request.body(()).unwrap().into_parts();

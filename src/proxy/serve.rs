@@ -84,21 +84,14 @@ impl Proxy {
             return self.pass(&head, request::limited(body, self.settings.body_bytes_max)).await;
         }
         // 1 facts
-        let endpoint = match dialect::endpoint(head.method.as_str(), head.uri.path()) {
-            Some(_) if !request::is_json(&head.headers) => Err(Skip::NotJson),
-            Some(endpoint) => Ok(endpoint),
-            None => Err(Skip::Endpoint),
-        };
-        let endpoint = match endpoint {
+        let settings = &self.settings;
+        let endpoint = match request::endpoint(&head) {
             Ok(endpoint) => endpoint,
             Err(skip) => {
                 self.metrics.skip(skip);
-                return self
-                    .pass(&head, request::limited(body, self.settings.body_bytes_max))
-                    .await;
+                return self.pass(&head, request::limited(body, settings.body_bytes_max)).await;
             }
         };
-        let settings = &self.settings;
         let gathered =
             request::gather(body, settings.copy_bytes_max, settings.body_bytes_max).await?;
         let body = match gathered {
@@ -108,7 +101,7 @@ impl Proxy {
                 return self.pass(&head, body).await;
             }
         };
-        let asked = match request::asked(endpoint, path_and_query(&head.uri), &body) {
+        let asked = match dialect::ask(endpoint, path_and_query(&head.uri), &body) {
             Ok(asked) => asked,
             Err(skip) => {
                 self.metrics.skip(skip);

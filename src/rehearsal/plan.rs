@@ -10,6 +10,7 @@ use std::{
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::config;
 use crate::domain::Share;
 
 /// A plan as its file has it. Tables that are not named here are configuration of `serve`.
@@ -114,16 +115,8 @@ impl TryFrom<String> for Percent {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a share: write it like \"5%\"");
-        let number = text.strip_suffix('%').ok_or_else(wrong)?;
-        let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
-        let points = |text: &str| text.parse::<u16>().map_err(|_| wrong());
-        if 2 < decimals.len() {
-            return Err(wrong());
-        }
-        let whole = points(whole)?.checked_mul(100).ok_or_else(wrong)?;
-        let basis_points = whole + points(&format!("{decimals:0<2}"))?;
-        Share::from_basis_points(basis_points).map(Self).map_err(|error| error.to_string())
+        let share = config::share(&text);
+        share.map(Self).ok_or_else(|| format!("`{text}` is not a share: write it like \"5%\""))
     }
 }
 

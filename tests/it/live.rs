@@ -11,17 +11,22 @@ use std::{
 use crossfade::players::{Delivery, Fault};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::world::{PRIMARY, SOON, World, faulty, rollout, slow, until};
+use crate::world::{PRIMARY, SOON, Serve, World, faulty, rollout, slow, until};
 
-#[tokio::test]
-async fn a_serving_share_is_sticky_for_a_user_and_about_right() {
-    let world = World::new().await;
-    let serve = world.serve(&rollout("50%", "1%")).await;
+/// Waits until the stage is open and the candidate answers.
+async fn candidate_serves(world: &World, serve: &Serve) {
     until("the candidate serves", || async {
         let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
         answer.header("x-crossfade-provider") == "candidate"
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_serving_share_is_sticky_for_a_user_and_about_right() {
+    let world = World::new().await;
+    let serve = world.serve(&rollout("50%", "1%")).await;
+    candidate_serves(&world, &serve).await;
     let mut served = 0;
     for user in 0..60 {
         let user = format!("user-{user}");
@@ -44,11 +49,7 @@ async fn a_candidate_that_fails_before_its_first_byte_is_replaced_unnoticed() {
         let world = World::new().await;
         let more = rollout("100%", "1%") + "[limits]\nfirst_byte_timeout = \"500ms\"\n";
         let serve = world.serve(&more).await;
-        until("the candidate serves", || async {
-            let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
-            answer.header("x-crossfade-provider") == "candidate"
-        })
-        .await;
+        candidate_serves(&world, &serve).await;
         world.candidate.set_fault(fault);
         for delivery in [Delivery::Whole, Delivery::Stream] {
             let answer = serve.chat(world.body(1, delivery), &[]).await;
@@ -63,11 +64,7 @@ async fn a_candidate_that_fails_before_its_first_byte_is_replaced_unnoticed() {
 async fn after_the_first_byte_a_failure_is_delivered_as_it_is() {
     let world = World::new().await;
     let serve = world.serve(&rollout("100%", "1%")).await;
-    until("the candidate serves", || async {
-        let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
-        answer.header("x-crossfade-provider") == "candidate"
-    })
-    .await;
+    candidate_serves(&world, &serve).await;
     world.candidate.set_fault(Fault::CutBody);
     let uri = format!("http://{}/v1/chat/completions", serve.data);
     let request = hyper::Request::post(uri).header("content-type", "application/json");
@@ -82,11 +79,7 @@ async fn after_the_first_byte_a_failure_is_delivered_as_it_is() {
 async fn a_candidate_that_simply_dies_is_sent_back_within_a_handful_of_calls() {
     let world = World::new().await;
     let serve = world.serve(&rollout("100%", "1%")).await;
-    until("the candidate serves", || async {
-        let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
-        answer.header("x-crossfade-provider") == "candidate"
-    })
-    .await;
+    candidate_serves(&world, &serve).await;
     world.candidate.set_fault(Fault::Dead);
     let before = world.candidate.stats().requests;
     until("it is rolled back", || async {
