@@ -1,7 +1,7 @@
 //! Rollouts: from tables to plans that can be run.
 
 use crate::domain::{
-    Approval, Gate, Margin, Metric, Name, Plan, PlanFault, Risk, Role, Share, Slice, Stage,
+    Approval, Gate, Kind, Margin, Metric, Name, Plan, PlanFault, Risk, Role, Share, Slice, Stage,
     default_ladder,
 };
 
@@ -182,7 +182,7 @@ fn risk(table: &Table<'_>) -> Risk {
 /// Every gate at its default; scores only where somebody gives them.
 fn defaults(judge: Option<&Judge>) -> Vec<Margin> {
     let given = |it: &Metric| *it != Metric::JudgeScore || judge.is_some();
-    Metric::ALL.into_iter().filter(given).map(Margin::default_of).collect()
+    Metric::DEFAULTS.into_iter().filter(given).map(Margin::default_of).collect()
 }
 
 /// The gates of a table: those it names replace the inherited, `"off"` leaves one out.
@@ -308,10 +308,10 @@ fn proven(table: &Table<'_>, margins: &[Margin]) -> Option<Vec<Metric>> {
 }
 
 fn role(margin: Margin, serve: Share, proven: Option<&[Metric]>) -> Role {
-    let prove = match (proven, margin.metric()) {
-        (Some(proven), metric) => proven.contains(&metric),
-        (None, Metric::LatencyP99) => LATENCY_PROVEN_FROM_BPS <= serve.basis_points(),
-        (None, Metric::ErrorRate | Metric::JudgeScore) => true,
+    let prove = match (proven, margin.metric().kind()) {
+        (Some(proven), _) => proven.contains(&margin.metric()),
+        (None, Kind::Quantile) => LATENCY_PROVEN_FROM_BPS <= serve.basis_points(),
+        (None, Kind::Rate(_) | Kind::Score | Kind::Ratio) => true,
     };
     if prove { Role::Prove } else { Role::Guard }
 }

@@ -272,7 +272,7 @@ impl Controller {
             }
             None => {}
         }
-        managed.weigh(now);
+        managed.weigh();
         let at = managed.rollout.revision();
         if let Some(seen) = by.revision.filter(|it| *it != at && *command != Command::Rollback) {
             return Err(Rejected::Stale { rollout: name.clone(), seen, now: at });
@@ -313,7 +313,7 @@ impl Controller {
     fn evaluate(&mut self, name: &Name) -> Result<Evaluation, Rejected> {
         let now = self.clock.now();
         let managed = self.managed.get_mut(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
-        managed.weigh(now);
+        managed.weigh();
         let event = managed.rollout.decide(now, &Input::Tick, &managed.evidence);
         let decision = match event {
             Ok(Some(Event::RolledBack(_))) => Decision::RollBack,
@@ -340,7 +340,7 @@ impl Controller {
         let Some(managed) = managed.filter(|it| it.is_current(window)) else { return };
         match seen {
             Seen::Pair(pair) => managed.observe(pair),
-            Seen::Score(score) => managed.ledger.score(score.primary, score.candidate),
+            Seen::Score(score) => managed.ledger.score(score.at, score.primary, score.candidate),
             Seen::ScoreLost(_) => managed.ledger.score_lost(),
         }
     }
@@ -352,7 +352,7 @@ impl Controller {
         let names: Vec<Name> = self.managed.keys().cloned().collect();
         for name in names {
             let Some(managed) = self.managed.get_mut(&name) else { continue };
-            managed.weigh(now);
+            managed.weigh();
             let input = if managed.live.is_tripped() { Input::Tripped } else { Input::Tick };
             let event = managed.rollout.decide(now, &input, &managed.evidence).ok().flatten();
             let Some(event) = event else { continue };

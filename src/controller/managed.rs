@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::analysis::{Ledger, Observation};
+use crate::analysis::{Chances, Ledger, Observation};
 use crate::domain::{
     Cause, Command, Event, Evidence, Lane, Name, Plan, Record, Rollout, Share, Slice, State,
     Timestamp, Verdict, Window,
@@ -68,7 +68,10 @@ impl Managed {
                 } else {
                     self.live = Arc::new(self.live.next());
                 }
-                self.ledger.enter(*stage, record.at);
+                let chances = self.rollout.stage().map(Chances::of);
+                if let Some(chances) = chances {
+                    self.ledger.enter(*stage, record.at, chances);
+                }
             }
             Event::Succeeded(_) => self.ledger.guard(record.at),
             Event::RolledBack(_) => self.live.close(),
@@ -88,17 +91,14 @@ impl Managed {
 
     /// Enters a pair in the bets.
     pub(super) fn observe(&mut self, pair: &crate::domain::Pair) {
-        if let Some(observation) = Observation::of(pair) {
-            self.ledger.observe(observation);
-        }
+        self.ledger.observe(pair.at, Observation::of(pair));
     }
 
     /// Brings the evidence up to date. An ended rollout keeps its last one.
-    pub(super) fn weigh(&mut self, now: Timestamp) {
+    pub(super) fn weigh(&mut self) {
         if self.rollout.window().is_none() {
             return;
         }
-        self.ledger.tick(now);
         let mut evidence = self.ledger.evidence();
         if let Some(problem) = self.coverage_problem() {
             for gate in &mut evidence.gates {

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::spawn_blocking;
 
-use crate::analysis::{Ledger, Observation};
-use crate::domain::{Name, Rollout, Timestamp, Window};
+use crate::analysis::{Chances, Ledger, Observation};
+use crate::domain::{Name, Rollout, Window};
 use crate::store::Pairs;
 
 use super::{actor::Controller, managed::Managed};
@@ -39,32 +39,24 @@ fn ledger(rollout: &Rollout, pairs: &Pairs) -> Ledger {
             attempt: rollout.attempt(),
             stage: u32::try_from(stage).unwrap_or(u32::MAX),
         };
-        let mut entered = None;
+        let chances = rollout.plan().stages.get(stage).map_or_else(Chances::default, Chances::of);
+        let mut entered = false;
         let read = pairs.of_window(&window, &mut |pair, score| {
-            if entered.is_none() {
-                ledger.enter(stage, pair.at);
+            if !entered {
+                ledger.enter(stage, pair.at, chances);
+                entered = true;
             }
-            // Bets are made once a second of the pairs' own time, as they were when running.
-            let second = Timestamp(pair.at.0 / 1_000 * 1_000);
-            if entered.replace(second) != Some(second) {
-                ledger.tick(pair.at);
-            }
-            if let Some(observation) = Observation::of(&pair) {
-                ledger.observe(observation);
-                counted += 1;
-            }
+            ledger.observe(pair.at, Observation::of(&pair));
+            counted += 1;
             if let Some(score) = score {
-                ledger.score(score.primary, score.candidate);
+                ledger.score(pair.at, score.primary, score.candidate);
             }
         });
         if let Err(error) = read {
             tracing::error!(rollout = %rollout.name(), stage, %error, "stored pairs of a stage cannot be read");
         }
-        if entered.is_none() {
-            ledger.enter(stage, rollout.entered());
-        }
-        if let Some(second) = entered {
-            ledger.tick(Timestamp(second.0 + 1_000));
+        if !entered {
+            ledger.enter(stage, rollout.entered(), chances);
         }
     }
     if rollout.state() == crate::domain::State::Succeeded {

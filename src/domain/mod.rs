@@ -18,8 +18,8 @@ pub use call::{
     Window,
 };
 pub use event::{Answer, Cause, Command, Event, Refusal, Undecided};
-pub use gate::{Evidence, Gate, GateEvidence, Metric, Role, Verdict};
-pub use margin::{Margin, MarginError};
+pub use gate::{Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Role, Verdict};
+pub use margin::{Limit, Margin, MarginError};
 pub use plan::{Approval, Plan, PlanFault, Risk, Slice, Stage, default_ladder};
 pub use record::Record;
 pub use rollout::{Input, Rollout, State};

@@ -9,6 +9,7 @@ fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
     let gate = |metric| GateEvidence {
         metric,
         verdict,
+        alarm_from_percent: 70,
         problem: String::new(),
         samples: pairs,
         samples_needed: Some(10),
@@ -21,7 +22,8 @@ fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
         harm: 0.0,
         safe: 0.0,
     };
-    Evidence { gates: Metric::ALL.map(gate).into(), pairs, problem: None }
+    let gates = Metric::DEFAULTS.map(gate).into();
+    Evidence { gates, pairs, ..Evidence::default() }
 }
 
 fn rollout() -> Rollout {

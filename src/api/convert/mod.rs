@@ -224,7 +224,7 @@ mod tests {
             primary: "gpt".parse().unwrap(),
             candidate: "cheap".parse().unwrap(),
             slice: Slice { features: vec!["chat".to_owned()], ..Slice::default() },
-            stages: default_ladder(&Metric::ALL.map(Margin::default_of), &[], &[]),
+            stages: default_ladder(&Metric::DEFAULTS.map(Margin::default_of), &[], &[]),
             copies_per_day_max: 9_000,
             judge_share: Share::from_basis_points(2_500).unwrap(),
             risk: Risk { harm_bps: 200, safe_bps: 300, alarm_from_percent: 80 },
