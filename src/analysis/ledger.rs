@@ -251,11 +251,12 @@ impl Ledger {
     /// whether it could: what is damaged, of another format or another plan changes nothing.
     pub fn decode(&mut self, bytes: &[u8]) -> bool {
         let Ok((FORMAT, state)) = postcard::from_bytes::<(u8, State)>(bytes) else { return false };
-        let same = state.instruments.len() == self.metrics.len()
-            && state.stage.is_none_or(|it| it < self.stages.len())
-            && state.instruments.iter().zip(&self.state.instruments).all(|(read, ours)| {
-                std::mem::discriminant(read) == std::mem::discriminant(ours)
-            });
+        let same =
+            state.instruments.len() == self.metrics.len()
+                && state.stage.is_none_or(|it| it < self.stages.len())
+                && state.instruments.iter().zip(&self.state.instruments).all(|(read, ours)| {
+                    std::mem::discriminant(read) == std::mem::discriminant(ours)
+                });
         if same {
             self.state = state;
         }

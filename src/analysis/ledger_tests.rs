@@ -343,7 +343,10 @@ fn a_fault_after_a_long_good_time_is_found_as_fast_as_a_fresh_one() {
             let mut draws = Draws::new(&plan, seed, chances);
             fresh.push(draws.run(Arms(0.002, 0.052, 1.0), 5_000));
             let mut draws = Draws::new(&plan, seed, chances);
-            draws.run(Arms(0.002, 0.002, 1.0), if cfg!(debug_assertions) { 40_000 } else { 216_000 });
+            draws.run(
+                Arms(0.002, 0.002, 1.0),
+                if cfg!(debug_assertions) { 40_000 } else { 216_000 },
+            );
             assert!(!draws.ledger.is_broken());
             late.push(draws.run(Arms(0.002, 0.052, 1.0), 50_000));
         }
