@@ -6,10 +6,25 @@ use crate::domain::Verdict;
 
 use super::{float, whole};
 
-/// Regressions the harm bets are best against, in margins.
-pub(super) const HARM_MULTIPLES: [f64; 4] = [1.5, 5.0, 20.0, 100.0];
-/// How the money of a harm bet is split over [`HARM_MULTIPLES`].
-const HARM_WEIGHTS: [f64; 4] = [0.4, 0.2, 0.2, 0.2];
+/// Who bets on harm.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Bettors {
+    /// Regressions that each is best against, in margins.
+    pub(super) multiples: [f64; 4],
+    /// How the money is split over them.
+    weights: [f64; 4],
+}
+
+impl Bettors {
+    /// Ours: half of the money against small regressions, but none below the alarm's reach.
+    pub(super) const OURS: Self =
+        Self { multiples: [2.5, 8.0, 25.0, 100.0], weights: [0.5, 0.25, 0.15, 0.1] };
+    /// Those of the reference, for its vectors.
+    #[cfg(test)]
+    pub(super) const REFERENCE: Self =
+        Self { multiples: [1.5, 5.0, 20.0, 100.0], weights: [0.4, 0.2, 0.2, 0.2] };
+}
+
 /// Parts of the best fraction that the safe bets stake.
 pub(super) const SAFE_MULTIPLES: [f64; 2] = [1.0, 0.4];
 /// How the money of a safe bet is split over [`SAFE_MULTIPLES`].
@@ -69,6 +84,7 @@ pub(super) struct Limits {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Wealth {
     limits: Limits,
+    weights: [f64; 4],
     harm: Bet<[f64; 4]>,
     safe: Bet<[f64; 2]>,
     /// Harm was proven once; it stays so for the attempt.
@@ -77,15 +93,16 @@ pub(super) struct Wealth {
 
 impl Wealth {
     /// No money on harm yet, all of it on safety.
-    pub(super) fn new(limits: Limits) -> Self {
-        let (harm, safe) = (Bet::new(HARM_WEIGHTS, 0.0), Bet::new(SAFE_WEIGHTS, 1.0));
-        Self { limits, harm, safe, breached: false }
+    pub(super) fn new(limits: Limits, bettors: Bettors) -> Self {
+        let weights = bettors.weights;
+        let (harm, safe) = (Bet::new(weights, 0.0), Bet::new(SAFE_WEIGHTS, 1.0));
+        Self { limits, weights, harm, safe, breached: false }
     }
 
     /// Puts fresh money on harm; must not depend on what it will be bet on.
     pub(super) fn fund(&mut self, money: f64) {
         if 0.0 < money {
-            self.harm.add(HARM_WEIGHTS, money);
+            self.harm.add(self.weights, money);
         }
     }
 
@@ -171,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_breach_stays_even_when_the_wealth_is_lost_again() {
-        let mut wealth = Wealth::new(Limits { harm: 4.0, safe: 3.0 });
+        let mut wealth = Wealth::new(Limits { harm: 4.0, safe: 3.0 }, Bettors::OURS);
         wealth.fund(1.0);
         wealth.win([5.0; 4], [-9.0; 2]);
         wealth.win([-50.0; 4], [30.0; 2]);
@@ -181,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_estimate_moves_from_what_is_expected_to_what_is_seen() {
-        let mut wealth = Wealth::new(Limits { harm: 4.0, safe: 3.0 });
+        let mut wealth = Wealth::new(Limits { harm: 4.0, safe: 3.0 }, Bettors::OURS);
         assert_eq!(wealth.samples_needed(0, 0.01), Some(300));
         assert_eq!(wealth.samples_needed(0, 0.0), None);
         wealth.win([0.0; 4], [1.0; 2]);

@@ -8,7 +8,7 @@ use crate::domain::{
 
 use super::{
     Observation, Sample,
-    bet::{Limits, Wealth},
+    bet::{Bettors, Limits},
     float,
     gate::{Stream, Terms},
     instrument::Instrument,
@@ -21,7 +21,7 @@ use super::{
 const GUARD_WINDOW_MS: u64 = 86_400_000;
 /// How sure it is that regressions below the alarm are not sent back: see [`Alarm::From`].
 /// Costs a tenth to a fifth of the speed at twice the margin, nothing at four times.
-const CAUTION: f64 = 0.35;
+const CAUTION: f64 = 0.3;
 /// Half of the past mean: stakes on safety stay below the best ones for it, which forgives an
 /// estimate that is too good. Any part is valid, because it is made from the past alone.
 const TRUST: f64 = 0.5;
@@ -129,7 +129,12 @@ impl Ledger {
     /// The empty ledger of an attempt at a plan.
     pub fn new(plan: &Plan) -> Self {
         let metrics = metrics(plan);
-        let terms = Terms { limits: limits(plan), alarm: alarm(plan.risk), trust: TRUST };
+        let terms = Terms {
+            limits: limits(plan),
+            bettors: Bettors::OURS,
+            alarm: alarm(plan.risk),
+            trust: TRUST,
+        };
         let state = State {
             instruments: metrics.iter().map(|it| Instrument::new(*it, terms)).collect(),
             money: Money::new(plan.stages.len()),
@@ -169,7 +174,7 @@ impl Ledger {
     pub fn guard(&mut self, at: Timestamp) {
         self.state.guarding = true;
         self.state.stage = self.stages.len().checked_sub(1);
-        let none = Wealth::new(self.terms.limits);
+        let none = self.terms.wealth();
         for instrument in &mut self.state.instruments {
             instrument.wealth_mut().clone_from(&none);
         }

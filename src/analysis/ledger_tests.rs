@@ -10,7 +10,12 @@ use crate::domain::{Margin, Slice, Verdict, default_ladder};
 /// The terms of the reference, for its vectors.
 pub(in crate::analysis) fn reference_terms() -> Terms {
     let limits = Limits { harm: 400.0_f64.ln(), safe: 20.0_f64.ln() };
-    Terms { limits, alarm: Alarm::From { part: 0.7, caution: 0.0 }, trust: 0.0 }
+    Terms {
+        limits,
+        bettors: Bettors::REFERENCE,
+        alarm: Alarm::From { part: 0.7, caution: 0.0 },
+        trust: 0.0,
+    }
 }
 
 fn plan(metrics: &[Metric]) -> Plan {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bet::{HARM_MULTIPLES, SAFE_MULTIPLES},
+    bet::{Bettors, SAFE_MULTIPLES},
     whole,
 };
 
@@ -125,9 +125,9 @@ pub(super) struct SafePlan {
 }
 
 impl HarmPlan {
-    /// The best stakes if the regression is 1.5, 5, 20 or 100 margins.
-    pub(super) fn new(odds: Odds, alarm: Alarm) -> Self {
-        let stakes = HARM_MULTIPLES.map(|multiple| stake(odds, alarm, multiple));
+    /// The best stakes if the regression is what each bettor is best against.
+    pub(super) fn new(odds: Odds, alarm: Alarm, bettors: Bettors) -> Self {
+        let stakes = bettors.multiples.map(|multiple| stake(odds, alarm, multiple));
         Self { gains: Hit::ALL.map(|hit| stakes.map(|stake| stake.gain(odds, hit))) }
     }
 
@@ -247,6 +247,7 @@ mod tests {
     use super::*;
     use crate::analysis::tests::{assert_near, list, number, vectors};
 
+    const OURS: Bettors = Bettors::OURS;
     const REFERENCE: Alarm = Alarm::From { part: 0.7, caution: 0.0 };
 
     #[test]
@@ -260,7 +261,8 @@ mod tests {
                 weight: number(&case["W"]),
                 inflation: case.get("phi").map_or(1.0, number),
             };
-            let stakes = HARM_MULTIPLES.map(|multiple| stake(odds, REFERENCE, multiple));
+            let multiples = Bettors::REFERENCE.multiples;
+            let stakes = multiples.map(|multiple| stake(odds, REFERENCE, multiple));
             for (stake, expected) in stakes.iter().zip(list(&case["out"])) {
                 assert_near(stake.fraction, &expected[0]);
                 assert_near(stake.tax, &expected[1]);
@@ -309,10 +311,10 @@ mod tests {
             for seen in SEEN {
                 let weight = seen.0 / seen.1;
                 let odds = Odds { base, margin, allowed: 0.0, weight, inflation: 1.0 };
-                let plan = HarmPlan::new(odds, Alarm::From { part: 0.7, caution: 0.35 });
+                let plan = HarmPlan::new(odds, Alarm::From { part: 0.7, caution: 0.3 }, OURS);
                 let equal = mean_factors(seen, (base, base), |hit| plan.gains(hit));
                 assert!(equal.iter().all(|it| *it <= 1.0 + 1e-12), "{equal:?}");
-                let strict = HarmPlan::new(Odds { allowed: margin, ..odds }, Alarm::AtMargin);
+                let strict = HarmPlan::new(Odds { allowed: margin, ..odds }, Alarm::AtMargin, OURS);
                 let at_margin = mean_factors(seen, (base, base + margin), |hit| strict.gains(hit));
                 assert!(at_margin.iter().all(|it| *it <= 1.0 + 1e-12), "{at_margin:?}");
                 let worse = base + 2.0 * margin;

@@ -80,7 +80,7 @@ struct Plan {
 impl Quantile {
     pub(super) fn new(terms: Terms) -> Self {
         Self {
-            wealth: Wealth::new(terms.limits),
+            wealth: terms.wealth(),
             terms,
             chances: Chances::PAIRS,
             margin: None,
@@ -180,11 +180,12 @@ impl Quantile {
             }
             Alarm::From { .. } | Alarm::AtMargin => (Alarm::AtMargin, limit_ms, BEYOND),
         };
+        let bettors = self.terms.bettors;
         let beyond = self.history.above(limit_ms).max(1e-5);
         let bets = Streams::new(self.chances, |weight| {
             let inflation = self.weather.inflation(BEYOND, weight);
             let odds = Odds { base: BEYOND, margin, allowed: 0.0, weight, inflation };
-            (HarmPlan::new(odds, alarm), SafePlan::latency(BEYOND, beyond, weight))
+            (HarmPlan::new(odds, alarm, bettors), SafePlan::latency(BEYOND, beyond, weight))
         });
         Some(Plan { p99_ms, alarm_ms, limit_ms, beyond, bets })
     }

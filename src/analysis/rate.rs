@@ -63,7 +63,7 @@ impl Count {
 impl Rate {
     pub(super) fn new(terms: Terms) -> Self {
         Self {
-            wealth: Wealth::new(terms.limits),
+            wealth: terms.wealth(),
             terms,
             chances: Chances::PAIRS,
             margin: None,
@@ -129,7 +129,7 @@ impl Rate {
             return;
         };
         let base = self.rate();
-        let alarm = self.terms.alarm;
+        let Terms { alarm, bettors, .. } = self.terms;
         let allowed = match alarm {
             Alarm::From { .. } => 0.0,
             Alarm::AtMargin => margin,
@@ -137,7 +137,7 @@ impl Rate {
         self.plans = Some(Streams::new(self.chances, |weight| {
             let inflation = self.weather.inflation(base, weight);
             let odds = Odds { base, margin, allowed, weight, inflation };
-            (HarmPlan::new(odds, alarm), SafePlan::errors(base, margin, weight))
+            (HarmPlan::new(odds, alarm, bettors), SafePlan::errors(base, margin, weight))
         }));
     }
 

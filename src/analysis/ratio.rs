@@ -67,7 +67,7 @@ struct Sums {
 impl Ratio {
     pub(super) fn new(terms: Terms) -> Self {
         Self {
-            wealth: Wealth::new(terms.limits),
+            wealth: terms.wealth(),
             terms,
             margin: None,
             primary: Mean::new(MEAN_PRIOR),
@@ -122,7 +122,7 @@ impl Ratio {
         let unit = level * each_max;
         let harm = (candidate - level * primary) / unit;
         let one = (limit - expected) * mean / unit;
-        let stakes = mean_stakes(self.terms.alarm, (one, excess), self.harm_squares.value());
+        let stakes = mean_stakes(self.terms, (one, excess), self.harm_squares.value());
         let harm_gains = stakes.map(|(fraction, tax)| (fraction * harm).ln_1p() - tax);
         let safe = (limit * primary - candidate) / loss_max;
         let fraction = self.safe_fraction(margin);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bet::{HARM_MULTIPLES, SAFE_MULTIPLES, Wealth},
+    bet::{SAFE_MULTIPLES, Wealth},
     float,
     gate::{Shown, Terms},
     interval::Differences,
@@ -65,7 +65,7 @@ impl Mean {
 impl Score {
     pub(super) fn new(terms: Terms) -> Self {
         Self {
-            wealth: Wealth::new(terms.limits),
+            wealth: terms.wealth(),
             terms,
             reach: None,
             primary: Mean::new(MEAN_PRIOR),
@@ -112,7 +112,7 @@ impl Score {
             Alarm::From { .. } => (primary - candidate, 0.0),
             Alarm::AtMargin => (reach * primary - candidate, 1.0),
         };
-        let stakes = mean_stakes(self.terms.alarm, (margin, excess), self.harm_squares.value());
+        let stakes = mean_stakes(self.terms, (margin, excess), self.harm_squares.value());
         let harm_gains = stakes.map(|(fraction, tax)| (fraction * harm).ln_1p() - tax);
         let safe = (candidate - reach * primary) / reach;
         let fraction = self.safe_fraction(margin / reach);
@@ -170,14 +170,14 @@ impl Score {
 /// `margin` is one margin in units of the payoff, `excess` how many of them the null takes
 /// away, `squares` the mean of the squared payoff.
 pub(super) fn mean_stakes(
-    alarm: Alarm,
+    terms: Terms,
     (margin, excess): (f64, f64),
     squares: f64,
 ) -> [(f64, f64); 4] {
-    HARM_MULTIPLES.map(|multiple| {
+    terms.bettors.multiples.map(|multiple| {
         let mean = (multiple - excess) * margin;
         let fraction = (mean / (squares + mean * mean)).min(FRACTION_MAX);
-        let tax = match alarm {
+        let tax = match terms.alarm {
             Alarm::From { part, caution } => {
                 let spread = (1.0 - caution) * 0.5 * fraction * fraction * squares;
                 (fraction * part * margin - spread).max(0.0)
