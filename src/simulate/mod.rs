@@ -10,7 +10,7 @@ pub use stream::{StreamError, stream};
 
 use crate::analysis::{Chances, Ledger, Observation, Sample, Tripwire};
 use crate::domain::{
-    Cause, Command, Event, Evidence, GateEvidence, Input, Name, Plan, Refusal, Rollout, State,
+    Cause, Command, Event, Evidence, GateEvidence, Input, Metric, Name, Plan, Refusal, Rollout, State,
     Timestamp, Verdict,
 };
 
@@ -25,6 +25,15 @@ pub struct Simulation {
     wire: Tripwire,
     /// What was known when it went back.
     evidence: Evidence,
+}
+
+/// Whether to tell the numbers of gates that are not proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// They are told.
+    Told,
+    /// Only the names of the gates are.
+    Spared,
 }
 
 impl Simulation {
@@ -87,10 +96,31 @@ impl Simulation {
         self.flinch(at)
     }
 
-    /// What the controller would do now by the evidence alone. Changes nothing.
-    pub fn decide(&self, at: Timestamp) -> Option<Event> {
-        self.rollout.window()?;
-        self.rollout.decide(at, &Input::Tick, &self.ledger.evidence()).ok().flatten()
+    /// What the controller would do now by the evidence alone, or what keeps it from doing
+    /// anything. Changes nothing.
+    ///
+    /// # Errors
+    /// What it waits for. To tell the numbers of a gate costs far more than to see that it is
+    /// not proven: `numbers` says whether they are wanted.
+    pub fn decide(&self, at: Timestamp, numbers: Numbers) -> Result<Event, String> {
+        if numbers == Numbers::Spared && let Some(obvious) = self.obvious_obstacle(at) {
+            return Err(obvious);
+        }
+        let (evidence, waits) = (self.ledger.evidence(), |it: Refusal| it.to_string());
+        let event = self.rollout.decide(at, &Input::Tick, &evidence).map_err(waits)?;
+        event.ok_or_else(|| self.rollout.obstacle(at, &evidence).map_or_else(String::new, waits))
+    }
+
+    /// What plainly keeps the stage from being left: gates, else time.
+    fn obvious_obstacle(&self, at: Timestamp) -> Option<String> {
+        let unproven: Vec<&str> = self.ledger.unproven().map(Metric::as_str).collect();
+        if !unproven.is_empty() {
+            return Some(format!("not proven: {}", unproven.join(", ")));
+        }
+        let stage = self.rollout.stage()?;
+        let left_ms = stage.duration_ms_min.saturating_sub(self.rollout.dwelt_ms(at));
+        let stage = stage.name.clone();
+        (0 < left_ms).then(|| Refusal::TooEarly { stage, left_ms }.to_string())
     }
 
     /// Makes an event so, and opens the window that follows it. `chances` are those of the
@@ -111,14 +141,11 @@ impl Simulation {
 
     /// Why it went back: the tripwire, or each broken gate with its numbers. Empty before.
     pub fn epitaph(&self) -> String {
-        match (self.rollout.state(), self.rollout.cause()) {
-            (State::RolledBack, Some(Cause::Tripwire)) => "tripwire".to_owned(),
-            (State::RolledBack, Some(_)) => {
-                let broken = self.evidence.gates.iter().filter(|it| it.verdict == Verdict::Breach);
-                broken.map(numbers).collect::<Vec<_>>().join("; ")
-            }
-            _ => String::new(),
+        if self.rollout.cause() == Some(Cause::Tripwire) {
+            return "tripwire".to_owned();
         }
+        let broken = self.evidence.gates.iter().filter(|it| it.verdict == Verdict::Breach);
+        broken.map(numbers).collect::<Vec<_>>().join("; ")
     }
 
     /// Goes back if the evidence says so.

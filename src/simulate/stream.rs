@@ -8,7 +8,7 @@ use crate::analysis::{Chances, Lot, Observation, Sample};
 use crate::domain::{Cause, Event, Name, Plan, State, Timestamp};
 
 use super::{
-    Simulation,
+    Numbers, Simulation,
     line::{Kind, Line, Part},
 };
 
@@ -16,6 +16,9 @@ use super::{
 const LINE_BYTES_MAX: usize = 1 << 16;
 /// Latest time, in seconds: what is beyond is no time but a slip.
 const SECONDS_MAX: f64 = 1e12;
+
+/// Numbers of gates that hold a stage are told so often.
+const NUMBERS_MS: u64 = 60_000;
 
 /// Why a stream could not be played to its end.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,7 @@ struct Answer {
 /// Lines are `stage`, `obs`, `score` and `tick` as `design/STATISTICS` has them. Whoever sends
 /// them routes by the answers: it says which stage begins, and with which chances each side is
 /// seen in it. An observation has its own time, a score that of the line before it.
+/// Why it holds is told with the numbers of the gate once a minute, else by the gates' names.
 ///
 /// # Errors
 /// When a line cannot be read or makes no sense, with its number; when a stream breaks.
@@ -69,7 +73,7 @@ pub fn stream(
     output: &mut dyn Write,
 ) -> Result<(), StreamError> {
     let simulation = Simulation::new(name, plan);
-    let mut player = Player { simulation, now: Timestamp(0), lines: 0 };
+    let mut player = Player { simulation, now: Timestamp(0), told: Timestamp(0), lines: 0 };
     let mut text = Vec::new();
     loop {
         text.clear();
@@ -103,6 +107,8 @@ fn limit() -> u64 {
 struct Player {
     simulation: Simulation,
     now: Timestamp,
+    /// When numbers were told last.
+    told: Timestamp,
     lines: u64,
 }
 
@@ -180,18 +186,19 @@ impl Player {
     /// What to do at a stage. The last one's success is taken at once, because nobody has to
     /// route anything anew for it; any other step waits until its stage is told to begin.
     fn decide(&mut self, at: Timestamp) -> Answer {
-        let evidence = self.simulation.evidence();
-        match self.simulation.decide(at) {
-            Some(event @ Event::Succeeded(_)) => {
-                self.simulation.apply(at, &event, Chances::default());
+        let told = NUMBERS_MS <= at.millis_since(self.told);
+        let numbers = if told { Numbers::Told } else { Numbers::Spared };
+        if told {
+            self.told = at;
+        }
+        match self.simulation.decide(at, numbers) {
+            Ok(event) => {
+                if matches!(event, Event::Succeeded(_)) {
+                    self.simulation.apply(at, &event, Chances::default());
+                }
                 Answer { d: "advance", why: "every gate is proven".to_owned() }
             }
-            Some(_) => Answer { d: "advance", why: "every gate is proven".to_owned() },
-            None => {
-                let obstacle = self.simulation.rollout().obstacle(at, &evidence);
-                let why = obstacle.map_or_else(String::new, |it| it.to_string());
-                Answer { d: "hold", why }
-            }
+            Err(why) => Answer { d: "hold", why },
         }
     }
 
