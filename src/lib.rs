@@ -89,4 +89,6 @@ pub mod players;
 
 pub mod rehearsal;
 
+pub mod simulate;
+
 pub mod cli;
