@@ -1,9 +1,14 @@
 //! The controller's loop: one owner of every rollout, one message or tick at a time.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{broadcast, mpsc, watch},
+    task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
 
@@ -16,18 +21,20 @@ use crate::traffic::{Board, Seen};
 
 use super::{
     book::Book,
-    handle::{Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, View, Views},
+    handle::{
+        Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, Step, View, Views,
+        Wish,
+    },
     managed::{Managed, Replayed},
     rebuild,
     setup::{Judged, Setup, Start, Wanted},
+    steps::Pending,
 };
 
 /// How often the evidence is weighed.
 const TICK: Duration = Duration::from_millis(100);
-/// How long one round waits for the disk when a step back is to be written.
-const SETTLE_WAIT: Duration = Duration::from_millis(300);
-/// Questions waiting for the controller.
-const ASKS_LEN_MAX: usize = 256;
+/// Questions waiting for the controller, and steps waiting for their turn to be written.
+pub(super) const ASKS_LEN_MAX: usize = 256;
 /// Changes kept for watchers that are slow.
 const CHANGES_LEN_MAX: usize = 1_024;
 /// Observations taken in one go.
@@ -37,8 +44,6 @@ const RECORDS_LEN_MAX: usize = 10_000;
 /// Rollouts at the same time.
 const ROLLOUTS_LEN_MAX: usize = 256;
 
-/// A halt older than this was asked by somebody who has stopped waiting for the answer.
-const HALT_MAX: Duration = Duration::from_secs(2);
 /// How often the day's copies are kept, in milliseconds: what a crash may forget of them.
 const KEEP_COPIES_MS: u64 = 1_000;
 
@@ -50,9 +55,15 @@ pub struct Controller {
     pub(super) pairs: Option<Pairs>,
     primary: Name,
     judge: Judged,
-    board: Arc<Board>,
-    clock: Clock,
-    book: Book,
+    pub(super) board: Arc<Board>,
+    pub(super) clock: Clock,
+    pub(super) book: Book,
+    /// The step forward that is being written.
+    pub(super) pending: Option<Pending>,
+    /// Steps forward that wait until it is.
+    pub(super) waiting: VecDeque<Step>,
+    /// Rollbacks that took effect, whose answers wait for the disk.
+    pub(super) owed: Vec<(Name, Reply<View>)>,
     records: Arc<Vec<Arc<Record>>>,
     asks: mpsc::Receiver<Ask>,
     seen: mpsc::Receiver<Seen>,
@@ -60,6 +71,8 @@ pub struct Controller {
     changes: broadcast::Sender<Change>,
     metrics: Arc<Metrics>,
     copies_kept: Timestamp,
+    /// The keeping under way.
+    keeping: Option<JoinHandle<()>>,
 }
 
 impl Controller {
@@ -83,6 +96,9 @@ impl Controller {
             board: setup.board,
             clock: setup.clock,
             book: Book::new(journal),
+            pending: None,
+            waiting: VecDeque::new(),
+            owed: Vec::new(),
             records: Arc::new(records.into_iter().map(Arc::new).collect()),
             asks,
             seen: setup.seen,
@@ -90,6 +106,7 @@ impl Controller {
             changes,
             metrics: setup.metrics,
             copies_kept: Timestamp::default(),
+            keeping: None,
         };
         for record in Arc::clone(&controller.records).iter() {
             controller.replay(record);
@@ -113,21 +130,22 @@ impl Controller {
         loop {
             tokio::select! {
                 biased;
-                () = board.alarm() => self.tick().await,
-                Some(ask) = self.asks.recv() => self.answer(ask).await,
-                _ = ticks.tick() => self.tick().await,
+                () = board.alarm() => self.tick(),
+                written = self.book.written() => self.written(written),
+                Some(ask) = self.asks.recv() => self.answer(ask),
+                _ = ticks.tick() => self.tick(),
                 1.. = self.seen.recv_many(&mut seen, SEEN_BATCH_MAX) => {
                     seen.drain(..).for_each(|it| self.take(&it));
                 }
                 () = stop.wait() => break,
             }
         }
-        self.book.settle(SETTLE_WAIT).await;
+        self.settle().await;
         Ok(())
     }
 
-    /// Makes an old record so again.
-    fn replay(&mut self, record: &Record) {
+    /// Makes a record so: an old one again, or one that is on disk now.
+    pub(super) fn replay(&mut self, record: &Record) {
         match (&record.event, self.managed.get_mut(&record.rollout)) {
             (_, Some(managed)) => managed.apply(record),
             (Event::Created(plan), None) => {
@@ -150,17 +168,17 @@ impl Controller {
         for Wanted { name, plan, start } in wanted {
             let known = self.managed.get(&name).map(|it| it.rollout.plan() == &plan);
             let done = match known {
-                None => self.create(name.clone(), plan, &by()).await.map(drop),
+                None => self.at_once(&name, Wish::Create(Box::new(plan)), by()).await,
                 Some(true) => Ok(()),
                 Some(false) => {
                     let revise = Command::Revise(Box::new(plan));
-                    self.obey(&name, &revise, &by()).await.map(drop)
+                    self.at_once(&name, Wish::Obey(revise), by()).await
                 }
             };
             let fresh = self.managed.get(&name).is_some_and(|it| it.rollout.attempt() == 0);
             let done = match (done, start) {
                 (Ok(()), Start::Once) if fresh => {
-                    self.obey(&name, &Command::Start, &by()).await.map(drop)
+                    self.at_once(&name, Wish::Obey(Command::Start), by()).await
                 }
                 (done, Start::Once | Start::WhenAsked) => done,
             };
@@ -188,32 +206,19 @@ impl Controller {
         }
     }
 
-    async fn answer(&mut self, ask: Ask) {
-        match ask {
-            Ask::Create { name, plan, by, reply } => {
-                let result = self.create(name, *plan, &by).await;
-                respond(reply, result);
-            }
-            Ask::Command { name, command, by, reply } => {
-                let result = self.obey(&name, &command, &by).await;
-                if command == Command::Rollback {
-                    self.board.release(&name);
-                    self.publish();
-                }
-                respond(reply, result);
-            }
-            Ask::Evaluate { name, reply } => respond(reply, self.evaluate(&name)),
-        }
-        self.show();
-    }
-
-    async fn create(&mut self, name: Name, plan: Plan, by: &Requester) -> Result<View, Rejected> {
-        if let Some(managed) = self.managed.get(&name) {
+    /// What creating a rollout comes to: none when it was done before.
+    pub(super) fn create(
+        &self,
+        name: &Name,
+        plan: &Plan,
+        by: &Requester,
+    ) -> Result<Option<Event>, Rejected> {
+        if let Some(managed) = self.managed.get(name) {
             let same =
-                managed.rollout.plan() == &plan && managed.requests.contains_key(&by.request_id);
-            return if same { self.view(&name) } else { Err(Rejected::Exists(name)) };
+                managed.rollout.plan() == plan && managed.requests.contains_key(&by.request_id);
+            return if same { Ok(None) } else { Err(Rejected::Exists(name.clone())) };
         }
-        let faults = self.plan_faults(&plan);
+        let faults = self.plan_faults(plan);
         if !faults.is_empty() {
             return Err(Rejected::Plan(faults));
         }
@@ -221,14 +226,7 @@ impl Controller {
             let why = format!("there are {ROLLOUTS_LEN_MAX} rollouts already");
             return Err(Rejected::Unavailable(why));
         }
-        let event = Event::Created(Box::new(plan.clone()));
-        let record = self.record(&name, event, by, (State::Pending, State::Pending));
-        let record = self.book.commit(record).await.map_err(Rejected::Unavailable)?;
-        let mut managed = Managed::new(name.clone(), plan, record.at, (0, 0));
-        managed.apply(&record);
-        self.managed.insert(name.clone(), managed);
-        self.keep(record, State::Pending);
-        self.view(&name)
+        Ok(Some(Event::Created(Box::new(plan.clone()))))
     }
 
     fn plan_faults(&self, plan: &Plan) -> Vec<PlanFault> {
@@ -253,12 +251,13 @@ impl Controller {
         faults
     }
 
-    async fn obey(
+    /// What a command comes to: none when it changes nothing.
+    pub(super) fn obey(
         &mut self,
         name: &Name,
         command: &Command,
         by: &Requester,
-    ) -> Result<View, Rejected> {
+    ) -> Result<Option<Event>, Rejected> {
         let now = self.clock.now();
         let Some(managed) = self.managed.get_mut(name) else {
             return Err(Rejected::Unknown(name.clone()));
@@ -266,7 +265,7 @@ impl Controller {
         // A rollback is done again rather than taken for an old one: it may be asked of a new attempt.
         match managed.replayed(&by.request_id, command) {
             Some(_) if *command == Command::Rollback => {}
-            Some(Replayed::Same) => return self.view(name),
+            Some(Replayed::Same) => return Ok(None),
             Some(Replayed::Other) => {
                 return Err(Rejected::ReusedRequestId(by.request_id.clone()));
             }
@@ -291,10 +290,7 @@ impl Controller {
                 return Err(Rejected::Plan(faults));
             }
         }
-        if let Some(event) = event {
-            self.carry_out(name, event, by).await.map_err(Rejected::Unavailable)?;
-        }
-        self.view(name)
+        Ok(event)
     }
 
     fn find_overlap(&self, name: &Name) -> Result<(), Rejected> {
@@ -310,7 +306,7 @@ impl Controller {
         Err(Rejected::Overlap { rollout: name.clone(), other })
     }
 
-    fn evaluate(&mut self, name: &Name) -> Result<Evaluation, Rejected> {
+    pub(super) fn evaluate(&mut self, name: &Name) -> Result<Evaluation, Rejected> {
         let now = self.clock.now();
         let managed = self.managed.get_mut(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
         managed.weigh(now);
@@ -345,10 +341,10 @@ impl Controller {
         }
     }
 
-    async fn tick(&mut self) {
+    fn tick(&mut self) {
         let now = self.clock.now();
-        self.book.settle(SETTLE_WAIT).await;
-        self.keep_forgotten().await;
+        self.book.go_on();
+        self.keep_forgotten();
         let names: Vec<Name> = self.managed.keys().cloned().collect();
         for name in names {
             let Some(managed) = self.managed.get_mut(&name) else { continue };
@@ -357,65 +353,26 @@ impl Controller {
             let event = managed.rollout.decide(now, &input, &managed.evidence).ok().flatten();
             let Some(event) = event else { continue };
             let by = Requester { actor: "controller".to_owned(), ..Requester::default() };
-            if let Err(error) = self.carry_out(&name, event, &by).await {
-                tracing::error!(rollout = %name, error, "a step forward could not be written; it holds");
-            }
+            self.carry_out(&name, event, by, None);
         }
         for managed in self.managed.values() {
             self.metrics.rollout(&managed.rollout, &managed.evidence);
         }
-        if KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {
+        let kept = self.keeping.as_ref().is_none_or(JoinHandle::is_finished);
+        if kept && KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {
             self.copies_kept = now;
-            rebuild::keep_counts(self.pairs.as_ref(), &self.managed);
+            self.keeping = rebuild::keep_counts(self.pairs.as_ref(), &self.managed);
         }
-        self.show();
+        self.catch_up();
     }
 
-    /// Writes down rollbacks that took effect in the data path and whose asking never got here.
-    async fn keep_forgotten(&mut self) {
-        for name in self.board.halted_for(HALT_MAX) {
-            let by = Requester {
-                actor: "operator".to_owned(),
-                comment: "asked while the controller was busy".to_owned(),
-                ..Requester::default()
-            };
-            if let Err(error) = self.obey(&name, &Command::Rollback, &by).await {
-                tracing::error!(rollout = %name, %error, "a halted rollout could not be rolled back");
-            }
-            self.board.release(&name);
-            self.publish();
-        }
-    }
-
-    /// Forward: write, then publish. Backward: publish, then write.
-    async fn carry_out(&mut self, name: &Name, event: Event, by: &Requester) -> Result<(), String> {
-        let Some(managed) = self.managed.get(name) else { return Ok(()) };
-        let from = managed.rollout.state();
-        let mut after = managed.rollout.clone();
-        after.apply(self.clock.now(), &event);
-        let back = matches!(event, Event::RolledBack(_));
-        let record = self.record(name, event, by, (from, after.state()));
-        let record = if back {
-            self.board.halt(name);
-            self.book.note(record)
-        } else {
-            self.book.commit(record).await?
-        };
-        if let Some(managed) = self.managed.get_mut(name) {
-            managed.apply(&record);
-        }
-        if back {
-            self.board.release(name);
-        }
-        self.publish();
-        if back {
-            self.book.settle(SETTLE_WAIT).await;
-        }
-        self.keep(record, from);
-        Ok(())
-    }
-
-    fn record(&self, name: &Name, event: Event, by: &Requester, states: (State, State)) -> Record {
+    pub(super) fn record(
+        &self,
+        name: &Name,
+        event: Event,
+        by: &Requester,
+        states: (State, State),
+    ) -> Record {
         let evidence = self.managed.get(name).map_or_else(Vec::new, |it| it.evidence.gates.clone());
         Record {
             seq: 0,
@@ -432,7 +389,7 @@ impl Controller {
     }
 
     /// Tells everybody who watches.
-    fn keep(&mut self, record: Record, from: State) {
+    pub(super) fn keep(&mut self, record: Record) {
         let record = Arc::new(record);
         let mut records = (*self.records).clone();
         let over = (records.len() + 1).saturating_sub(RECORDS_LEN_MAX);
@@ -441,7 +398,10 @@ impl Controller {
         self.records = Arc::new(records);
         self.show();
         let Some(managed) = self.managed.get(&record.rollout) else { return };
-        self.metrics.transition(&managed.rollout, from);
+        // A step that was overtaken while it was written never took effect.
+        if managed.rollout.state() == record.to {
+            self.metrics.transition(&managed.rollout, record.from);
+        }
         let stage = managed.rollout.plan().stages.get(managed.rollout.stage_index());
         tracing::info!(
             rollout = %record.rollout,
@@ -457,12 +417,12 @@ impl Controller {
         let _ = self.changes.send(Change { view, record });
     }
 
-    fn view(&self, name: &Name) -> Result<View, Rejected> {
+    pub(super) fn view(&self, name: &Name) -> Result<View, Rejected> {
         let managed = self.managed.get(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
         Ok(managed.view(self.clock.now(), self.book.is_durable(name)))
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let lane = |managed: &Managed| {
             let cleared = self.providers.get(&managed.rollout.plan().candidate);
             let lane = managed.lane(cleared.cloned().unwrap_or_default());
@@ -471,7 +431,7 @@ impl Controller {
         self.board.publish(self.managed.values().map(lane).collect());
     }
 
-    fn show(&self) {
+    pub(super) fn show(&self) {
         let now: Timestamp = self.clock.now();
         let view = |it: &Managed| it.view(now, self.book.is_durable(it.rollout.name()));
         let mut rollouts: Vec<View> = self.managed.values().map(view).collect();
@@ -481,9 +441,4 @@ impl Controller {
         let records = Arc::clone(&self.records);
         self.views.send_replace(Arc::new(Views { rollouts, records, degraded }));
     }
-}
-
-/// Whoever asked may have left; the step was taken all the same.
-fn respond<T>(reply: Reply<T>, result: Result<T, Rejected>) {
-    drop(reply.send(result));
 }

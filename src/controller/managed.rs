@@ -81,6 +81,20 @@ impl Managed {
         }
     }
 
+    /// Takes note of a step forward that is on disk, but that a step back has overtaken.
+    ///
+    /// What it would have begun never began; only what a replay of both would find is kept.
+    pub(super) fn overtake(&mut self, before: Option<Rollout>, forward: &Record, back: &Record) {
+        if let Some(mut rollout) = before {
+            rollout.apply(forward.at, &forward.event);
+            rollout.apply(back.at, &back.event);
+            self.rollout = rollout;
+        }
+        if !forward.request_id.is_empty() {
+            self.requests.insert(forward.request_id.clone(), forward.event.clone());
+        }
+    }
+
     /// Whether evidence of that window counts now.
     pub(super) fn is_current(&self, window: &Window) -> bool {
         self.rollout.window().as_ref() == Some(window)
