@@ -19,11 +19,11 @@ use crate::api::{self, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
 use crate::controller::{Controller, Judged, Setup, Start, Wanted};
-use crate::domain::{Margin, Metric, Record, Risk, Share};
+use crate::domain::{Margin, Metric, Risk, Share};
 use crate::judge::{Judge, Outlets};
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
-use crate::store::{self, Journal, Pairs, Recorder, RecorderHandle, RecorderThread};
+use crate::store::{self, History, Journal, Pairs, Recorder, RecorderHandle, RecorderThread};
 use crate::tasks::{BoxError, Ended, Pool, Tasks, describe};
 use crate::telemetry::Metrics;
 use crate::traffic::{Board, Job, Seen};
@@ -82,8 +82,8 @@ struct Parts {
     operations: Arc<Operations>,
 }
 
-/// The journal with its records, or why it cannot be used.
-type OpenedJournal = Result<(Journal, Vec<Record>), String>;
+/// The journal with what it remembers, or why it cannot be used.
+type OpenedJournal = Result<(Journal, History), String>;
 
 /// What the store is made of, as far as it could be opened.
 struct Opened {

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::clock::Clock;
 use crate::domain::{Command, Event, Input, Name, Plan, PlanFault, Record, State, Timestamp};
-use crate::store::Pairs;
+use crate::store::{History, Pairs};
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
 use crate::traffic::{Board, Seen};
@@ -83,9 +83,9 @@ impl Controller {
         let changes = broadcast::Sender::new(CHANGES_LEN_MAX);
         let board = Arc::clone(&setup.board);
         let handle = Handle { asks: sender, views: receiver, changes: changes.clone(), board };
-        let (journal, records) = match setup.journal {
-            Ok((journal, records)) => (Ok(journal), records),
-            Err(why) => (Err(why), Vec::new()),
+        let (journal, History { past, records, .. }) = match setup.journal {
+            Ok((journal, history)) => (Ok(journal), history),
+            Err(why) => (Err(why), History::default()),
         };
         let mut controller = Self {
             managed: BTreeMap::new(),
@@ -108,6 +108,10 @@ impl Controller {
             copies_kept: Timestamp::default(),
             keeping: None,
         };
+        for (name, past) in past {
+            let made = rebuild::copies(controller.pairs.as_ref(), &name);
+            controller.managed.insert(name, Managed::restored(past, made));
+        }
         for record in Arc::clone(&controller.records).iter() {
             controller.replay(record);
         }
@@ -215,7 +219,7 @@ impl Controller {
     ) -> Result<Option<Event>, Rejected> {
         if let Some(managed) = self.managed.get(name) {
             let same =
-                managed.rollout.plan() == plan && managed.requests.contains_key(&by.request_id);
+                managed.rollout.plan() == plan && managed.requests.get(&by.request_id).is_some();
             return if same { Ok(None) } else { Err(Rejected::Exists(name.clone())) };
         }
         let faults = self.plan_faults(plan);

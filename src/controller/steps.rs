@@ -274,3 +274,7 @@ impl Step {
 fn respond<T>(reply: Reply<T>, result: Result<T, Rejected>) {
     drop(reply.send(result));
 }
+
+#[cfg(test)]
+#[path = "steps_tests.rs"]
+mod tests;

@@ -1,8 +1,8 @@
-//! Files that are really there: folders made known to the disk, locks, replaced contents.
+//! Files that are really there: folders made known to the disk, and locks.
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -50,23 +50,6 @@ pub(super) fn lock(path: &Path) -> Result<Option<File>, FileError> {
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(at("lock", path)(error)),
     }
-}
-
-/// Puts a file in place of another, whole or not at all.
-pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), FileError> {
-    let (path, fresh) = (dir.join(name), dir.join(format!("{name}.new")));
-    write_synced(&fresh, bytes)?;
-    fs::rename(&fresh, &path).map_err(at("replace", &path))?;
-    sync_dir(dir)
-}
-
-/// Writes a new file and waits for the disk.
-pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let written = File::create(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(at("write", path))
 }
 
 /// Bytes an ordinary process may still write where `dir` lies.
