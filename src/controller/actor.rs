@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::clock::Clock;
 use crate::domain::{Command, Event, Input, Name, Plan, PlanFault, Record, State, Timestamp};
-use crate::store::{History, Pairs};
+use crate::store::{History, Journal, Pairs};
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
 use crate::traffic::{Board, Seen};
@@ -27,7 +27,7 @@ use super::{
     },
     managed::{Managed, Replayed},
     rebuild,
-    setup::{Judged, Setup, Start, Wanted},
+    setup::{Judged, Setup, Start, Takeover, Wanted},
     steps::Pending,
 };
 
@@ -65,6 +65,9 @@ pub struct Controller {
     /// Rollbacks that took effect, whose answers wait for the disk.
     pub(super) owed: Vec<(Name, Reply<View>)>,
     records: Arc<Vec<Arc<Record>>>,
+    /// What the configuration asks for, until there is a journal.
+    wanted: Vec<Wanted>,
+    takeover: mpsc::Receiver<Takeover>,
     asks: mpsc::Receiver<Ask>,
     seen: mpsc::Receiver<Seen>,
     views: watch::Sender<Arc<Views>>,
@@ -83,10 +86,6 @@ impl Controller {
         let changes = broadcast::Sender::new(CHANGES_LEN_MAX);
         let board = Arc::clone(&setup.board);
         let handle = Handle { asks: sender, views: receiver, changes: changes.clone(), board };
-        let (journal, History { past, records, .. }) = match setup.journal {
-            Ok((journal, history)) => (Ok(journal), history),
-            Err(why) => (Err(why), History::default()),
-        };
         let mut controller = Self {
             managed: BTreeMap::new(),
             providers: setup.providers,
@@ -95,11 +94,13 @@ impl Controller {
             judge: setup.judge,
             board: setup.board,
             clock: setup.clock,
-            book: Book::new(journal),
+            book: Book::new(Err("the journal is not open yet".to_owned())),
             pending: None,
             waiting: VecDeque::new(),
             owed: Vec::new(),
-            records: Arc::new(records.into_iter().map(Arc::new).collect()),
+            records: Arc::default(),
+            wanted: setup.wanted,
+            takeover: setup.takeover,
             asks,
             seen: setup.seen,
             views,
@@ -108,17 +109,38 @@ impl Controller {
             copies_kept: Timestamp::default(),
             keeping: None,
         };
-        for (name, past) in past {
-            let made = rebuild::copies(controller.pairs.as_ref(), &name);
-            controller.managed.insert(name, Managed::restored(past, made));
+        match setup.journal {
+            Ok(journal) => controller.begin(journal).await,
+            Err(why) => controller.book = Book::new(Err(why)),
         }
-        for record in Arc::clone(&controller.records).iter() {
-            controller.replay(record);
-        }
-        rebuild::evidence(&mut controller).await;
-        controller.want(setup.wanted).await;
-        controller.find_broken();
         (controller, handle)
+    }
+
+    /// Stands where the journal left off, and does what the configuration asks for.
+    async fn begin(&mut self, (journal, history): (Journal, History)) {
+        self.book = Book::new(Ok(journal));
+        let History { past, records, .. } = history;
+        self.records = Arc::new(records.into_iter().map(Arc::new).collect());
+        for (name, past) in past {
+            let made = rebuild::copies(self.pairs.as_ref(), &name);
+            self.managed.insert(name, Managed::restored(past, made));
+        }
+        for record in Arc::clone(&self.records).iter() {
+            self.replay(record);
+        }
+        rebuild::evidence(self).await;
+        let wanted = std::mem::take(&mut self.wanted);
+        self.want(wanted).await;
+        self.find_broken();
+    }
+
+    /// Takes over from the process that had the store.
+    async fn take_over(&mut self, store: Takeover) {
+        tracing::info!("the store is free: taking over");
+        self.pairs = store.pairs;
+        self.begin(store.journal).await;
+        self.publish();
+        self.show();
     }
 
     /// Runs until told to stop.
@@ -130,6 +152,7 @@ impl Controller {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = Vec::with_capacity(SEEN_BATCH_MAX);
         self.publish();
+        self.show();
         let board = Arc::clone(&self.board);
         loop {
             tokio::select! {
@@ -141,6 +164,7 @@ impl Controller {
                 1.. = self.seen.recv_many(&mut seen, SEEN_BATCH_MAX) => {
                     seen.drain(..).for_each(|it| self.take(&it));
                 }
+                Some(store) = self.takeover.recv() => self.take_over(store).await,
                 () = stop.wait() => break,
             }
         }
@@ -218,9 +242,11 @@ impl Controller {
         by: &Requester,
     ) -> Result<Option<Event>, Rejected> {
         if let Some(managed) = self.managed.get(name) {
-            let same =
-                managed.rollout.plan() == plan && managed.requests.get(&by.request_id).is_some();
-            return if same { Ok(None) } else { Err(Rejected::Exists(name.clone())) };
+            return match managed.requests.get(&by.request_id) {
+                Some(Event::Created(created)) if **created == *plan => Ok(None),
+                Some(_) => Err(Rejected::ReusedRequestId(by.request_id.clone())),
+                None => Err(Rejected::Exists(name.clone())),
+            };
         }
         let faults = self.plan_faults(plan);
         if !faults.is_empty() {

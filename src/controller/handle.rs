@@ -192,7 +192,12 @@ impl Handle {
     pub fn view(&self, name: &Name) -> Result<View, Rejected> {
         let views = self.views();
         let found = views.rollouts.iter().find(|it| it.rollout.name() == name);
-        found.cloned().ok_or_else(|| Rejected::Unknown(name.clone()))
+        // Without a journal nobody knows which rollouts there are.
+        let unknown = || match &views.degraded {
+            Some(why) if views.rollouts.is_empty() => Rejected::Unavailable(why.clone()),
+            Some(_) | None => Rejected::Unknown(name.clone()),
+        };
+        found.cloned().ok_or_else(unknown)
     }
 
     /// Changes from here on. A receiver that falls behind is told how many it missed.

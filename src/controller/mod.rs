@@ -18,4 +18,4 @@ mod steps;
 
 pub use actor::Controller;
 pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, View, Views};
-pub use setup::{Judged, Setup, Start, Wanted};
+pub use setup::{Judged, Setup, Start, Takeover, Wanted};

@@ -59,6 +59,11 @@ impl Controller {
         let event = match event {
             Ok(None) if step.is_rollback() => self.would_begin(&step.name),
             Ok(event) => event,
+            // Without a journal nobody knows which rollouts there are.
+            Err(Rejected::Unknown(_)) if self.managed.is_empty() && self.book.is_gone() => {
+                let why = self.book.problem().unwrap_or_default();
+                return respond(step.reply, Err(Rejected::Unavailable(why)));
+            }
             Err(rejected) => return respond(step.reply, Err(rejected)),
         };
         let Some(event) = event else {

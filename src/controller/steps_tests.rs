@@ -14,7 +14,7 @@ use crate::domain::{
     Undecided, default_ladder,
 };
 use crate::store::{
-    History,
+    History, Journal,
     sim::{Errno, Fault, Lasts, Sim},
 };
 use crate::tasks::{Tasks, spawn};
@@ -73,7 +73,11 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 
 impl Rig {
     async fn new(sim: Sim) -> Self {
-        let (journal, history) = sim.endless_journal().unwrap();
+        let journal = sim.endless_journal().unwrap();
+        Self::on(sim, journal).await
+    }
+
+    async fn on(sim: Sim, (journal, history): (Journal, History)) -> Self {
         let board = Arc::<Board>::default();
         let (_, seen) = mpsc::channel(1);
         let cleared = ["gpt", "cheap"].map(|it| (name(it), Vec::new()));
@@ -81,6 +85,7 @@ impl Rig {
             board: Arc::clone(&board),
             clock: Clock::start(),
             journal: Ok((journal, history)),
+            takeover: mpsc::channel(1).1,
             pairs: None,
             providers: BTreeMap::from(cleared),
             primary: name("gpt"),
@@ -276,10 +281,10 @@ async fn a_rollback_overtakes_a_start_that_is_being_written() {
 }
 
 #[tokio::test]
-async fn steps_wait_their_turn_and_one_key_is_obeyed_once() {
+async fn b53_steps_wait_their_turn_and_one_key_is_obeyed_once() {
     let rig = Rig::running(&["a", "b"]).await;
     let mut hung = rig.hang_in("a", advance()).await;
-    let mut same: Vec<_> = (0..20).map(|_| rig.ask("a", advance(), by("hung"))).collect();
+    let mut same: Vec<_> = (0..100).map(|_| rig.ask("a", advance(), by("hung"))).collect();
     let mut other = rig.ask("b", advance(), by("other"));
     rig.handle.evaluate(name("a")).await.unwrap();
     rig.sim.go_on();
@@ -289,6 +294,28 @@ async fn steps_wait_their_turn_and_one_key_is_obeyed_once() {
     }
     assert!(timeout(SOON, other.recv()).await.unwrap().unwrap().is_ok());
     assert_eq!(rig.told(2), ["a stage 2", "b stage 2"]);
+    rig.agrees_with_its_journal().await;
+}
+
+#[tokio::test]
+async fn v8_of_two_that_saw_the_same_revision_one_is_obeyed() {
+    let rig = Rig::running(&["a"]).await;
+    let by = |key: &str| Requester { revision: Some(rig.view("a").rollout.revision()), ..by(key) };
+    let steps = rig.sim.steps();
+    rig.sim.hang();
+    let mut answers = ["first", "second"].map(|it| rig.ask("a", advance(), by(it)));
+    until("the disk hangs", || steps < rig.sim.steps()).await;
+    rig.sim.go_on();
+    let (mut done, mut stale) = (0, 0);
+    for answer in &mut answers {
+        match timeout(SOON, answer.recv()).await.unwrap().unwrap() {
+            Ok(_) => done += 1,
+            Err(Rejected::Stale { .. }) => stale += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((done, stale), (1, 1));
+    assert_eq!(rig.told(1), ["a stage 2"]);
     rig.agrees_with_its_journal().await;
 }
 
@@ -308,7 +335,7 @@ async fn a_disk_that_is_slow_for_long_refuses_steps_forward_at_once() {
 }
 
 #[tokio::test]
-async fn a_broken_disk_moves_nothing_forward_and_everything_back() {
+async fn c5_a_broken_disk_moves_nothing_forward_and_everything_back() {
     for error in [Errno::Io, Errno::Full] {
         let rig = Rig::running(&["a", "b"]).await;
         let count = rig.handle.views().records.len();
@@ -333,7 +360,7 @@ async fn a_broken_disk_moves_nothing_forward_and_everything_back() {
 }
 
 #[tokio::test]
-async fn whatever_the_disk_does_meanwhile_the_journal_tells_what_was_shown() {
+async fn b29_whatever_the_disk_does_meanwhile_the_journal_tells_what_was_shown() {
     for seed in 0..40_u64 {
         let rig = Rig::running(&["a", "b"]).await;
         let mut dice = seed;
@@ -369,5 +396,59 @@ async fn whatever_the_disk_does_meanwhile_the_journal_tells_what_was_shown() {
                 .ok();
         }
         rig.agrees_with_its_journal().await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_obeyed_once_and_refused_for_anything_else_also_after_compaction() {
+    let sim = Sim::default();
+    let mut rig = Rig::on(sim.clone(), sim.short_journal().unwrap()).await;
+    rig.handle.create(name("a"), plan("a"), by("create")).await.unwrap();
+    rig.run("a", Command::Start).await.unwrap();
+    let from =
+        |stage: &str, undecided| Command::Advance { from_stage: stage.to_owned(), undecided };
+    let other = Plan { copies_per_day_max: 7, ..plan("a") };
+    let asked = [
+        ("up", from("shadow", Undecided::Skip)),
+        ("pause", Command::Pause),
+        ("resume", Command::Resume),
+        ("back", Command::Rollback),
+        ("revise", Command::Revise(Box::new(other.clone()))),
+    ];
+    for (key, command) in &asked {
+        rig.handle.command(name("a"), command.clone(), by(key)).await.unwrap();
+    }
+    for _ in 0..6 {
+        rig.run("a", Command::Start).await.unwrap();
+        rig.run("a", Command::Rollback).await.unwrap();
+    }
+    rig.until_durable("a").await;
+    let refused = [
+        ("up", from("read-only", Undecided::Skip)),
+        ("up", from("shadow", Undecided::Hold)),
+        ("pause", Command::Resume),
+        ("revise", Command::Revise(Box::new(Plan { copies_per_day_max: 8, ..plan("a") }))),
+        ("create", Command::Pause),
+    ];
+    for _ in 0..2 {
+        let revision = rig.view("a").rollout.revision();
+        for (key, command) in &asked {
+            let view = rig.handle.command(name("a"), command.clone(), by(key)).await.unwrap();
+            assert_eq!(view.rollout.revision(), revision, "{key}");
+        }
+        for (key, command) in &refused {
+            let answer = rig.handle.command(name("a"), command.clone(), by(key)).await;
+            assert!(matches!(answer, Err(Rejected::ReusedRequestId(_))), "{key}: {answer:?}");
+        }
+        rig.handle.create(name("a"), plan("a"), by("create")).await.unwrap();
+        let answer = rig.handle.create(name("a"), other.clone(), by("create")).await;
+        assert!(matches!(answer, Err(Rejected::ReusedRequestId(_))), "{answer:?}");
+        let shown = saved(&rig.handle);
+        rig.tasks.take().unwrap().run(async {}, SOON).await.unwrap();
+        let journal = sim.short_journal().unwrap();
+        assert!(6 < journal.1.forgotten, "the keys are older than every record that is left");
+        rig = Rig::on(sim.clone(), journal).await;
+        until("it is shown", || !saved(&rig.handle).is_empty()).await;
+        assert_eq!(saved(&rig.handle), shown);
     }
 }

@@ -48,9 +48,9 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Takes the folder, which is made where there is none; none when another process has it.
-    pub(super) fn take(dir: &Path, lock: &str) -> Result<Option<Self>, FileError> {
+    pub(super) fn take(dir: &Path, lock: &Path) -> Result<Option<Self>, FileError> {
         files::make_dir(dir)?;
-        let lock = files::lock(&dir.join(lock))?;
+        let lock = files::lock(lock)?;
         Ok(lock.map(|lock| Self { dir: dir.to_owned(), lock }))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -44,12 +44,21 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), FileError> {
 /// Takes the lock file for as long as the answer lives; none when another process has it.
 pub(super) fn lock(path: &Path) -> Result<Option<File>, FileError> {
     let file = File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(at("open the lock", path))?;
+    let mut file = file.map_err(at("open the lock", path))?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => {
+            // Only for people; on a full disk the lock holds all the same.
+            drop(file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())));
+            Ok(Some(file))
+        }
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(at("lock", path)(error)),
     }
+}
+
+/// The process that has a lock, if it said so.
+pub(super) fn holder(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.parse().ok()
 }
 
 /// Bytes an ordinary process may still write where `dir` lies.

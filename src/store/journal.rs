@@ -24,7 +24,7 @@ use std::{
 use super::{
     archive,
     disk::{Disk, Folder},
-    files::{FileError, at},
+    files::{self, FileError, at},
     frame::{self, Format, Found, HeaderFault},
     json::DecodeError,
     past::{History, PastError},
@@ -91,8 +91,13 @@ enum Tail {
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// Another process has it.
-    #[error("the journal in `{}` is in use by another process: stop that one first", .0.display())]
-    Locked(PathBuf),
+    #[error("the journal in `{}` is in use by {}", dir.display(), process(*holder))]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+        /// The process, if it said who it is.
+        holder: Option<u32>,
+    },
     /// The disk refused.
     #[error(transparent)]
     File(#[from] FileError),
@@ -161,8 +166,9 @@ impl Journal {
     /// When another process has it, a frame in the middle is damaged, positions have holes, a
     /// later version wrote it, or the disk takes no bytes.
     pub fn open(dir: &Path) -> Result<(Self, History), JournalError> {
-        let Some(folder) = Folder::take(dir, "journal.lock")? else {
-            return Err(JournalError::Locked(dir.to_owned()));
+        let lock = dir.join("journal.lock");
+        let Some(folder) = Folder::take(dir, &lock)? else {
+            return Err(JournalError::Locked { dir: dir.to_owned(), holder: files::holder(&lock) });
         };
         Self::on(Box::new(folder), dir, BOUNDS)
     }
@@ -292,6 +298,10 @@ impl Journal {
             }
         }
     }
+}
+
+fn process(id: Option<u32>) -> String {
+    id.map_or_else(|| "another process".to_owned(), |id| format!("process {id}"))
 }
 
 /// The file that begins behind the first `count` records, and what it says.

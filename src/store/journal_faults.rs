@@ -179,7 +179,7 @@ fn without_faults_a_life_is_compacted_twice_and_nothing_is_lost() {
 }
 
 #[test]
-fn every_fault_at_every_step_leaves_before_or_after() {
+fn b28_b32_b33_every_fault_at_every_step_leaves_before_or_after() {
     let (sim, mut checker) = (Sim::default(), Checker::default());
     play(&sim, &mut checker, "no fault");
     let steps = sim.steps();

@@ -13,6 +13,7 @@
 //! Both use one log format (`frame`). Every call here blocks; callers bring their own thread.
 
 mod archive;
+mod checkpoints;
 mod disk;
 mod entry;
 mod files;
@@ -30,6 +31,7 @@ mod record;
 mod recorder;
 mod segments;
 
+pub use checkpoints::{CHECKPOINT_LEN_MAX, Checkpoints};
 pub use entry::Bodies;
 pub use files::FileError;
 pub use journal::{Journal, JournalError};

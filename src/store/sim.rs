@@ -134,6 +134,17 @@ impl Sim {
         })
     }
 
+    /// Opens the journal on it, with bounds that a few steps reach.
+    pub(crate) fn short_journal(&self) -> Result<(Journal, History), JournalError> {
+        self.journal(Bounds {
+            records_max: 6,
+            bytes_max: usize::MAX,
+            records_kept: 2,
+            bytes_kept: usize::MAX,
+            archives_bytes_max: u64::MAX,
+        })
+    }
+
     /// Steps so far.
     pub(crate) fn steps(&self) -> u64 {
         self.state().step
