@@ -8,29 +8,44 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use secrecy::ExposeSecret as _;
-use tokio::{net::TcpListener, sync::mpsc, task::spawn_blocking};
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    task::{JoinError, spawn_blocking},
+    time::sleep,
+};
 
 use crate::api::{self, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
-use crate::controller::{Controller, Judged, Setup, Start, Wanted};
-use crate::domain::{Margin, Metric, Record, Risk, Share};
+use crate::controller::{Controller, Judged, Setup, Start, Takeover, Wanted};
+use crate::domain::{Margin, Metric, Risk, Share};
 use crate::judge::{Judge, Outlets};
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
-use crate::store::{self, Journal, Pairs, Recorder, RecorderHandle, RecorderThread};
-use crate::tasks::{BoxError, Ended, Pool, Tasks, describe};
+use crate::store::{
+    self, History, Journal, JournalError, Pairs, PairsError, Recorder, RecorderHandle,
+    RecorderThread,
+};
+use crate::tasks::{BoxError, Ended, Pool, Stop, Tasks, describe};
 use crate::telemetry::Metrics;
 use crate::traffic::{Board, Job, Seen};
 use crate::upstream::Upstream;
 
 /// Free space on the disk below which no more pairs are stored, in bytes.
 const FREE_BYTES_MIN: u64 = 256 << 20;
+/// How often a second process looks whether the first one has let go of the store.
+const STANDBY_PAUSE: Duration = Duration::from_secs(1);
+/// How often it looks for the pairs, once it has the journal.
+const STORE_TRIES: u32 = 10;
+/// How often the pairs are looked for at the start, where somebody may wait.
+const STORE_TRIES_ONCE: u32 = 1;
 
 /// Where the program can be reached.
 #[derive(Clone, Debug)]
@@ -82,14 +97,21 @@ struct Parts {
     operations: Arc<Operations>,
 }
 
-/// The journal with its records, or why it cannot be used.
-type OpenedJournal = Result<(Journal, Vec<Record>), String>;
+/// What it takes to open the stored pairs, and who waits for them.
+struct Stored {
+    dir: PathBuf,
+    limits: store::Limits,
+    clock: Clock,
+    recorder: Arc<OnceLock<RecorderHandle>>,
+    operations: Arc<Operations>,
+}
 
-/// What the store is made of, as far as it could be opened.
-struct Opened {
-    journal: OpenedJournal,
-    pairs: Option<Pairs>,
-    recorder: Option<(RecorderHandle, RecorderThread)>,
+/// Why there is no journal.
+enum NoJournal {
+    /// Another process has it, and may let go of it.
+    Elsewhere(String),
+    /// It cannot be used.
+    Unusable(String),
 }
 
 impl App {
@@ -137,22 +159,21 @@ impl App {
         let shown = Arc::clone(&parts.operations);
         tasks.start("operations", |stop| operations::serve(shown, operations_port, stop));
 
-        let Opened { journal, pairs, recorder } = open_store(&config, parts.clock).await;
-        let recorder = recorder.map(|(handle, thread)| {
-            drop(parts.recorder.set(handle));
-            thread
-        });
-        if let Some(pairs) = &pairs {
-            drop(parts.operations.pairs.set(pairs.clone()));
+        let journal = open_journal(config.store.clone()).await;
+        let (takeover, takeover_here) = mpsc::channel(1);
+        let stored = parts.stored(&config);
+        let recorder = if let Err(NoJournal::Elsewhere(_)) = &journal {
+            tasks.start("standby", |stop| stand_by(stored, takeover, stop));
+            None
         } else {
-            let why = "the store of pairs is not usable; see the log".to_owned();
-            drop(parts.operations.store_problem.set(why));
-        }
-        let setup = setup(&config, &parts, (journal, pairs.clone()), seen_here);
+            stored.open(STORE_TRIES_ONCE).await
+        };
+        let setup = setup(&config, &parts, (journal, takeover_here), seen_here);
         let (controller, handle) = Controller::new(setup).await;
         drop(parts.operations.controller.set(handle.clone()));
         tasks.start("controller", |stop| controller.run(stop));
         let defaults = defaults(&config);
+        let pairs = Arc::clone(&parts.operations.pairs);
         tasks.start("api", |stop| api::serve(control, handle, pairs, defaults, stop));
         let grace = Duration::from_millis(limits.grace_ms);
         Ok(Self { addresses, tasks, recorder, grace })
@@ -251,52 +272,111 @@ fn callers(config: &Config) -> Callers {
     Callers { by_key, data_default: config.data_default.clone() }
 }
 
-async fn open_store(config: &Config, clock: Clock) -> Opened {
-    let (dir, limits) = (config.store.clone(), config.limits);
-    let opened = spawn_blocking(move || {
-        let journal = Journal::open(&dir);
-        let pairs = Pairs::open(
-            &dir,
-            store::Limits {
+/// Opens the journal; what is wrong is logged by who gives up on it.
+async fn open_journal(dir: PathBuf) -> Result<(Journal, History), NoJournal> {
+    match spawn_blocking(move || Journal::open(&dir)).await {
+        Ok(Ok(journal)) => Ok(journal),
+        Ok(Err(error @ JournalError::Locked { .. })) => Err(NoJournal::Elsewhere(format!(
+            "{error}: this one serves the primary, controls nothing, and takes over when that ends"
+        ))),
+        Ok(Err(error)) => Err(NoJournal::Unusable(describe(&error))),
+        Err(error) => Err(NoJournal::Unusable(error.to_string())),
+    }
+}
+
+/// Tries again and again to get the store that another process has; then hands it on.
+async fn stand_by(
+    stored: Stored,
+    takeover: mpsc::Sender<Takeover>,
+    mut stop: Stop,
+) -> Result<(), BoxError> {
+    let journal = loop {
+        tokio::select! {
+            () = stop.wait() => return Ok(()),
+            () = sleep(STANDBY_PAUSE) => {}
+        }
+        if let Ok(journal) = open_journal(stored.dir.clone()).await {
+            break journal;
+        }
+    };
+    let recorder = stored.open(STORE_TRIES).await;
+    let pairs = stored.operations.pairs.get().cloned();
+    // The controller ends only with the program.
+    drop(takeover.send(Takeover { journal, pairs }).await);
+    stop.wait().await;
+    if let Some(recorder) = recorder {
+        drop(spawn_blocking(move || recorder.join()).await);
+    }
+    Ok(())
+}
+
+impl Parts {
+    fn stored(&self, config: &Config) -> Stored {
+        let limits = config.limits;
+        Stored {
+            dir: config.store.clone(),
+            limits: store::Limits {
                 bytes_max: limits.store_bytes_max,
                 age_ms_max: limits.store_age_ms_max,
                 free_bytes_min: FREE_BYTES_MIN,
                 queue_len_max: limits.recorder_queue_len_max,
             },
-        );
-        (journal, pairs)
-    });
-    let (journal, pairs) = match opened.await {
-        Ok((journal, pairs)) => {
-            (journal.map_err(|error| describe(&error)), pairs.map_err(|error| describe(&error)))
+            clock: self.clock,
+            recorder: Arc::clone(&self.recorder),
+            operations: Arc::clone(&self.operations),
         }
-        Err(error) => (Err(error.to_string()), Err(error.to_string())),
-    };
-    if let Err(error) = &journal {
-        tracing::error!(
-            error,
-            "the journal cannot be used: the primary is served, nothing can be controlled"
-        );
     }
-    let pairs = pairs
-        .inspect_err(|error| {
-            tracing::error!(
-                error,
-                "pairs cannot be stored: they count as evidence and are not kept"
-            );
-        })
-        .ok();
-    let recorder = pairs.clone().and_then(|pairs| {
-        let started = Recorder::start(pairs, move || clock.now());
-        started.inspect_err(|error| tracing::error!(%error, "the recorder cannot start")).ok()
-    });
-    Opened { journal, pairs, recorder }
+}
+
+impl Stored {
+    /// Opens the pairs and shows them to whoever waits for them.
+    ///
+    /// Where another process has them it is tried so often: one that ends lets go of the journal
+    /// first, and stores its last pairs.
+    async fn open(&self, tries: u32) -> Option<RecorderThread> {
+        let mut opened = self.try_open().await;
+        for _ in 1..tries {
+            if !matches!(&opened, Ok(Err(PairsError::Locked(_)))) {
+                break;
+            }
+            sleep(STANDBY_PAUSE).await;
+            opened = self.try_open().await;
+        }
+        let error = match opened {
+            Ok(Ok(pairs)) => return self.show(&pairs),
+            Ok(Err(error)) => describe(&error),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(error, "pairs cannot be stored: they count as evidence and are not kept");
+        drop(
+            self.operations
+                .store_problem
+                .set("the store of pairs is not usable; see the log".to_owned()),
+        );
+        None
+    }
+
+    async fn try_open(&self) -> Result<Result<Pairs, PairsError>, JoinError> {
+        let (dir, limits) = (self.dir.clone(), self.limits);
+        spawn_blocking(move || Pairs::open(&dir, limits)).await
+    }
+
+    fn show(&self, pairs: &Pairs) -> Option<RecorderThread> {
+        drop(self.operations.pairs.set(pairs.clone()));
+        let clock = self.clock;
+        let started = Recorder::start(pairs.clone(), move || clock.now());
+        let started =
+            started.inspect_err(|error| tracing::error!(%error, "the recorder cannot start"));
+        let (handle, thread) = started.ok()?;
+        drop(self.recorder.set(handle));
+        Some(thread)
+    }
 }
 
 fn setup(
     config: &Config,
     parts: &Parts,
-    (journal, pairs): (OpenedJournal, Option<Pairs>),
+    (journal, takeover): (Result<(Journal, History), NoJournal>, mpsc::Receiver<Takeover>),
     seen: mpsc::Receiver<Seen>,
 ) -> Setup {
     let wanted = |it: &config::RolloutConfig| Wanted {
@@ -311,8 +391,15 @@ fn setup(
     Setup {
         board: Arc::clone(&parts.board),
         clock: parts.clock,
-        journal,
-        pairs,
+        journal: journal.map_err(|(NoJournal::Elsewhere(why) | NoJournal::Unusable(why))| {
+            tracing::error!(
+                why,
+                "the journal cannot be used: the primary is served, nothing can be controlled"
+            );
+            why
+        }),
+        takeover,
+        pairs: parts.operations.pairs.get().cloned(),
         providers: config.providers.iter().map(cleared).collect(),
         primary: config.primary.clone(),
         judge: if config.judge.is_some() { Judged::Yes } else { Judged::No },

@@ -41,7 +41,7 @@ pub struct Operations {
     /// The controller, once it stands.
     pub controller: OnceLock<Handle>,
     /// The store, once it is open.
-    pub pairs: OnceLock<Pairs>,
+    pub pairs: Arc<OnceLock<Pairs>>,
     /// Why there is no store, if so.
     pub store_problem: OnceLock<String>,
 }

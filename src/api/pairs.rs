@@ -1,5 +1,7 @@
 //! `PairService`: what both sides answered, read from the store.
 
+use std::sync::{Arc, OnceLock};
+
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -17,12 +19,12 @@ const READS_MAX: usize = 16;
 /// The service.
 #[derive(Debug)]
 pub(super) struct Pairs {
-    store: Option<store::Pairs>,
+    store: Arc<OnceLock<store::Pairs>>,
     reads: Pool,
 }
 
 impl Pairs {
-    pub(super) fn new(store: Option<store::Pairs>) -> Self {
+    pub(super) fn new(store: Arc<OnceLock<store::Pairs>>) -> Self {
         Self { store, reads: Pool::new(READS_MAX) }
     }
 
@@ -31,7 +33,8 @@ impl Pairs {
         &self,
         read: impl FnOnce(&store::Pairs) -> Result<T, PairsError> + Send + 'static,
     ) -> Result<T, Status> {
-        let store = self.store.clone().ok_or_else(|| errors::store("it could not be opened"))?;
+        let store =
+            self.store.get().cloned().ok_or_else(|| errors::store("it could not be opened"))?;
         let place = self.reads.try_enter();
         let place = place.ok_or_else(|| errors::exhausted("reads of pairs", READS_MAX))?;
         let done = tokio::task::spawn_blocking(move || {
@@ -105,7 +108,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_store_pairs_are_unavailable_and_say_so() {
         let request = proto::GetPairRequest { name: format!("rollouts/-/pairs/{}", PairId(1)) };
-        let status = Pairs::new(None).get_pair(Request::new(request)).await.unwrap_err();
+        let status = Pairs::new(Arc::default()).get_pair(Request::new(request)).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable);
         assert!(status.message().contains("store of pairs is not usable"));
     }

@@ -1,6 +1,10 @@
 //! The server: both services, health and reflection on one socket.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::time;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -31,20 +35,20 @@ const DRAIN: Duration = Duration::from_secs(3);
 
 /// Serves the API until told to stop.
 ///
-/// Without `pairs` everything but `PairService` works, and that says what is missing.
+/// While there are no `pairs` everything but `PairService` works, and that says what is missing.
 ///
 /// # Errors
 /// When the socket fails.
 pub async fn serve(
     listener: Listener,
     handle: Handle,
-    pairs: Option<store::Pairs>,
+    pairs: Arc<OnceLock<store::Pairs>>,
     defaults: PlanDefaults,
     stop: Stop,
 ) -> Result<(), BoxError> {
     let health = HealthReporter::new();
     health.set_serving::<RolloutServiceServer<Rollouts>>().await;
-    if pairs.is_some() {
+    if pairs.get().is_some() {
         health.set_serving::<PairServiceServer<Pairs>>().await;
     } else {
         health.set_not_serving::<PairServiceServer<Pairs>>().await;
@@ -136,7 +140,7 @@ mod tests {
         let (listener, address) = bind(control).unwrap();
         let health = HealthReporter::new();
         health.set_not_serving::<PairServiceServer<Pairs>>().await;
-        let router = router(&health, Pairs::new(None)).unwrap();
+        let router = router(&health, Pairs::new(Arc::default())).unwrap();
         tasks.start("api", |stop| listen(listener, router, announce(stop.clone(), health), stop));
         address
     }

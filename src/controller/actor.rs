@@ -1,15 +1,20 @@
 //! The controller's loop: one owner of every rollout, one message or tick at a time.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{broadcast, mpsc, watch},
+    task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
 
 use crate::clock::Clock;
 use crate::domain::{Command, Event, Input, Name, Plan, PlanFault, Record, State, Timestamp};
-use crate::store::Pairs;
+use crate::store::{History, Journal, Pairs};
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
 use crate::traffic::{Board, Seen};
@@ -17,18 +22,20 @@ use crate::traffic::{Board, Seen};
 use super::{
     book::Book,
     explain::explain,
-    handle::{Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, View, Views},
+    handle::{
+        Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, Step, View, Views,
+        Wish,
+    },
     managed::{Managed, Replayed},
     rebuild,
-    setup::{Judged, Setup, Start, Wanted},
+    setup::{Judged, Setup, Start, Takeover, Wanted},
+    steps::Pending,
 };
 
 /// How often the evidence is weighed.
 const TICK: Duration = Duration::from_millis(100);
-/// How long one round waits for the disk when a step back is to be written.
-const SETTLE_WAIT: Duration = Duration::from_millis(300);
-/// Questions waiting for the controller.
-const ASKS_LEN_MAX: usize = 256;
+/// Questions waiting for the controller, and steps waiting for their turn to be written.
+pub(super) const ASKS_LEN_MAX: usize = 256;
 /// Changes kept for watchers that are slow.
 const CHANGES_LEN_MAX: usize = 1_024;
 /// Observations taken in one go.
@@ -38,8 +45,6 @@ const RECORDS_LEN_MAX: usize = 10_000;
 /// Rollouts at the same time.
 const ROLLOUTS_LEN_MAX: usize = 256;
 
-/// A halt older than this was asked by somebody who has stopped waiting for the answer.
-const HALT_MAX: Duration = Duration::from_secs(2);
 /// How often the day's copies are kept, in milliseconds: what a crash may forget of them.
 const KEEP_COPIES_MS: u64 = 1_000;
 
@@ -51,16 +56,27 @@ pub struct Controller {
     pub(super) pairs: Option<Pairs>,
     primary: Name,
     judge: Judged,
-    board: Arc<Board>,
-    clock: Clock,
-    book: Book,
+    pub(super) board: Arc<Board>,
+    pub(super) clock: Clock,
+    pub(super) book: Book,
+    /// The step forward that is being written.
+    pub(super) pending: Option<Pending>,
+    /// Steps forward that wait until it is.
+    pub(super) waiting: VecDeque<Step>,
+    /// Rollbacks that took effect, whose answers wait for the disk.
+    pub(super) owed: Vec<(Name, Reply<View>)>,
     records: Arc<Vec<Arc<Record>>>,
+    /// What the configuration asks for, until there is a journal.
+    wanted: Vec<Wanted>,
+    takeover: mpsc::Receiver<Takeover>,
     asks: mpsc::Receiver<Ask>,
     seen: mpsc::Receiver<Seen>,
     views: watch::Sender<Arc<Views>>,
     changes: broadcast::Sender<Change>,
     metrics: Arc<Metrics>,
     copies_kept: Timestamp,
+    /// The keeping under way.
+    keeping: Option<JoinHandle<()>>,
 }
 
 impl Controller {
@@ -71,10 +87,6 @@ impl Controller {
         let changes = broadcast::Sender::new(CHANGES_LEN_MAX);
         let board = Arc::clone(&setup.board);
         let handle = Handle { asks: sender, views: receiver, changes: changes.clone(), board };
-        let (journal, records) = match setup.journal {
-            Ok((journal, records)) => (Ok(journal), records),
-            Err(why) => (Err(why), Vec::new()),
-        };
         let mut controller = Self {
             managed: BTreeMap::new(),
             providers: setup.providers,
@@ -83,22 +95,53 @@ impl Controller {
             judge: setup.judge,
             board: setup.board,
             clock: setup.clock,
-            book: Book::new(journal),
-            records: Arc::new(records.into_iter().map(Arc::new).collect()),
+            book: Book::new(Err("the journal is not open yet".to_owned())),
+            pending: None,
+            waiting: VecDeque::new(),
+            owed: Vec::new(),
+            records: Arc::default(),
+            wanted: setup.wanted,
+            takeover: setup.takeover,
             asks,
             seen: setup.seen,
             views,
             changes,
             metrics: setup.metrics,
             copies_kept: Timestamp::default(),
+            keeping: None,
         };
-        for record in Arc::clone(&controller.records).iter() {
-            controller.replay(record);
+        match setup.journal {
+            Ok(journal) => controller.begin(journal).await,
+            Err(why) => controller.book = Book::new(Err(why)),
         }
-        rebuild::evidence(&mut controller).await;
-        controller.want(setup.wanted).await;
-        controller.find_broken();
         (controller, handle)
+    }
+
+    /// Stands where the journal left off, and does what the configuration asks for.
+    async fn begin(&mut self, (journal, history): (Journal, History)) {
+        self.book = Book::new(Ok(journal));
+        let History { past, records, .. } = history;
+        self.records = Arc::new(records.into_iter().map(Arc::new).collect());
+        for (name, past) in past {
+            let made = rebuild::copies(self.pairs.as_ref(), &name);
+            self.managed.insert(name, Managed::restored(past, made));
+        }
+        for record in Arc::clone(&self.records).iter() {
+            self.replay(record);
+        }
+        rebuild::evidence(self).await;
+        let wanted = std::mem::take(&mut self.wanted);
+        self.want(wanted).await;
+        self.find_broken();
+    }
+
+    /// Takes over from the process that had the store.
+    async fn take_over(&mut self, store: Takeover) {
+        tracing::info!("the store is free: taking over");
+        self.pairs = store.pairs;
+        self.begin(store.journal).await;
+        self.publish();
+        self.show();
     }
 
     /// Runs until told to stop.
@@ -110,25 +153,28 @@ impl Controller {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = Vec::with_capacity(SEEN_BATCH_MAX);
         self.publish();
+        self.show();
         let board = Arc::clone(&self.board);
         loop {
             tokio::select! {
                 biased;
-                () = board.alarm() => self.tick().await,
-                Some(ask) = self.asks.recv() => self.answer(ask).await,
-                _ = ticks.tick() => self.tick().await,
+                () = board.alarm() => self.tick(),
+                written = self.book.written() => self.written(written),
+                Some(ask) = self.asks.recv() => self.answer(ask),
+                _ = ticks.tick() => self.tick(),
                 1.. = self.seen.recv_many(&mut seen, SEEN_BATCH_MAX) => {
                     seen.drain(..).for_each(|it| self.take(&it));
                 }
+                Some(store) = self.takeover.recv() => self.take_over(store).await,
                 () = stop.wait() => break,
             }
         }
-        self.book.settle(SETTLE_WAIT).await;
+        self.settle().await;
         Ok(())
     }
 
-    /// Makes an old record so again.
-    fn replay(&mut self, record: &Record) {
+    /// Makes a record so: an old one again, or one that is on disk now.
+    pub(super) fn replay(&mut self, record: &Record) {
         match (&record.event, self.managed.get_mut(&record.rollout)) {
             (_, Some(managed)) => managed.apply(record),
             (Event::Created(plan), None) => {
@@ -151,17 +197,17 @@ impl Controller {
         for Wanted { name, plan, start } in wanted {
             let known = self.managed.get(&name).map(|it| it.rollout.plan() == &plan);
             let done = match known {
-                None => self.create(name.clone(), plan, &by()).await.map(drop),
+                None => self.at_once(&name, Wish::Create(Box::new(plan)), by()).await,
                 Some(true) => Ok(()),
                 Some(false) => {
                     let revise = Command::Revise(Box::new(plan));
-                    self.obey(&name, &revise, &by()).await.map(drop)
+                    self.at_once(&name, Wish::Obey(revise), by()).await
                 }
             };
             let fresh = self.managed.get(&name).is_some_and(|it| it.rollout.attempt() == 0);
             let done = match (done, start) {
                 (Ok(()), Start::Once) if fresh => {
-                    self.obey(&name, &Command::Start, &by()).await.map(drop)
+                    self.at_once(&name, Wish::Obey(Command::Start), by()).await
                 }
                 (done, Start::Once | Start::WhenAsked) => done,
             };
@@ -189,32 +235,21 @@ impl Controller {
         }
     }
 
-    async fn answer(&mut self, ask: Ask) {
-        match ask {
-            Ask::Create { name, plan, by, reply } => {
-                let result = self.create(name, *plan, &by).await;
-                respond(reply, result);
-            }
-            Ask::Command { name, command, by, reply } => {
-                let result = self.obey(&name, &command, &by).await;
-                if command == Command::Rollback {
-                    self.board.release(&name);
-                    self.publish();
-                }
-                respond(reply, result);
-            }
-            Ask::Evaluate { name, reply } => respond(reply, self.evaluate(&name)),
+    /// What creating a rollout comes to: none when it was done before.
+    pub(super) fn create(
+        &self,
+        name: &Name,
+        plan: &Plan,
+        by: &Requester,
+    ) -> Result<Option<Event>, Rejected> {
+        if let Some(managed) = self.managed.get(name) {
+            return match managed.requests.get(&by.request_id) {
+                Some(Event::Created(created)) if **created == *plan => Ok(None),
+                Some(_) => Err(Rejected::ReusedRequestId(by.request_id.clone())),
+                None => Err(Rejected::Exists(name.clone())),
+            };
         }
-        self.show();
-    }
-
-    async fn create(&mut self, name: Name, plan: Plan, by: &Requester) -> Result<View, Rejected> {
-        if let Some(managed) = self.managed.get(&name) {
-            let same =
-                managed.rollout.plan() == &plan && managed.requests.contains_key(&by.request_id);
-            return if same { self.view(&name) } else { Err(Rejected::Exists(name)) };
-        }
-        let faults = self.plan_faults(&plan);
+        let faults = self.plan_faults(plan);
         if !faults.is_empty() {
             return Err(Rejected::Plan(faults));
         }
@@ -222,14 +257,7 @@ impl Controller {
             let why = format!("there are {ROLLOUTS_LEN_MAX} rollouts already");
             return Err(Rejected::Unavailable(why));
         }
-        let event = Event::Created(Box::new(plan.clone()));
-        let record = self.record(&name, event, by, (State::Pending, State::Pending));
-        let record = self.book.commit(record).await.map_err(Rejected::Unavailable)?;
-        let mut managed = Managed::new(name.clone(), plan, record.at, (0, 0));
-        managed.apply(&record);
-        self.managed.insert(name.clone(), managed);
-        self.keep(record, State::Pending);
-        self.view(&name)
+        Ok(Some(Event::Created(Box::new(plan.clone()))))
     }
 
     fn plan_faults(&self, plan: &Plan) -> Vec<PlanFault> {
@@ -254,12 +282,13 @@ impl Controller {
         faults
     }
 
-    async fn obey(
+    /// What a command comes to: none when it changes nothing.
+    pub(super) fn obey(
         &mut self,
         name: &Name,
         command: &Command,
         by: &Requester,
-    ) -> Result<View, Rejected> {
+    ) -> Result<Option<Event>, Rejected> {
         let now = self.clock.now();
         let Some(managed) = self.managed.get_mut(name) else {
             return Err(Rejected::Unknown(name.clone()));
@@ -267,7 +296,7 @@ impl Controller {
         // A rollback is done again rather than taken for an old one: it may be asked of a new attempt.
         match managed.replayed(&by.request_id, command) {
             Some(_) if *command == Command::Rollback => {}
-            Some(Replayed::Same) => return self.view(name),
+            Some(Replayed::Same) => return Ok(None),
             Some(Replayed::Other) => {
                 return Err(Rejected::ReusedRequestId(by.request_id.clone()));
             }
@@ -292,10 +321,7 @@ impl Controller {
                 return Err(Rejected::Plan(faults));
             }
         }
-        if let Some(event) = event {
-            self.carry_out(name, event, by).await.map_err(Rejected::Unavailable)?;
-        }
-        self.view(name)
+        Ok(event)
     }
 
     fn find_overlap(&self, name: &Name) -> Result<(), Rejected> {
@@ -311,7 +337,7 @@ impl Controller {
         Err(Rejected::Overlap { rollout: name.clone(), other })
     }
 
-    fn evaluate(&mut self, name: &Name) -> Result<Evaluation, Rejected> {
+    pub(super) fn evaluate(&mut self, name: &Name) -> Result<Evaluation, Rejected> {
         let now = self.clock.now();
         let managed = self.managed.get_mut(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
         managed.weigh();
@@ -342,10 +368,10 @@ impl Controller {
         }
     }
 
-    async fn tick(&mut self) {
+    fn tick(&mut self) {
         let now = self.clock.now();
-        self.book.settle(SETTLE_WAIT).await;
-        self.keep_forgotten().await;
+        self.book.go_on();
+        self.keep_forgotten();
         let names: Vec<Name> = self.managed.keys().cloned().collect();
         for name in names {
             let Some(managed) = self.managed.get_mut(&name) else { continue };
@@ -354,65 +380,26 @@ impl Controller {
             let event = managed.rollout.decide(now, &input, &managed.evidence).ok().flatten();
             let Some(event) = event else { continue };
             let by = Requester { actor: "controller".to_owned(), ..Requester::default() };
-            if let Err(error) = self.carry_out(&name, event, &by).await {
-                tracing::error!(rollout = %name, error, "a step forward could not be written; it holds");
-            }
+            self.carry_out(&name, event, by, None);
         }
         for managed in self.managed.values() {
             self.metrics.rollout(&managed.rollout, &managed.evidence);
         }
-        if KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {
+        let kept = self.keeping.as_ref().is_none_or(JoinHandle::is_finished);
+        if kept && KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {
             self.copies_kept = now;
-            rebuild::keep_counts(self.pairs.as_ref(), &self.managed);
+            self.keeping = rebuild::keep_counts(self.pairs.as_ref(), &self.managed);
         }
-        self.show();
+        self.catch_up();
     }
 
-    /// Writes down rollbacks that took effect in the data path and whose asking never got here.
-    async fn keep_forgotten(&mut self) {
-        for name in self.board.halted_for(HALT_MAX) {
-            let by = Requester {
-                actor: "operator".to_owned(),
-                comment: "asked while the controller was busy".to_owned(),
-                ..Requester::default()
-            };
-            if let Err(error) = self.obey(&name, &Command::Rollback, &by).await {
-                tracing::error!(rollout = %name, %error, "a halted rollout could not be rolled back");
-            }
-            self.board.release(&name);
-            self.publish();
-        }
-    }
-
-    /// Forward: write, then publish. Backward: publish, then write.
-    async fn carry_out(&mut self, name: &Name, event: Event, by: &Requester) -> Result<(), String> {
-        let Some(managed) = self.managed.get(name) else { return Ok(()) };
-        let from = managed.rollout.state();
-        let mut after = managed.rollout.clone();
-        after.apply(self.clock.now(), &event);
-        let back = matches!(event, Event::RolledBack(_));
-        let record = self.record(name, event, by, (from, after.state()));
-        let record = if back {
-            self.board.halt(name);
-            self.book.note(record)
-        } else {
-            self.book.commit(record).await?
-        };
-        if let Some(managed) = self.managed.get_mut(name) {
-            managed.apply(&record);
-        }
-        if back {
-            self.board.release(name);
-        }
-        self.publish();
-        if back {
-            self.book.settle(SETTLE_WAIT).await;
-        }
-        self.keep(record, from);
-        Ok(())
-    }
-
-    fn record(&self, name: &Name, event: Event, by: &Requester, states: (State, State)) -> Record {
+    pub(super) fn record(
+        &self,
+        name: &Name,
+        event: Event,
+        by: &Requester,
+        states: (State, State),
+    ) -> Record {
         let evidence = self.managed.get(name).map_or_else(Vec::new, |it| it.evidence.gates.clone());
         Record {
             seq: 0,
@@ -429,7 +416,7 @@ impl Controller {
     }
 
     /// Tells everybody who watches.
-    fn keep(&mut self, record: Record, from: State) {
+    pub(super) fn keep(&mut self, record: Record) {
         let record = Arc::new(record);
         let mut records = (*self.records).clone();
         let over = (records.len() + 1).saturating_sub(RECORDS_LEN_MAX);
@@ -438,7 +425,10 @@ impl Controller {
         self.records = Arc::new(records);
         self.show();
         let Some(managed) = self.managed.get(&record.rollout) else { return };
-        self.metrics.transition(&managed.rollout, from);
+        // A step that was overtaken while it was written never took effect.
+        if managed.rollout.state() == record.to {
+            self.metrics.transition(&managed.rollout, record.from);
+        }
         let stage = managed.rollout.plan().stages.get(managed.rollout.stage_index());
         tracing::info!(
             rollout = %record.rollout,
@@ -454,12 +444,12 @@ impl Controller {
         let _ = self.changes.send(Change { view, record });
     }
 
-    fn view(&self, name: &Name) -> Result<View, Rejected> {
+    pub(super) fn view(&self, name: &Name) -> Result<View, Rejected> {
         let managed = self.managed.get(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
         Ok(managed.view(self.clock.now(), self.book.is_durable(name)))
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let lane = |managed: &Managed| {
             let cleared = self.providers.get(&managed.rollout.plan().candidate);
             let lane = managed.lane(cleared.cloned().unwrap_or_default());
@@ -468,7 +458,7 @@ impl Controller {
         self.board.publish(self.managed.values().map(lane).collect());
     }
 
-    fn show(&self) {
+    pub(super) fn show(&self) {
         let now: Timestamp = self.clock.now();
         let view = |it: &Managed| it.view(now, self.book.is_durable(it.rollout.name()));
         let mut rollouts: Vec<View> = self.managed.values().map(view).collect();
@@ -478,9 +468,4 @@ impl Controller {
         let records = Arc::clone(&self.records);
         self.views.send_replace(Arc::new(Views { rollouts, records, degraded }));
     }
-}
-
-/// Whoever asked may have left; the step was taken all the same.
-fn respond<T>(reply: Reply<T>, result: Result<T, Rejected>) {
-    drop(reply.send(result));
 }

@@ -1,130 +1,249 @@
-//! The controller's hand on the journal: forward steps wait for the disk, backward ones do not.
+//! The controller's hand on the journal: one write at a time, and nobody waits inside the loop.
+//!
+//! At most one *step forward* is under way; *steps back* are noted and written behind it, in the
+//! order they took effect. A write that hangs therefore holds up writing and nothing else. What
+//! can come between the beginning of a forward write and its end, and what becomes of it:
+//!
+//! ```text
+//! another step forward       waits its turn (`Ready::Busy`) and is decided anew then; with a
+//!                            disk that is slow or in trouble it is refused (`Ready::No`)
+//! a step back, other rollout takes effect now, is noted, is written next
+//! a step back, same rollout  takes effect now; the step forward is overtaken: its asker is
+//!                            told so at once and it never takes effect. Is it on disk in the
+//!                            end, the step back is written behind it; if not, in its place.
+//!                            Replayed, both end in `RolledBack`
+//! a start, then a rollback   nothing has moved yet; the rollback is noted all the same, so the
+//!                            start is overtaken as above
+//! the write fails            the step never happened; steps back take the free position
+//! kill -9, power cut         the step forward is there or not, as its asker was never told; a
+//!                            step back that was not on disk said so (`durable`: false)
+//! ```
+//!
+//! Positions are given when it is certain what stands before: a step back noted behind a forward
+//! write gets its position, and is told to watchers, when that write has ended.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, future, time::Duration};
 
 use tokio::{
     task::{JoinHandle, spawn_blocking},
-    time,
+    time::Instant,
 };
 
-use crate::domain::{Name, Record};
+use crate::domain::{Event, Name, Record};
 use crate::store::{Journal, JournalError};
+use crate::tasks::describe;
+
+/// A write that takes longer is trouble, and nothing goes forward behind it.
+const WRITE_WAIT: Duration = Duration::from_secs(1);
 
 /// Writes records in order, one at a time, off the controller's own thread.
 #[derive(Debug)]
 pub(super) struct Book {
     hand: Hand,
+    /// The position of the next record that gets one.
     next_seq: u64,
+    /// The step forward that is being written.
+    forward: Option<Record>,
     /// Steps back that are done but not on disk yet. Bounded: nothing goes forward meanwhile.
-    backlog: VecDeque<Record>,
+    backlog: VecDeque<Noted>,
+    /// Why the last step back could not be written, until all are.
+    trouble: Option<String>,
+    /// Steps back that are on disk before anybody was told.
+    untold: Vec<Record>,
 }
 
 /// Who has the journal now.
 #[derive(Debug)]
 enum Hand {
     Free(Box<Journal>),
-    Writing(JoinHandle<(Box<Journal>, Result<(), JournalError>)>),
+    Writing {
+        write: JoinHandle<(Box<Journal>, Result<(), JournalError>)>,
+        since: Instant,
+    },
     /// There is none, or its writer died: nothing can be written any more.
     Gone(String),
 }
 
+/// A step back on its way to the disk.
+#[derive(Debug)]
+struct Noted {
+    /// With position 0 until it has one.
+    record: Record,
+    told: bool,
+}
+
+/// Whether a step forward can be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ready {
+    /// Now.
+    Yes,
+    /// When the write under way has ended, which is soon.
+    Busy,
+    /// Not before somebody has repaired this.
+    No(String),
+}
+
+/// A write that ended.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// A step forward. On an error it never happened.
+    Forward(Result<Box<Record>, String>),
+    /// A step back. On an error it is tried again.
+    Back(Result<(), String>),
+}
+
 impl Book {
     pub(super) fn new(journal: Result<Journal, String>) -> Self {
-        match journal {
-            Ok(journal) => Self {
-                next_seq: journal.next_seq(),
-                hand: Hand::Free(Box::new(journal)),
-                backlog: VecDeque::new(),
-            },
-            Err(why) => Self { hand: Hand::Gone(why), next_seq: 1, backlog: VecDeque::new() },
+        let next_seq = journal.as_ref().map_or(1, Journal::next_seq);
+        Self {
+            hand: journal.map_or_else(Hand::Gone, |it| Hand::Free(Box::new(it))),
+            next_seq,
+            forward: None,
+            backlog: VecDeque::new(),
+            trouble: None,
+            untold: Vec::new(),
         }
     }
 
     /// Why nothing can go forward, if so.
     pub(super) fn problem(&self) -> Option<String> {
-        match (&self.hand, self.backlog.len()) {
+        let waiting = self.backlog.len();
+        match (&self.hand, &self.trouble) {
             (Hand::Gone(why), _) => Some(why.clone()),
-            (Hand::Free(_) | Hand::Writing(_), 0) => None,
-            (Hand::Free(_) | Hand::Writing(_), waiting) => {
-                Some(format!("{waiting} rollbacks are done but not on disk yet; see the log"))
-            }
+            (Hand::Free(_) | Hand::Writing { .. }, Some(why)) => Some(format!(
+                "{waiting} rollbacks are done but not on disk yet; they are tried again: {why}"
+            )),
+            (Hand::Writing { since, .. }, None) if WRITE_WAIT <= since.elapsed() => Some(format!(
+                "a write of the journal has been waiting for the disk for {} s; rollbacks that \
+                 are done but not on disk: {waiting}",
+                since.elapsed().as_secs()
+            )),
+            (Hand::Free(_) | Hand::Writing { .. }, None) => None,
         }
     }
 
-    /// Whether everything about a rollout is on disk.
+    /// Whether a step forward can be written.
+    pub(super) fn ready(&self) -> Ready {
+        match (self.problem(), &self.hand) {
+            (Some(problem), _) => Ready::No(problem),
+            (None, Hand::Writing { .. }) => Ready::Busy,
+            (None, Hand::Free(_) | Hand::Gone(_)) => Ready::Yes,
+        }
+    }
+
+    /// Whether everything that took effect of a rollout is on disk.
     pub(super) fn is_durable(&self, rollout: &Name) -> bool {
-        self.backlog.iter().all(|it| it.rollout != *rollout)
+        self.backlog.iter().all(|it| it.record.rollout != *rollout)
     }
 
-    /// Writes a step forward and waits until it is on disk. On an error it never happened.
-    pub(super) async fn commit(&mut self, mut record: Record) -> Result<Record, String> {
-        if let Some(problem) = self.problem() {
-            return Err(problem);
-        }
+    /// The step forward that is being written.
+    pub(super) fn under_way(&self) -> Option<&Event> {
+        self.forward.as_ref().map(|it| &it.event)
+    }
+
+    /// Whether a write is under way.
+    pub(super) fn is_writing(&self) -> bool {
+        matches!(self.hand, Hand::Writing { .. })
+    }
+
+    /// Whether nothing will be written any more.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.hand, Hand::Gone(_))
+    }
+
+    /// Begins to write a step forward. Only where [`Self::ready`] says yes.
+    pub(super) fn forward(&mut self, mut record: Record) {
         record.seq = self.next_seq;
-        self.write(&record);
-        self.written().await?;
-        self.next_seq += 1;
-        Ok(record)
+        self.write(record.clone());
+        self.forward = Some(record);
     }
 
     /// Takes note of a step back, to be written as soon as the disk allows.
-    pub(super) fn note(&mut self, mut record: Record) -> Record {
-        record.seq = self.next_seq;
-        self.next_seq += 1;
-        self.backlog.push_back(record.clone());
-        record
+    pub(super) fn note(&mut self, record: Record) {
+        self.backlog.push_back(Noted { record, told: false });
+        self.go_on();
     }
 
-    /// Writes what was noted, for at most so long. What is left is tried again at the next call.
-    pub(super) async fn settle(&mut self, wait: Duration) {
-        // Bounded: every round writes a record or ends.
-        while let Some(record) = self.backlog.front().cloned() {
-            if matches!(self.hand, Hand::Free(_)) {
-                self.write(&record);
-            }
-            match time::timeout(wait, self.written()).await {
-                Ok(Ok(())) => {
-                    self.backlog.pop_front();
-                }
-                Ok(Err(error)) => {
-                    tracing::error!(rollout = %record.rollout, error, "a rollback is not on disk yet");
-                    return;
-                }
-                Err(_) => return,
-            }
+    /// Writes the next step back, unless a write is under way.
+    pub(super) fn go_on(&mut self) {
+        self.number();
+        if let Some(next) = self.backlog.front() {
+            self.write(next.record.clone());
         }
     }
 
-    fn write(&mut self, record: &Record) {
-        let hand = std::mem::replace(&mut self.hand, Hand::Gone("the journal is lost".to_owned()));
-        self.hand = match hand {
-            Hand::Free(mut journal) => {
-                let record = record.clone();
-                Hand::Writing(spawn_blocking(move || {
-                    let result = journal.append(&record);
-                    (journal, result)
-                }))
-            }
-            Hand::Writing(_) | Hand::Gone(_) => hand,
-        };
+    /// Steps back that have a position and that nobody has been told of, in order.
+    pub(super) fn news(&mut self) -> Vec<Record> {
+        self.number();
+        let mut news = std::mem::take(&mut self.untold);
+        for noted in self.backlog.iter_mut().filter(|it| 0 < it.record.seq && !it.told) {
+            noted.told = true;
+            news.push(noted.record.clone());
+        }
+        news
     }
 
-    /// Waits for the write under way. Safe to drop half-way: the write goes on.
-    async fn written(&mut self) -> Result<(), String> {
-        let Hand::Writing(writing) = &mut self.hand else {
-            return Err(self.problem().unwrap_or_else(|| "nothing is being written".to_owned()));
+    /// Waits for the write under way; for ever if there is none. Safe to drop half-way.
+    pub(super) async fn written(&mut self) -> Written {
+        let Hand::Writing { write, .. } = &mut self.hand else {
+            return future::pending().await;
         };
-        match writing.await {
+        let result = match write.await {
             Ok((journal, result)) => {
                 self.hand = Hand::Free(journal);
-                result.map_err(|error| format!("the journal cannot be written: {error}"))
+                result.map_err(|it| format!("the journal cannot be written: {}", describe(&it)))
             }
             Err(error) => {
-                let why = format!("the journal's writer ended: {error}");
+                let why = format!("the journal's writer ended: {error}; start the program again");
                 self.hand = Hand::Gone(why.clone());
                 Err(why)
             }
+        };
+        match self.forward.take() {
+            Some(record) => Written::Forward(result.map(|()| {
+                self.next_seq = record.seq + 1;
+                Box::new(record)
+            })),
+            None => Written::Back(self.back_written(result)),
         }
+    }
+
+    fn back_written(&mut self, result: Result<(), String>) -> Result<(), String> {
+        match &result {
+            Ok(()) => {
+                let noted = self.backlog.pop_front();
+                self.untold.extend(noted.filter(|it| !it.told).map(|it| it.record));
+                if self.backlog.is_empty() {
+                    self.trouble = None;
+                }
+            }
+            Err(why) => self.trouble = Some(why.clone()),
+        }
+        result
+    }
+
+    /// Gives positions, unless it is still open what stands before.
+    fn number(&mut self) {
+        if self.forward.is_some() {
+            return;
+        }
+        for noted in self.backlog.iter_mut().filter(|it| it.record.seq == 0) {
+            noted.record.seq = self.next_seq;
+            self.next_seq += 1;
+        }
+    }
+
+    fn write(&mut self, record: Record) {
+        let hand = std::mem::replace(&mut self.hand, Hand::Gone("the journal is lost".to_owned()));
+        self.hand = match hand {
+            Hand::Free(mut journal) => {
+                let write = spawn_blocking(move || {
+                    let result = journal.append(&record);
+                    (journal, result)
+                });
+                Hand::Writing { write, since: Instant::now() }
+            }
+            Hand::Writing { .. } | Hand::Gone(_) => hand,
+        };
     }
 }

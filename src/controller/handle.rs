@@ -135,9 +135,24 @@ pub enum Rejected {
 /// What the controller is asked. Made by [`Handle`] alone.
 #[derive(Debug)]
 pub(super) enum Ask {
-    Create { name: Name, plan: Box<Plan>, by: Requester, reply: Reply<View> },
-    Command { name: Name, command: Command, by: Requester, reply: Reply<View> },
+    Step(Step),
     Evaluate { name: Name, reply: Reply<Evaluation> },
+}
+
+/// A step somebody asks for.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) name: Name,
+    pub(super) wish: Wish,
+    pub(super) by: Requester,
+    pub(super) reply: Reply<View>,
+}
+
+/// What a step is to do.
+#[derive(Debug)]
+pub(super) enum Wish {
+    Create(Box<Plan>),
+    Obey(Command),
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Rejected>>;
@@ -177,7 +192,12 @@ impl Handle {
     pub fn view(&self, name: &Name) -> Result<View, Rejected> {
         let views = self.views();
         let found = views.rollouts.iter().find(|it| it.rollout.name() == name);
-        found.cloned().ok_or_else(|| Rejected::Unknown(name.clone()))
+        // Without a journal nobody knows which rollouts there are.
+        let unknown = || match &views.degraded {
+            Some(why) if views.rollouts.is_empty() => Rejected::Unavailable(why.clone()),
+            Some(_) | None => Rejected::Unknown(name.clone()),
+        };
+        found.cloned().ok_or_else(unknown)
     }
 
     /// Changes from here on. A receiver that falls behind is told how many it missed.
@@ -190,8 +210,8 @@ impl Handle {
     /// # Errors
     /// When the plan is faulty, the name is taken or nothing can be written.
     pub async fn create(&self, name: Name, plan: Plan, by: Requester) -> Result<View, Rejected> {
-        let plan = Box::new(plan);
-        self.ask(COMMAND_WAIT, |reply| Ask::Create { name, plan, by, reply }).await
+        let wish = Wish::Create(Box::new(plan));
+        self.ask(COMMAND_WAIT, |reply| Ask::Step(Step { name, wish, by, reply })).await
     }
 
     /// Obeys a command, or says why not.
@@ -207,16 +227,18 @@ impl Handle {
         command: Command,
         by: Requester,
     ) -> Result<View, Rejected> {
-        if command != Command::Rollback {
-            return self.ask(COMMAND_WAIT, |reply| Ask::Command { name, command, by, reply }).await;
+        let forward = command != Command::Rollback;
+        let (asked, wish) = (name.clone(), Wish::Obey(command));
+        let step = |reply| Ask::Step(Step { name: asked, wish, by, reply });
+        if forward {
+            return self.ask(COMMAND_WAIT, step).await;
         }
         let before = self.view(&name)?;
         self.board.halt(&name);
-        let rejected = name.clone();
-        match self.ask(ROLLBACK_WAIT, |reply| Ask::Command { name, command, by, reply }).await {
+        match self.ask(ROLLBACK_WAIT, step).await {
             Ok(view) => Ok(view),
             // Done in the data path; only the writing of it takes longer.
-            Err(_) => Ok(View { durable: false, ..self.view(&rejected).unwrap_or(before) }),
+            Err(_) => Ok(View { durable: false, ..self.view(&name).unwrap_or(before) }),
         }
     }
 

@@ -1,12 +1,13 @@
 //! One rollout in the controller's care: its machine, its bets, its counters.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::analysis::{Chances, Ledger, Observation};
 use crate::domain::{
-    Cause, Command, Event, Evidence, Lane, Name, Plan, Record, Rollout, Share, Slice, State,
-    Timestamp, Verdict, Window,
+    Answer, Cause, Command, Event, Evidence, Lane, Name, Plan, Record, Requests, Rollout, Share,
+    Slice, State, Timestamp, Undecided, Verdict, Window,
 };
+use crate::store::Past;
 use crate::traffic::{Copies, Live};
 
 use super::handle::View;
@@ -26,7 +27,7 @@ pub(super) struct Managed {
     /// Why its traffic cannot move whatever its state: a provider that is not configured.
     pub(super) broken: Option<String>,
     /// Idempotency keys already used, with what they did.
-    pub(super) requests: HashMap<String, Event>,
+    pub(super) requests: Requests,
     created: Timestamp,
     updated: Timestamp,
     actor: String,
@@ -43,11 +44,33 @@ impl Managed {
             rollout: Rollout::new(name, plan),
             evidence: Evidence::default(),
             broken: None,
-            requests: HashMap::new(),
+            requests: Requests::default(),
             created: at,
             updated: at,
             actor: String::new(),
             comment: String::new(),
+        }
+    }
+
+    /// A rollout as the journal remembers it, with no evidence yet.
+    pub(super) fn restored(past: Past, made: (u64, u64)) -> Self {
+        let Past { rollout, created, updated, actor, comment, requests } = past;
+        let copies = Arc::new(Copies::new(rollout.plan().copies_per_day_max, made));
+        let live = Arc::new(Live::new(copies));
+        if rollout.stage().is_none() {
+            live.close();
+        }
+        Self {
+            ledger: Ledger::new(rollout.plan()),
+            live,
+            evidence: Evidence::default(),
+            broken: None,
+            requests,
+            created,
+            updated,
+            actor,
+            comment,
+            rollout,
         }
     }
 
@@ -56,9 +79,7 @@ impl Managed {
         self.rollout.apply(record.at, &record.event);
         self.updated = record.at;
         (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
-        if !record.request_id.is_empty() {
-            self.requests.insert(record.request_id.clone(), record.event.clone());
-        }
+        self.requests.insert(&record.request_id, &record.event);
         match &record.event {
             Event::StageEntered { stage, .. } => {
                 self.evidence = Evidence::default();
@@ -82,6 +103,18 @@ impl Managed {
             }
             Event::ApprovalRequested | Event::Paused | Event::Resumed => {}
         }
+    }
+
+    /// Takes note of a step forward that is on disk, but that a step back has overtaken.
+    ///
+    /// What it would have begun never began; only what a replay of both would find is kept.
+    pub(super) fn overtake(&mut self, before: Option<Rollout>, forward: &Record, back: &Record) {
+        if let Some(mut rollout) = before {
+            rollout.apply(forward.at, &forward.event);
+            rollout.apply(back.at, &back.event);
+            self.rollout = rollout;
+        }
+        self.requests.insert(&forward.request_id, &forward.event);
     }
 
     /// Whether evidence of that window counts now.
@@ -152,11 +185,25 @@ impl Managed {
         };
         let same = match command {
             Command::Start => matches!(event, Event::StageEntered { stage: 0, .. }),
+            // What was overridden was asked to be; without being asked nothing is.
+            Command::Advance { undecided: Undecided::Hold, .. }
+                if matches!(
+                    event,
+                    Event::StageEntered { cause: Cause::Override, .. }
+                        | Event::Succeeded(Cause::Override)
+                ) =>
+            {
+                false
+            }
             Command::Advance { from_stage, .. } => match event {
                 Event::StageEntered { stage, cause: Cause::Operator | Cause::Override, .. } => {
                     left(*stage).is_some_and(|it| from_stage.is_empty() || it == from_stage)
                 }
-                Event::Succeeded(cause) => matches!(cause, Cause::Operator | Cause::Override),
+                Event::Succeeded(Cause::Operator | Cause::Override) => {
+                    left(self.rollout.plan().stages.len())
+                        .is_some_and(|it| from_stage.is_empty() || it == from_stage)
+                }
+                Event::Succeeded(_) => false,
                 Event::ApprovalRequested => true,
                 Event::StageEntered { .. }
                 | Event::Created(_)
@@ -167,14 +214,25 @@ impl Managed {
             },
             Command::Pause => *event == Event::Paused,
             Command::Resume => *event == Event::Resumed,
-            Command::Approve { .. } => matches!(
-                event,
-                Event::StageEntered { cause: Cause::Approved, .. }
-                    | Event::Succeeded(Cause::Approved)
-                    | Event::RolledBack(Cause::Declined)
-            ),
+            Command::Approve { answer: Answer::No, .. } => {
+                *event == Event::RolledBack(Cause::Declined)
+            }
+            Command::Approve { stage, answer: Answer::Yes } => match event {
+                Event::StageEntered { stage: next, cause: Cause::Approved, .. } => {
+                    left(*next).is_some_and(|it| it == stage)
+                }
+                Event::Succeeded(Cause::Approved) => true,
+                Event::StageEntered { .. }
+                | Event::Succeeded(_)
+                | Event::Created(_)
+                | Event::Revised(_)
+                | Event::ApprovalRequested
+                | Event::Paused
+                | Event::Resumed
+                | Event::RolledBack(_) => false,
+            },
             Command::Rollback => matches!(event, Event::RolledBack(_)),
-            Command::Revise(_) => matches!(event, Event::Revised(_)),
+            Command::Revise(plan) => *event == Event::Revised(plan.clone()),
         };
         Some(if same { Replayed::Same } else { Replayed::Other })
     }

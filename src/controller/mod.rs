@@ -15,7 +15,8 @@ mod handle;
 mod managed;
 mod rebuild;
 mod setup;
+mod steps;
 
 pub use actor::Controller;
 pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, View, Views};
-pub use setup::{Judged, Setup, Start, Wanted};
+pub use setup::{Judged, Setup, Start, Takeover, Wanted};

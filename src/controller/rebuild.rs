@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::analysis::{Chances, Ledger, Observation};
 use crate::domain::{Name, Rollout, Window};
@@ -97,17 +97,25 @@ fn coverage(pairs: Option<&Pairs>, managed: &mut Managed) {
     }
 }
 
-/// Keeps the counts of every rollout.
-pub(super) fn keep_counts(pairs: Option<&Pairs>, managed: &BTreeMap<Name, Managed>) {
-    let Some(pairs) = pairs else { return };
-    for it in managed.values() {
+/// Keeps the counts of every rollout, on a thread of its own: the index may wait for its disk.
+pub(super) fn keep_counts(
+    pairs: Option<&Pairs>,
+    managed: &BTreeMap<Name, Managed>,
+) -> Option<JoinHandle<()>> {
+    let pairs = pairs?.clone();
+    let counts = |it: &Managed| {
         let ((day, made), (due, missing)) = (it.live.copies().made(), it.live.coverage());
         let window = it.rollout.window();
         let (attempt, stage) = window.map_or((0, 0), |it| (it.attempt, it.stage));
         let counts: Counts = [day, made, attempt.into(), stage.into(), due, missing];
-        let value = counts.map(u64::to_be_bytes).concat();
-        if let Err(error) = pairs.keep(&key(it.rollout.name()), &value) {
-            tracing::warn!(rollout = %it.rollout.name(), %error, "the day's copies are not kept");
+        (it.rollout.name().clone(), counts.map(u64::to_be_bytes).concat())
+    };
+    let counted: Vec<(Name, Vec<u8>)> = managed.values().map(counts).collect();
+    Some(spawn_blocking(move || {
+        for (rollout, value) in counted {
+            if let Err(error) = pairs.keep(&key(&rollout), &value) {
+                tracing::warn!(%rollout, %error, "the day's copies are not kept");
+            }
         }
-    }
+    }))
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::domain::{Name, Plan, Record};
-use crate::store::{Journal, Pairs};
+use crate::domain::{Name, Plan};
+use crate::store::{History, Journal, Pairs};
 use crate::telemetry::Metrics;
 use crate::traffic::{Board, Seen};
 
@@ -17,8 +17,10 @@ pub struct Setup {
     pub board: Arc<Board>,
     /// The clock.
     pub clock: Clock,
-    /// The journal with its records, or why there is none.
-    pub journal: Result<(Journal, Vec<Record>), String>,
+    /// The journal with what it remembers, or why there is none.
+    pub journal: Result<(Journal, History), String>,
+    /// Where the store comes from once another process has let go of it.
+    pub takeover: mpsc::Receiver<Takeover>,
     /// The stored pairs, to rebuild evidence from, and to keep the day's count of copies in.
     pub pairs: Option<Pairs>,
     /// Every provider, with the data classes it is cleared for.
@@ -33,6 +35,15 @@ pub struct Setup {
     pub seen: mpsc::Receiver<Seen>,
     /// What we count.
     pub metrics: Arc<Metrics>,
+}
+
+/// A store that another process had when this one started.
+#[derive(Debug)]
+pub struct Takeover {
+    /// The journal with what it remembers.
+    pub journal: (Journal, History),
+    /// The stored pairs, if they can be used.
+    pub pairs: Option<Pairs>,
 }
 
 /// Whether pairs are judged at all.

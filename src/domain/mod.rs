@@ -9,6 +9,7 @@ mod gate;
 mod margin;
 mod plan;
 mod record;
+mod requests;
 mod rollout;
 mod route;
 mod share;
@@ -22,7 +23,8 @@ pub use gate::{Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Rol
 pub use margin::{Limit, Margin, MarginError};
 pub use plan::{Approval, Plan, PlanFault, Risk, Slice, Stage, default_ladder};
 pub use record::Record;
-pub use rollout::{Input, Rollout, State};
+pub use requests::Requests;
+pub use rollout::{Input, Rollout, Saved, State};
 pub use route::{Endpoint, Facts, Key, Lane, Route, Skip, Snapshot, Tie};
 pub use share::{Share, ShareError};
 

@@ -13,6 +13,10 @@
 //! changes nothing; [`Rollout::apply`] makes it so and cannot fail. The store
 //! keeps the events, so a rollout after a restart is its events applied again.
 
+mod saved;
+
+pub use saved::Saved;
+
 use super::{
     Answer, Approval, Cause, Command, Event, Evidence, GateEvidence, Name, Plan, Refusal, Role,
     Stage, Timestamp, Undecided, Verdict, Window,

@@ -1,8 +1,8 @@
-//! Files that are really there: folders made known to the disk, locks, replaced contents.
+//! Files that are really there: folders made known to the disk, and locks.
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Write},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -44,29 +44,21 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), FileError> {
 /// Takes the lock file for as long as the answer lives; none when another process has it.
 pub(super) fn lock(path: &Path) -> Result<Option<File>, FileError> {
     let file = File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(at("open the lock", path))?;
+    let mut file = file.map_err(at("open the lock", path))?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => {
+            // Only for people; on a full disk the lock holds all the same.
+            drop(file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())));
+            Ok(Some(file))
+        }
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(at("lock", path)(error)),
     }
 }
 
-/// Puts a file in place of another, whole or not at all.
-pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), FileError> {
-    let (path, fresh) = (dir.join(name), dir.join(format!("{name}.new")));
-    write_synced(&fresh, bytes)?;
-    fs::rename(&fresh, &path).map_err(at("replace", &path))?;
-    sync_dir(dir)
-}
-
-/// Writes a new file and waits for the disk.
-pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let written = File::create(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(at("write", path))
+/// The process that has a lock, if it said so.
+pub(super) fn holder(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.parse().ok()
 }
 
 /// Bytes an ordinary process may still write where `dir` lies.

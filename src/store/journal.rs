@@ -1,23 +1,66 @@
 //! The journal: every event of every rollout, on disk before anybody is told.
+//!
+//! ```text
+//! journal.log          a header, in a compacted one where every rollout stood, then records
+//! journal.<seq>.log    records that a compaction took out, from position <seq> on
+//! ```
+//!
+//! Bytes are only ever added to `journal.log`; everything else puts a whole new file in its
+//! place. That happens when the journal is opened, when a write has failed, and when there are
+//! so many records that the older ones go to an archive. After a failed write or sync nobody
+//! knows what the disk holds behind the last acknowledged record, and a sync that failed once
+//! may say yes the next time without having written anything; the new file settles it. So does
+//! the one at open, for whatever the process before could not settle; and a full or read-only
+//! disk is better known then than at the first rollback.
+//!
+//! A crash before the new file has its name leaves the old one, after it the new one. Both hold
+//! everything acknowledged; a record that was refused is in neither once a later one is written.
 
 use std::{
-    fs::{self, File},
-    io::Write,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
 use super::{
+    archive,
+    disk::{Disk, Folder},
     files::{self, FileError, at},
     frame::{self, Format, Found, HeaderFault},
     json::DecodeError,
+    past::{History, PastError},
     record,
 };
 use crate::domain::Record;
 
-const FILE_NAME: &str = "journal.log";
-const FORMAT: Format = Format { magic: *b"xf-jrnal", version: 1 };
-/// Bytes written and taken away again at open, to see that the disk takes some.
-const PROBE_LEN: usize = 4_096;
+pub(super) const FILE_NAME: &str = "journal.log";
+/// What we read. Version 2 begins with where rollouts stood.
+const FORMAT: Format = Format { magic: *b"xf-jrnal", version: 2 };
+/// What we write where nothing was compacted yet, so that an older program can read it too.
+pub(super) const PLAIN: Format = Format { version: 1, ..FORMAT };
+
+/// How long a journal may get.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Records above which it is compacted.
+    pub records_max: usize,
+    /// Bytes of records above which it is compacted.
+    pub bytes_max: usize,
+    /// Records that stay then, the newest.
+    pub records_kept: usize,
+    /// Bytes of records that stay then.
+    pub bytes_kept: usize,
+    /// Bytes of all archives, above which the oldest is deleted.
+    pub archives_bytes_max: u64,
+}
+
+/// As many records stay as the controller shows; a compaction is rare, and done in a second.
+const BOUNDS: Bounds = Bounds {
+    records_max: 20_000,
+    bytes_max: 32 << 20,
+    records_kept: 10_000,
+    bytes_kept: 16 << 20,
+    archives_bytes_max: 1 << 30,
+};
 
 /// The durable truth of rollouts.
 ///
@@ -25,13 +68,16 @@ const PROBE_LEN: usize = 4_096;
 /// after a crash and a power loss; one it refused is not written again by itself.
 #[derive(Debug)]
 pub struct Journal {
-    dir: PathBuf,
-    file: File,
-    len: usize,
+    disk: Box<dyn Disk>,
+    /// For messages.
+    path: PathBuf,
+    bounds: Bounds,
+    /// Records in the file.
+    records_len: usize,
+    /// Their bytes.
+    bytes_len: usize,
     next_seq: u64,
     tail: Tail,
-    #[expect(dead_code, reason = "the lock ends with it")]
-    lock: File,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,15 +91,20 @@ enum Tail {
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// Another process has it.
-    #[error("the journal in `{}` is in use by another process: stop that one first", .0.display())]
-    Locked(PathBuf),
+    #[error("the journal in `{}` is in use by {}", dir.display(), process(*holder))]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+        /// The process, if it said who it is.
+        holder: Option<u32>,
+    },
     /// The disk refused.
     #[error(transparent)]
     File(#[from] FileError),
     /// It was changed since it was written. Nothing is repaired by guessing.
     #[error(
-        "`{}` is damaged at byte {offset} ({problem}): restore it from a backup, or move it \
-         away to begin anew with the primary serving everything", path.display()
+        "`{}` is damaged at byte {offset} ({problem}): restore it from a backup, or move it and \
+         its archives away to begin anew with the primary serving everything", path.display()
     )]
     Corrupt {
         /// The file.
@@ -97,6 +148,15 @@ pub enum JournalError {
     },
 }
 
+/// A journal's file, read.
+pub(super) struct Log {
+    pub(super) history: History,
+    /// Where each record begins.
+    pub(super) starts: Vec<usize>,
+    /// Up to where it is good.
+    pub(super) len: usize,
+}
+
 impl Journal {
     /// Opens the journal of a folder, or begins one, and reads it all.
     ///
@@ -105,34 +165,28 @@ impl Journal {
     /// # Errors
     /// When another process has it, a frame in the middle is damaged, positions have holes, a
     /// later version wrote it, or the disk takes no bytes.
-    pub fn open(dir: &Path) -> Result<(Self, Vec<Record>), JournalError> {
-        files::make_dir(dir)?;
-        let Some(lock) = files::lock(&dir.join("journal.lock"))? else {
-            return Err(JournalError::Locked(dir.to_owned()));
+    pub fn open(dir: &Path) -> Result<(Self, History), JournalError> {
+        let lock = dir.join("journal.lock");
+        let Some(folder) = Folder::take(dir, &lock)? else {
+            return Err(JournalError::Locked { dir: dir.to_owned(), holder: files::holder(&lock) });
         };
+        Self::on(Box::new(folder), dir, BOUNDS)
+    }
+
+    /// Opens the journal of a disk.
+    pub(super) fn on(
+        disk: Box<dyn Disk>,
+        dir: &Path,
+        bounds: Bounds,
+    ) -> Result<(Self, History), JournalError> {
         let path = dir.join(FILE_NAME);
-        if !fs::exists(&path).map_err(at("look for", &path))? {
-            files::replace(dir, FILE_NAME, &FORMAT.header())?;
-        }
-        let bytes = fs::read(&path).map_err(at("read", &path))?;
-        let (records, len) = replay(&path, &bytes)?;
-        let file = open_for_append(&path)?;
-        if len < bytes.len() {
-            let cut = bytes.len() - len;
-            tracing::warn!(path = %path.display(), cut, "cut off an unfinished last record");
-            cut_to(&file, len).map_err(at("cut the unfinished end of", &path))?;
-        }
-        prove_writable(dir)?;
-        file.sync_data().map_err(at("sync", &path))?;
-        let next_seq = records.last().map_or(1, |it| it.seq + 1);
-        let tail = Tail::Trusted;
-        Ok((Self { dir: dir.to_owned(), file, len, next_seq, tail, lock }, records))
+        let (records_len, bytes_len, next_seq, tail) = (0, 0, 1, Tail::Suspect);
+        let mut journal = Self { disk, path, bounds, records_len, bytes_len, next_seq, tail };
+        let history = journal.renew(None)?;
+        Ok((journal, history))
     }
 
     /// Writes a record and waits until it is on disk.
-    ///
-    /// After a failed write the file is not believed any more: what is known to be good is
-    /// copied to a fresh one before anything is added, so a position is never taken twice.
     ///
     /// # Errors
     /// When the disk refuses, or the record is not the next one. It may be offered again.
@@ -145,21 +199,21 @@ impl Journal {
         frame::push(&mut bytes, &record::encode(record))
             .map_err(|it| JournalError::TooLong { seq: asked, len: it.0 })?;
         if self.tail == Tail::Suspect {
-            self.renew()?;
+            self.renew(Some(next))?;
         }
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
-        if let Err(error) = written {
-            self.tail = Tail::Suspect;
+        if let Err(error) = self.disk.append(FILE_NAME, &bytes) {
             // At once, so that a crash now does not bring back what is refused here. Where
             // this fails too, the next append begins with it.
-            if let Err(error) = self.renew() {
-                let error: &dyn std::error::Error = &error;
-                tracing::error!(error, "the journal cannot be renewed after a failed write");
-            }
-            return Err(at("write to", &self.dir.join(FILE_NAME))(error).into());
+            self.try_to_renew("after a failed write");
+            return Err(at("write to", &self.path)(error).into());
         }
-        self.len += bytes.len();
+        self.records_len += 1;
+        self.bytes_len += bytes.len();
         self.next_seq += 1;
+        let Bounds { records_max, bytes_max, .. } = self.bounds;
+        if records_max < self.records_len || bytes_max < self.bytes_len {
+            self.try_to_renew("to make it shorter");
+        }
         Ok(())
     }
 
@@ -168,232 +222,177 @@ impl Journal {
         self.next_seq
     }
 
-    /// Puts a fresh file with everything acknowledged in place of the suspect one.
-    ///
-    /// A sync that failed once may say yes the next time without having written anything.
-    fn renew(&mut self) -> Result<(), JournalError> {
-        let path = self.dir.join(FILE_NAME);
-        let mut bytes = fs::read(&path).map_err(at("read", &path))?;
-        bytes.truncate(self.len);
-        let (_, len) = replay(&path, &bytes)?;
-        if len < self.len {
-            let problem = "acknowledged records are gone".to_owned();
-            return Err(JournalError::Corrupt { path, offset: len, problem });
+    fn try_to_renew(&mut self, why: &'static str) {
+        if let Err(error) = self.renew(Some(self.next_seq)) {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "the journal cannot be renewed {why}");
         }
-        files::replace(&self.dir, FILE_NAME, &bytes)?;
-        self.file = open_for_append(&path)?;
+    }
+
+    /// Puts a fresh file with everything acknowledged in place of the one that is there.
+    ///
+    /// That is every record before `next_seq`, or with none, when opening, all there are.
+    fn renew(&mut self, next_seq: Option<u64>) -> Result<History, JournalError> {
+        self.tail = Tail::Suspect;
+        let bytes = match self.disk.read(FILE_NAME) {
+            Err(error) if error.kind() == ErrorKind::NotFound && next_seq.is_none() => {
+                PLAIN.header().to_vec()
+            }
+            read => read.map_err(at("read", &self.path))?,
+        };
+        let mut log = Log::read(&self.path, &bytes)?;
+        let cut = bytes.len() - log.len;
+        match next_seq {
+            None if 0 < cut => {
+                tracing::warn!(path = %self.path.display(), cut, "cut off an unfinished last record");
+            }
+            None => {}
+            Some(next_seq) => {
+                log.keep_below(next_seq);
+                if log.history.last_seq() + 1 != next_seq {
+                    let (path, offset) = (self.path.clone(), log.len);
+                    let problem = "acknowledged records are gone".to_owned();
+                    return Err(JournalError::Corrupt { path, offset, problem });
+                }
+            }
+        }
+        let file = self.renewed(&mut log, &bytes);
+        self.disk.replace(FILE_NAME, &file).map_err(at("renew", &self.path))?;
         self.tail = Tail::Trusted;
-        Ok(())
+        self.next_seq = log.history.last_seq() + 1;
+        Ok(log.history)
+    }
+
+    /// The bytes of the new file: the good ones of the old file, or the newest of them behind
+    /// where rollouts stood before.
+    fn renewed(&mut self, log: &mut Log, bytes: &[u8]) -> Vec<u8> {
+        let starts = &log.starts;
+        let bytes_from = |index: usize| log.len - starts.get(index).copied().unwrap_or(log.len);
+        let Bounds { records_max, bytes_max, records_kept, bytes_kept, .. } = self.bounds;
+        (self.records_len, self.bytes_len) = (starts.len(), bytes_from(0));
+        if self.records_len <= records_max && self.bytes_len <= bytes_max {
+            return bytes[..log.len].to_vec();
+        }
+        let fits = |index: &usize| {
+            starts.len() - index <= records_kept && bytes_from(*index) <= bytes_kept
+        };
+        let first = (0..starts.len()).find(fits).unwrap_or(starts.len());
+        let kept = &bytes[log.len - bytes_from(first)..log.len];
+        let taken = &bytes[log.len - bytes_from(0)..log.len - bytes_from(first)];
+        let seq = log.history.forgotten + 1;
+        let archives_max = self.bounds.archives_bytes_max;
+        let compacted = archive::put(&mut *self.disk, seq, taken, archives_max)
+            .and_then(|()| compacted(&log.history, first, kept));
+        match compacted {
+            Ok((history, file)) => {
+                tracing::info!(path = %self.path.display(), records = first, "older records went to an archive");
+                (self.records_len, self.bytes_len) = (starts.len() - first, kept.len());
+                log.history = history;
+                file
+            }
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "the journal stays long: older records cannot be archived");
+                // Not before it has grown by as much again.
+                (self.records_len, self.bytes_len) = (0, 0);
+                bytes[..log.len].to_vec()
+            }
+        }
     }
 }
 
-/// The records of a log, and the length up to which it is good.
-fn replay(path: &Path, log: &[u8]) -> Result<(Vec<Record>, usize), JournalError> {
-    let newer =
-        |found| JournalError::Version { path: path.to_owned(), found, known: FORMAT.version };
-    let corrupt =
-        |offset, problem: String| JournalError::Corrupt { path: path.to_owned(), offset, problem };
-    FORMAT.check(log).map_err(|fault| match fault {
-        HeaderFault::Foreign => corrupt(0, "it does not begin as a journal does".to_owned()),
-        HeaderFault::Newer(found) => newer(found),
-    })?;
-    let (mut records, mut len) = (Vec::new(), frame::HEADER_LEN);
-    for (seq, found) in (1..).zip(frame::scan(log, len)) {
-        let (offset, payload) = match found {
-            Found::Frame { offset, end, payload } => {
-                len = end;
-                (offset, payload)
-            }
-            Found::Damage { offset } => {
-                return Err(corrupt(offset, "the checksum is wrong".to_owned()));
-            }
-            Found::Torn { .. } => break,
+fn process(id: Option<u32>) -> String {
+    id.map_or_else(|| "another process".to_owned(), |id| format!("process {id}"))
+}
+
+/// The file that begins behind the first `count` records, and what it says.
+fn compacted(history: &History, count: usize, kept: &[u8]) -> io::Result<(History, Vec<u8>)> {
+    let mut history = history.clone();
+    history.forget(count);
+    let mut file = FORMAT.header().to_vec();
+    for payload in history.encode() {
+        let pushed = frame::push(&mut file, &payload);
+        pushed.map_err(|it| io::Error::other(format!("a rollout takes {} bytes", it.0)))?;
+    }
+    file.extend(kept);
+    Ok((history, file))
+}
+
+impl Log {
+    /// What a journal's file holds, up to where it is good.
+    pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Self, JournalError> {
+        let newer =
+            |found| JournalError::Version { path: path.to_owned(), found, known: FORMAT.version };
+        let corrupt = |offset, problem: String| JournalError::Corrupt {
+            path: path.to_owned(),
+            offset,
+            problem,
         };
-        let record = record::decode(payload).map_err(|error| match error {
+        let undecoded = |offset: usize, error: DecodeError| match error {
             DecodeError::Newer { found } => newer(found),
             DecodeError::Json(_)
             | DecodeError::Value { .. }
             | DecodeError::Parts
             | DecodeError::Unpack(_) => corrupt(offset, error.to_string()),
+        };
+        FORMAT.check(bytes).map_err(|fault| match fault {
+            HeaderFault::Foreign => corrupt(0, "it does not begin as a journal does".to_owned()),
+            HeaderFault::Newer(found) => newer(found),
         })?;
-        if record.seq != seq {
-            return Err(corrupt(offset, format!("record {} where {seq} is next", record.seq)));
+        let mut log = Self::beginning(bytes).map_err(|(offset, error)| match error {
+            PastError::Short => corrupt(offset, "its beginning does not add up".to_owned()),
+            PastError::Decode(error) => undecoded(offset, error),
+        })?;
+        for found in frame::scan(bytes, log.len) {
+            let (offset, end, payload) = match found {
+                Found::Frame { offset, end, payload } => (offset, end, payload),
+                Found::Damage { offset } => {
+                    return Err(corrupt(offset, "the checksum is wrong".to_owned()));
+                }
+                Found::Torn { .. } => break,
+            };
+            let record = record::decode(payload).map_err(|error| undecoded(offset, error))?;
+            let next = log.history.last_seq() + 1;
+            if record.seq != next {
+                return Err(corrupt(offset, format!("record {} where {next} is next", record.seq)));
+            }
+            log.history.records.push(record);
+            log.starts.push(offset);
+            log.len = end;
         }
-        records.push(record);
+        Ok(log)
     }
-    Ok((records, len))
-}
 
-fn open_for_append(path: &Path) -> Result<File, FileError> {
-    File::options().append(true).open(path).map_err(at("open", path))
-}
+    /// What comes before the first record. It was put there whole, so it is whole or damaged.
+    fn beginning(bytes: &[u8]) -> Result<Self, (usize, PastError)> {
+        let (mut len, starts) = (frame::HEADER_LEN, Vec::new());
+        if PLAIN.check(bytes).is_ok() {
+            return Ok(Self { history: History::default(), starts, len });
+        }
+        let mut payloads = frame::scan(bytes, len).map_while(|found| match found {
+            Found::Frame { end, payload, .. } => {
+                len = end;
+                Some(payload)
+            }
+            Found::Damage { .. } | Found::Torn { .. } => None,
+        });
+        let history = History::decode(&mut payloads);
+        drop(payloads);
+        Ok(Self { history: history.map_err(|error| (len, error))?, starts, len })
+    }
 
-fn cut_to(file: &File, len: usize) -> std::io::Result<()> {
-    file.set_len(u64::try_from(len).map_err(std::io::Error::other)?)?;
-    file.sync_all()
-}
-
-/// A full or read-only disk is better known now than at the first rollback.
-fn prove_writable(dir: &Path) -> Result<(), FileError> {
-    let probe = dir.join("journal.probe");
-    let written = files::write_synced(&probe, &[b'x'; PROBE_LEN]);
-    let removed = fs::remove_file(&probe).map_err(at("remove", &probe));
-    written.and(removed)
+    /// Forgets records that were refused.
+    fn keep_below(&mut self, next_seq: u64) {
+        let kept = self.history.records.partition_point(|it| it.seq < next_seq);
+        self.history.records.truncate(kept);
+        self.len = self.starts.get(kept).copied().unwrap_or(self.len);
+        self.starts.truncate(kept);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use tempfile::TempDir;
+#[path = "journal_tests.rs"]
+mod tests;
 
-    use super::*;
-    use crate::domain::Event;
-    use crate::store::samples;
-
-    fn record(seq: u64) -> Record {
-        samples::record(seq, Event::Paused)
-    }
-
-    fn journal_of(count: u64) -> (TempDir, Journal) {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut journal, records) = Journal::open(dir.path()).unwrap();
-        assert_eq!(records, []);
-        for seq in 1..=count {
-            journal.append(&record(seq)).unwrap();
-        }
-        (dir, journal)
-    }
-
-    fn reopened(dir: &Path) -> Vec<u64> {
-        let (_, records) = Journal::open(dir).unwrap();
-        records.iter().map(|it| it.seq).collect()
-    }
-
-    #[test]
-    fn what_was_appended_is_there_after_reopening() {
-        let (dir, mut journal) = journal_of(0);
-        let events = samples::events();
-        let records: Vec<Record> =
-            (1..).zip(events).map(|(seq, event)| samples::record(seq, event)).collect();
-        for record in &records {
-            journal.append(record).unwrap();
-        }
-        drop(journal);
-        let (journal, back) = Journal::open(dir.path()).unwrap();
-        assert_eq!(back, records);
-        assert_eq!(usize::try_from(journal.next_seq()).unwrap(), records.len() + 1);
-    }
-
-    #[test]
-    fn a_torn_tail_is_cut_at_every_byte_and_writing_goes_on() {
-        let (dir, journal) = journal_of(3);
-        drop(journal);
-        let path = dir.path().join(FILE_NAME);
-        let whole = fs::read(&path).unwrap();
-        let (_, second_end) = replay(&path, &whole[..whole.len() - 1]).unwrap();
-        for len in second_end..whole.len() {
-            fs::write(&path, &whole[..len]).unwrap();
-            let (mut journal, records) = Journal::open(dir.path()).unwrap();
-            assert_eq!(records.len(), 2, "cut at {len}");
-            journal.append(&record(3)).unwrap();
-            drop(journal);
-            assert_eq!(fs::read(&path).unwrap(), whole, "cut at {len}");
-        }
-    }
-
-    #[test]
-    fn every_flipped_bit_before_the_last_frame_is_detected() {
-        let (dir, journal) = journal_of(3);
-        drop(journal);
-        let path = dir.path().join(FILE_NAME);
-        let whole = fs::read(&path).unwrap();
-        let (_, second_end) = replay(&path, &whole[..whole.len() - 1]).unwrap();
-        for (byte, bit) in (0..second_end).flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
-            let mut flipped = whole.clone();
-            flipped[byte] ^= 1 << bit;
-            let error = replay(&path, &flipped).unwrap_err();
-            let seen = match &error {
-                JournalError::Corrupt { offset, .. } => *offset <= byte,
-                other => matches!(other, JournalError::Version { .. }) && (8..12).contains(&byte),
-            };
-            assert!(seen, "bit {bit} of byte {byte}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_missing_record_is_corruption() {
-        let (dir, journal) = journal_of(3);
-        drop(journal);
-        let path = dir.path().join(FILE_NAME);
-        let whole = fs::read(&path).unwrap();
-        let (_, second_end) = replay(&path, &whole[..whole.len() - 1]).unwrap();
-        let (_, first_end) = replay(&path, &whole[..second_end - 1]).unwrap();
-        fs::write(&path, [&whole[..first_end], &whole[second_end..]].concat()).unwrap();
-        let error = Journal::open(dir.path()).unwrap_err();
-        assert!(error.to_string().contains("record 3 where 2 is next"), "{error}");
-    }
-
-    #[test]
-    fn a_failed_write_keeps_the_sequence() {
-        let (dir, mut journal) = journal_of(2);
-        journal.file = File::options().write(true).open("/dev/full").unwrap();
-        let error = journal.append(&record(3)).unwrap_err();
-        assert!(error.to_string().contains("could not write to"), "{error}");
-        assert_eq!(journal.next_seq(), 3);
-        journal.append(&record(3)).unwrap();
-        journal.append(&record(4)).unwrap();
-        drop(journal);
-        assert_eq!(reopened(dir.path()), [1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn half_a_frame_left_by_a_failed_write_is_gone_before_the_next() {
-        let (dir, mut journal) = journal_of(2);
-        let path = dir.path().join(FILE_NAME);
-        let mut half = Vec::new();
-        frame::push(&mut half, &record::encode(&record(3))).unwrap();
-        half.truncate(20);
-        journal.file.write_all(&half).unwrap();
-        journal.file = File::open(&path).unwrap();
-        // What keeps the renewal from working, until it is taken away.
-        let obstacle = dir.path().join("journal.log.new");
-        fs::create_dir(&obstacle).unwrap();
-        journal.append(&record(3)).unwrap_err();
-        assert_eq!(journal.tail, Tail::Suspect);
-        journal.append(&record(3)).unwrap_err();
-        fs::remove_dir(&obstacle).unwrap();
-        journal.append(&record(3)).unwrap();
-        drop(journal);
-        assert_eq!(reopened(dir.path()), [1, 2, 3]);
-    }
-
-    #[test]
-    fn a_second_opener_is_refused() {
-        let (dir, journal) = journal_of(1);
-        let error = Journal::open(dir.path()).unwrap_err();
-        assert!(matches!(error, JournalError::Locked(_)), "{error}");
-        drop(journal);
-        assert_eq!(reopened(dir.path()), [1]);
-    }
-
-    #[test]
-    fn a_record_out_of_turn_is_refused() {
-        let (_dir, mut journal) = journal_of(1);
-        for seq in [1, 3] {
-            let error = journal.append(&record(seq)).unwrap_err();
-            assert!(matches!(error, JournalError::NotNext { next: 2, .. }), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_later_version_is_refused_and_left_as_it_is() {
-        let (dir, journal) = journal_of(1);
-        drop(journal);
-        let path = dir.path().join(FILE_NAME);
-        let mut log = fs::read(&path).unwrap();
-        frame::push(&mut log, br#"{"v":2,"seq":2,"whatever":true}"#).unwrap();
-        fs::write(&path, &log).unwrap();
-        let error = Journal::open(dir.path()).unwrap_err();
-        assert!(matches!(error, JournalError::Version { found: 2, .. }), "{error}");
-        assert_eq!(fs::read(&path).unwrap(), log);
-    }
-}
+#[cfg(test)]
+#[path = "journal_faults.rs"]
+mod faults;

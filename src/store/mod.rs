@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <dir>/journal.log   every event of every rollout; on disk before it is acknowledged
+//! <dir>/journal.*.log older events that no rollout needs any more, for audits
 //! <dir>/segments/     pairs, bodies and scores: append-only files of at most an hour each
 //! <dir>/sled/         where to find them; can be rebuilt from the segments at any time
 //! ```
@@ -11,6 +12,9 @@
 //! dropped and counted when the disk is slow or full, because no caller may wait for them.
 //! Both use one log format (`frame`). Every call here blocks; callers bring their own thread.
 
+mod archive;
+mod checkpoints;
+mod disk;
 mod entry;
 mod files;
 mod frame;
@@ -20,19 +24,24 @@ mod json;
 mod pair;
 mod pairs;
 mod pairs_error;
+mod past;
 mod plan;
 mod rebuild;
 mod record;
 mod recorder;
 mod segments;
 
+pub use checkpoints::{CHECKPOINT_LEN_MAX, Checkpoints};
 pub use entry::Bodies;
 pub use files::FileError;
 pub use journal::{Journal, JournalError};
 pub use json::DecodeError;
 pub use pairs::{Limits, PAGE_LEN_MAX, Pairs, Query, StoreCounters, Swept};
 pub use pairs_error::PairsError;
+pub use past::{History, Past};
 pub use recorder::{Offered, Recorder, RecorderHandle, RecorderThread};
 
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+pub(crate) mod sim;

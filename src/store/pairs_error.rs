@@ -58,6 +58,9 @@ pub enum PairsError {
         #[source]
         error: DecodeError,
     },
+    /// Evidence too long for a checkpoint.
+    #[error("evidence of {0} bytes is too long for a checkpoint")]
+    TooLong(usize),
     /// A pair or score cannot be packed, or is too long to keep.
     #[error("pair {id} cannot be packed into a frame of at most {} bytes", frame::PAYLOAD_LEN_MAX)]
     Pack {

@@ -25,7 +25,7 @@ struct RecordJson {
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-enum EventJson {
+pub(super) enum EventJson {
     Created { plan: Box<PlanJson> },
     Revised { plan: Box<PlanJson> },
     StageEntered { attempt: u32, stage: usize, cause: CauseJson },
@@ -37,7 +37,7 @@ enum EventJson {
 }
 
 #[derive(Serialize, Deserialize)]
-struct CauseJson {
+pub(super) struct CauseJson {
     code: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     metric: Option<String>,
@@ -129,7 +129,7 @@ impl From<&Event> for EventJson {
 }
 
 impl EventJson {
-    fn event(self) -> Result<Event, DecodeError> {
+    pub(super) fn event(self) -> Result<Event, DecodeError> {
         Ok(match self {
             Self::Created { plan } => Event::Created(Box::new(plan.plan()?)),
             Self::Revised { plan } => Event::Revised(Box::new(plan.plan()?)),
@@ -153,7 +153,7 @@ impl From<Cause> for CauseJson {
 }
 
 impl CauseJson {
-    fn cause(&self) -> Result<Cause, DecodeError> {
+    pub(super) fn cause(&self) -> Result<Cause, DecodeError> {
         let breached = self.metric.as_deref().and_then(Metric::from_name).map(Cause::Breach);
         let plain = [
             Cause::Operator,

@@ -92,6 +92,31 @@ pub(super) fn record(seq: u64, event: Event) -> Record {
     }
 }
 
+/// A rollout's records from its creation to a guarded success, keys and all.
+pub(super) fn life(rollout: &str) -> Vec<Record> {
+    let enter = |attempt, stage, cause| Event::StageEntered { attempt, stage, cause };
+    let events = [
+        Event::Created(Box::new(plan())),
+        enter(1, 0, Cause::Operator),
+        Event::Paused,
+        Event::Resumed,
+        Event::ApprovalRequested,
+        enter(1, 1, Cause::Approved),
+        Event::RolledBack(Cause::Breach(Metric::ErrorRate)),
+        Event::Revised(Box::new(Plan { copies_per_day_max: 7, ..plan() })),
+        enter(2, 0, Cause::Operator),
+        enter(2, 1, Cause::Override),
+        Event::Succeeded(Cause::GatesPassed),
+    ];
+    let named = |(seq, event): (u64, Event)| Record {
+        rollout: rollout.parse().unwrap(),
+        request_id: if seq % 3 == 0 { format!("build-{seq}") } else { String::new() },
+        comment: format!("{rollout} {seq}"),
+        ..record(seq, event)
+    };
+    (1..).zip(events).map(named).collect()
+}
+
 /// An id as a request at that time would get it.
 pub(super) fn id(at: u64, number: u64) -> PairId {
     PairId((u128::from(at) << 80) | (7 << 76) | u128::from(number))

@@ -106,3 +106,56 @@ async fn evidence_survives_a_restart_by_way_of_the_stored_pairs() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn c7_b67_a_second_process_on_one_store_serves_and_waits_for_the_first_to_end() {
+    let world = World::new().await;
+    let first = world.serve(LADDER).await;
+    until("the controller is up", || async { first.cli(&["list"]).await.0 == 0 }).await;
+    assert_eq!(first.cli(&["start", "chat"]).await.0, 0);
+    let file = world.dir.path().join("crossfade.toml");
+    let second = crate::world::Serve::start(&file).await;
+    let answer = second.chat(world.body(1, Delivery::Whole), &[]).await;
+    assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
+    let named = format!("in use by process {}", first.pid());
+    until("it says what it waits for", || async {
+        let ready = second.page("/readyz").await;
+        ready.contains("degraded") && ready.contains(&named)
+    })
+    .await;
+    for verb in ["pause", "rollback", "status"] {
+        let (code, text) = second.cli(&[verb, "chat"]).await;
+        assert!(code != 0 && text.contains(&named), "{verb}: {code}: {text}");
+    }
+    assert_eq!(first.json(&["status", "chat"]).await["state"], "STATE_RUNNING");
+    first.kill().await;
+    until("the second one takes over", || async {
+        second.page("/readyz").await.contains("\"ready\"")
+    })
+    .await;
+    assert_eq!(second.json(&["status", "chat"]).await["state"], "STATE_RUNNING");
+    assert_eq!(second.cli(&["rollback", "chat"]).await.0, 0);
+    let events = second.json_lines(&["events", "chat"]).await;
+    assert_eq!(events.len(), 3, "{events:?}");
+    second.chat(world.body(2, Delivery::Whole), &[]).await;
+}
+
+#[tokio::test]
+async fn c4_b34_a_damaged_journal_serves_the_primary_and_controls_nothing() {
+    let world = World::new().await;
+    let store = world.dir.path().join("store");
+    std::fs::create_dir_all(&store).unwrap();
+    std::fs::write(store.join("journal.log"), b"not a journal at all").unwrap();
+    let serve = world.serve(LADDER).await;
+    let answer = serve.chat(world.body(1, Delivery::Whole), &[]).await;
+    assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
+    until("it says what is wrong", || async {
+        let ready = serve.page("/readyz").await;
+        ready.contains("degraded") && ready.contains("damaged at byte 0")
+    })
+    .await;
+    let (code, text) = serve.cli(&["start", "chat"]).await;
+    assert!(code != 0 && text.contains("damaged at byte 0"), "{code}: {text}");
+    let kept = std::fs::read(store.join("journal.log")).unwrap();
+    assert_eq!(kept, b"not a journal at all", "nothing is repaired by guessing");
+}

@@ -1,10 +1,14 @@
 //! kill -9 at random moments: what was acknowledged is still there, and never a higher share.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crossfade::players::Delivery;
+use serde_json::Value;
 
-use crate::world::{World, until};
+use crate::world::{Serve, World, until};
 
 /// Kills on every run.
 const ROUNDS: u64 = 100;
@@ -30,7 +34,7 @@ fn dice(seed: u64) -> u64 {
 }
 
 /// Where a rollout stands as a number that only an acknowledged step may raise.
-fn height(rollout: &serde_json::Value) -> i64 {
+fn height(rollout: &Value) -> i64 {
     match rollout["state"].as_str().unwrap_or("") {
         "STATE_RUNNING" | "STATE_PAUSED" | "STATE_SUCCEEDED" => {
             1 + rollout["stageIndex"].as_i64().unwrap_or(0)
@@ -39,11 +43,58 @@ fn height(rollout: &serde_json::Value) -> i64 {
     }
 }
 
+/// Users whose answers tell the share on the wire.
+const USERS: usize = 20;
+
+/// Those of the users whom the candidate answers.
+async fn served(world: &World, serve: &Serve) -> BTreeSet<usize> {
+    let mut served = BTreeSet::new();
+    for user in 0..USERS {
+        let headers = [("x-crossfade-user", &*format!("user-{user}"))];
+        let answer = serve.chat(world.body(user, Delivery::Whole), &headers).await;
+        assert_eq!(answer.status, 200);
+        if answer.header("x-crossfade-provider") == "candidate" {
+            served.insert(user);
+        }
+    }
+    served
+}
+
+/// Where the events lead, one by one: none is there twice, none is missing.
+fn walked(log: &[Value]) -> i64 {
+    let (mut height, mut attempt) = (0, 0);
+    for (index, event) in (1..).zip(log) {
+        assert_eq!(event["name"], format!("rollouts/chat/events/{index}"));
+        height = match event["type"].as_str().unwrap() {
+            "TYPE_CREATED" if index == 1 => 0,
+            "TYPE_STAGE_ENTERED" => {
+                let stage = ["one", "two", "three"].iter().position(|it| event["stageId"] == *it);
+                let stage = i64::try_from(stage.unwrap()).unwrap();
+                assert_eq!(stage, height, "{event} does not follow");
+                attempt += i64::from(stage == 0);
+                assert_eq!(event["attempt"], attempt, "{event}");
+                stage + 1
+            }
+            "TYPE_SUCCEEDED" => {
+                assert!(height == 3 && event["fromState"] == "STATE_RUNNING", "{event}");
+                height
+            }
+            "TYPE_ROLLED_BACK" => {
+                assert!(0 < height, "{event} rolled back what was not there");
+                0
+            }
+            other => panic!("{other} was never asked for"),
+        };
+    }
+    height
+}
+
 #[tokio::test]
-async fn a_hundred_kills_lose_nothing_acknowledged_and_raise_nothing() {
+async fn c1_b28_b31_a_hundred_kills_lose_nothing_acknowledged_and_raise_nothing() {
     let world = World::new().await;
     let mut serve = world.serve(LADDER).await;
     let (mut acknowledged, mut events, mut cut_off) = (0, Vec::new(), 0);
+    let mut shares: BTreeMap<i64, BTreeSet<usize>> = BTreeMap::new();
     for round in 0..ROUNDS {
         let seed = dice(round);
         // One step up or back, which the kill may or may not let finish.
@@ -76,13 +127,13 @@ async fn a_hundred_kills_lose_nothing_acknowledged_and_raise_nothing() {
         };
         serve.kill().await;
         let file = world.dir.path().join("crossfade.toml");
-        serve = crate::world::Serve::start(&file).await;
+        serve = Serve::start(&file).await;
         let now = std::cell::Cell::new(0);
         until("it stands again", || {
             let (serve, now) = (&serve, &now);
             async move {
                 let (code, text) = serve.cli(&["status", "chat", "-o", "json"]).await;
-                let Ok(rollout) = serde_json::from_str::<serde_json::Value>(&text) else {
+                let Ok(rollout) = serde_json::from_str::<Value>(&text) else {
                     return false;
                 };
                 now.set(height(&rollout));
@@ -98,8 +149,16 @@ async fn a_hundred_kills_lose_nothing_acknowledged_and_raise_nothing() {
         // Oldest first, and only ever continued.
         let log = serve.json_lines(&["events", "chat", "--limit", "1000"]).await;
         assert!(log.starts_with(&events), "round {round}: {log:?} does not continue {events:?}");
+        assert_eq!(walked(&log), now, "round {round}: {log:?}");
+        // The share on the wire is the one of the state: for each stage always the same users.
+        let served = served(&world, &serve).await;
+        assert_eq!(shares.entry(now).or_insert_with(|| served.clone()), &served, "round {round}");
         (events, acknowledged) = (log, now);
     }
+    let users = |height: i64| shares.get(&height).cloned().unwrap_or_default();
+    assert!(users(0).is_empty() && users(1).is_empty(), "{shares:?}");
+    assert!(users(2).is_subset(&users(3)) && users(2).len() < users(3).len(), "{shares:?}");
+    assert!((1..USERS).contains(&users(3).len()), "{shares:?}");
     assert!(10 <= cut_off, "only {cut_off} steps were cut off half-way");
     println!("{ROUNDS} kills, {cut_off} of them in a step, {} events", events.len());
 }

@@ -4,6 +4,7 @@
 mod control;
 mod crash;
 mod data_port;
+mod faults;
 mod live;
 mod programs;
 mod readme;

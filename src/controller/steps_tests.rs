@@ -1,0 +1,454 @@
+//! Steps while the disk hangs or fails: what comes between a write's beginning and its end.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::clock::Clock;
+use crate::controller::{Controller, Handle, Judged, Rejected, Requester, Setup, View};
+use crate::domain::{
+    Command, Event, Margin, Metric, Name, Plan, Record, Risk, Saved, Share, Slice, State,
+    Undecided, default_ladder,
+};
+use crate::store::{
+    History, Journal,
+    sim::{Errno, Fault, Lasts, Sim},
+};
+use crate::tasks::{Tasks, spawn};
+use crate::telemetry::Metrics;
+use crate::traffic::Board;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A controller on a simulated disk.
+struct Rig {
+    sim: Sim,
+    handle: Handle,
+    board: Arc<Board>,
+    tasks: Option<Tasks>,
+}
+
+/// A disk that hangs must not keep a failed test from ending.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.sim.go_on();
+    }
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn plan(feature: &str) -> Plan {
+    Plan {
+        primary: name("gpt"),
+        candidate: name("cheap"),
+        slice: Slice { features: vec![feature.to_owned()], ..Slice::default() },
+        stages: default_ladder(&[Margin::default_of(Metric::ErrorRate)], &[], &[]),
+        copies_per_day_max: 1_000,
+        judge_share: Share::NONE,
+        risk: Risk::default(),
+    }
+}
+
+fn by(key: &str) -> Requester {
+    let actor = "test".to_owned();
+    Requester { actor, request_id: key.to_owned(), ..Requester::default() }
+}
+
+fn advance() -> Command {
+    Command::Advance { from_stage: String::new(), undecided: Undecided::Skip }
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let ends = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < ends, "never came true: {what}");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+impl Rig {
+    async fn new(sim: Sim) -> Self {
+        let journal = sim.endless_journal().unwrap();
+        Self::on(sim, journal).await
+    }
+
+    async fn on(sim: Sim, (journal, history): (Journal, History)) -> Self {
+        let board = Arc::<Board>::default();
+        let (_, seen) = mpsc::channel(1);
+        let cleared = ["gpt", "cheap"].map(|it| (name(it), Vec::new()));
+        let setup = Setup {
+            board: Arc::clone(&board),
+            clock: Clock::start(),
+            journal: Ok((journal, history)),
+            takeover: mpsc::channel(1).1,
+            pairs: None,
+            providers: BTreeMap::from(cleared),
+            primary: name("gpt"),
+            judge: Judged::No,
+            wanted: Vec::new(),
+            seen,
+            metrics: Arc::new(Metrics::new()),
+        };
+        let (controller, handle) = Controller::new(setup).await;
+        let mut tasks = Tasks::default();
+        tasks.start("controller", |stop| controller.run(stop));
+        Self { sim, handle, board, tasks: Some(tasks) }
+    }
+
+    /// With rollouts of these names, running in their second stage.
+    async fn running(names: &[&str]) -> Self {
+        let rig = Self::new(Sim::default()).await;
+        for it in names {
+            rig.handle.create(name(it), plan(it), by("")).await.unwrap();
+            rig.run(it, Command::Start).await.unwrap();
+            rig.run(it, advance()).await.unwrap();
+            assert!(rig.moves(it));
+        }
+        rig
+    }
+
+    async fn run(&self, rollout: &str, command: Command) -> Result<View, Rejected> {
+        timeout(SOON, self.handle.command(name(rollout), command, by(""))).await.unwrap()
+    }
+
+    /// Asks, and does not wait for the answer.
+    fn ask(
+        &self,
+        rollout: &str,
+        command: Command,
+        by: Requester,
+    ) -> mpsc::Receiver<Result<View, Rejected>> {
+        let (answer, here) = mpsc::channel(1);
+        let (handle, rollout) = (self.handle.clone(), name(rollout));
+        spawn("ask", async move {
+            drop(answer.send(handle.command(rollout, command, by).await).await);
+        });
+        here
+    }
+
+    /// Makes the disk hang in a step forward of this rollout.
+    async fn hang_in(
+        &self,
+        rollout: &str,
+        command: Command,
+    ) -> mpsc::Receiver<Result<View, Rejected>> {
+        let steps = self.sim.steps();
+        self.sim.hang();
+        let answer = self.ask(rollout, command, by("hung"));
+        until("the disk hangs", || steps < self.sim.steps()).await;
+        answer
+    }
+
+    /// Whether a rollout's traffic moves.
+    fn moves(&self, rollout: &str) -> bool {
+        let board = self.board.load();
+        board.snapshot.lanes.iter().any(|it| it.rollout == name(rollout) && it.window.is_some())
+    }
+
+    fn view(&self, rollout: &str) -> View {
+        self.handle.view(&name(rollout)).unwrap()
+    }
+
+    /// Kinds of the last events that were told.
+    fn told(&self, count: usize) -> Vec<String> {
+        let views = self.handle.views();
+        let from = views.records.len() - count;
+        views.records[from..].iter().map(|it| kind(it)).collect()
+    }
+
+    async fn until_durable(&self, rollout: &str) {
+        until("it is durable", || self.view(rollout).durable).await;
+    }
+
+    /// Stops it, and checks that whoever reads the journal finds what was shown last.
+    async fn agrees_with_its_journal(mut self) -> History {
+        self.sim.go_on();
+        self.sim.fail(None);
+        until("all is well", || self.handle.views().degraded.is_none()).await;
+        let rollouts = self.handle.views().rollouts.clone();
+        for view in &rollouts {
+            self.until_durable(view.rollout.name().as_str()).await;
+        }
+        let (shown, told) = (saved(&self.handle), self.handle.views().records.clone());
+        self.tasks.take().unwrap().run(async {}, SOON).await.unwrap();
+        let (_, history) = self.sim.endless_journal().unwrap();
+        let told: Vec<Record> = told.iter().map(|it| (**it).clone()).collect();
+        assert_eq!(told, history.records, "told is what is in the journal, each once, in order");
+        let again = Self::new(self.sim.clone()).await;
+        until("it is shown", || saved(&again.handle).len() == shown.len()).await;
+        assert_eq!(saved(&again.handle), shown);
+        history
+    }
+}
+
+fn saved(handle: &Handle) -> BTreeMap<Name, Saved> {
+    let views = handle.views();
+    views.rollouts.iter().map(|it| (it.rollout.name().clone(), it.rollout.save())).collect()
+}
+
+fn kind(record: &Record) -> String {
+    let event = match &record.event {
+        Event::StageEntered { stage, .. } => format!("stage {stage}"),
+        Event::RolledBack(_) => "back".to_owned(),
+        other => format!("{other:?}").split('(').next().unwrap().to_owned(),
+    };
+    format!("{} {event}", record.rollout)
+}
+
+#[tokio::test]
+async fn a_write_that_hangs_keeps_nobody_else_waiting() {
+    let rig = Rig::running(&["a", "b", "c"]).await;
+    let mut hung = rig.hang_in("a", advance()).await;
+    // A rollback of another rollout, by command.
+    let back = rig.run("b", Command::Rollback).await.unwrap();
+    assert_eq!((back.rollout.state(), back.durable), (State::RolledBack, false));
+    assert!(!rig.moves("b") && rig.moves("a"));
+    // A tripwire.
+    let board = rig.board.load();
+    let index = board.snapshot.lanes.iter().position(|it| it.rollout == name("c")).unwrap();
+    let now = Clock::start().now();
+    (0..1_000).for_each(|_| board.live[index].watch(&rig.board, now, Some(true), Some(false)));
+    until("the tripwire took c back", || rig.view("c").rollout.state() == State::RolledBack).await;
+    assert!(!rig.moves("c"));
+    // Questions.
+    rig.handle.evaluate(name("a")).await.unwrap();
+    assert_eq!(rig.view("a").rollout.stage_index(), 1, "not before it is on disk");
+    assert!(hung.try_recv().is_err(), "and nobody was told that it is");
+    rig.sim.go_on();
+    let done = timeout(SOON, hung.recv()).await.unwrap().unwrap().unwrap();
+    assert_eq!(done.rollout.stage_index(), 2);
+    rig.until_durable("b").await;
+    rig.until_durable("c").await;
+    assert_eq!(rig.told(3), ["a stage 2", "b back", "c back"]);
+    rig.agrees_with_its_journal().await;
+}
+
+#[tokio::test]
+async fn a_step_that_was_overtaken_by_a_rollback_never_takes_effect() {
+    let rig = Rig::running(&["a"]).await;
+    let mut hung = rig.hang_in("a", advance()).await;
+    let back = rig.run("a", Command::Rollback).await.unwrap();
+    assert_eq!((back.rollout.state(), back.durable), (State::RolledBack, false));
+    let answer = timeout(SOON, hung.recv()).await.unwrap().unwrap();
+    assert!(matches!(answer, Err(Rejected::Stale { .. })), "{answer:?}");
+    rig.sim.go_on();
+    rig.until_durable("a").await;
+    assert!(!rig.moves("a"));
+    assert_eq!(rig.told(2), ["a stage 2", "a back"]);
+    // The same key again: what it did is done, and undone.
+    let again = rig.handle.command(name("a"), advance(), by("hung")).await.unwrap();
+    assert_eq!(again.rollout.state(), State::RolledBack);
+    rig.agrees_with_its_journal().await;
+}
+
+#[tokio::test]
+async fn a_rollback_takes_the_place_of_a_step_that_fails() {
+    let rig = Rig::running(&["a"]).await;
+    let seq = rig.handle.views().records.last().unwrap().seq;
+    let step = rig.sim.steps() + 1;
+    rig.sim.fail(Some(Fault { step, error: Errno::Io, lasts: Lasts::Once }));
+    let mut hung = rig.hang_in("a", advance()).await;
+    rig.run("a", Command::Rollback).await.unwrap();
+    rig.sim.go_on();
+    assert!(timeout(SOON, hung.recv()).await.unwrap().unwrap().is_err());
+    rig.until_durable("a").await;
+    assert_eq!(rig.told(1), ["a back"]);
+    let history = rig.agrees_with_its_journal().await;
+    assert_eq!(history.last_seq(), seq + 1, "the position that was free");
+}
+
+#[tokio::test]
+async fn a_rollback_overtakes_a_start_that_is_being_written() {
+    for fails in [None, Some(Errno::Full)] {
+        let rig = Rig::new(Sim::default()).await;
+        rig.handle.create(name("a"), plan("a"), by("")).await.unwrap();
+        let step = rig.sim.steps() + 1;
+        rig.sim.fail(fails.map(|error| Fault { step, error, lasts: Lasts::Once }));
+        let _hung = rig.hang_in("a", Command::Start).await;
+        rig.run("a", Command::Rollback).await.unwrap();
+        rig.sim.go_on();
+        rig.until_durable("a").await;
+        assert_eq!(rig.view("a").rollout.state(), State::RolledBack);
+        assert!(!rig.moves("a"), "what was rolled back does not begin");
+        assert_eq!(rig.told(1), ["a back"]);
+        rig.agrees_with_its_journal().await;
+    }
+}
+
+#[tokio::test]
+async fn b53_steps_wait_their_turn_and_one_key_is_obeyed_once() {
+    let rig = Rig::running(&["a", "b"]).await;
+    let mut hung = rig.hang_in("a", advance()).await;
+    let mut same: Vec<_> = (0..100).map(|_| rig.ask("a", advance(), by("hung"))).collect();
+    let mut other = rig.ask("b", advance(), by("other"));
+    rig.handle.evaluate(name("a")).await.unwrap();
+    rig.sim.go_on();
+    for answer in same.iter_mut().chain([&mut hung]) {
+        let view = timeout(SOON, answer.recv()).await.unwrap().unwrap().unwrap();
+        assert_eq!(view.rollout.stage_index(), 2);
+    }
+    assert!(timeout(SOON, other.recv()).await.unwrap().unwrap().is_ok());
+    assert_eq!(rig.told(2), ["a stage 2", "b stage 2"]);
+    rig.agrees_with_its_journal().await;
+}
+
+#[tokio::test]
+async fn v8_of_two_that_saw_the_same_revision_one_is_obeyed() {
+    let rig = Rig::running(&["a"]).await;
+    let by = |key: &str| Requester { revision: Some(rig.view("a").rollout.revision()), ..by(key) };
+    let steps = rig.sim.steps();
+    rig.sim.hang();
+    let mut answers = ["first", "second"].map(|it| rig.ask("a", advance(), by(it)));
+    until("the disk hangs", || steps < rig.sim.steps()).await;
+    rig.sim.go_on();
+    let (mut done, mut stale) = (0, 0);
+    for answer in &mut answers {
+        match timeout(SOON, answer.recv()).await.unwrap().unwrap() {
+            Ok(_) => done += 1,
+            Err(Rejected::Stale { .. }) => stale += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((done, stale), (1, 1));
+    assert_eq!(rig.told(1), ["a stage 2"]);
+    rig.agrees_with_its_journal().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_is_slow_for_long_refuses_steps_forward_at_once() {
+    let rig = Rig::running(&["a", "b"]).await;
+    let _hung = rig.hang_in("a", advance()).await;
+    let mut waits = rig.ask("b", advance(), by(""));
+    let refused = timeout(SOON, waits.recv()).await.unwrap().unwrap();
+    assert!(matches!(refused, Err(Rejected::Unavailable(_))), "{refused:?}");
+    let degraded = rig.handle.views().degraded.clone().unwrap();
+    assert!(degraded.contains("waiting for the disk"), "{degraded}");
+    rig.sim.go_on();
+    until("it advanced", || rig.view("a").rollout.stage_index() == 2).await;
+    assert_eq!(rig.view("b").rollout.stage_index(), 1);
+    rig.agrees_with_its_journal().await;
+}
+
+#[tokio::test]
+async fn c5_a_broken_disk_moves_nothing_forward_and_everything_back() {
+    for error in [Errno::Io, Errno::Full] {
+        let rig = Rig::running(&["a", "b"]).await;
+        let count = rig.handle.views().records.len();
+        rig.sim.fail(Some(Fault { step: 0, error, lasts: Lasts::ForEver }));
+        let refused = rig.run("a", advance()).await;
+        assert!(matches!(refused, Err(Rejected::Unavailable(_))), "{refused:?}");
+        assert_eq!((rig.view("a").rollout.stage_index(), rig.told(1).len()), (1, 1));
+        let back = rig.run("b", Command::Rollback).await.unwrap();
+        assert_eq!((back.rollout.state(), back.durable), (State::RolledBack, false));
+        assert!(!rig.moves("b"));
+        until("it is told", || rig.handle.views().records.len() == count + 1).await;
+        let problem = rig.handle.views().degraded.clone().unwrap();
+        assert!(problem.contains("not on disk yet"), "{problem}");
+        let refused = rig.run("a", advance()).await;
+        assert!(matches!(refused, Err(Rejected::Unavailable(_))), "{refused:?}");
+        rig.sim.fail(None);
+        rig.until_durable("b").await;
+        rig.run("a", advance()).await.unwrap();
+        assert_eq!(rig.told(2), ["b back", "a stage 2"]);
+        rig.agrees_with_its_journal().await;
+    }
+}
+
+#[tokio::test]
+async fn b29_whatever_the_disk_does_meanwhile_the_journal_tells_what_was_shown() {
+    for seed in 0..40_u64 {
+        let rig = Rig::running(&["a", "b"]).await;
+        let mut dice = seed;
+        let mut roll = |sides: u64| {
+            dice = dice
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33) % sides
+        };
+        let mut answers = Vec::new();
+        for _ in 0..12 {
+            let rollout = if roll(2) == 0 { "a" } else { "b" };
+            match roll(8) {
+                0 => rig.sim.hang(),
+                1 | 2 => rig.sim.go_on(),
+                3 => {
+                    let (step, error) = (rig.sim.steps() + 1 + roll(3), Errno::Io);
+                    rig.sim.fail(Some(Fault { step, error, lasts: Lasts::Once }));
+                }
+                4 | 5 => answers.push(rig.ask(rollout, advance(), by(""))),
+                6 => answers.push(rig.ask(rollout, Command::Start, by(""))),
+                _ => answers.push(rig.ask(rollout, Command::Rollback, by(""))),
+            }
+            // Lets what was asked arrive, in any order.
+            let _ = rig.handle.evaluate(name("a")).await;
+        }
+        rig.sim.go_on();
+        for mut answer in answers {
+            timeout(SOON, answer.recv())
+                .await
+                .unwrap_or_else(|_| panic!("seed {seed}"))
+                .unwrap()
+                .ok();
+        }
+        rig.agrees_with_its_journal().await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_obeyed_once_and_refused_for_anything_else_also_after_compaction() {
+    let sim = Sim::default();
+    let mut rig = Rig::on(sim.clone(), sim.short_journal().unwrap()).await;
+    rig.handle.create(name("a"), plan("a"), by("create")).await.unwrap();
+    rig.run("a", Command::Start).await.unwrap();
+    let from =
+        |stage: &str, undecided| Command::Advance { from_stage: stage.to_owned(), undecided };
+    let other = Plan { copies_per_day_max: 7, ..plan("a") };
+    let asked = [
+        ("up", from("shadow", Undecided::Skip)),
+        ("pause", Command::Pause),
+        ("resume", Command::Resume),
+        ("back", Command::Rollback),
+        ("revise", Command::Revise(Box::new(other.clone()))),
+    ];
+    for (key, command) in &asked {
+        rig.handle.command(name("a"), command.clone(), by(key)).await.unwrap();
+    }
+    for _ in 0..6 {
+        rig.run("a", Command::Start).await.unwrap();
+        rig.run("a", Command::Rollback).await.unwrap();
+    }
+    rig.until_durable("a").await;
+    let refused = [
+        ("up", from("read-only", Undecided::Skip)),
+        ("up", from("shadow", Undecided::Hold)),
+        ("pause", Command::Resume),
+        ("revise", Command::Revise(Box::new(Plan { copies_per_day_max: 8, ..plan("a") }))),
+        ("create", Command::Pause),
+    ];
+    for _ in 0..2 {
+        let revision = rig.view("a").rollout.revision();
+        for (key, command) in &asked {
+            let view = rig.handle.command(name("a"), command.clone(), by(key)).await.unwrap();
+            assert_eq!(view.rollout.revision(), revision, "{key}");
+        }
+        for (key, command) in &refused {
+            let answer = rig.handle.command(name("a"), command.clone(), by(key)).await;
+            assert!(matches!(answer, Err(Rejected::ReusedRequestId(_))), "{key}: {answer:?}");
+        }
+        rig.handle.create(name("a"), plan("a"), by("create")).await.unwrap();
+        let answer = rig.handle.create(name("a"), other.clone(), by("create")).await;
+        assert!(matches!(answer, Err(Rejected::ReusedRequestId(_))), "{answer:?}");
+        let shown = saved(&rig.handle);
+        rig.tasks.take().unwrap().run(async {}, SOON).await.unwrap();
+        let journal = sim.short_journal().unwrap();
+        assert!(6 < journal.1.forgotten, "the keys are older than every record that is left");
+        rig = Rig::on(sim.clone(), journal).await;
+        until("it is shown", || !saved(&rig.handle).is_empty()).await;
+        assert_eq!(saved(&rig.handle), shown);
+    }
+}
