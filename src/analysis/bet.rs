@@ -6,25 +6,21 @@ use crate::domain::Verdict;
 
 use super::{float, whole};
 
-/// Who bets on harm.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Bettors {
-    /// Regressions that each is best against, in margins.
-    pub(super) multiples: [f64; 4],
-    /// How the money is split over them.
-    weights: [f64; 4],
-}
-
-impl Bettors {
-    /// Ours: half of the money against small regressions, but none below the alarm's reach.
-    pub(super) const OURS: Self =
-        Self { multiples: [2.5, 8.0, 25.0, 100.0], weights: [0.5, 0.25, 0.15, 0.1] };
-    /// Those of the reference, for its vectors.
-    #[cfg(test)]
-    pub(super) const REFERENCE: Self =
-        Self { multiples: [1.5, 5.0, 20.0, 100.0], weights: [0.4, 0.2, 0.2, 0.2] };
-}
-
+/// Regressions the harm bets are best against, in margins.
+pub(super) const HARM_MULTIPLES: [f64; 4] = [1.5, 5.0, 20.0, 100.0];
+/// How the money of a harm bet is split over [`HARM_MULTIPLES`].
+const HARM_WEIGHTS: [f64; 4] = [0.4, 0.2, 0.2, 0.2];
+/// Regressions the bets on more than the alarm are best against, in margins.
+pub(super) const BEYOND_MULTIPLES: [f64; 4] = [2.0, 4.0, 12.0, 50.0];
+/// How their money is split over [`BEYOND_MULTIPLES`].
+const BEYOND_WEIGHTS: [f64; 4] = [0.55, 0.25, 0.15, 0.05];
+/// Chance that a regression below the alarm is taken for one beyond it, as long as the bets
+/// have not come back from their floor. Ten times rarer costs a quarter of the speed at twice
+/// the margin.
+const BEYOND_CHANCE: f64 = 0.1;
+/// The logarithm below which they do not fall, so that a fault after a long good time is
+/// seen. To come up from here by luck takes a chance of one in four thousand.
+const BEYOND_FLOOR: f64 = -6.0;
 /// Parts of the best fraction that the safe bets stake.
 pub(super) const SAFE_MULTIPLES: [f64; 2] = [1.0, 0.4];
 /// How the money of a safe bet is split over [`SAFE_MULTIPLES`].
@@ -47,6 +43,13 @@ impl<const N: usize> Bet<[f64; N]> {
     fn add(&mut self, weights: [f64; N], money: f64) {
         for (ln, weight) in self.ln.iter_mut().zip(weights) {
             *ln = ln_sum(&[*ln, (weight * money).ln()]);
+        }
+    }
+
+    /// Falls no deeper than this much below the money it began with.
+    fn hold(&mut self, weights: [f64; N], floor: f64) {
+        for (ln, weight) in self.ln.iter_mut().zip(weights) {
+            *ln = ln.max(floor + weight.ln());
         }
     }
 
@@ -80,38 +83,51 @@ pub(super) struct Limits {
     pub(super) safe: f64,
 }
 
-/// The two bets of a gate.
+/// The bets of a gate.
+///
+/// Harm takes two proofs: that the candidate is worse at all, at the level of the attempt, and
+/// that it is worse by more than the alarm, at [`BEYOND_CHANCE`]. The first alone would send
+/// back, sooner or later, whatever is worse by a hair.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Wealth {
     limits: Limits,
-    weights: [f64; 4],
     harm: Bet<[f64; 4]>,
+    beyond: Bet<[f64; 4]>,
     safe: Bet<[f64; 2]>,
     /// Harm was proven once; it stays so for the attempt.
     breached: bool,
 }
 
+/// The logarithmic gains of both bets on harm.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct HarmGains {
+    pub(super) harm: [f64; 4],
+    pub(super) beyond: [f64; 4],
+}
+
 impl Wealth {
-    /// No money on harm yet, all of it on safety.
-    pub(super) fn new(limits: Limits, bettors: Bettors) -> Self {
-        let weights = bettors.weights;
-        let (harm, safe) = (Bet::new(weights, 0.0), Bet::new(SAFE_WEIGHTS, 1.0));
-        Self { limits, weights, harm, safe, breached: false }
+    /// No money on harm yet, all of it on the rest.
+    pub(super) fn new(limits: Limits) -> Self {
+        let (harm, safe) = (Bet::new(HARM_WEIGHTS, 0.0), Bet::new(SAFE_WEIGHTS, 1.0));
+        Self { limits, harm, beyond: Bet::new(BEYOND_WEIGHTS, 1.0), safe, breached: false }
     }
 
     /// Puts fresh money on harm; must not depend on what it will be bet on.
     pub(super) fn fund(&mut self, money: f64) {
         if 0.0 < money {
-            self.harm.add(self.weights, money);
+            self.harm.add(HARM_WEIGHTS, money);
         }
     }
 
     /// Takes the logarithmic gains of an observation.
-    pub(super) fn win(&mut self, harm: [f64; 4], safe: [f64; 2]) {
-        self.harm.win(harm);
+    pub(super) fn win(&mut self, gains: HarmGains, safe: [f64; 2]) {
+        self.harm.win(gains.harm);
+        self.beyond.win(gains.beyond);
+        self.beyond.hold(BEYOND_WEIGHTS, BEYOND_FLOOR);
         self.safe.win(safe);
-        if harm.iter().any(|gain| 0.0 < *gain) {
-            self.breached |= self.limits.harm <= self.harm.ln_e();
+        if gains.harm.iter().chain(&gains.beyond).any(|gain| 0.0 < *gain) {
+            self.breached |= self.limits.harm <= self.harm.ln_e()
+                && BEYOND_CHANCE.recip().ln() <= self.beyond.ln_e();
         }
     }
 
@@ -143,7 +159,9 @@ impl Wealth {
 
     /// How far the proof of harm has come, 0 to 1.
     pub(super) fn harm(&self) -> f64 {
-        if self.breached { 1.0 } else { (self.harm.ln_e() / self.limits.harm).clamp(0.0, 1.0) }
+        let parts =
+            [self.harm.ln_e() / self.limits.harm, self.beyond.ln_e() / BEYOND_CHANCE.recip().ln()];
+        if self.breached { 1.0 } else { f64::min(parts[0], parts[1]).clamp(0.0, 1.0) }
     }
 
     /// How far the proof of safety has come, 0 to 1.
@@ -186,25 +204,41 @@ mod tests {
         assert!((bet.ln_e() - 3.0_f64.ln()).abs() < 1e-12);
     }
 
+    fn both(gain: f64) -> HarmGains {
+        HarmGains { harm: [gain; 4], beyond: [gain; 4] }
+    }
+
+    #[test]
+    fn harm_takes_both_proofs_and_the_second_comes_back_from_its_floor() {
+        let mut wealth = Wealth::new(Limits { harm: 4.0, safe: 3.0 });
+        wealth.fund(1.0);
+        wealth.win(HarmGains { harm: [9.0; 4], beyond: [-1e3; 4] }, [0.0; 2]);
+        assert_eq!(wealth.verdict(), Verdict::Undecided);
+        wealth.win(HarmGains { harm: [0.0; 4], beyond: [8.0; 4] }, [0.0; 2]);
+        assert_eq!(wealth.verdict(), Verdict::Undecided);
+        wealth.win(HarmGains { harm: [0.0; 4], beyond: [0.4; 4] }, [0.0; 2]);
+        assert_eq!(wealth.verdict(), Verdict::Breach);
+    }
+
     #[test]
     fn a_breach_stays_even_when_the_wealth_is_lost_again() {
-        let mut wealth = Wealth::new(Limits { harm: 4.0, safe: 3.0 }, Bettors::OURS);
+        let mut wealth = Wealth::new(Limits { harm: 4.0, safe: 3.0 });
         wealth.fund(1.0);
-        wealth.win([5.0; 4], [-9.0; 2]);
-        wealth.win([-50.0; 4], [30.0; 2]);
+        wealth.win(both(5.0), [-9.0; 2]);
+        wealth.win(both(-50.0), [30.0; 2]);
         assert_eq!(wealth.verdict(), Verdict::Breach);
         assert!(1.0 <= wealth.harm());
     }
 
     #[test]
     fn the_estimate_moves_from_what_is_expected_to_what_is_seen() {
-        let mut wealth = Wealth::new(Limits { harm: 4.0, safe: 3.0 }, Bettors::OURS);
+        let mut wealth = Wealth::new(Limits { harm: 4.0, safe: 3.0 });
         assert_eq!(wealth.samples_needed(0, 0.01), Some(300));
         assert_eq!(wealth.samples_needed(0, 0.0), None);
-        wealth.win([0.0; 4], [1.0; 2]);
+        wealth.win(both(0.0), [1.0; 2]);
         let slower = wealth.samples_needed(300, 0.01);
         assert!(Some(200) < slower && slower < Some(600), "{slower:?}");
-        wealth.win([0.0; 4], [-5.0; 2]);
+        wealth.win(both(0.0), [-5.0; 2]);
         assert_eq!(wealth.samples_needed(900, 0.01), None);
     }
 }

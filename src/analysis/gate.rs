@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Gate, GateEvidence, Metric, Verdict};
 
 use super::{
-    bet::{Bettors, Limits, Wealth},
+    bet::{Limits, Wealth},
     ledger::Chances,
     odds::Alarm,
 };
@@ -14,7 +14,6 @@ use super::{
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Terms {
     pub(super) limits: Limits,
-    pub(super) bettors: Bettors,
     pub(super) alarm: Alarm,
     /// Part of the past mean of a score's safe payoff that is trusted when it is staked on.
     /// 0 stakes as if both sides were equal, as the reference does, which takes a candidate
@@ -25,7 +24,7 @@ pub(super) struct Terms {
 impl Terms {
     /// The wealth of an instrument that begins.
     pub(super) fn wealth(&self) -> Wealth {
-        Wealth::new(self.limits, self.bettors)
+        Wealth::new(self.limits)
     }
 }
 

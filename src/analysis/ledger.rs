@@ -8,7 +8,7 @@ use crate::domain::{
 
 use super::{
     Observation, Sample,
-    bet::{Bettors, Limits},
+    bet::Limits,
     float,
     gate::{Stream, Terms},
     instrument::Instrument,
@@ -19,9 +19,6 @@ use super::{
 
 /// While guarding, counters and the proof of safety start afresh so often.
 const GUARD_WINDOW_MS: u64 = 86_400_000;
-/// How sure it is that regressions below the alarm are not sent back: see [`Alarm::From`].
-/// Costs a tenth to a fifth of the speed at twice the margin, nothing at four times.
-const CAUTION: f64 = 0.3;
 /// Half of the past mean: stakes on safety stay below the best ones for it, which forgives an
 /// estimate that is too good. Any part is valid, because it is made from the past alone.
 const TRUST: f64 = 0.5;
@@ -129,12 +126,7 @@ impl Ledger {
     /// The empty ledger of an attempt at a plan.
     pub fn new(plan: &Plan) -> Self {
         let metrics = metrics(plan);
-        let terms = Terms {
-            limits: limits(plan),
-            bettors: Bettors::OURS,
-            alarm: alarm(plan.risk),
-            trust: TRUST,
-        };
+        let terms = Terms { limits: limits(plan), alarm: alarm(plan.risk), trust: TRUST };
         let state = State {
             instruments: metrics.iter().map(|it| Instrument::new(*it, terms)).collect(),
             money: Money::new(plan.stages.len()),
@@ -427,7 +419,7 @@ fn limits(plan: &Plan) -> Limits {
 fn alarm(risk: Risk) -> Alarm {
     if risk.alarm_from_percent < 100 {
         let part = f64::from(risk.alarm_from_percent) / 100.0;
-        Alarm::From { part, caution: CAUTION }
+        Alarm::From { part }
     } else {
         Alarm::AtMargin
     }

@@ -10,12 +10,7 @@ use crate::domain::{Margin, Slice, Verdict, default_ladder};
 /// The terms of the reference, for its vectors.
 pub(in crate::analysis) fn reference_terms() -> Terms {
     let limits = Limits { harm: 400.0_f64.ln(), safe: 20.0_f64.ln() };
-    Terms {
-        limits,
-        bettors: Bettors::REFERENCE,
-        alarm: Alarm::From { part: 0.7, caution: 0.0 },
-        trust: 0.0,
-    }
+    Terms { limits, alarm: Alarm::From { part: 0.7 }, trust: 0.0 }
 }
 
 fn plan(metrics: &[Metric]) -> Plan {
@@ -153,12 +148,12 @@ fn two_points_more_errors_are_found_in_a_few_hundred_pairs() {
 #[test]
 fn a_regression_well_below_the_alarm_stays() {
     let mut breaches = 0;
-    for seed in 0..20 {
-        let mut world = World::new(&plan(&[Metric::ErrorRate]), seed);
-        world.run(Arms(0.002, 0.005, 1.0), Metric::ErrorRate, 30_000);
-        breaches += u32::from(world.verdict(Metric::ErrorRate) == Verdict::Breach);
+    for seed in 0..30 {
+        let mut draws = Draws::new(&plan(&[Metric::ErrorRate]), seed, HALF);
+        draws.run(Arms(0.002, 0.005, 1.0), 20_000);
+        breaches += u32::from(draws.ledger.is_broken());
     }
-    assert!(breaches <= 2, "{breaches} of 20");
+    assert!(breaches <= 2, "{breaches} of 30");
 }
 
 #[test]
@@ -166,9 +161,10 @@ fn the_strict_mode_sends_back_beyond_the_margin_and_not_at_it() {
     let mut plan = plan(&Metric::DEFAULTS);
     plan.risk.alarm_from_percent = 100;
     for seed in 0..5 {
-        let mut at_margin = World::new(&plan, seed);
-        at_margin.run(Arms(0.002, 0.007, 1.0), Metric::ErrorRate, 20_000);
-        assert_ne!(at_margin.verdict(Metric::ErrorRate), Verdict::Breach);
+        // 0.45 points more, where half a point is allowed.
+        let mut within = Draws::new(&plan, seed, SHADOW);
+        within.run(Arms(0.002, 0.0065, 1.0), 3_000);
+        assert!(!within.ledger.is_broken());
         let mut beyond = World::new(&plan, seed);
         beyond.run(Arms(0.002, 0.022, 1.0), Metric::ErrorRate, 10_000);
         assert_eq!(beyond.verdict(Metric::ErrorRate), Verdict::Breach);
@@ -327,45 +323,53 @@ fn conversations_of_thirty_turns_keep_the_level() {
     let mut plan = plan(&[Metric::ErrorRate]);
     plan.risk.harm_bps = 1_000;
     let mut breaches = 0;
-    for seed in 0..60 {
+    for seed in 0..40 {
         let mut draws = Draws::new(&plan, seed, HALF);
-        draws.converse(600);
+        draws.converse(300);
         breaches += u32::from(draws.ledger.is_broken());
         let evidence = draws.ledger.evidence();
         let counted = evidence.pairs + evidence.solos;
-        assert!((600..2_000).contains(&counted), "{counted} of 18000");
+        assert!((300..1_000).contains(&counted), "{counted} of 9000");
         assert!(evidence.problem.is_none(), "{:?}", evidence.problem);
     }
-    assert!(breaches <= 6, "{breaches} of 60 at a level of 10 %");
+    assert!(breaches <= 4, "{breaches} of 40 at a level of 10 %");
+}
+
+/// Candidate calls until a fault of five points is seen: at once, and after a good time.
+fn found(chances: Chances, good: u64) -> (u64, u64) {
+    let plan = plan(&Metric::DEFAULTS);
+    let (mut fresh, mut late) = (Vec::new(), Vec::new());
+    for seed in 0..9 {
+        let mut draws = Draws::new(&plan, seed, chances);
+        fresh.push(draws.run(Arms(0.002, 0.052, 1.0), 50_000));
+        let mut draws = Draws::new(&plan, seed, chances);
+        draws.run(Arms(0.002, 0.002, 1.0), good);
+        assert!(!draws.ledger.is_broken());
+        late.push(draws.run(Arms(0.002, 0.052, 1.0), 100_000));
+    }
+    fresh.sort_unstable();
+    late.sort_unstable();
+    println!("{chances:?} fresh {fresh:?}, after {good} good ones {late:?}");
+    (fresh[4], late[4])
 }
 
 #[test]
-fn a_fault_after_a_long_good_time_is_found_as_fast_as_a_fresh_one() {
-    let plan = plan(&Metric::DEFAULTS);
-    for chances in [SHADOW, HALF, FULL] {
-        let (mut fresh, mut late) = (Vec::new(), Vec::new());
-        for seed in 0..9 {
-            let mut draws = Draws::new(&plan, seed, chances);
-            fresh.push(draws.run(Arms(0.002, 0.052, 1.0), 5_000));
-            let mut draws = Draws::new(&plan, seed, chances);
-            draws.run(
-                Arms(0.002, 0.002, 1.0),
-                if cfg!(debug_assertions) { 40_000 } else { 216_000 },
-            );
-            assert!(!draws.ledger.is_broken());
-            late.push(draws.run(Arms(0.002, 0.052, 1.0), 50_000));
-        }
-        fresh.sort_unstable();
-        late.sort_unstable();
-        println!("{chances:?} {fresh:?} {late:?}");
+fn a_fault_after_a_long_good_time_is_found_nearly_as_fast_as_a_fresh_one() {
+    // A long good time takes a while to play: all of it where the program is optimised.
+    let long = if cfg!(debug_assertions) { 10 } else { 1 };
+    let (_, shadow) = found(SHADOW, 216_000 / long / long);
+    assert!(shadow <= 2 * 90, "{shadow}: the reference takes 90 fresh, and 15,580 late");
+    for chances in [HALF, FULL] {
+        let (fresh, late) = found(chances, 216_000 / long);
+        assert!(late <= 3 * fresh, "{late} after a good time, {fresh} without");
     }
 }
 
 #[test]
 fn lost_copies_of_failures_never_prove_safety() {
-    for seed in 0..10 {
+    for seed in 0..5 {
         let mut draws = Draws::new(&plan(&[Metric::ErrorRate]), seed, SHADOW);
-        for _ in 0..200_000 {
+        for _ in 0..60_000 {
             let (_, candidate) = draws.draw();
             let (ours, theirs) = (draws.random.call(0.002, 1.0), draws.random.call(0.012, 1.0));
             if candidate && theirs.outcome.failed() {
@@ -374,8 +378,8 @@ fn lost_copies_of_failures_never_prove_safety() {
                 continue;
             }
             draws.see(Lot::Once, (Some(ours), candidate.then_some(theirs)));
-            let verdict = draws.ledger.evidence().gates[0].verdict;
-            assert_ne!(verdict, Verdict::Pass, "after {} requests", draws.requests);
+            let wealth = draws.ledger.instrument(Metric::ErrorRate).unwrap().wealth();
+            assert_ne!(wealth.verdict(), Verdict::Pass, "after {} requests", draws.requests);
         }
     }
 }

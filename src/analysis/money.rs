@@ -8,9 +8,9 @@ use super::float;
 
 /// Money on harm when an attempt starts, over the starts of later stages, and bit by bit.
 /// Together 1: more would break the promise of the level.
-const MONEY_START: f64 = 0.35;
+const MONEY_START: f64 = 0.2;
 const MONEY_STAGES: f64 = 0.1;
-const MONEY_TRICKLED: f64 = 0.55;
+const MONEY_TRICKLED: f64 = 0.7;
 /// The trickle is evenly spread over the logarithm of time, from about this on ...
 const TRICKLE_FROM_MS: f64 = 3_600_000.0;
 /// ... to here, when it ends: an attempt of half a year is a fault in itself.

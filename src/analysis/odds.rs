@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bet::{Bettors, SAFE_MULTIPLES},
+    bet::{BEYOND_MULTIPLES, HARM_MULTIPLES, HarmGains, SAFE_MULTIPLES},
     whole,
 };
 
@@ -17,18 +17,12 @@ const MARGIN_MAX: f64 = 0.99;
 /// From which regression on a candidate is sent back.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Alarm {
-    /// Null: no regression. Each harm bet also pays a tax, chosen so that the wealth does
-    /// not grow at regressions below `part` of the margin.
-    ///
-    /// Wealth to the power of `caution` is a supermartingale there, so the chance that such
-    /// a candidate is ever sent back is about `(α/K)^caution` and falls quickly below `part`.
-    /// At 0 only the logarithm does not grow, and luck still sends back one in three at six
-    /// tenths of the margin; at 1 it is a proof, and as slow as the strict mode.
+    /// Null: no regression, and a second bet against a regression of this part of the margin
+    /// or less. Each bettor of the first also pays a tax, chosen so that its wealth does not
+    /// grow at regressions below the part.
     From {
         /// Part of the margin, above 0 and below 1.
         part: f64,
-        /// 0 to 1.
-        caution: f64,
     },
     /// Null: a regression of the margin or less. The strict mode: slow, but proof beyond it.
     AtMargin,
@@ -38,7 +32,7 @@ impl Alarm {
     /// The part of the margin in percent.
     pub(super) fn percent(self) -> u32 {
         match self {
-            Self::From { part, .. } => u32::try_from(whole((part * 100.0).round())).unwrap_or(100),
+            Self::From { part } => u32::try_from(whole((part * 100.0).round())).unwrap_or(100),
             Self::AtMargin => 100,
         }
     }
@@ -51,8 +45,6 @@ pub(super) struct Odds {
     pub(super) base: f64,
     /// How much one margin adds to it.
     pub(super) margin: f64,
-    /// How much of a difference the null of harm allows.
-    pub(super) allowed: f64,
     /// Primary calls seen for each candidate call seen: 1 for pairs.
     pub(super) weight: f64,
     /// How much more the difference varies than independent calls would: 1 in calm weather.
@@ -66,6 +58,8 @@ struct Stake {
     fraction: f64,
     /// Logarithmic wealth thrown away at each candidate call.
     tax: f64,
+    /// How much of a difference the null allows.
+    allowed: f64,
 }
 
 /// What one request showed, where a hit is a call that failed, or one that was slow.
@@ -114,7 +108,7 @@ impl Hit {
 /// All bettors' moves against "no harm", made before the requests they are for.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct HarmPlan {
-    gains: [[f64; 4]; 5],
+    gains: [HarmGains; 5],
 }
 
 /// The moves against "not safe", made before the requests they are for.
@@ -126,13 +120,31 @@ pub(super) struct SafePlan {
 
 impl HarmPlan {
     /// The best stakes if the regression is what each bettor is best against.
-    pub(super) fn new(odds: Odds, alarm: Alarm, bettors: Bettors) -> Self {
-        let stakes = bettors.multiples.map(|multiple| stake(odds, alarm, multiple));
-        Self { gains: Hit::ALL.map(|hit| stakes.map(|stake| stake.gain(odds, hit))) }
+    pub(super) fn new(odds: Odds, alarm: Alarm) -> Self {
+        match alarm {
+            Alarm::From { part } => Self::with(odds, (0.0, Some(part)), part * odds.margin),
+            Alarm::AtMargin => Self::strict(odds, odds.margin),
+        }
     }
 
-    /// Each bettor's logarithmic gain from a request.
-    pub(super) fn gains(&self, hit: Hit) -> [f64; 4] {
+    /// The best stakes if all of what the null allows is beyond the alarm.
+    pub(super) fn strict(odds: Odds, allowed: f64) -> Self {
+        Self::with(odds, (allowed, None), allowed)
+    }
+
+    fn with(odds: Odds, null: (f64, Option<f64>), beyond: f64) -> Self {
+        let harm = HARM_MULTIPLES.map(|multiple| stake(odds, null, multiple));
+        let more = BEYOND_MULTIPLES.map(|multiple| stake(odds, (beyond, None), multiple));
+        Self {
+            gains: Hit::ALL.map(|hit| HarmGains {
+                harm: harm.map(|stake| stake.gain(odds.weight, hit)),
+                beyond: more.map(|stake| stake.gain(odds.weight, hit)),
+            }),
+        }
+    }
+
+    /// The gains of all bettors from a request.
+    pub(super) fn gains(&self, hit: Hit) -> HarmGains {
         self.gains[hit.index()]
     }
 }
@@ -142,9 +154,8 @@ impl Stake {
     ///
     /// Its payoff is (W·candidate − primary − W·allowed) / (1 + W·allowed), so its mean is at
     /// most 0 under the null and its least value is −1.
-    fn gain(self, odds: Odds, hit: Hit) -> f64 {
-        let Self { fraction, tax } = self;
-        let Odds { weight, allowed, .. } = odds;
+    fn gain(self, weight: f64, hit: Hit) -> f64 {
+        let Self { fraction, tax, allowed } = self;
         let shift = weight * allowed;
         let part = fraction / (1.0 + shift);
         match hit {
@@ -159,10 +170,12 @@ impl Stake {
 
 /// The stake that grows fastest if the regression is so many margins, and its tax.
 ///
-/// The growth of the part `a` is −aWs + c·ln(1+aW) + W·p·ln(1−a), with `p` and `c` the
-/// rates and `s` what is allowed; its maximum is the smaller root of a quadratic.
-fn stake(odds: Odds, alarm: Alarm, multiple: f64) -> Stake {
-    let Odds { base, margin, allowed, weight, inflation } = odds;
+/// `allowed` is the difference that the null allows; `taxed` the part of the margin up to
+/// which the wealth is not to grow. The growth of the part `a` is
+/// −aWs + c·ln(1+aW) + W·p·ln(1−a), with `p` and `c` the rates and `s` what is allowed; its
+/// maximum is the smaller root of a quadratic.
+fn stake(odds: Odds, (allowed, taxed): (f64, Option<f64>), multiple: f64) -> Stake {
+    let Odds { base, margin, weight, inflation } = odds;
     let hit = (base + multiple * margin).min(1.0);
     let square = weight * allowed;
     let linear = allowed * (weight - 1.0) + hit + base * weight;
@@ -171,21 +184,11 @@ fn stake(odds: Odds, alarm: Alarm, multiple: f64) -> Stake {
     let best = 2.0 * constant / (linear + root) * (1.0 + square);
     let fraction = (best.min(FRACTION_MAX) / inflation).max(FRACTION_MIN);
     let weather = (inflation - 1.0) * 0.5 * fraction * fraction * weight * (weight + 1.0) * base;
-    let tax = match alarm {
-        Alarm::From { part, caution } => {
-            let hit = (base + part * margin).min(1.0);
-            let won = hit * powered((fraction * weight).ln_1p(), caution);
-            let lost = weight * base * powered((-fraction).ln_1p(), caution);
-            weather.max(won + lost)
-        }
-        Alarm::AtMargin => weather,
-    };
-    Stake { fraction, tax }
-}
-
-/// (e^(caution·gain) − 1) / caution, which is the gain itself at 0.
-fn powered(gain: f64, caution: f64) -> f64 {
-    if 0.0 < caution { (caution * gain).exp_m1() / caution } else { gain }
+    let tax = taxed.map_or(0.0, |part| {
+        let hit = (base + part * margin).min(1.0);
+        hit * (fraction * weight).ln_1p() + weight * base * (-fraction).ln_1p()
+    });
+    Stake { fraction, tax: weather.max(tax), allowed }
 }
 
 impl SafePlan {
@@ -247,9 +250,6 @@ mod tests {
     use super::*;
     use crate::analysis::tests::{assert_near, list, number, vectors};
 
-    const OURS: Bettors = Bettors::OURS;
-    const REFERENCE: Alarm = Alarm::From { part: 0.7, caution: 0.0 };
-
     #[test]
     fn stakes_are_those_of_the_reference() {
         let Some(vectors) = vectors() else { return };
@@ -257,12 +257,10 @@ mod tests {
             let odds = Odds {
                 base: number(&case["p0"]),
                 margin: number(&case["one_margin"]),
-                allowed: 0.0,
                 weight: number(&case["W"]),
                 inflation: case.get("phi").map_or(1.0, number),
             };
-            let multiples = Bettors::REFERENCE.multiples;
-            let stakes = multiples.map(|multiple| stake(odds, REFERENCE, multiple));
+            let stakes = HARM_MULTIPLES.map(|multiple| stake(odds, (0.0, Some(0.7)), multiple));
             for (stake, expected) in stakes.iter().zip(list(&case["out"])) {
                 assert_near(stake.fraction, &expected[0]);
                 assert_near(stake.tax, &expected[1]);
@@ -309,17 +307,20 @@ mod tests {
     fn harm_bets_are_fair_or_worse_under_their_null() {
         for (base, margin) in [(0.0001, 0.005), (0.002, 0.005), (0.2, 0.02)] {
             for seen in SEEN {
-                let weight = seen.0 / seen.1;
-                let odds = Odds { base, margin, allowed: 0.0, weight, inflation: 1.0 };
-                let plan = HarmPlan::new(odds, Alarm::From { part: 0.7, caution: 0.3 }, OURS);
-                let equal = mean_factors(seen, (base, base), |hit| plan.gains(hit));
+                let odds = Odds { base, margin, weight: seen.0 / seen.1, inflation: 1.0 };
+                let plan = HarmPlan::new(odds, Alarm::From { part: 0.7 });
+                let equal = mean_factors(seen, (base, base), |hit| plan.gains(hit).harm);
                 assert!(equal.iter().all(|it| *it <= 1.0 + 1e-12), "{equal:?}");
-                let strict = HarmPlan::new(Odds { allowed: margin, ..odds }, Alarm::AtMargin, OURS);
-                let at_margin = mean_factors(seen, (base, base + margin), |hit| strict.gains(hit));
-                assert!(at_margin.iter().all(|it| *it <= 1.0 + 1e-12), "{at_margin:?}");
-                let worse = base + 2.0 * margin;
-                let beyond = mean_factors(seen, (base, worse), |hit| strict.gains(hit));
-                assert!(beyond.iter().all(|it| 1.0 < *it), "{beyond:?}");
+                let strict = HarmPlan::new(odds, Alarm::AtMargin);
+                for (part, beyond) in [(0.7, plan), (1.0, strict)] {
+                    let gains = |hit| beyond.gains(hit).beyond;
+                    let at = mean_factors(seen, (base, base + part * margin), gains);
+                    assert!(at.iter().all(|it| *it <= 1.0 + 1e-12), "{at:?}");
+                    let worse = mean_factors(seen, (base, base + 2.0 * margin), gains);
+                    assert!(worse.iter().all(|it| 1.0 < *it), "{worse:?}");
+                }
+                let at = mean_factors(seen, (base, base + margin), |hit| strict.gains(hit).harm);
+                assert!(at.iter().all(|it| *it <= 1.0 + 1e-12), "{at:?}");
             }
         }
     }

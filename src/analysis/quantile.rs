@@ -174,18 +174,19 @@ impl Quantile {
         let margin_ms = margin.at(p99_ms);
         let limit_ms = p99_ms + margin_ms;
         let shifted = self.history.above(p99_ms - margin_ms).clamp(1.01 * BEYOND, 0.5);
-        let (alarm, alarm_ms, margin) = match self.terms.alarm {
-            alarm @ Alarm::From { .. } if shifted < SHIFTED_MAX => {
-                (alarm, p99_ms, shifted - BEYOND)
-            }
-            Alarm::From { .. } | Alarm::AtMargin => (Alarm::AtMargin, limit_ms, BEYOND),
+        let (shift, alarm_ms) = match self.terms.alarm {
+            alarm @ Alarm::From { .. } if shifted < SHIFTED_MAX => (Some(alarm), p99_ms),
+            Alarm::From { .. } | Alarm::AtMargin => (None, limit_ms),
         };
-        let bettors = self.terms.bettors;
         let beyond = self.history.above(limit_ms).max(1e-5);
         let bets = Streams::new(self.chances, |weight| {
             let inflation = self.weather.inflation(BEYOND, weight);
-            let odds = Odds { base: BEYOND, margin, allowed: 0.0, weight, inflation };
-            (HarmPlan::new(odds, alarm, bettors), SafePlan::latency(BEYOND, beyond, weight))
+            let odds = |margin| Odds { base: BEYOND, margin, weight, inflation };
+            let harm = match shift {
+                Some(alarm) => HarmPlan::new(odds(shifted - BEYOND), alarm),
+                None => HarmPlan::strict(odds(BEYOND), 0.0),
+            };
+            (harm, SafePlan::latency(BEYOND, beyond, weight))
         });
         Some(Plan { p99_ms, alarm_ms, limit_ms, beyond, bets })
     }

@@ -10,7 +10,7 @@ use super::{
     gate::{Shown, Stream, Streams, Terms},
     interval::Differences,
     ledger::Chances,
-    odds::{Alarm, HarmPlan, Hit, Odds, SafePlan},
+    odds::{HarmPlan, Hit, Odds, SafePlan},
     weather::Weather,
 };
 
@@ -129,15 +129,10 @@ impl Rate {
             return;
         };
         let base = self.rate();
-        let Terms { alarm, bettors, .. } = self.terms;
-        let allowed = match alarm {
-            Alarm::From { .. } => 0.0,
-            Alarm::AtMargin => margin,
-        };
         self.plans = Some(Streams::new(self.chances, |weight| {
             let inflation = self.weather.inflation(base, weight);
-            let odds = Odds { base, margin, allowed, weight, inflation };
-            (HarmPlan::new(odds, alarm, bettors), SafePlan::errors(base, margin, weight))
+            let odds = Odds { base, margin, weight, inflation };
+            (HarmPlan::new(odds, self.terms.alarm), SafePlan::errors(base, margin, weight))
         }));
     }
 

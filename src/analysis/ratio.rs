@@ -7,8 +7,7 @@ use super::{
     float,
     gate::{Shown, Terms},
     interval::Differences,
-    odds::Alarm,
-    score::{Mean, mean_stakes},
+    score::{Mean, mean_gains},
 };
 
 /// Most of the wealth that is staked at once.
@@ -115,19 +114,14 @@ impl Ratio {
         let Margin { limit, expected, each_max, loss_max } = margin;
         let mean = self.primary.value() * each_max;
         // Both payoffs are at least -1.
-        let (level, excess) = match self.terms.alarm {
-            Alarm::From { .. } => (expected, 0.0),
-            Alarm::AtMargin => (limit, 1.0),
-        };
-        let unit = level * each_max;
-        let harm = (candidate - level * primary) / unit;
+        let unit = expected * each_max;
+        let harm = (candidate - expected * primary) / unit;
         let one = (limit - expected) * mean / unit;
-        let stakes = mean_stakes(self.terms, (one, excess), self.harm_squares.value());
-        let harm_gains = stakes.map(|(fraction, tax)| (fraction * harm).ln_1p() - tax);
+        let gains = mean_gains(self.terms.alarm, (one, harm), self.harm_squares.value());
         let safe = (limit * primary - candidate) / loss_max;
         let fraction = self.safe_fraction(margin);
         let safe_gains = SAFE_MULTIPLES.map(|multiple| (fraction * multiple * safe).ln_1p());
-        self.wealth.win(harm_gains, safe_gains);
+        self.wealth.win(gains, safe_gains);
         self.harm_squares.add(harm * harm);
         self.safe_squares.add(safe * safe);
     }

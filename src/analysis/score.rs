@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bet::{SAFE_MULTIPLES, Wealth},
+    bet::{BEYOND_MULTIPLES, HARM_MULTIPLES, HarmGains, SAFE_MULTIPLES, Wealth},
     float,
     gate::{Shown, Terms},
     interval::Differences,
@@ -108,16 +108,12 @@ impl Score {
         // One margin, in scores.
         let margin = (1.0 - reach) * self.primary.value();
         // Both payoffs are at least -1.
-        let (harm, excess) = match self.terms.alarm {
-            Alarm::From { .. } => (primary - candidate, 0.0),
-            Alarm::AtMargin => (reach * primary - candidate, 1.0),
-        };
-        let stakes = mean_stakes(self.terms, (margin, excess), self.harm_squares.value());
-        let harm_gains = stakes.map(|(fraction, tax)| (fraction * harm).ln_1p() - tax);
+        let squares = self.harm_squares.value();
+        let harm = primary - candidate;
         let safe = (candidate - reach * primary) / reach;
         let fraction = self.safe_fraction(margin / reach);
         let safe_gains = SAFE_MULTIPLES.map(|multiple| (fraction * multiple * safe).ln_1p());
-        self.wealth.win(harm_gains, safe_gains);
+        self.wealth.win(mean_gains(self.terms.alarm, (margin, harm), squares), safe_gains);
         self.harm_squares.add(harm * harm);
         self.safe_squares.add(safe * safe);
         self.safe_payoffs.add(safe);
@@ -165,27 +161,30 @@ impl Score {
     }
 }
 
-/// For each bettor on a bounded mean the part staked on harm, and its tax.
+/// The logarithmic gains of the bets on harm from one payoff that is at least −1 and whose mean
+/// is 0 where there is no regression.
 ///
-/// `margin` is one margin in units of the payoff, `excess` how many of them the null takes
-/// away, `squares` the mean of the squared payoff.
-pub(super) fn mean_stakes(
-    terms: Terms,
-    (margin, excess): (f64, f64),
-    squares: f64,
-) -> [(f64, f64); 4] {
-    terms.bettors.multiples.map(|multiple| {
-        let mean = (multiple - excess) * margin;
+/// `margin` is one margin in units of the payoff, `squares` the mean of the squared payoff. Where
+/// the null allows some of it, that is taken away and the rest scaled back to −1.
+pub(super) fn mean_gains(alarm: Alarm, (margin, payoff): (f64, f64), squares: f64) -> HarmGains {
+    let bet = |multiple: f64, (allowed, taxed): (f64, Option<f64>)| {
+        let scale = 1.0 + allowed;
+        let mean = (multiple * margin - allowed) / scale;
+        let squares = (squares / (scale * scale)).max(mean * mean * 1e-6);
         let fraction = (mean / (squares + mean * mean)).min(FRACTION_MAX);
-        let tax = match terms.alarm {
-            Alarm::From { part, caution } => {
-                let spread = (1.0 - caution) * 0.5 * fraction * fraction * squares;
-                (fraction * part * margin - spread).max(0.0)
-            }
-            Alarm::AtMargin => 0.0,
-        };
-        (fraction, tax)
-    })
+        let tax = taxed.map_or(0.0, |part| {
+            (fraction * part * margin - 0.5 * fraction * fraction * squares).max(0.0)
+        });
+        (fraction * (payoff - allowed) / scale).ln_1p() - tax
+    };
+    let (null, beyond) = match alarm {
+        Alarm::From { part } => ((0.0, Some(part)), part * margin),
+        Alarm::AtMargin => ((margin, None), margin),
+    };
+    HarmGains {
+        harm: HARM_MULTIPLES.map(|multiple| bet(multiple, null)),
+        beyond: BEYOND_MULTIPLES.map(|multiple| bet(multiple, (beyond, None))),
+    }
 }
 
 #[cfg(test)]
