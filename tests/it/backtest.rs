@@ -81,6 +81,7 @@ async fn a_backtest_rolls_back_by_the_pair_that_did_it_live() {
     // Live it may have looked a moment later than at the pair that proved it.
     let live = event["evidence"][0]["samples"].as_str().unwrap().parse::<u64>().unwrap();
     let again = step["pairs"].as_u64().unwrap();
+    println!("{again} pairs again, {live} live");
     assert!(20 <= again && again <= live && live <= again + 200, "{again} pairs, live {live}");
 
     let file = world.dir.path().join("wide.toml");
