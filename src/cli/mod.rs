@@ -114,7 +114,7 @@ async fn dispatch(Line { command, global }: Line) -> u8 {
             program::serve(&config, logs).await
         }
         Verb::Config(ConfigVerb::Check { config }) => program::check(&config),
-        Verb::Simulate(args) => simulate::simulate(&args),
+        Verb::Simulate(args) => simulate::simulate(&args, form),
         Verb::Rehearse { plans } => program::rehearse(&plans, form).await,
         Verb::Client(command) => run(command, global).await,
     }

@@ -67,7 +67,9 @@ pub fn plan(text: &str, file: &str) -> Result<RolloutConfig, Faults> {
     let report = Report::new(text, file);
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        errors.iter().for_each(|it| report.add_syntax(it));
+        for error in &errors {
+            report.add_syntax(error);
+        }
         return report.finish(None);
     }
     let top = Table::top(&report, document.get_ref());

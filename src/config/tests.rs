@@ -468,3 +468,22 @@ fn a_file_that_cannot_be_read_says_so() {
     assert!(text.starts_with("error: cannot read the configuration "), "{text}");
     assert!(text.contains("No such file") && text.contains("\n\nhint: "), "{text}");
 }
+
+#[test]
+fn a_plan_alone_needs_no_providers_and_is_exactly_one() {
+    let one = "[rollout.x]\ncandidate = \"anyone\"\nladder = \"default\"\n";
+    let read = plan(one, "f").unwrap().plan;
+    assert_eq!((read.primary.as_str(), read.candidate.as_str()), ("primary", "anyone"));
+    assert!(read.stages.iter().all(|it| it.gates.len() == 3), "a judge is taken to be there");
+    let whole = format!("listen = \"127.0.0.1:0\"\n{one}primary = \"somebody\"\n");
+    assert_eq!(plan(&whole, "f").unwrap().plan.primary.as_str(), "somebody");
+    for (text, told) in [
+        ("", "there are 0 rollouts"),
+        (&format!("{one}{}", one.replace(".x]", ".y]")), "there are 2 rollouts"),
+        (&one.replace("ladder", "laddre"), "did you mean `ladder`?"),
+        ("[rollout", "f:1"),
+    ] {
+        let faults = plan(text, "f").unwrap_err().to_string();
+        assert!(faults.contains(told), "{text}: {faults}");
+    }
+}

@@ -1,11 +1,16 @@
 //! Rollouts tried out under virtual time: the real machine, bets and tripwire, nothing else.
 //!
 //! No socket, no clock and no journal: whoever plays says what was seen and when, and is told
-//! what the controller would do. [`stream`] plays what another program made up, line by line.
+//! what the controller would do. [`stream`] plays what another program made up, line by line;
+//! a [`Backtest`] plays what a rollout has stored, by its own plan or another.
 
+mod backtest;
 mod line;
 mod stream;
+#[cfg(test)]
+mod tests;
 
+pub use backtest::{Backtest, BacktestError, Recorded, Step};
 pub use stream::{StreamError, stream};
 
 use crate::analysis::{Chances, Ledger, Observation, Sample, Tripwire};
@@ -50,14 +55,10 @@ impl Simulation {
 
     /// What is known now; of a rollout that went back, what was known then.
     pub fn evidence(&self) -> Evidence {
-        match self.rollout.state() {
-            State::RolledBack => self.evidence.clone(),
-            State::Pending
-            | State::Running
-            | State::Paused
-            | State::AwaitingApproval
-            | State::Succeeded => self.ledger.evidence(),
+        if self.rollout.state() == State::RolledBack {
+            return self.evidence.clone();
         }
+        self.ledger.evidence()
     }
 
     /// Starts the attempt at the first stage.
@@ -83,6 +84,13 @@ impl Simulation {
         let tripped = self.wire.see(at, sides[0], sides[1]);
         self.ledger.observe(at, seen);
         if tripped { self.go_back(at, &Input::Tripped) } else { self.flinch(at) }
+    }
+
+    /// Takes note of a candidate call whose outcome was lost.
+    pub fn copy_lost(&mut self, at: Timestamp) {
+        if self.rollout.window().is_some() {
+            self.ledger.copy_lost(at);
+        }
     }
 
     /// Takes a pair of scores. True when it sends the rollout back.
@@ -127,15 +135,10 @@ impl Simulation {
     /// stage it enters, if it enters one.
     pub fn apply(&mut self, at: Timestamp, event: &Event, chances: Chances) {
         self.rollout.apply(at, event);
-        match event {
-            Event::StageEntered { stage, .. } => self.ledger.enter(*stage, at, chances),
-            Event::Succeeded(_) => self.ledger.guard(at),
-            Event::Created(_)
-            | Event::Revised(_)
-            | Event::ApprovalRequested
-            | Event::Paused
-            | Event::Resumed
-            | Event::RolledBack(_) => {}
+        if let Event::StageEntered { stage, .. } = event {
+            self.ledger.enter(*stage, at, chances);
+        } else if let Event::Succeeded(_) = event {
+            self.ledger.guard(at);
         }
     }
 
@@ -145,7 +148,7 @@ impl Simulation {
             return "tripwire".to_owned();
         }
         let broken = self.evidence.gates.iter().filter(|it| it.verdict == Verdict::Breach);
-        broken.map(numbers).collect::<Vec<_>>().join("; ")
+        broken.map(figures).collect::<Vec<_>>().join("; ")
     }
 
     /// Goes back if the evidence says so.
@@ -166,7 +169,7 @@ impl Simulation {
 }
 
 /// The numbers of a gate in one line, its name first.
-fn numbers(gate: &GateEvidence) -> String {
+fn figures(gate: &GateEvidence) -> String {
     let unit = gate.metric.unit();
     format!(
         "{}: {:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, n={}",

@@ -42,7 +42,7 @@ pub enum StreamError {
         error: serde_json::Error,
     },
     /// A line says something that cannot be.
-    #[error("line {line}: {problem}")]
+    #[error("line {line} makes no sense: {problem}")]
     Sense {
         /// Which, from 1.
         line: u64,
@@ -84,11 +84,11 @@ pub fn stream(
             return Ok(());
         }
         player.lines += 1;
+        if LINE_BYTES_MAX < text.len() {
+            return Err(player.nonsense(format!("it is longer than {LINE_BYTES_MAX} bytes")));
+        }
         if text.trim_ascii().is_empty() {
             continue;
-        }
-        if LINE_BYTES_MAX < text.len() {
-            return Err(player.nonsense(format!("is longer than {LINE_BYTES_MAX} bytes")));
         }
         if let Some(answer) = player.take(&text)? {
             let mut json = serde_json::to_vec(&answer)
@@ -127,7 +127,7 @@ impl Player {
     fn enter(&mut self, line: &Line) -> Result<(), StreamError> {
         let at = self.pass(line)?;
         let stages = self.simulation.rollout().plan().stages.len();
-        let Some(stage) = line.index.filter(|it| *it < stages) else {
+        let Some(index) = line.index.filter(|it| *it < stages) else {
             return Err(self.nonsense(format!("`index` is 0 to {}", stages.saturating_sub(1))));
         };
         let chance = |it: Option<f64>| it.filter(|it| (0.0..=1.0).contains(it));
@@ -137,12 +137,13 @@ impl Player {
         let chances = Chances { primary, candidate };
         let attempt = self.simulation.rollout().attempt();
         match self.simulation.rollout().state() {
-            State::Pending if stage == 0 => {
+            State::Pending if index == 0 => {
                 let refused = self.simulation.start(at, chances);
                 refused.map_err(|error| self.nonsense(error.to_string()))
             }
             State::Running => {
-                let event = Event::StageEntered { attempt, stage, cause: Cause::GatesPassed };
+                let event =
+                    Event::StageEntered { attempt, stage: index, cause: Cause::GatesPassed };
                 self.simulation.apply(at, &event, chances);
                 Ok(())
             }
@@ -152,7 +153,7 @@ impl Player {
             | State::AwaitingApproval
             | State::Succeeded) => {
                 let state = state.as_str();
-                Err(self.nonsense(format!("stage {stage} cannot begin: the rollout is {state}")))
+                Err(self.nonsense(format!("stage {index} cannot begin: the rollout is {state}")))
             }
         }
     }

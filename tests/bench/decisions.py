@@ -121,6 +121,7 @@ def play(program, world, name, seed, rps):
         elif decision != "advance" and now - entered >= STAGE_SECONDS_MAX:
             outcome = "stalled"
         if outcome:
+            why = "" if outcome == "promoted" else why
             return dict(scenario=name, seed=seed, outcome=outcome, why=why, t=now, stage=index,
                         cand_obs=calls, served=served, bad_served=bad_served)
 
@@ -165,7 +166,7 @@ def summary(name, results):
     row = {
         "world": name, "n": n, "rolled_back": share(len(back), n), "promoted_percent": 100 * len(promoted) / n,
         "stalled_percent": 100 * (n - len(back) - len(promoted)) / n,
-        "calls_median": median(calls), "calls_p90": calls[min(n - 1, int(0.9 * len(calls)))] if calls else None,
+        "calls_median": median(calls), "calls_p90": calls[min(len(calls) - 1, int(0.9 * len(calls)))] if calls else None,
         "back_seconds": median([it["t"] for it in back]), "promoted_seconds": median([it["t"] for it in promoted]),
         "why": dict(collections.Counter(it["why"].split(":")[0] for it in back).most_common()),
     }

@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
                      "controller", "judge", "proxy", "operations", "api"]),
     ("players",    &["domain", "clock", "tasks"]),
     ("rehearsal",  &["domain", "clock", "tasks", "config", "api", "app", "players"]),
-    ("simulate",   &["domain", "analysis", "store"]),
+    ("simulate",   &["domain", "analysis", "config", "store"]),
     ("cli",        &["domain", "tasks", "telemetry", "config", "store", "api", "app", "players", "rehearsal",
                      "simulate"]),
 ];
