@@ -93,7 +93,7 @@ fn backtest(args: &SimulateArgs, name: &str, plan: Option<Plan>, form: Form) -> 
 fn refuse(error: &BacktestError) -> u8 {
     let said = causes(error);
     match error {
-        BacktestError::Journal(JournalError::Locked(_))
+        BacktestError::Journal(JournalError::Locked { .. })
         | BacktestError::Pairs(PairsError::Locked(_)) => {
             complain(&format!("{said}\n\n{IN_USE}"), FAILED)
         }

@@ -131,9 +131,14 @@ impl Recorded {
         if !dir.join("journal.log").is_file() {
             return Err(BacktestError::NoStore(dir.to_owned()));
         }
-        let (_journal, records) = Journal::open(dir)?;
-        let mut rollout: Option<Rollout> = None;
-        let mut begun = None;
+        let (_journal, history) = Journal::open(dir)?;
+        let records = &history.records;
+        let mut rollout = history.past.get(name).map(|it| it.rollout.clone());
+        // Of an attempt whose start is in an archive no more than its present stage is played.
+        let mut begun = rollout
+            .as_ref()
+            .filter(|it| attempt.is_none_or(|asked| asked == it.attempt()) && 0 < it.attempt())
+            .map(|it| (it.attempt(), it.entered(), it.plan().clone()));
         for record in records.iter().filter(|it| it.rollout == *name) {
             if let (None, Event::Created(plan)) = (&rollout, &record.event) {
                 rollout = Some(Rollout::new(name.clone(), (**plan).clone()));
@@ -147,7 +152,9 @@ impl Recorded {
             }
         }
         let Some(rollout) = rollout else {
-            let mut known: Vec<&str> = records.iter().map(|it| it.rollout.as_str()).collect();
+            let past = history.past.keys().map(Name::as_str);
+            let mut known: Vec<&str> =
+                records.iter().map(|it| it.rollout.as_str()).chain(past).collect();
             known.sort_unstable();
             known.dedup();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
