@@ -19,14 +19,14 @@ use crate::api::{self, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
 use crate::controller::{Controller, Judged, Setup, Start, Wanted};
-use crate::domain::{Margin, Metric, Record, Risk, Share};
+use crate::domain::{Margin, Metric, Record, Risk, Seen, Share};
 use crate::judge::{Judge, Outlets};
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
 use crate::store::{self, Journal, Pairs, Recorder, RecorderHandle, RecorderThread};
 use crate::tasks::{BoxError, Ended, Pool, Tasks, describe};
 use crate::telemetry::Metrics;
-use crate::traffic::{Board, Job, Seen};
+use crate::traffic::{Board, Job, Outbox};
 use crate::upstream::Upstream;
 
 /// Free space on the disk below which no more pairs are stored, in bytes.
@@ -77,7 +77,7 @@ struct Parts {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     clock: Clock,
-    seen: mpsc::Sender<Seen>,
+    outbox: Outbox,
     recorder: Arc<OnceLock<RecorderHandle>>,
     operations: Arc<Operations>,
 }
@@ -118,10 +118,11 @@ impl App {
         let (seen, seen_here) = mpsc::channel(limits.observation_queue_len_max);
         let pool = Pool::new(limits.mirror_concurrency_max);
         let metrics = Arc::new(Metrics::new());
+        let clock = Clock::start();
         let parts = Parts {
             board: Arc::default(),
-            clock: Clock::start(),
-            seen,
+            clock,
+            outbox: Outbox::new(seen, clock),
             recorder: Arc::default(),
             operations: Arc::new(Operations {
                 metrics: Arc::clone(&metrics),
@@ -192,7 +193,7 @@ fn start_judge(
     let Some(judge) = &config.judge else { return Ok(None) };
     let (jobs, jobs_here) = mpsc::channel::<Job>(config.limits.judge_queue_len_max);
     let outlets = Outlets {
-        seen: parts.seen.clone(),
+        outbox: parts.outbox.clone(),
         recorder: Arc::clone(&parts.recorder),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
@@ -230,7 +231,7 @@ fn proxy(
             },
         },
         pool,
-        seen: parts.seen.clone(),
+        outbox: parts.outbox.clone(),
         recorder: Arc::clone(&parts.recorder),
         judge,
         metrics: Arc::clone(&parts.metrics),
@@ -318,6 +319,8 @@ fn setup(
         judge: if config.judge.is_some() { Judged::Yes } else { Judged::No },
         wanted: config.rollouts.iter().map(wanted).collect(),
         seen,
+        outbox: parts.outbox.clone(),
+        recorder: Arc::clone(&parts.recorder),
         metrics: Arc::clone(&parts.metrics),
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Evidence, Excluded, Gate, Metric, Outcome, Plan, Risk, Share, Stage, Timestamp,
+    Evidence, Excluded, Gate, Lot, Metric, Outcome, Plan, Risk, Share, Stage, Timestamp,
 };
 
 use super::{
@@ -300,8 +300,8 @@ impl Ledger {
         let pair = sides.iter().all(Option::is_some);
         let drawn = match seen.lot {
             None => false,
-            Some(super::Lot::Once) => true,
-            Some(super::Lot::Sticky(key)) => state.lots.is_first(at, key),
+            Some(Lot::Once) => true,
+            Some(Lot::Sticky(key)) => state.lots.is_first(at, key),
         };
         if drawn {
             state.lots.count(seen.primary.is_some(), seen.candidate.is_some());

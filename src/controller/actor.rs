@@ -1,6 +1,10 @@
 //! The controller's loop: one owner of every rollout, one message or tick at a time.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -8,16 +12,18 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::domain::{Command, Event, Input, Name, Plan, PlanFault, Record, State, Timestamp};
-use crate::store::Pairs;
+use crate::domain::{
+    Command, Event, Input, Name, Note, Plan, PlanFault, Record, Seen, State, Timestamp,
+};
+use crate::store::{Offered, Pairs, RecorderHandle};
 use crate::tasks::{BoxError, Stop};
-use crate::telemetry::Metrics;
-use crate::traffic::{Board, Seen};
+use crate::telemetry::{Loss, Metrics};
+use crate::traffic::{Board, Outbox};
 
 use super::{
     book::Book,
     handle::{Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, View, Views},
-    managed::{Managed, Replayed},
+    managed::{self, Managed, Replayed},
     rebuild,
     setup::{Judged, Setup, Start, Wanted},
 };
@@ -56,6 +62,8 @@ pub struct Controller {
     records: Arc<Vec<Arc<Record>>>,
     asks: mpsc::Receiver<Ask>,
     seen: mpsc::Receiver<Seen>,
+    pub(super) outbox: Outbox,
+    recorder: Arc<OnceLock<RecorderHandle>>,
     views: watch::Sender<Arc<Views>>,
     changes: broadcast::Sender<Change>,
     metrics: Arc<Metrics>,
@@ -86,6 +94,8 @@ impl Controller {
             records: Arc::new(records.into_iter().map(Arc::new).collect()),
             asks,
             seen: setup.seen,
+            outbox: setup.outbox,
+            recorder: setup.recorder,
             views,
             changes,
             metrics: setup.metrics,
@@ -117,7 +127,9 @@ impl Controller {
                 Some(ask) = self.asks.recv() => self.answer(ask).await,
                 _ = ticks.tick() => self.tick().await,
                 1.. = self.seen.recv_many(&mut seen, SEEN_BATCH_MAX) => {
-                    seen.drain(..).for_each(|it| self.take(&it));
+                    for it in seen.drain(..) {
+                        self.take(it).await;
+                    }
                 }
                 () = stop.wait() => break,
             }
@@ -329,19 +341,49 @@ impl Controller {
         Ok(Evaluation { view, decision, explanation })
     }
 
-    fn take(&mut self, seen: &Seen) {
-        let window = match seen {
-            Seen::Pair(pair) => &pair.window,
-            Seen::Score(score) => &score.window,
-            Seen::ScoreLost(window) => window,
-        };
+    /// Takes what was told. A breach is acted on at once, so that what a rollback shows is what
+    /// proved it and nothing more.
+    async fn take(&mut self, seen: Seen) {
+        let name = seen.window().rollout.clone();
+        let Some(managed) = self.managed.get_mut(&name) else { return };
+        let begun = managed.begun_before(seen.order().seq);
         // Late news of an earlier stage is kept in the store and counts no more.
-        let managed = self.managed.get_mut(&window.rollout);
-        let Some(managed) = managed.filter(|it| it.is_current(window)) else { return };
-        match seen {
-            Seen::Pair(pair) => managed.observe(pair),
-            Seen::Score(score) => managed.ledger.score(score.at, score.primary, score.candidate),
-            Seen::ScoreLost(_) => managed.ledger.score_lost(),
+        let current = managed.is_current(seen.window());
+        if current {
+            managed::observe(&mut managed.ledger, &seen);
+        }
+        let broken = current && managed.ledger.is_broken();
+        begun.into_iter().for_each(|it| self.note(it));
+        if let Seen::Note(note) = seen
+            && current
+        {
+            self.note(*note);
+        }
+        if broken {
+            self.weigh(&name).await;
+        }
+    }
+
+    /// Keeps a note for after a restart.
+    fn note(&self, note: Note) {
+        if let Some(recorder) = self.recorder.get()
+            && recorder.offer_note(note) == Offered::Dropped
+        {
+            self.metrics.loss(Loss::RecorderFull);
+        }
+    }
+
+    /// Takes the step of a rollout that its evidence asks for, if any.
+    async fn weigh(&mut self, name: &Name) {
+        let now = self.clock.now();
+        let Some(managed) = self.managed.get_mut(name) else { return };
+        managed.weigh();
+        let input = if managed.live.is_tripped() { Input::Tripped } else { Input::Tick };
+        let event = managed.rollout.decide(now, &input, &managed.evidence).ok().flatten();
+        let Some(event) = event else { return };
+        let by = Requester { actor: "controller".to_owned(), ..Requester::default() };
+        if let Err(error) = self.carry_out(name, event, &by).await {
+            tracing::error!(rollout = %name, error, "a step forward could not be written; it holds");
         }
     }
 
@@ -349,17 +391,10 @@ impl Controller {
         let now = self.clock.now();
         self.book.settle(SETTLE_WAIT).await;
         self.keep_forgotten().await;
+        self.outbox.retell();
         let names: Vec<Name> = self.managed.keys().cloned().collect();
         for name in names {
-            let Some(managed) = self.managed.get_mut(&name) else { continue };
-            managed.weigh();
-            let input = if managed.live.is_tripped() { Input::Tripped } else { Input::Tick };
-            let event = managed.rollout.decide(now, &input, &managed.evidence).ok().flatten();
-            let Some(event) = event else { continue };
-            let by = Requester { actor: "controller".to_owned(), ..Requester::default() };
-            if let Err(error) = self.carry_out(&name, event, &by).await {
-                tracing::error!(rollout = %name, error, "a step forward could not be written; it holds");
-            }
+            self.weigh(&name).await;
         }
         for managed in self.managed.values() {
             self.metrics.rollout(&managed.rollout, &managed.evidence);

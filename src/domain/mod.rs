@@ -11,6 +11,7 @@ mod plan;
 mod record;
 mod rollout;
 mod route;
+mod seen;
 mod share;
 
 pub use call::{
@@ -23,7 +24,8 @@ pub use margin::{Limit, Margin, MarginError};
 pub use plan::{Approval, Plan, PlanFault, Risk, Slice, Stage, default_ladder};
 pub use record::Record;
 pub use rollout::{Input, Rollout, State};
-pub use route::{Endpoint, Facts, Key, Lane, Route, Skip, Snapshot, Tie};
+pub use route::{Endpoint, Facts, Key, Lane, Lot, Places, Route, Skip, Snapshot, Tie};
+pub use seen::{Note, Order, Seen, Told};
 pub use share::{Share, ShareError};
 
 use std::{fmt, str::FromStr, sync::Arc};

@@ -14,7 +14,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::clock;
 use crate::dialect::{self, Asked, Edits, Purpose};
-use crate::domain::{Endpoint, Facts, Lane, Name, PairId, Side, Skip, Timestamp};
+use crate::domain::{Endpoint, Facts, Lane, Lot, Name, PairId, Route, Side, Skip, Timestamp};
 use crate::tasks::{BoxError, describe};
 use crate::telemetry::Role;
 use crate::traffic::Live;
@@ -45,6 +45,17 @@ pub(super) struct Exchange {
     pub(super) facts: Facts,
     pub(super) lane: Arc<Lane>,
     pub(super) live: Arc<Live>,
+    pub(super) lot: Option<Lot>,
+}
+
+/// What the answer that the caller gets says, once it has ended.
+pub(super) enum Use {
+    /// It is half of a pair; the other half waits for it here.
+    Pair(oneshot::Sender<Taken>),
+    /// It is all that is seen of its request, as this lot drew.
+    Solo(Lot),
+    /// Nothing: it was seen for another reason than a lot, or its request was taken out.
+    Nothing,
 }
 
 /// An answer on its way, and who gave it.
@@ -119,15 +130,30 @@ impl Proxy {
         };
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
         let at = self.clock.now();
+        let lot = route.lot;
         let exchange =
-            Arc::new(Exchange { id, at, endpoint, head, body, asked, facts, lane, live });
+            Arc::new(Exchange { id, at, endpoint, head, body, asked, facts, lane, live, lot });
         // 6 mirror: started first, so that both sides are asked at the same time
-        let served = route.mirror.and_then(|()| self.mirror(&exchange, route.serve.other()));
-        let served = served.map_err(|skip| self.metrics.skip(skip)).ok();
+        let answer_to = self.used(&exchange, &route);
         // 3 serve
         match route.serve {
-            Side::Primary => self.serve_primary(&exchange, served).await,
-            Side::Candidate => self.serve_candidate(&exchange, served).await,
+            Side::Primary => self.serve_primary(&exchange, answer_to).await,
+            Side::Candidate => self.serve_candidate(&exchange, answer_to).await,
+        }
+    }
+
+    /// What the answer will be used for. A copy that was due and does not start takes its request
+    /// out on both sides: what is left of such requests would not be what a lot drew.
+    fn used(self: &Arc<Self>, exchange: &Arc<Exchange>, route: &Route) -> Use {
+        let started = route.mirror.and_then(|()| self.mirror(exchange, route.serve.other()));
+        let skip = match started {
+            Ok(waits) => return Use::Pair(waits),
+            Err(skip) => skip,
+        };
+        self.metrics.skip(skip);
+        match (route.mirror, route.lot) {
+            (Err(Skip::Share), Some(lot)) => Use::Solo(lot),
+            (Err(_) | Ok(()), _) => Use::Nothing,
         }
     }
 
@@ -164,25 +190,25 @@ impl Proxy {
         Ok((tee(response, None, &provider, (started, Keep::Nothing, done)), provider))
     }
 
-    /// The primary answers, and its answer is kept if somebody waits for it.
+    /// The primary answers.
     async fn serve_primary(
         self: &Arc<Self>,
         exchange: &Arc<Exchange>,
-        served: Option<oneshot::Sender<Taken>>,
+        answer_to: Use,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
         let provider = self.primary.clone();
         match self.ask_primary(&exchange.head, full(exchange.body.clone())).await {
             Ok(response) => {
-                let keep = match &served {
-                    Some(_) => Keep::UpTo(self.settings.capture_bytes_max),
-                    None => Keep::Nothing,
+                let keep = match &answer_to {
+                    Use::Pair(_) | Use::Solo(_) => Keep::UpTo(self.settings.capture_bytes_max),
+                    Use::Nothing => Keep::Nothing,
                 };
-                let done = self.served(exchange, served);
+                let done = self.served(exchange, answer_to);
                 Ok((tee(response, None, &provider, (started, keep, done)), provider))
             }
             Err((own, ended)) => {
-                self.served(exchange, served)(Taken::nothing(provider, started, ended));
+                self.served(exchange, answer_to)(Taken::nothing(provider, started, ended));
                 Err(own)
             }
         }
@@ -192,7 +218,7 @@ impl Proxy {
     async fn serve_candidate(
         self: &Arc<Self>,
         exchange: &Arc<Exchange>,
-        served: Option<oneshot::Sender<Taken>>,
+        answer_to: Use,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
         let provider = exchange.lane.candidate.clone();
@@ -204,13 +230,13 @@ impl Proxy {
         };
         let Some(begun) = begun else {
             // Sent back while it was being asked: the primary answers, and nobody is to blame.
-            drop(served);
-            return self.serve_primary(exchange, None).await;
+            drop(answer_to);
+            return self.serve_primary(exchange, Use::Nothing).await;
         };
         let failed = match begun {
             Ok(Ok((response, first))) => {
                 let keep = Keep::UpTo(self.settings.capture_bytes_max);
-                let done = self.served(exchange, served);
+                let done = self.served(exchange, answer_to);
                 return Ok((tee(response, first, &provider, (started, keep, done)), provider));
             }
             Ok(Err(failed)) => failed.with_time(started),
@@ -219,14 +245,18 @@ impl Proxy {
         self.metrics.fallback(&exchange.lane.rollout);
         let (call, _) = failed.read(exchange.endpoint);
         tracing::debug!(id = %exchange.id, outcome = call.outcome.as_str(), "the primary takes over");
-        let candidate_well = well(&call);
-        let paired = served.is_some();
-        match served {
-            Some(_) => self.served(exchange, served)(failed),
-            None => self.metrics.call(&call, Role::Serve),
+        let (candidate_well, solo) = (well(&call), !matches!(answer_to, Use::Pair(_)));
+        match answer_to {
+            Use::Pair(_) => self.served(exchange, answer_to)(failed),
+            Use::Solo(lot) => {
+                self.metrics.call(&call, Role::Serve);
+                self.solo(exchange, lot, call);
+            }
+            Use::Nothing => self.metrics.call(&call, Role::Serve),
         }
-        let answer = self.serve_primary(exchange, None).await;
-        if !paired {
+        // This answer is seen because the candidate failed, so it says nothing.
+        let answer = self.serve_primary(exchange, Use::Nothing).await;
+        if solo {
             let primary_well = answer.as_ref().is_ok_and(|(it, _)| !it.status().is_server_error());
             let now = self.clock.now();
             exchange.live.watch(&self.board, now, Some(primary_well), candidate_well);

@@ -141,6 +141,8 @@ mod tests {
             total_ms: 1_250,
             usage: Some(Usage { input: 3, output: 5, ..Usage::default() }),
             finish_reason: None,
+            cost_nano_usd: None,
+            well_formed: None,
         };
         let window = Window { rollout: "chat".parse().unwrap(), attempt: 2, stage: 1 };
         let given = Pair {
@@ -155,6 +157,8 @@ mod tests {
             primary: side("gpt"),
             candidate: side("cheap"),
             agreement: Agreement::SameJson,
+            lot: None,
+            order: None,
         };
         let told = pair(&given, &[]);
         assert_eq!(told.name, "rollouts/chat/pairs/00000000-0000-0000-0000-000000000007");
