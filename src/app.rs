@@ -15,7 +15,7 @@ use std::{
 use secrecy::ExposeSecret as _;
 use tokio::{net::TcpListener, sync::mpsc, task::spawn_blocking};
 
-use crate::api::{self, PlanDefaults};
+use crate::api::{self, Past, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
 use crate::controller::{Controller, Judged, Setup, Start, Wanted};
@@ -26,7 +26,7 @@ use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
 use crate::store::{self, Journal, Pairs, Recorder, RecorderHandle, RecorderThread};
 use crate::tasks::{BoxError, Ended, Pool, Tasks, describe};
 use crate::telemetry::Metrics;
-use crate::traffic::{Board, Job, Outbox};
+use crate::traffic::{Board, Job, Outbox, Trail};
 use crate::upstream::Upstream;
 
 /// Free space on the disk below which no more pairs are stored, in bytes.
@@ -78,6 +78,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     clock: Clock,
     outbox: Outbox,
+    trail: Arc<Trail>,
     recorder: Arc<OnceLock<RecorderHandle>>,
     operations: Arc<Operations>,
 }
@@ -123,6 +124,7 @@ impl App {
             board: Arc::default(),
             clock,
             outbox: Outbox::new(seen, clock),
+            trail: Arc::default(),
             recorder: Arc::default(),
             operations: Arc::new(Operations {
                 metrics: Arc::clone(&metrics),
@@ -154,7 +156,8 @@ impl App {
         drop(parts.operations.controller.set(handle.clone()));
         tasks.start("controller", |stop| controller.run(stop));
         let defaults = defaults(&config);
-        tasks.start("api", |stop| api::serve(control, handle, pairs, defaults, stop));
+        let past = Past { pairs, trail: Arc::clone(&parts.trail) };
+        tasks.start("api", |stop| api::serve(control, handle, past, defaults, stop));
         let grace = Duration::from_millis(limits.grace_ms);
         Ok(Self { addresses, tasks, recorder, grace })
     }
@@ -232,6 +235,7 @@ fn proxy(
         },
         pool,
         outbox: parts.outbox.clone(),
+        trail: Arc::clone(&parts.trail),
         recorder: Arc::clone(&parts.recorder),
         judge,
         metrics: Arc::clone(&parts.metrics),

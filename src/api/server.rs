@@ -12,12 +12,11 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
     DESCRIPTORS, Listener, PlanDefaults,
-    pairs::Pairs,
+    pairs::{Pairs, Past},
     proto::{pair_service_server::PairServiceServer, rollout_service_server::RolloutServiceServer},
     rollouts::Rollouts,
 };
 use crate::controller::Handle;
-use crate::store;
 use crate::tasks::{BoxError, Stop};
 
 /// Most bytes of a request.
@@ -31,27 +30,27 @@ const DRAIN: Duration = Duration::from_secs(3);
 
 /// Serves the API until told to stop.
 ///
-/// Without `pairs` everything but `PairService` works, and that says what is missing.
+/// Without stored pairs everything but `PairService` works, and that says what is missing.
 ///
 /// # Errors
 /// When the socket fails.
 pub async fn serve(
     listener: Listener,
     handle: Handle,
-    pairs: Option<store::Pairs>,
+    past: Past,
     defaults: PlanDefaults,
     stop: Stop,
 ) -> Result<(), BoxError> {
     let health = HealthReporter::new();
     health.set_serving::<RolloutServiceServer<Rollouts>>().await;
-    if pairs.is_some() {
+    if past.pairs.is_some() {
         health.set_serving::<PairServiceServer<Pairs>>().await;
     } else {
         health.set_not_serving::<PairServiceServer<Pairs>>().await;
     }
     let rollouts = RolloutServiceServer::new(Rollouts::new(handle, defaults, stop.clone()))
         .max_decoding_message_size(REQUEST_LEN_MAX);
-    let router = router(&health, Pairs::new(pairs))?.add_service(rollouts);
+    let router = router(&health, Pairs::new(past))?.add_service(rollouts);
     listen(listener, router, announce(stop.clone(), health), stop).await
 }
 
@@ -136,7 +135,7 @@ mod tests {
         let (listener, address) = bind(control).unwrap();
         let health = HealthReporter::new();
         health.set_not_serving::<PairServiceServer<Pairs>>().await;
-        let router = router(&health, Pairs::new(None)).unwrap();
+        let router = router(&health, Pairs::new(Past::default())).unwrap();
         tasks.start("api", |stop| listen(listener, router, announce(stop.clone(), health), stop));
         address
     }

@@ -12,18 +12,16 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::domain::{
-    Command, Event, Input, Name, Note, Plan, PlanFault, Record, Seen, State, Timestamp,
-};
-use crate::store::{Offered, Pairs, RecorderHandle};
+use crate::domain::{Command, Event, Input, Name, Plan, PlanFault, Record, Seen, State, Timestamp};
+use crate::store::{Pairs, RecorderHandle};
 use crate::tasks::{BoxError, Stop};
-use crate::telemetry::{Loss, Metrics};
+use crate::telemetry::Metrics;
 use crate::traffic::{Board, Outbox};
 
 use super::{
     book::Book,
     handle::{Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, View, Views},
-    managed::{self, Managed, Replayed},
+    managed::{Managed, Replayed},
     rebuild,
     setup::{Judged, Setup, Start, Wanted},
 };
@@ -57,16 +55,16 @@ pub struct Controller {
     primary: Name,
     judge: Judged,
     board: Arc<Board>,
-    clock: Clock,
+    pub(super) clock: Clock,
     book: Book,
     records: Arc<Vec<Arc<Record>>>,
     asks: mpsc::Receiver<Ask>,
     seen: mpsc::Receiver<Seen>,
     pub(super) outbox: Outbox,
-    recorder: Arc<OnceLock<RecorderHandle>>,
+    pub(super) recorder: Arc<OnceLock<RecorderHandle>>,
     views: watch::Sender<Arc<Views>>,
     changes: broadcast::Sender<Change>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     copies_kept: Timestamp,
 }
 
@@ -341,52 +339,6 @@ impl Controller {
         Ok(Evaluation { view, decision, explanation })
     }
 
-    /// Takes what was told. A breach is acted on at once, so that what a rollback shows is what
-    /// proved it and nothing more.
-    async fn take(&mut self, seen: Seen) {
-        let name = seen.window().rollout.clone();
-        let Some(managed) = self.managed.get_mut(&name) else { return };
-        let begun = managed.begun_before(seen.order().seq);
-        // Late news of an earlier stage is kept in the store and counts no more.
-        let current = managed.is_current(seen.window());
-        if current {
-            managed::observe(&mut managed.ledger, &seen);
-        }
-        let broken = current && managed.ledger.is_broken();
-        begun.into_iter().for_each(|it| self.note(it));
-        if let Seen::Note(note) = seen
-            && current
-        {
-            self.note(*note);
-        }
-        if broken {
-            self.weigh(&name).await;
-        }
-    }
-
-    /// Keeps a note for after a restart.
-    fn note(&self, note: Note) {
-        if let Some(recorder) = self.recorder.get()
-            && recorder.offer_note(note) == Offered::Dropped
-        {
-            self.metrics.loss(Loss::RecorderFull);
-        }
-    }
-
-    /// Takes the step of a rollout that its evidence asks for, if any.
-    async fn weigh(&mut self, name: &Name) {
-        let now = self.clock.now();
-        let Some(managed) = self.managed.get_mut(name) else { return };
-        managed.weigh();
-        let input = if managed.live.is_tripped() { Input::Tripped } else { Input::Tick };
-        let event = managed.rollout.decide(now, &input, &managed.evidence).ok().flatten();
-        let Some(event) = event else { return };
-        let by = Requester { actor: "controller".to_owned(), ..Requester::default() };
-        if let Err(error) = self.carry_out(name, event, &by).await {
-            tracing::error!(rollout = %name, error, "a step forward could not be written; it holds");
-        }
-    }
-
     async fn tick(&mut self) {
         let now = self.clock.now();
         self.book.settle(SETTLE_WAIT).await;
@@ -423,7 +375,12 @@ impl Controller {
     }
 
     /// Forward: write, then publish. Backward: publish, then write.
-    async fn carry_out(&mut self, name: &Name, event: Event, by: &Requester) -> Result<(), String> {
+    pub(super) async fn carry_out(
+        &mut self,
+        name: &Name,
+        event: Event,
+        by: &Requester,
+    ) -> Result<(), String> {
         let Some(managed) = self.managed.get(name) else { return Ok(()) };
         let from = managed.rollout.state();
         let mut after = managed.rollout.clone();

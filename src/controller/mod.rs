@@ -14,6 +14,7 @@ mod handle;
 mod managed;
 mod rebuild;
 mod setup;
+mod take;
 
 pub use actor::Controller;
 pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, View, Views};

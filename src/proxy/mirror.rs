@@ -15,7 +15,7 @@ use crate::domain::{Call, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Tra
 use crate::store::{Bodies, Offered};
 use crate::tasks::{self, Place};
 use crate::telemetry::{Loss, Role};
-use crate::traffic::{Due, Job, provider};
+use crate::traffic::{Counted, Due, Job, provider};
 
 use super::{
     Proxy,
@@ -128,6 +128,8 @@ impl Proxy {
         let Some(window) = exchange.lane.window.clone() else { return due.excuse() };
         let (now, live) = (self.clock.now(), &exchange.live);
         live.watch(&self.board, now, well(&primary.call), well(&candidate.call));
+        exchange.routed.ended(Side::Primary, &primary.call);
+        exchange.routed.ended(Side::Candidate, &candidate.call);
         let (ours, theirs) = (&primary.reading.transcript, &candidate.reading.transcript);
         let mut pair = Pair {
             id: exchange.id,
@@ -135,16 +137,18 @@ impl Proxy {
             window,
             served,
             path: exchange.head.uri.path().to_owned(),
-            feature: exchange.facts.feature.clone(),
-            segment: exchange.facts.segment.clone(),
-            judgeable: self.may_judge(&exchange.facts.data),
+            feature: exchange.routed.facts.feature.clone(),
+            segment: exchange.routed.facts.segment.clone(),
+            judgeable: self.may_judge(&exchange.routed.facts.data),
             agreement: dialect::agreement(ours.as_ref(), theirs.as_ref()),
             primary: primary.call.clone(),
             candidate: candidate.call.clone(),
-            lot: exchange.lot,
+            lot: exchange.routed.route.lot,
             order: None,
         };
         pair.order = self.outbox.offer(Seen::Pair(Box::new(pair.clone())));
+        let counted = if pair.order.is_some() { Counted::Pair } else { Counted::Lost };
+        let _ = exchange.routed.counted.set(counted);
         if pair.order.is_none() {
             // What never counted is not kept either, so that a restart counts the same.
             return self.metrics.loss(Loss::ControllerFull);
@@ -169,12 +173,16 @@ impl Proxy {
         if call.outcome == Outcome::Abandoned {
             return self.metrics.loss(Loss::CallerGone);
         }
-        let candidate = call.provider == exchange.lane.candidate;
-        let side = if candidate { Side::Candidate } else { Side::Primary };
+        let side = side(exchange, &call);
         let told = Told::Solo { lot, side, call: Box::new(call) };
-        if self.outbox.offer(Seen::note(window, told)).is_none() {
-            self.metrics.loss(Loss::ControllerFull);
-        }
+        let counted = match self.outbox.offer(Seen::note(window, told)) {
+            Some(_) => Counted::Solo,
+            None => {
+                self.metrics.loss(Loss::ControllerFull);
+                Counted::Lost
+            }
+        };
+        let _ = exchange.routed.counted.set(counted);
     }
 
     fn may_judge(&self, data: &[String]) -> bool {
@@ -219,7 +227,9 @@ impl Proxy {
             tasks::spawn("read", async move {
                 let (call, _) = taken.read(exchange.endpoint);
                 proxy.metrics.call(&call, Role::Serve);
-                if call.provider == exchange.lane.candidate {
+                let side = side(&exchange, &call);
+                exchange.routed.ended(side, &call);
+                if side == Side::Candidate {
                     let well = well(&call);
                     exchange.live.watch(&proxy.board, proxy.clock.now(), None, well);
                 }
@@ -229,6 +239,11 @@ impl Proxy {
             });
         })
     }
+}
+
+/// Whose call it was.
+fn side(exchange: &Exchange, call: &Call) -> Side {
+    if call.provider == exchange.lane.candidate { Side::Candidate } else { Side::Primary }
 }
 
 /// Whether a call went well; none when it says nothing about its provider.

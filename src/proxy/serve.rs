@@ -14,10 +14,10 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::clock;
 use crate::dialect::{self, Asked, Edits, Purpose};
-use crate::domain::{Endpoint, Facts, Lane, Lot, Name, PairId, Route, Side, Skip, Timestamp};
+use crate::domain::{Endpoint, Lane, Lot, Name, PairId, Side, Skip, Timestamp};
 use crate::tasks::{BoxError, describe};
 use crate::telemetry::Role;
-use crate::traffic::Live;
+use crate::traffic::{Live, Routed, Trace};
 use crate::upstream::Body;
 
 use super::{
@@ -42,10 +42,9 @@ pub(super) struct Exchange {
     pub(super) head: Parts,
     pub(super) body: Bytes,
     pub(super) asked: Asked,
-    pub(super) facts: Facts,
     pub(super) lane: Arc<Lane>,
     pub(super) live: Arc<Live>,
-    pub(super) lot: Option<Lot>,
+    pub(super) routed: Arc<Routed>,
 }
 
 /// What the answer that the caller gets says, once it has ended.
@@ -92,6 +91,7 @@ impl Proxy {
         self.check(&head, &body)?;
         let board = self.board.load();
         if board.snapshot.is_idle() {
+            self.remember_passed(id, Skip::NoRollout);
             return self.pass(&head, request::limited(body, self.settings.body_bytes_max)).await;
         }
         // 1 facts
@@ -99,7 +99,7 @@ impl Proxy {
         let endpoint = match request::endpoint(&head) {
             Ok(endpoint) => endpoint,
             Err(skip) => {
-                self.metrics.skip(skip);
+                self.skipped(id, skip);
                 return self.pass(&head, request::limited(body, settings.body_bytes_max)).await;
             }
         };
@@ -108,14 +108,14 @@ impl Proxy {
         let body = match gathered {
             Gathered::Whole(body) => body,
             Gathered::Long(body) => {
-                self.metrics.skip(Skip::Size);
+                self.skipped(id, Skip::Size);
                 return self.pass(&head, body).await;
             }
         };
         let asked = match dialect::ask(endpoint, path_and_query(&head.uri), &body) {
             Ok(asked) => asked,
             Err(skip) => {
-                self.metrics.skip(skip);
+                self.skipped(id, skip);
                 return self.pass(&head, full(body)).await;
             }
         };
@@ -124,19 +124,22 @@ impl Proxy {
         let route = board.snapshot.route(&facts);
         let governed =
             route.lane.and_then(|it| Some((board.snapshot.lanes.get(it)?, board.live.get(it)?)));
+        let at = self.clock.now();
+        let routed = Routed::new(id, at, facts, route);
         let Some((lane, live)) = governed.filter(|(_, live)| live.is_open()) else {
             self.metrics.skip(Skip::NoRollout);
+            self.trail.add(Trace::Routed(Arc::new(routed)));
             return self.pass(&head, full(body)).await;
         };
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
-        let at = self.clock.now();
-        let lot = route.lot;
+        let routed = Arc::new(routed.governed(Arc::clone(&lane)));
+        self.trail.add(Trace::Routed(Arc::clone(&routed)));
         let exchange =
-            Arc::new(Exchange { id, at, endpoint, head, body, asked, facts, lane, live, lot });
+            Arc::new(Exchange { id, at, endpoint, head, body, asked, lane, live, routed });
         // 6 mirror: started first, so that both sides are asked at the same time
-        let answer_to = self.used(&exchange, &route);
+        let answer_to = self.used(&exchange);
         // 3 serve
-        match route.serve {
+        match exchange.routed.route.serve {
             Side::Primary => self.serve_primary(&exchange, answer_to).await,
             Side::Candidate => self.serve_candidate(&exchange, answer_to).await,
         }
@@ -144,8 +147,10 @@ impl Proxy {
 
     /// What the answer will be used for. A copy that was due and does not start takes its request
     /// out on both sides: what is left of such requests would not be what a lot drew.
-    fn used(self: &Arc<Self>, exchange: &Arc<Exchange>, route: &Route) -> Use {
+    fn used(self: &Arc<Self>, exchange: &Arc<Exchange>) -> Use {
+        let route = &exchange.routed.route;
         let started = route.mirror.and_then(|()| self.mirror(exchange, route.serve.other()));
+        let _ = exchange.routed.copy.set(started.as_ref().map(drop).map_err(|skip| *skip));
         let skip = match started {
             Ok(waits) => return Use::Pair(waits),
             Err(skip) => skip,
@@ -155,6 +160,15 @@ impl Proxy {
             (Err(Skip::Share), Some(lot)) => Use::Solo(lot),
             (Err(_) | Ok(()), _) => Use::Nothing,
         }
+    }
+
+    fn skipped(&self, id: PairId, why: Skip) {
+        self.metrics.skip(why);
+        self.remember_passed(id, why);
+    }
+
+    fn remember_passed(&self, id: PairId, why: Skip) {
+        self.trail.add(Trace::Passed { id, at: self.clock.now(), why });
     }
 
     /// What is refused before anything is looked at.
@@ -198,6 +212,7 @@ impl Proxy {
     ) -> Result<Answer, Own> {
         let started = clock::instant();
         let provider = self.primary.clone();
+        let _ = exchange.routed.answered.set(Side::Primary);
         match self.ask_primary(&exchange.head, full(exchange.body.clone())).await {
             Ok(response) => {
                 let keep = match &answer_to {
@@ -236,6 +251,7 @@ impl Proxy {
         let failed = match begun {
             Ok(Ok((response, first))) => {
                 let keep = Keep::UpTo(self.settings.capture_bytes_max);
+                let _ = exchange.routed.answered.set(Side::Candidate);
                 let done = self.served(exchange, answer_to);
                 return Ok((tee(response, first, &provider, (started, keep, done)), provider));
             }
@@ -245,6 +261,7 @@ impl Proxy {
         self.metrics.fallback(&exchange.lane.rollout);
         let (call, _) = failed.read(exchange.endpoint);
         tracing::debug!(id = %exchange.id, outcome = call.outcome.as_str(), "the primary takes over");
+        exchange.routed.ended(Side::Candidate, &call);
         let (candidate_well, solo) = (well(&call), !matches!(answer_to, Use::Pair(_)));
         match answer_to {
             Use::Pair(_) => self.served(exchange, answer_to)(failed),

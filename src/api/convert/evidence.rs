@@ -65,7 +65,8 @@ pub(in crate::api) fn pair(pair: &Pair, scores: &[Score]) -> proto::Pair {
     }
 }
 
-fn call(call: &Call) -> proto::Call {
+/// A call, without its text.
+pub(super) fn call(call: &Call) -> proto::Call {
     use proto::call::Outcome as Told;
     let outcome = match call.outcome {
         Outcome::Ok => Told::Ok,
@@ -86,6 +87,8 @@ fn call(call: &Call) -> proto::Call {
         time_to_first_byte: call.first_byte_ms.map(|ms| duration(ms.into())),
         usage: call.usage.map(usage),
         finish_reason: call.finish_reason.clone().unwrap_or_default(),
+        cost_nano_usd: call.cost_nano_usd.map(long),
+        well_formed: call.well_formed,
     }
 }
 
