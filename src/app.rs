@@ -313,12 +313,14 @@ fn setup(
         },
     };
     let cleared = |it: &config::Provider| (it.name.clone(), it.cleared.clone());
+    let priced = config.providers.iter().filter(|it| !it.prices.is_empty());
     Setup {
         board: Arc::clone(&parts.board),
         clock: parts.clock,
         journal,
         pairs,
         providers: config.providers.iter().map(cleared).collect(),
+        priced: priced.map(|it| it.name.clone()).collect(),
         primary: config.primary.clone(),
         judge: if config.judge.is_some() { Judged::Yes } else { Judged::No },
         wanted: config.rollouts.iter().map(wanted).collect(),

@@ -1,7 +1,7 @@
 //! The controller's loop: one owner of every rollout, one message or tick at a time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -12,7 +12,9 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::domain::{Command, Event, Input, Name, Plan, PlanFault, Record, Seen, State, Timestamp};
+use crate::domain::{
+    Command, Event, Input, Metric, Name, Plan, PlanFault, Record, Seen, State, Timestamp,
+};
 use crate::store::{Pairs, RecorderHandle};
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
@@ -54,6 +56,7 @@ pub struct Controller {
     pub(super) pairs: Option<Pairs>,
     primary: Name,
     judge: Judged,
+    priced: BTreeSet<Name>,
     board: Arc<Board>,
     pub(super) clock: Clock,
     book: Book,
@@ -86,6 +89,7 @@ impl Controller {
             pairs: setup.pairs,
             primary: setup.primary,
             judge: setup.judge,
+            priced: setup.priced,
             board: setup.board,
             clock: setup.clock,
             book: Book::new(journal),
@@ -252,13 +256,14 @@ impl Controller {
         if !self.providers.contains_key(&plan.candidate) {
             fault("candidate", format!("provider `{}` is not configured", plan.candidate));
         }
-        let needs_judge = plan
-            .stages
-            .iter()
-            .flat_map(|it| &it.gates)
-            .any(|it| it.metric() == crate::domain::Metric::JudgeScore);
-        if needs_judge && self.judge == Judged::No {
+        if plan.gates(Metric::JudgeScore) && self.judge == Judged::No {
             fault("stages", "has a judge_score gate, but no [judge] is configured".to_owned());
+        }
+        let sides = [("primary", &plan.primary), ("candidate", &plan.candidate)];
+        for (side, name) in sides.into_iter().filter(|_| plan.gates(Metric::Cost)) {
+            if !self.priced.contains(name) {
+                fault(side, format!("`{name}` has no price, and a stage has a gate on cost"));
+            }
         }
         faults
     }

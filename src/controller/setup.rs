@@ -1,7 +1,7 @@
 //! What a controller is made of.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
 };
 
@@ -26,6 +26,8 @@ pub struct Setup {
     pub pairs: Option<Pairs>,
     /// Every provider, with the data classes it is cleared for.
     pub providers: BTreeMap<Name, Vec<String>>,
+    /// Providers of which prices are known.
+    pub priced: BTreeSet<Name>,
     /// Who serves.
     pub primary: Name,
     /// Whether a judge is configured.

@@ -85,7 +85,7 @@ impl Proxy {
             return due.excuse();
         }
         let half = |taken: &Taken| {
-            let (call, reading) = taken.read(exchange.endpoint);
+            let (call, reading) = self.read(exchange, taken);
             Half { call, reading }
         };
         let (served, other) = (half(&served), half(&other));
@@ -185,6 +185,23 @@ impl Proxy {
         let _ = exchange.routed.counted.set(counted);
     }
 
+    /// What an answer comes to, with its cost and whether it has the form that was asked for.
+    pub(super) fn read(&self, exchange: &Exchange, taken: &Taken) -> (Call, Reading) {
+        let (mut call, reading) = taken.read(exchange.endpoint);
+        if let Some(provider) = self.upstream.provider(&call.provider) {
+            let asked = exchange.asked.model.as_str();
+            let sent = match side(exchange, &call) {
+                Side::Primary => asked,
+                Side::Candidate => provider.model(asked).unwrap_or(asked),
+            };
+            call.cost_nano_usd = provider.cost_nano_usd(sent, &call);
+        }
+        // Of an answer that is not here to its end nobody can say what form it has.
+        let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
+        call.well_formed = exchange.asked.form.kept(call.outcome, whole);
+        (call, reading)
+    }
+
     fn may_judge(&self, data: &[String]) -> bool {
         let cleared = self.judge.as_ref().map(|it| &it.cleared);
         cleared.is_some_and(|it| data.iter().all(|class| it.contains(class)))
@@ -225,7 +242,7 @@ impl Proxy {
                 Use::Nothing => (taken, None),
             };
             tasks::spawn("read", async move {
-                let (call, _) = taken.read(exchange.endpoint);
+                let (call, _) = proxy.read(&exchange, &taken);
                 proxy.metrics.call(&call, Role::Serve);
                 let side = side(&exchange, &call);
                 exchange.routed.ended(side, &call);

@@ -259,7 +259,7 @@ impl Proxy {
             Err(_) => Taken::nothing(provider, started, Ended::Timeout),
         };
         self.metrics.fallback(&exchange.lane.rollout);
-        let (call, _) = failed.read(exchange.endpoint);
+        let (call, _) = self.read(exchange, &failed);
         tracing::debug!(id = %exchange.id, outcome = call.outcome.as_str(), "the primary takes over");
         exchange.routed.ended(Side::Candidate, &call);
         let (candidate_well, solo) = (well(&call), !matches!(answer_to, Use::Pair(_)));
