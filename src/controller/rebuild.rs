@@ -55,13 +55,13 @@ fn rebuilt(rollout: &Rollout, pairs: &Pairs) -> Rebuilt {
             attempt: rollout.attempt(),
             stage: u32::try_from(stage).unwrap_or(u32::MAX),
         };
-        let begin = entered(pairs, &window(stage));
+        let opened = entered(pairs, &window(stage));
         // What came in after the next stage began counted no more.
         let next = (stage < last).then(|| entered(pairs, &window(stage + 1))).flatten();
         let left = next.map_or(u64::MAX, |it| it.seq);
         let chances = rollout.plan().stages.get(stage).map_or_else(Chances::default, Chances::of);
-        rebuilt.noted = begin.is_some() && rollout.state() != State::Succeeded;
-        let mut begun = begin.map(|it| rebuilt.ledger.enter(stage, it.at, chances));
+        rebuilt.noted = opened.is_some() && rollout.state() != State::Succeeded;
+        let mut begun = opened.map(|it| rebuilt.ledger.enter(stage, it.at, chances));
         let read = pairs.of_window(&window(stage), &mut |seen| {
             let order = seen.order();
             rebuilt.seq = rebuilt.seq.max(order.seq);
@@ -273,7 +273,9 @@ mod tests {
         live.enter(0, Timestamp(1_000), chances(0));
         begin(&rollout, 1, 1_000);
         let seen = told(&first, 1..3_000);
-        seen.iter().for_each(|it| managed::observe(&mut live, it));
+        for it in &seen {
+            managed::observe(&mut live, it);
+        }
         keep(&pairs, &seen);
 
         enter(&mut rollout, 1, 61_010);
@@ -284,7 +286,9 @@ mod tests {
         let late = Order { seq: 3_000, at: Timestamp(61_020) };
         keep(&pairs, &[Seen::Pair(Box::new(pair(&first, late, Outcome::Timeout)))]);
         let seen = told(&second, 3_001..5_000);
-        seen.iter().for_each(|it| managed::observe(&mut live, it));
+        for it in &seen {
+            managed::observe(&mut live, it);
+        }
         keep(&pairs, &seen);
 
         let rebuilt = rebuilt(&rollout, &pairs);

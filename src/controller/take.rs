@@ -19,7 +19,9 @@ impl Controller {
             managed::observe(&mut managed.ledger, &seen);
         }
         let broken = current && managed.ledger.is_broken();
-        begun.into_iter().for_each(|it| self.note(it));
+        if let Some(begun) = begun {
+            self.note(begun);
+        }
         if let Seen::Note(note) = seen
             && current
         {

@@ -175,12 +175,11 @@ impl Proxy {
         }
         let side = side(exchange, &call);
         let told = Told::Solo { lot, side, call: Box::new(call) };
-        let counted = match self.outbox.offer(Seen::note(window, told)) {
-            Some(_) => Counted::Solo,
-            None => {
-                self.metrics.loss(Loss::ControllerFull);
-                Counted::Lost
-            }
+        let counted = if self.outbox.offer(Seen::note(window, told)).is_some() {
+            Counted::Solo
+        } else {
+            self.metrics.loss(Loss::ControllerFull);
+            Counted::Lost
         };
         let _ = exchange.routed.counted.set(counted);
     }

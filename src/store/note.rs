@@ -66,12 +66,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Note>, DecodeError> {
     let window = json.window.window()?;
     let note = |it: NoteJson| {
         let order = Order::from(it.order);
-        let told = match it.solo {
-            Some(solo) => solo.told()?,
-            None => {
-                let plain = PLAIN.into_iter().find(|(word, _)| *word == it.told);
-                known("told", &it.told, plain)?.1
-            }
+        let told = if let Some(solo) = it.solo {
+            solo.told()?
+        } else {
+            let plain = PLAIN.into_iter().find(|(word, _)| *word == it.told);
+            known("told", &it.told, plain)?.1
         };
         Ok(Note { window: window.clone(), order, told })
     };

@@ -67,7 +67,9 @@ impl Pairs {
             waiting.give(asked, each);
             let score = self.scores(pair.id)?.pop();
             waiting.add(Seen::Pair(Box::new(pair)));
-            score.into_iter().for_each(|it| waiting.add(Seen::Score(Box::new(it))));
+            if let Some(score) = score {
+                waiting.add(Seen::Score(Box::new(score)));
+            }
         }
         for batch in notes {
             let (first, payload) = batch.map_err(to("list notes"))?;
@@ -96,7 +98,9 @@ impl Pairs {
     fn read_notes(&self, payload: &[u8], each: &mut dyn FnMut(Seen)) {
         match entry::decode(payload) {
             Ok(Entry::Notes(notes)) => {
-                notes.into_iter().for_each(|it| each(Seen::Note(Box::new(it))));
+                for note in notes {
+                    each(Seen::Note(Box::new(note)));
+                }
             }
             Ok(Entry::Pair(..) | Entry::Score(_)) | Err(_) => self.count_unreadable(),
         }

@@ -135,7 +135,7 @@ pub(super) fn notes(pair: &Pair, seq: u64, len: u64) -> Vec<Note> {
         2 => Told::Entered,
         3 => Told::Guarded,
         _ => Told::Solo {
-            lot: if number % 2 == 0 { Lot::Once } else { Lot::Sticky(number) },
+            lot: if number.is_multiple_of(2) { Lot::Once } else { Lot::Sticky(number) },
             side: Side::Primary,
             call: Box::new(Call { total_ms: 100, ..pair.primary.clone() }),
         },
