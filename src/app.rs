@@ -21,11 +21,11 @@ use tokio::{
     time::sleep,
 };
 
-use crate::api::{self, PlanDefaults};
+use crate::api::{self, Past, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
 use crate::controller::{Controller, Judged, Setup, Start, Takeover, Wanted};
-use crate::domain::{Margin, Metric, Risk, Share};
+use crate::domain::{Margin, Metric, Risk, Seen, Share};
 use crate::judge::{Judge, Outlets};
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
@@ -35,7 +35,7 @@ use crate::store::{
 };
 use crate::tasks::{BoxError, Ended, Pool, Stop, Tasks, describe};
 use crate::telemetry::Metrics;
-use crate::traffic::{Board, Job, Seen};
+use crate::traffic::{Board, Job, Outbox, Trail};
 use crate::upstream::Upstream;
 
 /// Free space on the disk below which no more pairs are stored, in bytes.
@@ -92,7 +92,8 @@ struct Parts {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     clock: Clock,
-    seen: mpsc::Sender<Seen>,
+    outbox: Outbox,
+    trail: Arc<Trail>,
     recorder: Arc<OnceLock<RecorderHandle>>,
     operations: Arc<Operations>,
 }
@@ -140,10 +141,12 @@ impl App {
         let (seen, seen_here) = mpsc::channel(limits.observation_queue_len_max);
         let pool = Pool::new(limits.mirror_concurrency_max);
         let metrics = Arc::new(Metrics::new());
+        let clock = Clock::start();
         let parts = Parts {
             board: Arc::default(),
-            clock: Clock::start(),
-            seen,
+            clock,
+            outbox: Outbox::new(seen, clock),
+            trail: Arc::default(),
             recorder: Arc::default(),
             operations: Arc::new(Operations {
                 metrics: Arc::clone(&metrics),
@@ -173,8 +176,9 @@ impl App {
         drop(parts.operations.controller.set(handle.clone()));
         tasks.start("controller", |stop| controller.run(stop));
         let defaults = defaults(&config);
-        let pairs = Arc::clone(&parts.operations.pairs);
-        tasks.start("api", |stop| api::serve(control, handle, pairs, defaults, stop));
+        let past =
+            Past { pairs: Arc::clone(&parts.operations.pairs), trail: Arc::clone(&parts.trail) };
+        tasks.start("api", |stop| api::serve(control, handle, past, defaults, stop));
         let grace = Duration::from_millis(limits.grace_ms);
         Ok(Self { addresses, tasks, recorder, grace })
     }
@@ -213,7 +217,7 @@ fn start_judge(
     let Some(judge) = &config.judge else { return Ok(None) };
     let (jobs, jobs_here) = mpsc::channel::<Job>(config.limits.judge_queue_len_max);
     let outlets = Outlets {
-        seen: parts.seen.clone(),
+        outbox: parts.outbox.clone(),
         recorder: Arc::clone(&parts.recorder),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
@@ -251,7 +255,8 @@ fn proxy(
             },
         },
         pool,
-        seen: parts.seen.clone(),
+        outbox: parts.outbox.clone(),
+        trail: Arc::clone(&parts.trail),
         recorder: Arc::clone(&parts.recorder),
         judge,
         metrics: Arc::clone(&parts.metrics),
@@ -388,6 +393,7 @@ fn setup(
         },
     };
     let cleared = |it: &config::Provider| (it.name.clone(), it.cleared.clone());
+    let priced = config.providers.iter().filter(|it| !it.prices.is_empty());
     Setup {
         board: Arc::clone(&parts.board),
         clock: parts.clock,
@@ -401,10 +407,13 @@ fn setup(
         takeover,
         pairs: parts.operations.pairs.get().cloned(),
         providers: config.providers.iter().map(cleared).collect(),
+        priced: priced.map(|it| it.name.clone()).collect(),
         primary: config.primary.clone(),
         judge: if config.judge.is_some() { Judged::Yes } else { Judged::No },
         wanted: config.rollouts.iter().map(wanted).collect(),
         seen,
+        outbox: parts.outbox.clone(),
+        recorder: Arc::clone(&parts.recorder),
         metrics: Arc::clone(&parts.metrics),
     }
 }

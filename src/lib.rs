@@ -17,12 +17,13 @@
 //! 4 answer   a candidate that fails before its first byte is replaced by the primary, and it counts
 //! 5 body     to the caller as it comes; shared copies of its chunks are kept aside, up to a limit
 //! 6 mirror   the other side is asked in a bounded pool; full = dropped and counted, never awaited
-//! 7 record   two calls of one request -> pair -> store, controller, judge
+//! 7 record   two calls of one request -> pair -> controller, store, judge
+//!            one call, where a lot left out the other -> controller, which keeps it too
 //! ```
 //!
 //! # The path of one decision ([`controller`])
 //! ```text
-//! 1 a pair enters the stage's bets                  constant work and memory
+//! 1 a pair, or one side by lot, enters the bets     in the order and at the time it was told
 //! 2 each tick and each gross failure: evidence now
 //! 3 event = rollout.decide(now, input, evidence)    the only place where anything is decided; pure
 //! 4 forward: journal, then publish · backward: publish, then journal

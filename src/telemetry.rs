@@ -71,7 +71,7 @@ struct TransitionLabels {
 pub enum Loss {
     /// The recorder's queue was full: the pair counts as evidence but is not kept.
     RecorderFull,
-    /// The controller's queue was full: the pair is missing from the evidence.
+    /// The controller's queue was full: the request is missing from the evidence.
     ControllerFull,
     /// The judge's queue was full: the pair stays without a score.
     JudgeFull,
@@ -126,6 +126,7 @@ pub struct Metrics {
     serve: Family<RolloutLabels, Real>,
     mirror: Family<RolloutLabels, Real>,
     pairs: Family<RolloutLabels, Gauge>,
+    solos: Family<RolloutLabels, Gauge>,
     states: Family<StateLabels, Gauge>,
     differences: Family<GateLabels, Real>,
     lowers: Family<GateLabels, Real>,
@@ -164,6 +165,7 @@ impl Metrics {
             serve: Family::default(),
             mirror: Family::default(),
             pairs: Family::default(),
+            solos: Family::default(),
             states: Family::default(),
             differences: Family::default(),
             lowers: Family::default(),
@@ -225,6 +227,7 @@ impl Metrics {
         self.serve.get_or_create(&labels).set(shares.0);
         self.mirror.get_or_create(&labels).set(shares.1);
         self.pairs.get_or_create(&labels).set(i64::try_from(evidence.pairs).unwrap_or(i64::MAX));
+        self.solos.get_or_create(&labels).set(i64::try_from(evidence.solos).unwrap_or(i64::MAX));
         for state in State::ALL {
             let labels = StateLabels { rollout: name.clone(), state: state.as_str() };
             self.states.get_or_create(&labels).set(i64::from(state == rollout.state()));
@@ -285,6 +288,7 @@ impl Metrics {
         it.register("stage_serve_ratio", "Share the candidate serves", self.serve.clone());
         it.register("stage_mirror_ratio", "Share that is copied", self.mirror.clone());
         it.register("stage_pairs", "Pairs that count in the stage", self.pairs.clone());
+        it.register("stage_solos", "Requests seen on one side that count", self.solos.clone());
         it.register("rollout_state", "1 for the state a rollout is in", self.states.clone());
         it.register("gate_difference", "Candidate minus primary", self.differences.clone());
         it.register("gate_lower", "Lower end of its interval", self.lowers.clone());

@@ -17,7 +17,7 @@ use hyper_util::{
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::{Auth, ModelMap};
-use crate::domain::Name;
+use crate::domain::{Call, Name, Prices};
 use crate::tasks::BoxError;
 
 /// A body on its way, in either direction.
@@ -45,6 +45,7 @@ pub struct Provider {
     path: String,
     credential: Option<(HeaderName, HeaderValue)>,
     models: ModelMap,
+    prices: Prices,
 }
 
 /// A base URL that cannot be used.
@@ -68,6 +69,7 @@ impl Provider {
             path: uri.path().trim_end_matches('/').to_owned(),
             credential: from.key.as_ref().and_then(|key| credential(from.auth, key)),
             models: from.models.clone(),
+            prices: from.prices.clone(),
         })
     }
 
@@ -94,6 +96,13 @@ impl Provider {
         if let Some((name, value)) = &self.credential {
             headers.insert(name.clone(), value.clone());
         }
+    }
+
+    /// What a call for a model cost, in billionths of a US dollar; none when tokens or the price
+    /// are not known. The model it says it used counts before the one that was sent.
+    pub fn cost_nano_usd(&self, sent: &str, call: &Call) -> Option<u64> {
+        let models = [call.model.as_deref().unwrap_or(sent), sent];
+        Some(self.prices.of(&models)?.cost_nano_usd(call.usage.as_ref()?))
     }
 
     /// What this provider calls a model; none when it is called the same.

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Evidence, Excluded, Gate, Metric, Outcome, Plan, Risk, Role, Share, Stage, Timestamp, Verdict,
+    Evidence, Excluded, Gate, Lot, Metric, Outcome, Plan, Risk, Role, Share, Stage, Timestamp,
+    Verdict,
 };
 
 use super::{
@@ -302,8 +303,8 @@ impl Ledger {
         let pair = sides.iter().all(Option::is_some);
         let drawn = match seen.lot {
             None => false,
-            Some(super::Lot::Once) => true,
-            Some(super::Lot::Sticky(key)) => state.lots.is_first(at, key),
+            Some(Lot::Once) => true,
+            Some(Lot::Sticky(key)) => state.lots.is_first(at, key),
         };
         if drawn {
             state.lots.count(seen.primary.is_some(), seen.candidate.is_some());

@@ -30,7 +30,7 @@ mod weather;
 pub use ledger::{Chances, Ledger};
 pub use tripwire::Tripwire;
 
-use crate::domain::{Call, Outcome, Pair};
+use crate::domain::{Call, Lot, Outcome, Pair, Side};
 
 /// What one call says about its provider.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,15 +73,15 @@ impl Timed {
 }
 
 impl Sample {
-    /// What a call says. Its cost is not known from the call alone.
+    /// What a call says.
     pub fn of(call: &Call) -> Self {
         Self {
             outcome: call.outcome,
             total_ms: f64::from(call.total_ms),
             first_byte_ms: call.first_byte_ms.map(f64::from),
             output_tokens: call.usage.map(|it| it.output),
-            usd: None,
-            well_formed: None,
+            usd: call.cost_nano_usd.map(|it| float(it) / NANO),
+            well_formed: call.well_formed,
         }
     }
 
@@ -109,15 +109,6 @@ impl Sample {
     }
 }
 
-/// How a lot drew which sides of a request are seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lot {
-    /// For this request alone.
-    Once,
-    /// For all that sticks together, a conversation or a user, by this hash of its key.
-    Sticky(u64),
-}
-
 /// What one request says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Observation {
@@ -133,12 +124,25 @@ impl Observation {
     /// What a pair says.
     pub fn of(pair: &Pair) -> Self {
         let (primary, candidate) = (Sample::of(&pair.primary), Sample::of(&pair.candidate));
-        Self { lot: None, primary: Some(primary), candidate: Some(candidate) }
+        Self { lot: pair.lot, primary: Some(primary), candidate: Some(candidate) }
+    }
+
+    /// What a request says of which a lot drew one side alone.
+    pub fn solo(lot: Lot, side: Side, call: &Call) -> Self {
+        let sample = Some(Sample::of(call));
+        let (primary, candidate) = match side {
+            Side::Primary => (sample, None),
+            Side::Candidate => (None, sample),
+        };
+        Self { lot: Some(lot), primary, candidate }
     }
 }
 
 /// The primary's quantile and the share of calls beyond it that latency gates compare.
 const QUANTILE: f64 = 0.99;
+
+/// Billionths in one.
+const NANO: f64 = 1e9;
 
 /// A count as a number to reckon with.
 #[expect(

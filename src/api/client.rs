@@ -173,6 +173,8 @@ calls! {
     pairs.get_pair(GetPairRequest) -> Pair;
     /// A page of pairs.
     pairs.list_pairs(ListPairsRequest) -> ListPairsResponse;
+    /// Why a request went where it went.
+    pairs.explain_request(ExplainRequestRequest) -> ExplainRequestResponse;
 }
 
 impl Caller {

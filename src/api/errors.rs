@@ -116,6 +116,16 @@ pub(super) fn unknown_pair(id: &str) -> Status {
     unknown("pair", "pairs", id, &message)
 }
 
+/// Says that a request is not remembered.
+pub(super) fn unknown_request(id: &str) -> Status {
+    let message = format!(
+        "there is no request `{id}`: either it was never seen here, or it was too long ago: the \
+         last {} are remembered until a restart, and older ones only if they became pairs",
+        crate::traffic::REQUESTS_LEN_MAX
+    );
+    unknown("request", "requests", id, &message)
+}
+
 /// Says that the store of pairs cannot be read.
 pub(super) fn store(problem: &str) -> Status {
     let hint = "rollouts and traffic are not affected; the server's log says why";

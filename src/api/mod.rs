@@ -15,6 +15,7 @@ pub use bind::{Listener, PublicAddress, bind};
 pub use client::{Caller, Client, Failure, FailureKind, Watch};
 pub use convert::{PlanDefaults, millis, timestamp};
 pub use json::{JsonError, from_json, to_json};
+pub use pairs::Past;
 pub use prost::Message;
 pub use server::serve;
 

@@ -1,4 +1,4 @@
-//! `PairService`: what both sides answered, read from the store.
+//! `PairService`: what both sides answered, and why requests went where they went.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,20 +12,30 @@ use super::{
 use crate::domain::PairId;
 use crate::store::{self, PairsError, Query};
 use crate::tasks::Pool;
+use crate::traffic::Trail;
 
 /// Most reads of the store at a time.
 const READS_MAX: usize = 16;
 
+/// What there is to tell of requests.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// The stored pairs, once they can be read.
+    pub pairs: Arc<OnceLock<store::Pairs>>,
+    /// The last requests.
+    pub trail: Arc<Trail>,
+}
+
 /// The service.
 #[derive(Debug)]
 pub(super) struct Pairs {
-    store: Arc<OnceLock<store::Pairs>>,
+    past: Past,
     reads: Pool,
 }
 
 impl Pairs {
-    pub(super) fn new(store: Arc<OnceLock<store::Pairs>>) -> Self {
-        Self { store, reads: Pool::new(READS_MAX) }
+    pub(super) fn new(past: Past) -> Self {
+        Self { past, reads: Pool::new(READS_MAX) }
     }
 
     /// Reads from the store, away from the threads that must not wait.
@@ -33,8 +43,12 @@ impl Pairs {
         &self,
         read: impl FnOnce(&store::Pairs) -> Result<T, PairsError> + Send + 'static,
     ) -> Result<T, Status> {
-        let store =
-            self.store.get().cloned().ok_or_else(|| errors::store("it could not be opened"))?;
+        let store = self
+            .past
+            .pairs
+            .get()
+            .cloned()
+            .ok_or_else(|| errors::store("it could not be opened"))?;
         let place = self.reads.try_enter();
         let place = place.ok_or_else(|| errors::exhausted("reads of pairs", READS_MAX))?;
         let done = tokio::task::spawn_blocking(move || {
@@ -90,6 +104,24 @@ impl PairService for Pairs {
             next_page_token: next.unwrap_or_default(),
         }))
     }
+
+    async fn explain_request(
+        &self,
+        request: Request<proto::ExplainRequestRequest>,
+    ) -> Result<Response<proto::ExplainRequestResponse>, Status> {
+        let asked = request.into_inner().request_id;
+        let id: PairId = asked
+            .trim()
+            .parse()
+            .map_err(|error| errors::argument("request_id", &format!("{error}")))?;
+        if let Some(trace) = self.past.trail.find(id) {
+            return Ok(Response::new(convert::trace(&trace)));
+        }
+        match self.read(move |store| store.get(id)).await? {
+            Some((pair, _)) => Ok(Response::new(convert::trace_of_pair(&pair))),
+            None => Err(errors::unknown_request(&id.to_string())),
+        }
+    }
 }
 
 /// Reads `rollouts/{rollout}/pairs/{pair}`.
@@ -108,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_store_pairs_are_unavailable_and_say_so() {
         let request = proto::GetPairRequest { name: format!("rollouts/-/pairs/{}", PairId(1)) };
-        let status = Pairs::new(Arc::default()).get_pair(Request::new(request)).await.unwrap_err();
+        let status = Pairs::new(Past::default()).get_pair(Request::new(request)).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable);
         assert!(status.message().contains("store of pairs is not usable"));
     }

@@ -1,10 +1,6 @@
 //! The server: both services, health and reflection on one socket.
 
-use std::{
-    future::Future,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{future::Future, time::Duration};
 
 use tokio::time;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -16,12 +12,11 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
     DESCRIPTORS, Listener, PlanDefaults,
-    pairs::Pairs,
+    pairs::{Pairs, Past},
     proto::{pair_service_server::PairServiceServer, rollout_service_server::RolloutServiceServer},
     rollouts::Rollouts,
 };
 use crate::controller::Handle;
-use crate::store;
 use crate::tasks::{BoxError, Stop};
 
 /// Most bytes of a request.
@@ -42,20 +37,20 @@ const DRAIN: Duration = Duration::from_secs(3);
 pub async fn serve(
     listener: Listener,
     handle: Handle,
-    pairs: Arc<OnceLock<store::Pairs>>,
+    past: Past,
     defaults: PlanDefaults,
     stop: Stop,
 ) -> Result<(), BoxError> {
     let health = HealthReporter::new();
     health.set_serving::<RolloutServiceServer<Rollouts>>().await;
-    if pairs.get().is_some() {
+    if past.pairs.get().is_some() {
         health.set_serving::<PairServiceServer<Pairs>>().await;
     } else {
         health.set_not_serving::<PairServiceServer<Pairs>>().await;
     }
     let rollouts = RolloutServiceServer::new(Rollouts::new(handle, defaults, stop.clone()))
         .max_decoding_message_size(REQUEST_LEN_MAX);
-    let router = router(&health, Pairs::new(pairs))?.add_service(rollouts);
+    let router = router(&health, Pairs::new(past))?.add_service(rollouts);
     listen(listener, router, announce(stop.clone(), health), stop).await
 }
 
@@ -140,7 +135,7 @@ mod tests {
         let (listener, address) = bind(control).unwrap();
         let health = HealthReporter::new();
         health.set_not_serving::<PairServiceServer<Pairs>>().await;
-        let router = router(&health, Pairs::new(Arc::default())).unwrap();
+        let router = router(&health, Pairs::new(Past::default())).unwrap();
         tasks.start("api", |stop| listen(listener, router, announce(stop.clone(), health), stop));
         address
     }

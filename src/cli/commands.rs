@@ -11,10 +11,14 @@ pub enum ClientCommand {
     List,
     /// Show where a rollout stands, what it knows and what it waits for
     Status(StatusArgs),
-    /// Say what the controller would do now, and why
+    /// Say what the controller would do now, and why; or why a request went where it went
     Explain {
         /// The rollout
-        name: String,
+        #[arg(required_unless_present = "request")]
+        name: Option<String>,
+        /// A request, by the `x-crossfade-request-id` of its answer
+        #[arg(long, value_name = "ID", conflicts_with = "name")]
+        request: Option<String>,
     },
     /// Show the log of a rollout, newest last
     Events {

@@ -9,6 +9,7 @@ mod moves;
 mod out;
 mod pairs;
 mod program;
+mod request;
 mod simulate;
 mod watch;
 
@@ -202,7 +203,10 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
         ClientCommand::List => look::list(client, out).await,
         ClientCommand::Status(args) if args.watch => watch::status(client, out, &args).await,
         ClientCommand::Status(args) => look::status(client, out, &args).await,
-        ClientCommand::Explain { name } => look::explain(client, out, &name).await,
+        ClientCommand::Explain { request: Some(id), .. } => request::explain(client, out, id).await,
+        ClientCommand::Explain { name, .. } => {
+            look::explain(client, out, &name.unwrap_or_default()).await
+        }
         ClientCommand::Events { name, limit } => events::events(client, out, &name, limit).await,
         ClientCommand::Pairs { name, limit } => pairs::list(client, out, &name, limit).await,
         ClientCommand::Pair { id } => pairs::one(client, out, &id).await,

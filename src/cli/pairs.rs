@@ -128,15 +128,22 @@ fn picture(pair: &proto::Pair) -> String {
     parts.join("\n")
 }
 
-fn line(side: &str, call: &proto::Call) -> String {
+/// One call in a line.
+pub(super) fn line(side: &str, call: &proto::Call) -> String {
     let tokens = call.usage.map_or_else(String::new, |it| {
         format!("   {} tokens in, {} out", it.input_tokens, it.output_tokens)
     });
+    let cost = call.cost_nano_usd.map_or_else(String::new, |it| format!("   {}", dollars(it)));
+    let form = match call.well_formed {
+        Some(true) => "   the JSON asked for",
+        Some(false) => "   not the JSON asked for",
+        None => "",
+    };
     let first = call
         .time_to_first_byte
         .map_or_else(String::new, |it| format!(" (first byte {} ms)", millis(it)));
     format!(
-        "{side:<10} {}/{}   {}   HTTP {}   {}{first}{tokens}   {}",
+        "{side:<10} {}/{}   {}   HTTP {}   {}{first}{tokens}{cost}{form}   {}",
         ladder::short(&call.provider),
         harmless(&call.model),
         outcome(call.outcome()),
@@ -144,6 +151,12 @@ fn line(side: &str, call: &proto::Call) -> String {
         latency(call),
         harmless(&call.finish_reason),
     )
+}
+
+/// Billionths of a dollar as dollars, to the last of them.
+fn dollars(nano_usd: i64) -> String {
+    let (whole, rest) = (nano_usd / 1_000_000_000, nano_usd % 1_000_000_000);
+    format!("${whole}.{rest:09}")
 }
 
 fn judged(judgement: &proto::Judgement) -> String {

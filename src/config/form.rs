@@ -5,7 +5,7 @@ use std::{fs::File, io, io::Read, net::SocketAddr, path::Path, time::Duration};
 use secrecy::SecretString;
 use url::Url;
 
-use crate::domain::{Name, Share};
+use crate::domain::{Name, Price, Share};
 
 use super::{Control, table::Table};
 
@@ -41,6 +41,13 @@ pub(super) const PERCENT: Form<u32> = Form {
         let bps = basis_points(text).filter(|it| (100..=10_000).contains(it) && it % 100 == 0)?;
         Some(u32::from(bps / 100))
     },
+};
+
+/// A price of tokens, in millionths of a millionth of a dollar each.
+pub(super) const PRICE: Form<u64> = Form {
+    name: "a price",
+    remedy: "write US dollars for a million tokens like \"2.50\", with at most six decimals",
+    read: Price::read,
 };
 
 /// An address to listen on.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::domain::{Name, Share};
+use crate::domain::{Name, Price, Prices, Share};
 
 use super::{
-    form::{Environment, NAME, SHARE, SOME, Unit, base_url, secret},
+    form::{Environment, NAME, PRICE, SHARE, SOME, Unit, base_url, secret},
     table::Table,
 };
 
@@ -26,6 +26,8 @@ pub struct Provider {
     pub models: ModelMap,
     /// Data classes that may be sent there.
     pub cleared: Vec<String>,
+    /// What its models cost, as far as that is told.
+    pub prices: Prices,
 }
 
 /// How a credential is sent.
@@ -109,6 +111,7 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
         let auth = auth(&table);
         let models = ModelMap(table.pairs("model_map").into_iter().collect());
         let cleared = table.list("data");
+        let prices = prices(&table);
         table.close();
         let checked = (NAME.read)(name);
         if checked.is_none() {
@@ -117,10 +120,28 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
         // A provider at fault still counts as known, so that those who name it are not faulted.
         if let Some(name) = checked {
             let base_url = base_url.unwrap_or_default();
-            providers.push(Provider { name, base_url, key, auth, models, cleared });
+            providers.push(Provider { name, base_url, key, auth, models, cleared, prices });
         }
     }
     providers
+}
+
+/// What the models of a provider cost; tokens of its cache cost as fresh ones unless told.
+fn prices(provider: &Table<'_>) -> Prices {
+    let price = |((model, _), table): ((&str, _), Table<'_>)| {
+        table.need("input", PRICE.remedy);
+        table.need("output", PRICE.remedy);
+        let input = table.text("input", &PRICE).unwrap_or_default();
+        let price = Price {
+            input,
+            output: table.text("output", &PRICE).unwrap_or_default(),
+            cache_read: table.text("cache_read", &PRICE).unwrap_or(input),
+            cache_write: table.text("cache_write", &PRICE).unwrap_or(input),
+        };
+        table.close();
+        (model.to_owned(), price)
+    };
+    provider.named("price").into_iter().map(price).collect()
 }
 
 /// The judge, if there is one.

@@ -145,6 +145,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
     for fault in plan.faults() {
         report(&fault, table, &tables);
     }
+    check_prices(&plan, table, around);
     Some(RolloutConfig { name: name.clone(), plan, autostart })
 }
 
@@ -180,6 +181,19 @@ pub(super) fn check_provider(table: &Table<'_>, key: &str, name: &Name, known: &
         None => format!("known: {}; or add a table [provider.{name}]", listed(names())),
     };
     table.fault(key, "names no provider", remedy);
+}
+
+/// Costs can be compared only where both providers have prices.
+fn check_prices(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
+    let gated = plan.gates(Metric::Cost);
+    for name in [&plan.primary, &plan.candidate].into_iter().filter(|_| gated) {
+        let known = around.providers.unwrap_or_default().iter().find(|it| it.name == *name);
+        if known.is_some_and(|it| it.prices.is_empty()) {
+            let problem = format!("have one on `cost`, but provider `{name}` has no price");
+            let remedy = format!("add a table [provider.{name}.price.\"*\"], or leave it \"off\"");
+            table.fault("gates", &problem, remedy);
+        }
+    }
 }
 
 fn slice(table: &Table<'_>) -> Slice {

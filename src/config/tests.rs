@@ -84,6 +84,9 @@ fn kind(path: &str) -> String {
     if ["provider", "rollout"].contains(&words[0]) && 1 < words.len() {
         words[1] = "NAME";
     }
+    if words.get(2) == Some(&"price") && 3 < words.len() {
+        words[3] = "MODEL";
+    }
     words.join(".")
 }
 
@@ -91,7 +94,7 @@ fn kind(path: &str) -> String {
 fn collect(path: &str, table: &DeTable<'_>, keys: &mut BTreeSet<(String, String)>) {
     for (key, value) in table {
         let below = [path, key.get_ref()].join(".").trim_matches('.').to_owned();
-        if !["provider", "rollout"].contains(&path) {
+        if !["provider", "rollout"].contains(&path) && path.rsplit('.').next() != Some("price") {
             keys.insert((kind(path), key.get_ref().clone().into_owned()));
         }
         let items = value.get_ref().as_array().into_iter().flat_map(|it| it.iter());
@@ -276,6 +279,32 @@ error: `mirror` in [rollout.chat] cannot stand at x.toml:6:10
     6 | mirror = '0%'
       |          ^^^^ is 0: without pairs nothing can be proven"
     );
+}
+
+#[test]
+fn a_gate_on_cost_needs_the_prices_of_both_providers() {
+    let file = |prices: &str| {
+        format!(
+            "primary = 'a'\n[provider.a]\nbase_url = 'http://a'\n[provider.b]\n\
+             base_url = 'http://b'\n{prices}[rollout.chat]\ncandidate = 'b'\n\
+             gates = {{ cost = '<= 40%, expected 30%, each <= 1' }}\n"
+        )
+    };
+    let of = |name: &str, rest: &str| {
+        format!("[provider.{name}.price.'m-1.5']\ninput = '2.50'\n{rest}\n")
+    };
+    let both = of("a", "output = '10'") + &of("b", "output = '0.28'\ncache_read = '0.000001'");
+    let config = parse(&file(&both)).unwrap();
+    let price = *config.providers[1].prices.of(&["m-1.5"]).unwrap();
+    assert_eq!((price.input, price.output), (2_500_000, 280_000));
+    assert_eq!((price.cache_read, price.cache_write), (1, 2_500_000));
+    assert_eq!(config.providers[1].prices.of(&["m-2"]), None);
+    let told = faults(&file(&of("a", "output = '10'")));
+    assert!(told.contains("provider `b` has no price"), "{told}");
+    let told = faults(&file(&of("a", "output = 10.0")));
+    assert!(told.contains("`output`") && told.contains("US dollars for a million"), "{told}");
+    let told = faults(&file(&of("a", "")));
+    assert!(told.contains("`output` is missing"), "{told}");
 }
 
 #[test]

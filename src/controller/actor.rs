@@ -1,8 +1,8 @@
 //! The controller's loop: one owner of every rollout, one message or tick at a time.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -13,11 +13,13 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::domain::{Command, Event, Input, Name, Plan, PlanFault, Record, State, Timestamp};
-use crate::store::{History, Journal, Pairs};
+use crate::domain::{
+    Command, Event, Input, Metric, Name, Plan, PlanFault, Record, Seen, State, Timestamp,
+};
+use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
-use crate::traffic::{Board, Seen};
+use crate::traffic::{Board, Outbox};
 
 use super::{
     book::Book,
@@ -56,6 +58,7 @@ pub struct Controller {
     pub(super) pairs: Option<Pairs>,
     primary: Name,
     judge: Judged,
+    priced: BTreeSet<Name>,
     pub(super) board: Arc<Board>,
     pub(super) clock: Clock,
     pub(super) book: Book,
@@ -71,9 +74,11 @@ pub struct Controller {
     takeover: mpsc::Receiver<Takeover>,
     asks: mpsc::Receiver<Ask>,
     seen: mpsc::Receiver<Seen>,
+    pub(super) outbox: Outbox,
+    pub(super) recorder: Arc<OnceLock<RecorderHandle>>,
     views: watch::Sender<Arc<Views>>,
     changes: broadcast::Sender<Change>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     copies_kept: Timestamp,
     /// The keeping under way.
     keeping: Option<JoinHandle<()>>,
@@ -93,6 +98,7 @@ impl Controller {
             pairs: setup.pairs,
             primary: setup.primary,
             judge: setup.judge,
+            priced: setup.priced,
             board: setup.board,
             clock: setup.clock,
             book: Book::new(Err("the journal is not open yet".to_owned())),
@@ -104,6 +110,8 @@ impl Controller {
             takeover: setup.takeover,
             asks,
             seen: setup.seen,
+            outbox: setup.outbox,
+            recorder: setup.recorder,
             views,
             changes,
             metrics: setup.metrics,
@@ -163,7 +171,7 @@ impl Controller {
                 Some(ask) = self.asks.recv() => self.answer(ask),
                 _ = ticks.tick() => self.tick(),
                 1.. = self.seen.recv_many(&mut seen, SEEN_BATCH_MAX) => {
-                    seen.drain(..).for_each(|it| self.take(&it));
+                    seen.drain(..).for_each(|it| self.take(it));
                 }
                 Some(store) = self.takeover.recv() => self.take_over(store).await,
                 () = stop.wait() => break,
@@ -271,13 +279,14 @@ impl Controller {
         if !self.providers.contains_key(&plan.candidate) {
             fault("candidate", format!("provider `{}` is not configured", plan.candidate));
         }
-        let needs_judge = plan
-            .stages
-            .iter()
-            .flat_map(|it| &it.gates)
-            .any(|it| it.metric() == crate::domain::Metric::JudgeScore);
-        if needs_judge && self.judge == Judged::No {
+        if plan.gates(Metric::JudgeScore) && self.judge == Judged::No {
             fault("stages", "has a judge_score gate, but no [judge] is configured".to_owned());
+        }
+        let sides = [("primary", &plan.primary), ("candidate", &plan.candidate)];
+        for (side, name) in sides.into_iter().filter(|_| plan.gates(Metric::Cost)) {
+            if !self.priced.contains(name) {
+                fault(side, format!("`{name}` has no price, and a stage has a gate on cost"));
+            }
         }
         faults
     }
@@ -352,35 +361,14 @@ impl Controller {
         Ok(Evaluation { view, decision, explanation })
     }
 
-    fn take(&mut self, seen: &Seen) {
-        let window = match seen {
-            Seen::Pair(pair) => &pair.window,
-            Seen::Score(score) => &score.window,
-            Seen::ScoreLost(window) => window,
-        };
-        // Late news of an earlier stage is kept in the store and counts no more.
-        let managed = self.managed.get_mut(&window.rollout);
-        let Some(managed) = managed.filter(|it| it.is_current(window)) else { return };
-        match seen {
-            Seen::Pair(pair) => managed.observe(pair),
-            Seen::Score(score) => managed.ledger.score(score.at, score.primary, score.candidate),
-            Seen::ScoreLost(_) => managed.ledger.score_lost(),
-        }
-    }
-
     fn tick(&mut self) {
         let now = self.clock.now();
         self.book.go_on();
         self.keep_forgotten();
+        self.outbox.retell();
         let names: Vec<Name> = self.managed.keys().cloned().collect();
         for name in names {
-            let Some(managed) = self.managed.get_mut(&name) else { continue };
-            managed.weigh();
-            let input = if managed.live.is_tripped() { Input::Tripped } else { Input::Tick };
-            let event = managed.rollout.decide(now, &input, &managed.evidence).ok().flatten();
-            let Some(event) = event else { continue };
-            let by = Requester { actor: "controller".to_owned(), ..Requester::default() };
-            self.carry_out(&name, event, by, None);
+            self.weigh(&name);
         }
         for managed in self.managed.values() {
             self.metrics.rollout(&managed.rollout, &managed.evidence);

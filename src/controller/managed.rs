@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::analysis::{Chances, Ledger, Observation};
 use crate::domain::{
-    Answer, Cause, Command, Event, Evidence, Lane, Name, Plan, Record, Requests, Rollout, Share,
-    Slice, State, Timestamp, Undecided, Verdict, Window,
+    Answer, Cause, Command, Event, Evidence, Lane, Name, Note, Order, Plan, Record, Requests,
+    Rollout, Seen, Share, Slice, State, Timestamp, Told, Undecided, Verdict, Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
@@ -28,6 +28,8 @@ pub(super) struct Managed {
     pub(super) broken: Option<String>,
     /// Idempotency keys already used, with what they did.
     pub(super) requests: Requests,
+    /// That the bets of a stage or of the guard began, and when, until it is noted.
+    pub(super) begun: Option<(Told, Timestamp)>,
     created: Timestamp,
     updated: Timestamp,
     actor: String,
@@ -45,6 +47,7 @@ impl Managed {
             evidence: Evidence::default(),
             broken: None,
             requests: Requests::default(),
+            begun: None,
             created: at,
             updated: at,
             actor: String::new(),
@@ -66,6 +69,7 @@ impl Managed {
             evidence: Evidence::default(),
             broken: None,
             requests,
+            begun: None,
             created,
             updated,
             actor,
@@ -83,6 +87,7 @@ impl Managed {
         match &record.event {
             Event::StageEntered { stage, .. } => {
                 self.evidence = Evidence::default();
+                self.begun = Some((Told::Entered, record.at));
                 if *stage == 0 {
                     self.ledger = Ledger::new(self.rollout.plan());
                     self.live = Arc::new(Live::new(Arc::clone(self.live.copies())));
@@ -94,8 +99,14 @@ impl Managed {
                     self.ledger.enter(*stage, record.at, chances);
                 }
             }
-            Event::Succeeded(_) => self.ledger.guard(record.at),
-            Event::RolledBack(_) => self.live.close(),
+            Event::Succeeded(_) => {
+                self.ledger.guard(record.at);
+                self.begun = Some((Told::Guarded, record.at));
+            }
+            Event::RolledBack(_) => {
+                self.live.close();
+                self.begun = None;
+            }
             Event::Created(plan) | Event::Revised(plan) => {
                 let made = self.live.copies().made();
                 let copies = Arc::new(Copies::new(plan.copies_per_day_max, made));
@@ -122,9 +133,13 @@ impl Managed {
         self.rollout.window().as_ref() == Some(window)
     }
 
-    /// Enters a pair in the bets.
-    pub(super) fn observe(&mut self, pair: &crate::domain::Pair) {
-        self.ledger.observe(pair.at, Observation::of(pair));
+    /// The note that the bets of a stage or of the guard began, once: all that was told before
+    /// this place was told before they did.
+    pub(super) fn begun_before(&mut self, seq: u64) -> Option<Note> {
+        let window = self.rollout.window()?;
+        let (told, at) = self.begun.take()?;
+        let order = Order { seq: seq.saturating_sub(1), at };
+        Some(Note { window, order, told })
     }
 
     /// Brings the evidence up to date. An ended rollout keeps its last one.
@@ -295,6 +310,24 @@ impl Managed {
             gate.bound,
             gate.samples
         )
+    }
+}
+
+/// Enters what was told in the bets.
+pub(super) fn observe(ledger: &mut Ledger, seen: &Seen) {
+    let at = seen.order().at;
+    match seen {
+        Seen::Pair(pair) => ledger.observe(at, Observation::of(pair)),
+        Seen::Score(score) => ledger.score(at, score.primary, score.candidate),
+        Seen::Note(note) => match &note.told {
+            Told::Solo { lot, side, call } => {
+                ledger.observe(at, Observation::solo(*lot, *side, call));
+            }
+            Told::CopyLost => ledger.copy_lost(at),
+            Told::ScoreLost => ledger.score_lost(),
+            // The journal says so too, and it is what counts.
+            Told::Entered | Told::Guarded => {}
+        },
     }
 }
 

@@ -16,6 +16,7 @@ mod managed;
 mod rebuild;
 mod setup;
 mod steps;
+mod take;
 
 pub use actor::Controller;
 pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, View, Views};

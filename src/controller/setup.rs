@@ -1,14 +1,17 @@
 //! What a controller is made of.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
 
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::domain::{Name, Plan};
-use crate::store::{History, Journal, Pairs};
+use crate::domain::{Name, Plan, Seen};
+use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::telemetry::Metrics;
-use crate::traffic::{Board, Seen};
+use crate::traffic::{Board, Outbox};
 
 /// What the controller is made of.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct Setup {
     pub pairs: Option<Pairs>,
     /// Every provider, with the data classes it is cleared for.
     pub providers: BTreeMap<Name, Vec<String>>,
+    /// Providers of which prices are known.
+    pub priced: BTreeSet<Name>,
     /// Who serves.
     pub primary: Name,
     /// Whether a judge is configured.
@@ -33,6 +38,10 @@ pub struct Setup {
     pub wanted: Vec<Wanted>,
     /// What was seen of the traffic.
     pub seen: mpsc::Receiver<Seen>,
+    /// The way into it, which has to go on where it stood before a restart.
+    pub outbox: Outbox,
+    /// Where what was seen and is no pair is kept, once the store is open.
+    pub recorder: Arc<OnceLock<RecorderHandle>>,
     /// What we count.
     pub metrics: Arc<Metrics>,
 }

@@ -1,6 +1,10 @@
 //! Steps while the disk hangs or fails: what comes between a write's beginning and its end.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::mpsc,
@@ -19,7 +23,7 @@ use crate::store::{
 };
 use crate::tasks::{Tasks, spawn};
 use crate::telemetry::Metrics;
-use crate::traffic::Board;
+use crate::traffic::{Board, Outbox};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -79,11 +83,15 @@ impl Rig {
 
     async fn on(sim: Sim, (journal, history): (Journal, History)) -> Self {
         let board = Arc::<Board>::default();
-        let (_, seen) = mpsc::channel(1);
+        let (sender, seen) = mpsc::channel(1);
+        let clock = Clock::start();
         let cleared = ["gpt", "cheap"].map(|it| (name(it), Vec::new()));
         let setup = Setup {
             board: Arc::clone(&board),
-            clock: Clock::start(),
+            outbox: Outbox::new(sender, clock.clone()),
+            recorder: Arc::default(),
+            priced: BTreeSet::new(),
+            clock,
             journal: Ok((journal, history)),
             takeover: mpsc::channel(1).1,
             pairs: None,

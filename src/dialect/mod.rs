@@ -12,6 +12,7 @@ mod conversation;
 mod decode;
 mod draft;
 mod fields;
+mod form;
 mod gemini;
 mod openai;
 #[cfg(test)]
@@ -24,4 +25,5 @@ pub use adapt::{Edits, Purpose, Unfit, adapt};
 pub use agree::agreement;
 pub use answer::{End, Reading, Received, read};
 pub use conversation::conversation;
+pub use form::Form;
 pub use request::{Asked, ask, endpoint};

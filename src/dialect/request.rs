@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{
     barred::barred,
     fields::{Fields, span},
+    form::Form,
 };
 use crate::domain::{Endpoint, Skip, Tie};
 
@@ -23,6 +24,8 @@ pub struct Asked {
     pub barred: Option<Skip>,
     /// Whether it may be moved at all: what its answer leaves behind binds it to a provider.
     pub tie: Tie,
+    /// The form its answer is to have.
+    pub form: Form,
     pub(super) spans: Spans,
 }
 
@@ -92,6 +95,7 @@ pub fn ask(endpoint: Endpoint, path: &str, body: &[u8]) -> Result<Asked, Skip> {
         conversation: conversation(endpoint, &fields),
         barred: barred(endpoint, &fields),
         tie: tie(endpoint, &fields),
+        form: Form::of(endpoint, &fields),
         spans: Spans {
             model: place("model"),
             store: place("store"),

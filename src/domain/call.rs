@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Name, Timestamp};
+use super::{Lot, Name, Order, Timestamp};
 
 /// Which provider of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,6 +138,10 @@ pub struct Call {
     pub usage: Option<Usage>,
     /// The provider's own word for why it stopped.
     pub finish_reason: Option<String>,
+    /// What it cost in billionths of a US dollar; none when tokens or prices are not known.
+    pub cost_nano_usd: Option<u64>,
+    /// Whether the answer is the JSON that was asked for; none where none was asked for.
+    pub well_formed: Option<bool>,
 }
 
 /// An answer put together again from its bytes.
@@ -163,7 +167,7 @@ pub struct ToolCall {
 }
 
 /// Where evidence belongs: one stage of one attempt of one rollout.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window {
     /// The rollout.
     pub rollout: Name,
@@ -176,6 +180,13 @@ pub struct Window {
 /// The id of a pair, which is the id of its request: a UUID of version 7, so it sorts by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PairId(pub u128);
+
+impl PairId {
+    /// When its request arrived: what a `UUIDv7` begins with.
+    pub fn at(self) -> Timestamp {
+        Timestamp(u64::try_from(self.0 >> 80).unwrap_or(u64::MAX))
+    }
+}
 
 impl fmt::Display for PairId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -260,6 +271,10 @@ pub struct Pair {
     pub candidate: Call,
     /// Whether the answers agree by rule.
     pub agreement: Agreement,
+    /// The lot that drew its sides; none when they were no chance.
+    pub lot: Option<Lot>,
+    /// When it counted; none for pairs kept before this was kept too.
+    pub order: Option<Order>,
 }
 
 impl Pair {
@@ -278,6 +293,8 @@ pub struct Score {
     pub window: Window,
     /// When it was given.
     pub at: Timestamp,
+    /// When it counted; none for scores kept before this was kept too.
+    pub order: Option<Order>,
     /// Who judged: `judge:<model>@<rubric>`.
     pub source: String,
     /// The primary's overall score.

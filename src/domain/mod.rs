@@ -8,10 +8,12 @@ mod event;
 mod gate;
 mod margin;
 mod plan;
+mod price;
 mod record;
 mod requests;
 mod rollout;
 mod route;
+mod seen;
 mod share;
 
 pub use call::{
@@ -22,10 +24,12 @@ pub use event::{Answer, Cause, Command, Event, Refusal, Undecided};
 pub use gate::{Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Role, Verdict};
 pub use margin::{Limit, Margin, MarginError};
 pub use plan::{Approval, Plan, PlanFault, Risk, Slice, Stage, default_ladder};
+pub use price::{Price, Prices};
 pub use record::Record;
 pub use requests::Requests;
 pub use rollout::{Input, Rollout, Saved, State};
-pub use route::{Endpoint, Facts, Key, Lane, Route, Skip, Snapshot, Tie};
+pub use route::{Endpoint, Facts, Key, Lane, Lot, Places, Route, Skip, Snapshot, Tie};
+pub use seen::{Note, Order, Seen, Told};
 pub use share::{Share, ShareError};
 
 use std::{fmt, str::FromStr, sync::Arc};

@@ -120,6 +120,11 @@ impl Slice {
 }
 
 impl Plan {
+    /// Whether some stage has a gate on the metric.
+    pub fn gates(&self, metric: Metric) -> bool {
+        self.stages.iter().flat_map(|it| &it.gates).any(|it| it.metric() == metric)
+    }
+
     /// Everything that is wrong with the plan; empty when it can be run.
     pub fn faults(&self) -> Vec<PlanFault> {
         let mut faults = Vec::new();

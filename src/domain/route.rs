@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Name, Share, Side, Slice, Window};
+use super::{
+    Name, Share, Side, Slice, Window,
+    share::{bucket, hash},
+};
 
 /// The kinds of request we know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,6 +118,32 @@ impl Key {
             Self::Conversation(text) | Self::User(text) | Self::Request(text) => text,
         }
     }
+
+    /// What its lot is drawn for. Texts that are equal draw alike, whatever they name.
+    fn lot(&self) -> Lot {
+        match self {
+            Self::Conversation(text) | Self::User(text) => Lot::Sticky(hash("lot", text)),
+            Self::Request(_) => Lot::Once,
+        }
+    }
+}
+
+/// How a lot drew which sides of a request are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lot {
+    /// For this request alone.
+    Once,
+    /// For all that sticks together, a conversation or a user, by this hash of its key.
+    Sticky(u64),
+}
+
+/// Where a key fell among 10 000: it is inside every share above its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Among those that the candidate may serve.
+    pub serve: u16,
+    /// Among those of which copies are made.
+    pub mirror: u16,
 }
 
 /// What must be known of a request to route it.
@@ -189,6 +218,10 @@ pub struct Route {
     pub serve: Side,
     /// Whether the other side is asked too, or why not.
     pub mirror: Result<(), Skip>,
+    /// Where its key fell, if lots were drawn at all.
+    pub places: Option<Places>,
+    /// The lot that drew its sides; none when they were no chance.
+    pub lot: Option<Lot>,
 }
 
 impl Snapshot {
@@ -203,7 +236,13 @@ impl Snapshot {
             lane.slice.matches(&facts.feature, &facts.segment, &facts.task, &facts.model)
         };
         let index = self.lanes.iter().position(governs);
-        let no = |skip| Route { lane: index, serve: Side::Primary, mirror: Err(skip) };
+        let no = |skip| Route {
+            lane: index,
+            serve: Side::Primary,
+            mirror: Err(skip),
+            places: None,
+            lot: None,
+        };
         let Some(lane) = index.and_then(|it| self.lanes.get(it)) else {
             return no(Skip::NoRollout);
         };
@@ -218,17 +257,29 @@ impl Snapshot {
         if !facts.data.iter().all(|class| lane.cleared.contains(class)) {
             return no(Skip::DataClass);
         }
-        let key = facts.key.as_str();
-        // Two salts, so that who is served says nothing about who is copied. All
-        // rollouts share the salt of copies: 1 % of one is inside 5 % of another.
-        let served =
-            facts.tie == Tie::None && lane.serve.includes(&format!("serve/{}", lane.rollout), key);
-        let copied = lane.mirror.includes("mirror", key);
+        let places = lane.places(&facts.key);
+        let free = facts.tie == Tie::None;
+        let served = free && places.serve < lane.serve.basis_points();
+        let copied = places.mirror < lane.mirror.basis_points();
         Route {
             lane: index,
             serve: if served { Side::Candidate } else { Side::Primary },
             mirror: if copied { Ok(()) } else { Err(Skip::Share) },
+            places: Some(places),
+            // Who answers what is tied was no chance, so what it shows stands for nobody else.
+            lot: free.then(|| facts.key.lot()),
         }
+    }
+}
+
+impl Lane {
+    /// Where a key falls.
+    ///
+    /// Two salts, so that who is served says nothing about who is copied. All rollouts share
+    /// the salt of copies: 1 % of one is inside 5 % of another.
+    fn places(&self, key: &Key) -> Places {
+        let serve = bucket(&format!("serve/{}", self.rollout), key.as_str());
+        Places { serve, mirror: bucket("mirror", key.as_str()) }
     }
 }
 
@@ -298,7 +349,19 @@ mod tests {
         let mut tied = facts("1");
         tied.tie = Tie::Primary;
         let route = snapshot(10_000, 10_000).route(&tied);
-        assert_eq!((route.serve, route.mirror), (Side::Primary, Ok(())));
+        assert_eq!((route.serve, route.mirror, route.lot), (Side::Primary, Ok(()), None));
+    }
+
+    #[test]
+    fn a_lot_sticks_to_a_conversation_and_to_nothing_else() {
+        let all = snapshot(5_000, 100);
+        let lot = |key: Key| all.route(&Facts { key, ..facts("") }).lot;
+        let [one, same, other] =
+            ["c-1", "c-1", "c-2"].map(|it| lot(Key::Conversation(it.to_owned())));
+        assert!(one == same && one != other && matches!(one, Some(Lot::Sticky(_))));
+        assert_eq!(lot(Key::Request("c-1".to_owned())), Some(Lot::Once));
+        let barred = Facts { barred: Some(Skip::Retry), ..facts("1") };
+        assert_eq!(all.route(&barred).lot, None);
     }
 
     #[test]

@@ -61,19 +61,23 @@ impl fmt::Display for Share {
     }
 }
 
-/// Places a key in one of 10 000 buckets.
+/// The place of a key among 10 000, as good as random for each salt: below a share is inside.
+pub(super) fn bucket(salt: &str, key: &str) -> u16 {
+    u16::try_from(hash(salt, key) % 10_000).unwrap_or(0)
+}
+
+/// A hash that stays the same for ever.
 ///
 /// FNV-1a, 64 bit, with the splitmix64 finaliser, written out because the
 /// standard library's hasher may change between Rust releases and a rollout may not.
-fn bucket(salt: &str, key: &str) -> u16 {
+pub(super) fn hash(salt: &str, key: &str) -> u64 {
     let bytes = salt.bytes().chain([0]).chain(key.bytes());
     let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^= hash >> 31;
-    u16::try_from(hash % 10_000).unwrap_or(0)
+    hash ^ (hash >> 31)
 }
 
 #[cfg(test)]

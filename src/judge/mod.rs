@@ -18,11 +18,11 @@ use tokio::{
 
 use crate::clock::Clock;
 use crate::config;
-use crate::domain::{Score, Share};
+use crate::domain::{Score, Seen, Share, Told};
 use crate::store::{Offered, RecorderHandle};
 use crate::tasks::{BoxError, Stop, spawn};
 use crate::telemetry::{Loss, Metrics};
-use crate::traffic::{Job, Seen};
+use crate::traffic::{Job, Outbox};
 use crate::upstream::credential;
 
 use prompt::{Material, Order};
@@ -40,7 +40,7 @@ pub struct Judge {
     model: String,
     retries_max: u32,
     places: Arc<Semaphore>,
-    seen: mpsc::Sender<Seen>,
+    outbox: Outbox,
     recorder: Arc<OnceLock<RecorderHandle>>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -50,7 +50,7 @@ pub struct Judge {
 #[derive(Debug)]
 pub struct Outlets {
     /// To the controller.
-    pub seen: mpsc::Sender<Seen>,
+    pub outbox: Outbox,
     /// To the store, once it is open.
     pub recorder: Arc<OnceLock<RecorderHandle>>,
     /// What we count.
@@ -98,7 +98,7 @@ impl Judge {
             model: config.model.clone(),
             retries_max: config.retries_max,
             places: Arc::new(Semaphore::new(config.concurrency_max)),
-            seen: outlets.seen,
+            outbox: outlets.outbox,
             recorder: outlets.recorder,
             metrics: outlets.metrics,
             clock: outlets.clock,
@@ -137,21 +137,22 @@ impl Judge {
     }
 
     async fn judge(&self, job: Job) {
-        let score = match self.ask(&job).await {
+        let mut score = match self.ask(&job).await {
             Ok(score) => score,
             Err(error) => {
                 tracing::warn!(pair = %job.pair, error = %error, "a pair could not be judged");
                 self.metrics.loss(Loss::JudgeFailed);
-                let _ = self.seen.send(Seen::ScoreLost(job.window)).await;
+                let _ = self.outbox.send(Seen::note(&job.window, Told::ScoreLost)).await;
                 return;
             }
         };
-        if let Some(recorder) = self.recorder.get()
-            && recorder.offer_score(score.clone()) == Offered::Dropped
+        score.order = self.outbox.send(Seen::Score(Box::new(score.clone()))).await;
+        if score.order.is_some()
+            && let Some(recorder) = self.recorder.get()
+            && recorder.offer_score(score) == Offered::Dropped
         {
             self.metrics.loss(Loss::RecorderFull);
         }
-        let _ = self.seen.send(Seen::Score(Box::new(score))).await;
     }
 
     async fn ask(&self, job: &Job) -> Result<Score, BoxError> {
@@ -203,6 +204,7 @@ impl Judge {
             pair: job.pair,
             window: job.window.clone(),
             at: self.clock.now(),
+            order: None,
             source: format!("judge:{}@{}", self.model, prompt::RUBRIC),
             primary: marked.primary,
             candidate: marked.candidate,

@@ -11,16 +11,16 @@ use tokio::{
 
 use crate::clock;
 use crate::dialect::{self, Purpose};
-use crate::domain::{Call, Outcome, Pair, Share, Side, Skip, Transcript};
+use crate::domain::{Call, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Transcript};
 use crate::store::{Bodies, Offered};
 use crate::tasks::{self, Place};
 use crate::telemetry::{Loss, Role};
-use crate::traffic::{Due, Job, Seen, provider};
+use crate::traffic::{Counted, Due, Job, provider};
 
 use super::{
     Proxy,
     answer::full,
-    serve::Exchange,
+    serve::{Exchange, Use},
     tee::{Done, Ended, Reading, Taken},
 };
 
@@ -45,7 +45,9 @@ impl Proxy {
             exchange.live.miss();
             return Err(Skip::Busy);
         };
-        let due = exchange.live.due(self.clock.now()).ok_or(Skip::DailyCap)?;
+        let window = exchange.lane.window.as_ref().ok_or(Skip::NoRollout)?;
+        let due = exchange.live.due(self.clock.now(), window, &self.outbox);
+        let due = due.ok_or(Skip::DailyCap)?;
         let (sender, served) = oneshot::channel();
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         tasks::spawn("mirror", async move {
@@ -83,7 +85,7 @@ impl Proxy {
             return due.excuse();
         }
         let half = |taken: &Taken| {
-            let (call, reading) = taken.read(exchange.endpoint);
+            let (call, reading) = self.read(exchange, taken);
             Half { call, reading }
         };
         let (served, other) = (half(&served), half(&other));
@@ -126,20 +128,32 @@ impl Proxy {
         let Some(window) = exchange.lane.window.clone() else { return due.excuse() };
         let (now, live) = (self.clock.now(), &exchange.live);
         live.watch(&self.board, now, well(&primary.call), well(&candidate.call));
+        exchange.routed.ended(Side::Primary, &primary.call);
+        exchange.routed.ended(Side::Candidate, &candidate.call);
         let (ours, theirs) = (&primary.reading.transcript, &candidate.reading.transcript);
-        let pair = Pair {
+        let mut pair = Pair {
             id: exchange.id,
             at: exchange.at,
             window,
             served,
             path: exchange.head.uri.path().to_owned(),
-            feature: exchange.facts.feature.clone(),
-            segment: exchange.facts.segment.clone(),
-            judgeable: self.may_judge(&exchange.facts.data),
+            feature: exchange.routed.facts.feature.clone(),
+            segment: exchange.routed.facts.segment.clone(),
+            judgeable: self.may_judge(&exchange.routed.facts.data),
             agreement: dialect::agreement(ours.as_ref(), theirs.as_ref()),
             primary: primary.call.clone(),
             candidate: candidate.call.clone(),
+            lot: exchange.routed.route.lot,
+            order: None,
         };
+        pair.order = self.outbox.offer(Seen::Pair(Box::new(pair.clone())));
+        let counted = if pair.order.is_some() { Counted::Pair } else { Counted::Lost };
+        let _ = exchange.routed.counted.set(counted);
+        if pair.order.is_none() {
+            // What never counted is not kept either, so that a restart counts the same.
+            return self.metrics.loss(Loss::ControllerFull);
+        }
+        due.paired();
         let bodies = Bodies {
             request: exchange.body.clone(),
             primary: stored(&primary),
@@ -147,14 +161,44 @@ impl Proxy {
         };
         self.judge(exchange, &pair, &primary, &candidate);
         if let Some(recorder) = self.recorder.get()
-            && recorder.offer(pair.clone(), bodies) == Offered::Dropped
+            && recorder.offer(pair, bodies) == Offered::Dropped
         {
             self.metrics.loss(Loss::RecorderFull);
         }
-        match self.seen.try_send(Seen::Pair(Box::new(pair))) {
-            Ok(()) => due.paired(),
-            Err(_) => self.metrics.loss(Loss::ControllerFull),
+    }
+
+    /// One call of a request whose other side a lot left out: to the bets.
+    pub(super) fn solo(&self, exchange: &Exchange, lot: Lot, call: Call) {
+        let Some(window) = exchange.lane.window.as_ref() else { return };
+        if call.outcome == Outcome::Abandoned {
+            return self.metrics.loss(Loss::CallerGone);
         }
+        let side = side(exchange, &call);
+        let told = Told::Solo { lot, side, call: Box::new(call) };
+        let counted = if self.outbox.offer(Seen::note(window, told)).is_some() {
+            Counted::Solo
+        } else {
+            self.metrics.loss(Loss::ControllerFull);
+            Counted::Lost
+        };
+        let _ = exchange.routed.counted.set(counted);
+    }
+
+    /// What an answer comes to, with its cost and whether it has the form that was asked for.
+    pub(super) fn read(&self, exchange: &Exchange, taken: &Taken) -> (Call, Reading) {
+        let (mut call, reading) = taken.read(exchange.endpoint);
+        if let Some(provider) = self.upstream.provider(&call.provider) {
+            let asked = exchange.asked.model.as_str();
+            let sent = match side(exchange, &call) {
+                Side::Primary => asked,
+                Side::Candidate => provider.model(asked).unwrap_or(asked),
+            };
+            call.cost_nano_usd = provider.cost_nano_usd(sent, &call);
+        }
+        // Of an answer that is not here to its end nobody can say what form it has.
+        let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
+        call.well_formed = exchange.asked.form.kept(call.outcome, whole);
+        (call, reading)
     }
 
     fn may_judge(&self, data: &[String]) -> bool {
@@ -179,35 +223,43 @@ impl Proxy {
         if judge.jobs.try_send(job).is_err() {
             self.metrics.loss(Loss::JudgeFull);
             // A full queue here only makes the judge look better covered than it is.
-            let _ = self.seen.try_send(Seen::ScoreLost(pair.window.clone()));
+            let _ = self.outbox.offer(Seen::note(&pair.window, Told::ScoreLost));
         }
     }
 
     /// What is done with the answer the caller got, once it has ended.
-    pub(super) fn served(
-        self: &Arc<Self>,
-        exchange: &Arc<Exchange>,
-        waits: Option<oneshot::Sender<Taken>>,
-    ) -> Done {
+    pub(super) fn served(self: &Arc<Self>, exchange: &Arc<Exchange>, answer_to: Use) -> Done {
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         Box::new(move |taken| {
-            // A copy that waits for this answer reads it itself.
-            let Some(taken) = (match waits {
-                Some(waits) => waits.send(taken).err(),
-                None => Some(taken),
-            }) else {
-                return;
+            let (taken, lot) = match answer_to {
+                // The copy that waits for this answer reads it itself, if it is still there.
+                Use::Pair(waits) => match waits.send(taken) {
+                    Ok(()) => return,
+                    Err(taken) => (taken, None),
+                },
+                Use::Solo(lot) => (taken, Some(lot)),
+                Use::Nothing => (taken, None),
             };
             tasks::spawn("read", async move {
-                let (call, _) = taken.read(exchange.endpoint);
+                let (call, _) = proxy.read(&exchange, &taken);
                 proxy.metrics.call(&call, Role::Serve);
-                if call.provider == exchange.lane.candidate {
+                let side = side(&exchange, &call);
+                exchange.routed.ended(side, &call);
+                if side == Side::Candidate {
                     let well = well(&call);
                     exchange.live.watch(&proxy.board, proxy.clock.now(), None, well);
+                }
+                if let Some(lot) = lot {
+                    proxy.solo(&exchange, lot, call);
                 }
             });
         })
     }
+}
+
+/// Whose call it was.
+fn side(exchange: &Exchange, call: &Call) -> Side {
+    if call.provider == exchange.lane.candidate { Side::Candidate } else { Side::Primary }
 }
 
 /// Whether a call went well; none when it says nothing about its provider.

@@ -34,7 +34,7 @@ use crate::domain::Name;
 use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop, describe};
 use crate::telemetry::Metrics;
-use crate::traffic::{Board, Job, Seen};
+use crate::traffic::{Board, Job, Outbox, Trail};
 use crate::upstream::Upstream;
 
 /// Pause after a connection could not be accepted, such as without file descriptors.
@@ -99,7 +99,9 @@ pub struct Proxy {
     /// Places for copies.
     pub pool: Pool,
     /// To the controller.
-    pub seen: mpsc::Sender<Seen>,
+    pub outbox: Outbox,
+    /// What became of the last requests.
+    pub trail: Arc<Trail>,
     /// To the store, once it is open.
     pub recorder: Arc<OnceLock<RecorderHandle>>,
     /// To the judge, if there is one.

@@ -14,10 +14,10 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::clock;
 use crate::dialect::{self, Asked, Edits, Purpose};
-use crate::domain::{Endpoint, Facts, Lane, Name, PairId, Side, Skip, Timestamp};
+use crate::domain::{Endpoint, Lane, Lot, Name, PairId, Side, Skip, Timestamp};
 use crate::tasks::{BoxError, describe};
 use crate::telemetry::Role;
-use crate::traffic::Live;
+use crate::traffic::{Live, Routed, Trace};
 use crate::upstream::Body;
 
 use super::{
@@ -42,9 +42,19 @@ pub(super) struct Exchange {
     pub(super) head: Parts,
     pub(super) body: Bytes,
     pub(super) asked: Asked,
-    pub(super) facts: Facts,
     pub(super) lane: Arc<Lane>,
     pub(super) live: Arc<Live>,
+    pub(super) routed: Arc<Routed>,
+}
+
+/// What the answer that the caller gets says, once it has ended.
+pub(super) enum Use {
+    /// It is half of a pair; the other half waits for it here.
+    Pair(oneshot::Sender<Taken>),
+    /// It is all that is seen of its request, as this lot drew.
+    Solo(Lot),
+    /// Nothing: it was seen for another reason than a lot, or its request was taken out.
+    Nothing,
 }
 
 /// An answer on its way, and who gave it.
@@ -81,6 +91,7 @@ impl Proxy {
         self.check(&head, &body)?;
         let board = self.board.load();
         if board.snapshot.is_idle() {
+            self.remember_passed(id, Skip::NoRollout);
             return self.pass(&head, request::limited(body, self.settings.body_bytes_max)).await;
         }
         // 1 facts
@@ -88,7 +99,7 @@ impl Proxy {
         let endpoint = match request::endpoint(&head) {
             Ok(endpoint) => endpoint,
             Err(skip) => {
-                self.metrics.skip(skip);
+                self.skipped(id, skip);
                 return self.pass(&head, request::limited(body, settings.body_bytes_max)).await;
             }
         };
@@ -97,14 +108,14 @@ impl Proxy {
         let body = match gathered {
             Gathered::Whole(body) => body,
             Gathered::Long(body) => {
-                self.metrics.skip(Skip::Size);
+                self.skipped(id, Skip::Size);
                 return self.pass(&head, body).await;
             }
         };
         let asked = match dialect::ask(endpoint, path_and_query(&head.uri), &body) {
             Ok(asked) => asked,
             Err(skip) => {
-                self.metrics.skip(skip);
+                self.skipped(id, skip);
                 return self.pass(&head, full(body)).await;
             }
         };
@@ -113,22 +124,51 @@ impl Proxy {
         let route = board.snapshot.route(&facts);
         let governed =
             route.lane.and_then(|it| Some((board.snapshot.lanes.get(it)?, board.live.get(it)?)));
+        let at = self.clock.now();
+        let routed = Routed::new(id, at, facts, route);
         let Some((lane, live)) = governed.filter(|(_, live)| live.is_open()) else {
             self.metrics.skip(Skip::NoRollout);
+            self.trail.add(Trace::Routed(Arc::new(routed)));
             return self.pass(&head, full(body)).await;
         };
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
-        let at = self.clock.now();
+        let routed = Arc::new(routed.governed(Arc::clone(&lane)));
+        self.trail.add(Trace::Routed(Arc::clone(&routed)));
         let exchange =
-            Arc::new(Exchange { id, at, endpoint, head, body, asked, facts, lane, live });
+            Arc::new(Exchange { id, at, endpoint, head, body, asked, lane, live, routed });
         // 6 mirror: started first, so that both sides are asked at the same time
-        let served = route.mirror.and_then(|()| self.mirror(&exchange, route.serve.other()));
-        let served = served.map_err(|skip| self.metrics.skip(skip)).ok();
+        let answer_to = self.used(&exchange);
         // 3 serve
-        match route.serve {
-            Side::Primary => self.serve_primary(&exchange, served).await,
-            Side::Candidate => self.serve_candidate(&exchange, served).await,
+        match exchange.routed.route.serve {
+            Side::Primary => self.serve_primary(&exchange, answer_to).await,
+            Side::Candidate => self.serve_candidate(&exchange, answer_to).await,
         }
+    }
+
+    /// What the answer will be used for. A copy that was due and does not start takes its request
+    /// out on both sides: what is left of such requests would not be what a lot drew.
+    fn used(self: &Arc<Self>, exchange: &Arc<Exchange>) -> Use {
+        let route = &exchange.routed.route;
+        let started = route.mirror.and_then(|()| self.mirror(exchange, route.serve.other()));
+        let _ = exchange.routed.copy.set(started.as_ref().map(drop).map_err(|skip| *skip));
+        let skip = match started {
+            Ok(waits) => return Use::Pair(waits),
+            Err(skip) => skip,
+        };
+        self.metrics.skip(skip);
+        match (route.mirror, route.lot) {
+            (Err(Skip::Share), Some(lot)) => Use::Solo(lot),
+            (Err(_) | Ok(()), _) => Use::Nothing,
+        }
+    }
+
+    fn skipped(&self, id: PairId, why: Skip) {
+        self.metrics.skip(why);
+        self.remember_passed(id, why);
+    }
+
+    fn remember_passed(&self, id: PairId, why: Skip) {
+        self.trail.add(Trace::Passed { id, at: self.clock.now(), why });
     }
 
     /// What is refused before anything is looked at.
@@ -164,25 +204,26 @@ impl Proxy {
         Ok((tee(response, None, &provider, (started, Keep::Nothing, done)), provider))
     }
 
-    /// The primary answers, and its answer is kept if somebody waits for it.
+    /// The primary answers.
     async fn serve_primary(
         self: &Arc<Self>,
         exchange: &Arc<Exchange>,
-        served: Option<oneshot::Sender<Taken>>,
+        answer_to: Use,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
         let provider = self.primary.clone();
+        let _ = exchange.routed.answered.set(Side::Primary);
         match self.ask_primary(&exchange.head, full(exchange.body.clone())).await {
             Ok(response) => {
-                let keep = match &served {
-                    Some(_) => Keep::UpTo(self.settings.capture_bytes_max),
-                    None => Keep::Nothing,
+                let keep = match &answer_to {
+                    Use::Pair(_) | Use::Solo(_) => Keep::UpTo(self.settings.capture_bytes_max),
+                    Use::Nothing => Keep::Nothing,
                 };
-                let done = self.served(exchange, served);
+                let done = self.served(exchange, answer_to);
                 Ok((tee(response, None, &provider, (started, keep, done)), provider))
             }
             Err((own, ended)) => {
-                self.served(exchange, served)(Taken::nothing(provider, started, ended));
+                self.served(exchange, answer_to)(Taken::nothing(provider, started, ended));
                 Err(own)
             }
         }
@@ -192,7 +233,7 @@ impl Proxy {
     async fn serve_candidate(
         self: &Arc<Self>,
         exchange: &Arc<Exchange>,
-        served: Option<oneshot::Sender<Taken>>,
+        answer_to: Use,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
         let provider = exchange.lane.candidate.clone();
@@ -204,29 +245,35 @@ impl Proxy {
         };
         let Some(begun) = begun else {
             // Sent back while it was being asked: the primary answers, and nobody is to blame.
-            drop(served);
-            return self.serve_primary(exchange, None).await;
+            drop(answer_to);
+            return self.serve_primary(exchange, Use::Nothing).await;
         };
         let failed = match begun {
             Ok(Ok((response, first))) => {
                 let keep = Keep::UpTo(self.settings.capture_bytes_max);
-                let done = self.served(exchange, served);
+                let _ = exchange.routed.answered.set(Side::Candidate);
+                let done = self.served(exchange, answer_to);
                 return Ok((tee(response, first, &provider, (started, keep, done)), provider));
             }
             Ok(Err(failed)) => failed.with_time(started),
             Err(_) => Taken::nothing(provider, started, Ended::Timeout),
         };
         self.metrics.fallback(&exchange.lane.rollout);
-        let (call, _) = failed.read(exchange.endpoint);
+        let (call, _) = self.read(exchange, &failed);
         tracing::debug!(id = %exchange.id, outcome = call.outcome.as_str(), "the primary takes over");
-        let candidate_well = well(&call);
-        let paired = served.is_some();
-        match served {
-            Some(_) => self.served(exchange, served)(failed),
-            None => self.metrics.call(&call, Role::Serve),
+        exchange.routed.ended(Side::Candidate, &call);
+        let (candidate_well, solo) = (well(&call), !matches!(answer_to, Use::Pair(_)));
+        match answer_to {
+            Use::Pair(_) => self.served(exchange, answer_to)(failed),
+            Use::Solo(lot) => {
+                self.metrics.call(&call, Role::Serve);
+                self.solo(exchange, lot, call);
+            }
+            Use::Nothing => self.metrics.call(&call, Role::Serve),
         }
-        let answer = self.serve_primary(exchange, None).await;
-        if !paired {
+        // This answer is seen because the candidate failed, so it says nothing.
+        let answer = self.serve_primary(exchange, Use::Nothing).await;
+        if solo {
             let primary_well = answer.as_ref().is_ok_and(|(it, _)| !it.status().is_server_error());
             let now = self.clock.now();
             exchange.live.watch(&self.board, now, Some(primary_well), candidate_well);

@@ -115,6 +115,8 @@ impl Taken {
             total_ms: self.total_ms,
             usage: None,
             finish_reason: None,
+            cost_nano_usd: None,
+            well_formed: None,
         };
         let ended = match self.ended {
             Ended::Whole => End::Whole,

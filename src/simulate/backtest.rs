@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::analysis::{Chances, Observation};
 use crate::domain::{
-    Approval, Cause, Event, Metric, Name, Pair, PairId, Plan, Rollout, Score, Share, State,
-    Timestamp, Window,
+    Approval, Cause, Event, Metric, Name, Order, PairId, Plan, Rollout, Seen, State, Timestamp,
+    Told, Window,
 };
 use crate::store::{Journal, JournalError, Limits, Pairs, PairsError};
 
@@ -63,17 +63,19 @@ pub struct Recorded {
 /// One thing that came in.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
-    at: Timestamp,
-    pair: PairId,
-    /// When the pair's request came: it belongs to the stage of that time.
+    order: Order,
+    /// The pair it is, or is about.
+    pair: Option<PairId>,
+    /// When the request came, if that is known: it belongs to the stage of that time.
     made: Timestamp,
     what: What,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum What {
-    Pair(Observation),
+    Request(Observation),
     Score { primary: f64, candidate: f64 },
+    CopyLost,
 }
 
 /// What came of a plan.
@@ -173,12 +175,9 @@ impl Recorded {
     fn hear(&mut self, pairs: &Pairs) -> Result<(), BacktestError> {
         for stage in (0..).take(self.plan.stages.len()) {
             let window = Window { rollout: self.name.clone(), attempt: self.attempt, stage };
-            pairs.of_window(&window, &mut |pair, score| {
-                self.heard.push(heard(&pair));
-                self.heard.extend(score.map(|it| judged(&pair, &it)));
-            })?;
+            pairs.of_window(&window, &mut |seen| self.heard.extend(heard(&seen)))?;
         }
-        self.heard.sort_by_key(|it| it.at);
+        self.heard.sort_by_key(|it| it.order);
         Ok(())
     }
 
@@ -203,7 +202,7 @@ impl Recorded {
         let started = player.simulation.start(self.started, chances);
         debug_assert!(started.is_ok(), "{started:?}");
         for heard in &self.heard {
-            player.wait(heard.at);
+            player.wait(heard.order.at);
             player.take(heard);
             if player.simulation.rollout().state() == State::RolledBack {
                 break;
@@ -215,15 +214,6 @@ impl Recorded {
     /// What anybody should know before believing it.
     fn notes(&self, plan: &Plan) -> Vec<String> {
         let mut notes = Vec::new();
-        let mirrored = self.plan.stages.iter().filter(|it| it.mirror != Share::ALL);
-        let mirrored: Vec<&str> = mirrored.map(|it| it.name.as_str()).collect();
-        if !mirrored.is_empty() {
-            notes.push(format!(
-                "not every request was mirrored in {}: those of which one side alone was seen are \
-                 not stored, so proofs may come later here than they do live",
-                mirrored.join(", ")
-            ));
-        }
         let asking = plan.stages.iter().filter(|it| it.approval == Approval::Needed);
         let asking: Vec<&str> = asking.map(|it| it.name.as_str()).collect();
         if !asking.is_empty() {
@@ -236,15 +226,25 @@ impl Recorded {
     }
 }
 
-fn heard(pair: &Pair) -> Heard {
-    let lasted = u64::from(pair.primary.total_ms.max(pair.candidate.total_ms));
-    let at = Timestamp(pair.at.0 + lasted);
-    Heard { at, pair: pair.id, made: pair.at, what: What::Pair(Observation::of(pair)) }
-}
-
-fn judged(pair: &Pair, score: &Score) -> Heard {
-    let what = What::Score { primary: score.primary, candidate: score.candidate };
-    Heard { at: score.at, pair: pair.id, made: pair.at, what }
+/// What was stored, as it counts; none for what only says that a stage began.
+fn heard(seen: &Seen) -> Option<Heard> {
+    let order = seen.order();
+    let (pair, made, what) = match seen {
+        Seen::Pair(pair) => (Some(pair.id), pair.at, What::Request(Observation::of(pair))),
+        Seen::Score(score) => {
+            let (primary, candidate) = (score.primary, score.candidate);
+            (Some(score.pair), score.pair.at(), What::Score { primary, candidate })
+        }
+        Seen::Note(note) => match &note.told {
+            Told::Solo { lot, side, call } => {
+                let began = Timestamp(order.at.0.saturating_sub(u64::from(call.total_ms)));
+                (None, began, What::Request(Observation::solo(*lot, *side, call)))
+            }
+            Told::CopyLost => (None, order.at, What::CopyLost),
+            Told::ScoreLost | Told::Entered | Told::Guarded => return None,
+        },
+    };
+    Some(Heard { order, pair, made, what })
 }
 
 struct Player {
@@ -276,11 +276,15 @@ impl Player {
         if heard.made < self.since {
             return;
         }
-        self.pair = Some(heard.pair);
+        self.pair = heard.pair.or(self.pair);
         let back = match heard.what {
-            What::Pair(seen) => {
-                self.pairs += 1;
+            What::Request(seen) => {
+                self.pairs += u64::from(heard.pair.is_some());
                 self.simulation.observe(self.now, seen)
+            }
+            What::CopyLost => {
+                self.simulation.copy_lost(self.now);
+                false
             }
             What::Score { primary, candidate } => {
                 self.scores += 1;

@@ -4,8 +4,8 @@ use std::io::{self, BufRead, Write};
 
 use serde::Serialize;
 
-use crate::analysis::{Chances, Lot, Observation, Sample};
-use crate::domain::{Cause, Event, Name, Plan, State, Timestamp};
+use crate::analysis::{Chances, Observation, Sample};
+use crate::domain::{Cause, Event, Lot, Name, Plan, State, Timestamp};
 
 use super::{
     Numbers, Simulation,

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{Numbers, PLAN, Simulation, stream};
-use crate::analysis::{Chances, Lot, Observation, Sample};
+use crate::analysis::{Chances, Observation, Sample};
 use crate::config;
-use crate::domain::{Event, Name, Outcome, Plan, State, Timestamp};
+use crate::domain::{Event, Lot, Name, Outcome, Plan, State, Timestamp};
 
 /// The plan of a text with one stage for each share served: no gates but the named ones.
 fn plan(gates: &str, serve: &[&str]) -> (Name, Plan) {

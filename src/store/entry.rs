@@ -1,12 +1,12 @@
-//! What a frame of a segment carries: one pair with its bodies, or one score.
+//! What a frame of a segment carries: one pair with its bodies, one score, or notes of a window.
 //!
 //! `kind u8 | pair id u128 BE | zstd(parts)`, each part as `len u32 LE | bytes`: first the
-//! record, then for a pair its three bodies. So a segment alone is enough to find a pair again.
+//! record, then for a pair its three bodies. The id of notes is 0. So a segment alone is enough to find a pair again.
 
 use bytes::Bytes;
 
-use super::{json::DecodeError, pair};
-use crate::domain::{Pair, PairId, Score};
+use super::{json::DecodeError, note, pair};
+use crate::domain::{Note, Pair, PairId, Score, Window};
 
 /// Most bytes kept of each body.
 pub(super) const BODY_LEN_MAX: usize = 256 << 10;
@@ -18,6 +18,7 @@ const ZSTD_LEVEL: i32 = 3;
 const PARTS_BYTES_MAX: usize = 3 * BODY_LEN_MAX + (64 << 10);
 const PAIR: u8 = 1;
 const SCORE: u8 = 2;
+const NOTES: u8 = 3;
 
 /// What was asked and what both sides said.
 ///
@@ -68,6 +69,8 @@ pub(super) enum Entry {
     Pair(Box<Pair>, Bodies),
     /// A score of a pair kept earlier.
     Score(Score),
+    /// Notes of one window.
+    Notes(Vec<Note>),
 }
 
 /// The payload of a pair.
@@ -80,6 +83,11 @@ pub(super) fn encode_pair(pair: &Pair, bodies: &Bodies) -> std::io::Result<Vec<u
 /// The payload of a score.
 pub(super) fn encode_score(score: &Score) -> std::io::Result<Vec<u8>> {
     pack(SCORE, score.pair, &[&pair::encode_score(score)])
+}
+
+/// The payload of notes of one window.
+pub(super) fn encode_notes(window: &Window, notes: &[Note]) -> std::io::Result<Vec<u8>> {
+    pack(NOTES, PairId(0), &[&note::encode(window, notes)])
 }
 
 /// What a payload carries.
@@ -97,6 +105,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Entry, DecodeError> {
             Ok(Entry::Pair(Box::new(pair), Bodies { request, primary, candidate }))
         }
         SCORE => Ok(Entry::Score(pair::decode_score(id, &take(&mut parts)?)?)),
+        NOTES => Ok(Entry::Notes(note::decode(&take(&mut parts)?)?)),
         other => Err(DecodeError::Value { field: "kind", value: other.to_string() }),
     }
 }
@@ -134,6 +143,9 @@ mod tests {
         let score = samples::score(&pair, "judge:m@r");
         let payload = encode_score(&score).unwrap();
         assert_eq!(decode(&payload).unwrap(), Entry::Score(score));
+        let notes = samples::notes(&pair, 1, 3);
+        let payload = encode_notes(&pair.window, &notes).unwrap();
+        assert_eq!(decode(&payload).unwrap(), Entry::Notes(notes));
     }
 
     #[test]

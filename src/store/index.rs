@@ -5,6 +5,7 @@
 //! | `pairs`    | id, which sorts by time                              | place, record         |
 //! | `windows`  | rollout, 0, attempt, stage, id                       | –                     |
 //! | `scores`   | id, source                                           | record                |
+//! | `notes`    | rollout, 0, attempt, stage, time, place              | frame payload         |
 //! | `segments` | name                                                 | bytes of it indexed   |
 //! | `kept`     | any                                                  | any                   |
 //!
@@ -16,7 +17,7 @@ use std::{any::Any, io, panic, path::Path, thread, time::Duration};
 use sled::{Batch, Db, Tree};
 
 use super::segments::Place;
-use crate::domain::{Name, PairId, Timestamp, Window};
+use crate::domain::{Name, Order, PairId, Timestamp, Window};
 
 const CACHE_BYTES: u64 = 64 << 20;
 const FLUSH_EVERY_MS: u64 = 500;
@@ -27,6 +28,8 @@ const LOCK_TRIES: u32 = 20;
 const LOCK_WAIT: Duration = Duration::from_millis(50);
 const ID_LEN: usize = 16;
 const PLACE_LEN: usize = 20;
+/// Bytes of a time and a place at the end of a key of `notes`.
+const ORDER_LEN: usize = 16;
 
 /// An open index.
 pub(super) struct Index {
@@ -34,6 +37,7 @@ pub(super) struct Index {
     pairs: Tree,
     windows: Tree,
     scores: Tree,
+    notes: Tree,
     segments: Tree,
     kept: Tree,
 }
@@ -85,6 +89,7 @@ impl Index {
                 pairs: db.open_tree("pairs")?,
                 windows: db.open_tree("windows")?,
                 scores: db.open_tree("scores")?,
+                notes: db.open_tree("notes")?,
                 segments: db.open_tree("segments")?,
                 kept: db.open_tree("kept")?,
                 db,
@@ -109,6 +114,29 @@ impl Index {
     pub(super) fn put_score(&self, id: PairId, source: &str, record: &[u8]) -> sled::Result<()> {
         let key = [&id.0.to_be_bytes()[..], source.as_bytes()].concat();
         self.scores.insert(key, record).map(drop)
+    }
+
+    /// Adds notes of a window; the first of them stands at this place.
+    pub(super) fn put_notes(
+        &self,
+        window: &Window,
+        first: Order,
+        payload: &[u8],
+    ) -> sled::Result<()> {
+        self.notes.insert(notes_key(window, first), payload).map(drop)
+    }
+
+    /// The notes of a window, oldest first, and the time of the first of each batch.
+    pub(super) fn notes(
+        &self,
+        window: &Window,
+    ) -> impl Iterator<Item = sled::Result<(Timestamp, Vec<u8>)>> + use<> {
+        self.notes.scan_prefix(stage_key(window)).map(|row| {
+            let (key, payload) = row?;
+            let order = key.last_chunk::<ORDER_LEN>().and_then(|it| it.first_chunk());
+            let at = order.map_or(0, |it| u64::from_be_bytes(*it));
+            Ok((Timestamp(at), payload.to_vec()))
+        })
     }
 
     /// Where a pair's frame is, and its record.
@@ -203,7 +231,23 @@ impl Index {
             self.windows.apply_batch(windows)?;
             self.pairs.apply_batch(pairs)?;
         }
+        self.remove_notes_before(at)?;
         self.remove_scores_before(&end)
+    }
+
+    /// Window by window: their keys sort by time only inside one.
+    fn remove_notes_before(&self, at: Timestamp) -> sled::Result<()> {
+        let mut from = Vec::new();
+        while let Some(row) = self.notes.range(from..).keys().next() {
+            let key = row?;
+            let window = key.get(..key.len().saturating_sub(ORDER_LEN)).unwrap_or_default();
+            let end = [window, &at.0.to_be_bytes()[..], &[0; 8]].concat();
+            for key in self.notes.range(window..&end[..]).keys() {
+                self.notes.remove(key?)?;
+            }
+            from = [window, &[0xFF; ORDER_LEN]].concat();
+        }
+        Ok(())
     }
 
     fn remove_scores_before(&self, end: &[u8; ID_LEN]) -> sled::Result<()> {
@@ -306,6 +350,11 @@ fn stage_key(window: &Window) -> Vec<u8> {
 
 fn window_key(window: &Window, id: PairId) -> Vec<u8> {
     [&stage_key(window)[..], &id.0.to_be_bytes()].concat()
+}
+
+fn notes_key(window: &Window, order: Order) -> Vec<u8> {
+    let (at, seq) = (order.at.0.to_be_bytes(), order.seq.to_be_bytes());
+    [&stage_key(window)[..], &at, &seq].concat()
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> String {

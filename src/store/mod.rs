@@ -21,6 +21,8 @@ mod frame;
 mod index;
 mod journal;
 mod json;
+mod note;
+mod ordered;
 mod pair;
 mod pairs;
 mod pairs_error;

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{self, DecodeError, float, known, shortened};
 use crate::domain::{
-    Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, Timestamp, Usage, Window,
+    Agreement, Call, Lot, Order, Outcome, Pair, PairId, Score, ScorePart, Side, Timestamp, Usage,
+    Window,
 };
 
 /// Most bytes kept of a text that callers and providers choose, such as a model's name.
@@ -27,17 +28,35 @@ struct PairJson {
     primary: CallJson,
     candidate: CallJson,
     agreement: String,
+    #[serde(default)]
+    lot: Option<LotJson>,
+    #[serde(default)]
+    order: Option<OrderJson>,
+}
+
+/// A lot: for one request, or for the key of this hash.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum LotJson {
+    Once,
+    Sticky(u64),
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(super) struct OrderJson {
+    seq: u64,
+    at: u64,
 }
 
 #[derive(Serialize, Deserialize)]
-struct WindowJson {
+pub(super) struct WindowJson {
     rollout: String,
     attempt: u32,
     stage: u32,
 }
 
 #[derive(Serialize, Deserialize)]
-struct CallJson {
+pub(super) struct CallJson {
     provider: String,
     model: Option<String>,
     status: u16,
@@ -46,6 +65,10 @@ struct CallJson {
     total_ms: u32,
     usage: Option<UsageJson>,
     finish_reason: Option<String>,
+    #[serde(default)]
+    cost_nano_usd: Option<u64>,
+    #[serde(default)]
+    well_formed: Option<bool>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,6 +83,8 @@ struct UsageJson {
 struct ScoreJson {
     v: u32,
     at: u64,
+    #[serde(default)]
+    order: Option<OrderJson>,
     window: WindowJson,
     source: String,
     #[serde(with = "float")]
@@ -93,6 +118,8 @@ pub(super) fn encode(pair: &Pair) -> Vec<u8> {
         primary: CallJson::from(&pair.primary),
         candidate: CallJson::from(&pair.candidate),
         agreement: pair.agreement.as_str().to_owned(),
+        lot: pair.lot.map(LotJson::from),
+        order: pair.order.map(OrderJson::from),
     })
 }
 
@@ -114,6 +141,8 @@ pub(super) fn decode(id: PairId, bytes: &[u8]) -> Result<Pair, DecodeError> {
         primary: json.primary.call()?,
         candidate: json.candidate.call()?,
         agreement: known("agreement", &json.agreement, agreement)?,
+        lot: json.lot.map(Lot::from),
+        order: json.order.map(Order::from),
     })
 }
 
@@ -122,6 +151,7 @@ pub(super) fn encode_score(score: &Score) -> Vec<u8> {
     json::encode(&ScoreJson {
         v: json::VERSION,
         at: score.at.0,
+        order: score.order.map(OrderJson::from),
         window: WindowJson::from(&score.window),
         source: shortened(&score.source, TEXT_LEN_MAX),
         primary: score.primary,
@@ -138,12 +168,43 @@ pub(super) fn decode_score(pair: PairId, bytes: &[u8]) -> Result<Score, DecodeEr
         pair,
         window: json.window.window()?,
         at: Timestamp(json.at),
+        order: json.order.map(Order::from),
         source: json.source,
         primary: json.primary,
         candidate: json.candidate,
         parts: json.parts.into_iter().map(ScorePartJson::part).collect(),
         rationale: json.rationale,
     })
+}
+
+impl From<Lot> for LotJson {
+    fn from(lot: Lot) -> Self {
+        match lot {
+            Lot::Once => Self::Once,
+            Lot::Sticky(key) => Self::Sticky(key),
+        }
+    }
+}
+
+impl From<LotJson> for Lot {
+    fn from(lot: LotJson) -> Self {
+        match lot {
+            LotJson::Once => Self::Once,
+            LotJson::Sticky(key) => Self::Sticky(key),
+        }
+    }
+}
+
+impl From<Order> for OrderJson {
+    fn from(order: Order) -> Self {
+        Self { seq: order.seq, at: order.at.0 }
+    }
+}
+
+impl From<OrderJson> for Order {
+    fn from(order: OrderJson) -> Self {
+        Self { seq: order.seq, at: Timestamp(order.at) }
+    }
 }
 
 impl From<&Window> for WindowJson {
@@ -154,7 +215,7 @@ impl From<&Window> for WindowJson {
 }
 
 impl WindowJson {
-    fn window(&self) -> Result<Window, DecodeError> {
+    pub(super) fn window(&self) -> Result<Window, DecodeError> {
         let rollout = json::name("rollout", &self.rollout)?;
         Ok(Window { rollout, attempt: self.attempt, stage: self.stage })
     }
@@ -177,12 +238,14 @@ impl From<&Call> for CallJson {
                 output: it.output,
             }),
             finish_reason: call.finish_reason.as_ref().map(short),
+            cost_nano_usd: call.cost_nano_usd,
+            well_formed: call.well_formed,
         }
     }
 }
 
 impl CallJson {
-    fn call(self) -> Result<Call, DecodeError> {
+    pub(super) fn call(self) -> Result<Call, DecodeError> {
         Ok(Call {
             provider: json::name("provider", &self.provider)?,
             model: self.model,
@@ -197,6 +260,8 @@ impl CallJson {
                 output: it.output,
             }),
             finish_reason: self.finish_reason,
+            cost_nano_usd: self.cost_nano_usd,
+            well_formed: self.well_formed,
         })
     }
 }
@@ -232,6 +297,24 @@ mod tests {
         }
         let score = samples::score(&pair, "judge:m@r");
         assert_eq!(decode_score(pair.id, &encode_score(&score)).unwrap(), score);
+    }
+
+    #[test]
+    fn a_pair_of_an_older_program_has_no_lot_and_no_order() {
+        let pair = samples::pair("chat", 1_000, 1);
+        let mut json: serde_json::Value = serde_json::from_slice(&encode(&pair)).unwrap();
+        for added in ["lot", "order"] {
+            json.as_object_mut().unwrap().remove(added);
+        }
+        for side in ["primary", "candidate"] {
+            for added in ["cost_nano_usd", "well_formed"] {
+                json[side].as_object_mut().unwrap().remove(added);
+            }
+        }
+        let old = decode(pair.id, json.to_string().as_bytes()).unwrap();
+        assert_eq!((old.lot, old.order), (None, None));
+        assert_eq!(old.primary.cost_nano_usd, None);
+        assert_eq!((old.window, old.agreement), (pair.window, pair.agreement));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
     rebuild,
     segments::{self, Place, Segments},
 };
-use crate::domain::{Name, Pair, PairId, Score, Timestamp, Window};
+use crate::domain::{Name, Note, Pair, PairId, Score, Timestamp};
 
 /// Most pairs [`Pairs::list`] answers at once.
 pub const PAGE_LEN_MAX: usize = 1_000;
@@ -70,6 +70,8 @@ pub struct StoreCounters {
     pub pairs: u64,
     /// Scores stored.
     pub scores: u64,
+    /// Notes stored.
+    pub notes: u64,
     /// Pairs and scores dropped because the queue was full.
     pub dropped: u64,
     /// Pairs and scores lost because the disk or the index refused.
@@ -84,6 +86,7 @@ pub struct StoreCounters {
 struct Counters {
     pairs: AtomicU64,
     scores: AtomicU64,
+    notes: AtomicU64,
     dropped: AtomicU64,
     failed: AtomicU64,
     unreadable: AtomicU64,
@@ -151,7 +154,7 @@ impl Pairs {
         let entry = frame::payload(&bytes, 0).and_then(|it| entry::decode(it).ok());
         match entry {
             Some(Entry::Pair(pair, bodies)) if pair.id == id => Ok(Some(bodies)),
-            Some(Entry::Pair(..) | Entry::Score(_)) | None => {
+            Some(Entry::Pair(..) | Entry::Score(_) | Entry::Notes(_)) | None => {
                 let path = segments::path(&dir, place.segment);
                 Err(PairsError::Damaged { path, offset: place.offset })
             }
@@ -173,24 +176,6 @@ impl Pairs {
             Err(error) => Some(Err(error)),
         });
         pairs.take(len_max).collect()
-    }
-
-    /// Every pair of a window with its last score, oldest first: evidence as it came in.
-    ///
-    /// # Errors
-    /// When the index refuses. A record that cannot be read is passed over and counted.
-    pub fn of_window(
-        &self,
-        window: &Window,
-        each: &mut dyn FnMut(Pair, Option<Score>),
-    ) -> Result<(), PairsError> {
-        for id in self.0.index.of_window(window) {
-            if let Some(pair) = self.pair(id.map_err(to("list pairs"))?)? {
-                let score = self.scores(pair.id)?.pop();
-                each(pair, score);
-            }
-        }
-        Ok(())
     }
 
     /// Stores pairs with their bodies: all of them, or none that can be found again.
@@ -251,6 +236,7 @@ impl Pairs {
         StoreCounters {
             pairs: counters.pairs.load(Relaxed),
             scores: counters.scores.load(Relaxed),
+            notes: counters.notes.load(Relaxed),
             dropped: counters.dropped.load(Relaxed),
             failed: counters.failed.load(Relaxed),
             unreadable: counters.unreadable.load(Relaxed),
@@ -278,6 +264,11 @@ impl Pairs {
     /// How much may be kept.
     pub(super) fn limits(&self) -> Limits {
         self.0.limits
+    }
+
+    /// Counts a record that cannot be read.
+    pub(super) fn count_unreadable(&self) {
+        self.0.counters.unreadable.fetch_add(1, Relaxed);
     }
 
     /// Counts a pair or score that found no place in the queue.
@@ -311,6 +302,32 @@ impl Pairs {
             row.place.offset += begin;
         }
         self.0.index.put_pairs(&rows).map_err(to("store pairs"))?;
+        self.indexed(&segments, segment, begin + number(frames.len()))
+    }
+
+    /// Stores notes; those of one window together.
+    ///
+    /// # Errors
+    /// When the disk or the index refuses, or the disk is too full. They are counted.
+    pub fn put_notes(&self, mut notes: Vec<Note>) -> Result<(), PairsError> {
+        notes.sort_by(|a, b| a.window.cmp(&b.window).then(a.order.cmp(&b.order)));
+        notes.chunk_by(|a, b| a.window == b.window).try_for_each(|of_window| {
+            let result = self.try_put_notes(of_window);
+            self.count(&self.0.counters.notes, of_window.len(), result)
+        })
+    }
+
+    fn try_put_notes(&self, notes: &[Note]) -> Result<(), PairsError> {
+        let (Some(first), Some(last)) = (notes.first(), notes.last()) else { return Ok(()) };
+        self.refuse_when_full()?;
+        let payload = entry::encode_notes(&first.window, notes);
+        let payload = payload.map_err(|_| PairsError::Pack { id: PairId(0) })?;
+        let mut frames = Vec::new();
+        frame::push(&mut frames, &payload).map_err(|_| PairsError::Pack { id: PairId(0) })?;
+        let mut segments = self.segments();
+        let (segment, begin) = segments.append(&(first.order.at..=last.order.at), &frames)?;
+        let put = self.0.index.put_notes(&first.window, first.order, &payload);
+        put.map_err(to("store notes"))?;
         self.indexed(&segments, segment, begin + number(frames.len()))
     }
 
@@ -378,7 +395,12 @@ impl Pairs {
         Ok(pairs)
     }
 
-    fn pair(&self, id: PairId) -> Result<Option<Pair>, PairsError> {
+    /// The index, for those who read it in other ways.
+    pub(super) fn index(&self) -> &Index {
+        &self.0.index
+    }
+
+    pub(super) fn pair(&self, id: PairId) -> Result<Option<Pair>, PairsError> {
         let row = self.0.index.pair(id).map_err(to("read a pair"))?;
         Ok(row.and_then(|(_, record)| self.readable(id, &record)))
     }
@@ -391,7 +413,7 @@ impl Pairs {
         pair
     }
 
-    fn scores(&self, id: PairId) -> Result<Vec<Score>, PairsError> {
+    pub(super) fn scores(&self, id: PairId) -> Result<Vec<Score>, PairsError> {
         let mut scores = Vec::new();
         for record in self.0.index.scores(id) {
             let record = record.map_err(to("read scores"))?;

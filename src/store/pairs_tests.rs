@@ -5,6 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::{Order, Seen};
 use crate::store::samples::{self, HOUR_MS, LIMITS};
 
 fn store() -> (TempDir, Pairs) {
@@ -84,22 +85,76 @@ fn lists_come_newest_first_and_in_pages() {
     assert_eq!(times(&pairs, &Query { before: unknown, ..of("chat") }), [4_000, 2_000]);
 }
 
+/// Everything of the window of samples, as places and what stands there.
+fn told(pairs: &Pairs) -> Vec<(u64, &'static str)> {
+    let mut told = Vec::new();
+    let window = samples::pair("chat", 0, 0).window;
+    let name = |seen: &Seen| match seen {
+        Seen::Pair(_) => "pair",
+        Seen::Score(_) => "score",
+        Seen::Note(_) => "note",
+    };
+    pairs.of_window(&window, &mut |it| told.push((it.order().seq, name(&it)))).unwrap();
+    told
+}
+
 #[test]
-fn a_window_gives_its_pairs_oldest_first_with_the_last_score() {
+fn a_window_is_told_in_the_order_in_which_it_counted() {
     let (_dir, pairs) = store();
-    let first = put(&pairs, "chat", 1_000);
-    let second = put(&pairs, "chat", 2_000);
-    put(&pairs, "chat-2", 1_500);
-    let mut other = samples::pair("chat", 3_000, 3);
+    // Asked second by second, and told in the opposite order a minute later.
+    let pair = |asked: u64, seq: u64| {
+        let order = Some(Order { seq, at: Timestamp(60_000 + seq) });
+        Pair { order, ..samples::pair("chat", asked, asked) }
+    };
+    let (slow, fast) = (pair(1_000, 30), pair(2_000, 20));
+    let old = Pair { order: None, lot: None, ..pair(3_000, 0) };
+    let mut other = pair(4_000, 4);
     other.window.stage = 1;
-    pairs.put_batch(&[(other, Bodies::default())]).unwrap();
-    let score = samples::score(&second, "judge:a@1");
-    pairs.put_score(&score).unwrap();
-    let later = Score { at: Timestamp(9_999), ..samples::score(&second, "alice") };
-    pairs.put_score(&later).unwrap();
-    let mut seen = Vec::new();
-    pairs.of_window(&first.window.clone(), &mut |pair, score| seen.push((pair, score))).unwrap();
-    assert_eq!(seen, [(first, None), (second, Some(later))]);
+    for it in [&slow, &fast, &old, &other] {
+        pairs.put_batch(&[(it.clone(), Bodies::default())]).unwrap();
+    }
+    pairs.put_score(&samples::score(&fast, "judge:a@1")).unwrap();
+    let later = samples::notes(&pair(100_000, 0), 40, 2);
+    let early = samples::notes(&pair(60_000, 0), 10, 3);
+    pairs.put_notes([later, early].concat()).unwrap();
+    let expected = [
+        (0, "pair"),
+        (10, "note"),
+        (11, "note"),
+        (12, "note"),
+        (20, "pair"),
+        (21, "score"),
+        (30, "pair"),
+        (40, "note"),
+        (41, "note"),
+    ];
+    assert_eq!(told(&pairs), expected);
+    assert_eq!(pairs.entered(&slow.window).unwrap().map(|it| it.seq), Some(10));
+    assert_eq!(pairs.entered(&other.window).unwrap(), None);
+    assert_eq!((pairs.counters().notes, pairs.counters().unreadable), (5, 0));
+}
+
+#[test]
+fn notes_are_found_again_without_an_index_and_leave_with_their_segment() {
+    let (dir, pairs) = store();
+    for hour in 0..3 {
+        let pair = put(&pairs, "chat", hour * HOUR_MS + 1_000);
+        let mut notes = samples::notes(&pair, 100 * hour, 50);
+        for note in &mut notes[..25] {
+            note.window.stage = 1;
+        }
+        pairs.put_notes(notes).unwrap();
+    }
+    let before = told(&pairs);
+    assert_eq!(before.len(), 3 * 26);
+    pairs.flush().unwrap();
+    drop(pairs);
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    let limits = Limits { age_ms_max: HOUR_MS, ..LIMITS };
+    let pairs = Pairs::open(dir.path(), limits).unwrap();
+    assert_eq!(told(&pairs), before);
+    pairs.sweep(Timestamp(3 * HOUR_MS + 1)).unwrap();
+    assert_eq!(told(&pairs), before[2 * 26..]);
 }
 
 #[test]

@@ -70,6 +70,12 @@ fn add(index: &Index, segment: u64, from: u64, frames: &[u8]) -> Result<(), Pair
                 record: pair::encode(&pair),
             }),
             Ok(Entry::Score(score)) => pairs::put_score(index, &score)?,
+            Ok(Entry::Notes(notes)) => {
+                if let Some(first) = notes.first() {
+                    let put = index.put_notes(&first.window, first.order, payload);
+                    put.map_err(to("store notes"))?;
+                }
+            }
             Err(_) => unreadable += 1,
         }
         if BATCH_LEN <= rows.len() {

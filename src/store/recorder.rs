@@ -14,12 +14,14 @@ use std::{
 use tokio::time::Instant;
 
 use super::{entry::Bodies, pairs::Pairs, pairs_error::PairsError};
-use crate::domain::{Pair, Score, Timestamp};
+use crate::domain::{Note, Pair, Score, Timestamp};
 
 /// Pairs and scores written at once.
 const BATCH_LEN_MAX: usize = 64;
 /// How long a batch waits for more.
 const BATCH_WAIT: Duration = Duration::from_millis(5);
+/// Notes written at once at most; fewer are when the disk's turn comes.
+const NOTES_LEN_MAX: usize = 1_024;
 /// How long a stored pair may wait for the disk.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 /// How often old pairs are taken away.
@@ -57,6 +59,7 @@ pub enum Offered {
 enum Item {
     Pair(Box<(Pair, Bodies)>),
     Score(Score),
+    Note(Note),
 }
 
 impl Recorder {
@@ -84,6 +87,11 @@ impl RecorderHandle {
     /// Hands over a score. Never waits.
     pub fn offer_score(&self, score: Score) -> Offered {
         self.send(Item::Score(score))
+    }
+
+    /// Hands over a note. Never waits.
+    pub fn offer_note(&self, note: Note) -> Offered {
+        self.send(Item::Note(note))
     }
 
     fn send(&self, item: Item) -> Offered {
@@ -118,7 +126,7 @@ impl Item {
     fn bytes(&self) -> usize {
         match self {
             Self::Pair(pair) => pair.1.len(),
-            Self::Score(_) => 0,
+            Self::Score(_) | Self::Note(_) => 0,
         }
     }
 }
@@ -129,6 +137,8 @@ struct Writer<C> {
     waiting_bytes: Arc<AtomicUsize>,
     clock: C,
     disk: Disk,
+    /// Small and many, so they are written together.
+    notes: Vec<Note>,
 }
 
 /// How the last write went; only changes are logged.
@@ -146,7 +156,7 @@ fn channel<C: Fn() -> Timestamp>(pairs: Pairs, clock: C) -> (RecorderHandle, Wri
         waiting_bytes: Arc::clone(&waiting_bytes),
         pairs: pairs.clone(),
     };
-    (handle, Writer { pairs, queue, waiting_bytes, clock, disk: Disk::Works })
+    (handle, Writer { pairs, queue, waiting_bytes, clock, disk: Disk::Works, notes: Vec::new() })
 }
 
 impl<C: Fn() -> Timestamp> Writer<C> {
@@ -165,6 +175,7 @@ impl<C: Fn() -> Timestamp> Writer<C> {
             }
             if flush_at.is_some_and(|it| it <= Instant::now()) {
                 flush_at = None;
+                self.write_notes();
                 let flushed = self.pairs.flush();
                 self.tell(flushed);
             }
@@ -174,8 +185,15 @@ impl<C: Fn() -> Timestamp> Writer<C> {
                 self.tell(swept.map(drop));
             }
         }
+        self.write_notes();
         let flushed = self.pairs.flush();
         self.tell(flushed);
+    }
+
+    fn write_notes(&mut self) {
+        let notes = std::mem::take(&mut self.notes);
+        let put = self.pairs.put_notes(notes);
+        self.tell(put);
     }
 
     /// Writes an item and those that follow within a moment.
@@ -188,6 +206,10 @@ impl<C: Fn() -> Timestamp> Writer<C> {
             match item {
                 Item::Pair(pair) => pairs.push(*pair),
                 Item::Score(score) => scores.push(score),
+                Item::Note(note) => self.notes.push(note),
+            }
+            if NOTES_LEN_MAX <= self.notes.len() {
+                self.write_notes();
             }
             if BATCH_LEN_MAX <= pairs.len() + scores.len() {
                 break;

@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::{Bodies, Limits};
 use crate::domain::{
-    Agreement, Approval, Call, Cause, Event, GateEvidence, Margin, Metric, Outcome, Pair, PairId,
-    Plan, Record, Risk, Role, Score, ScorePart, Share, Side, Slice, State, Timestamp, Usage,
-    Verdict, Window, default_ladder,
+    Agreement, Approval, Call, Cause, Event, GateEvidence, Lot, Margin, Metric, Note, Order,
+    Outcome, Pair, PairId, Plan, Record, Risk, Role, Score, ScorePart, Share, Side, Slice, State,
+    Timestamp, Told, Usage, Verdict, Window, default_ladder,
 };
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
@@ -132,6 +132,8 @@ pub(super) fn pair(rollout: &str, at: u64, number: u64) -> Pair {
         total_ms: 120,
         usage: Some(Usage { input: 10, cache_read: 1, cache_write: 2, output: 30 }),
         finish_reason: None,
+        cost_nano_usd: Some(12_500),
+        well_formed: Some(true),
     };
     Pair {
         id: id(at, number),
@@ -145,7 +147,29 @@ pub(super) fn pair(rollout: &str, at: u64, number: u64) -> Pair {
         primary: call("gpt"),
         candidate: Call { outcome: Outcome::Timeout, usage: None, ..call("cheap") },
         agreement: Agreement::SameJson,
+        lot: Some(Lot::Sticky(u64::MAX)),
+        order: Some(Order { seq: number, at: Timestamp(at + 150) }),
     }
+}
+
+/// Notes of the window of a pair, so many from a place on, one each millisecond.
+pub(super) fn notes(pair: &Pair, seq: u64, len: u64) -> Vec<Note> {
+    let told = |number: u64| match number % 8 {
+        0 => Told::CopyLost,
+        1 => Told::ScoreLost,
+        2 => Told::Entered,
+        3 => Told::Guarded,
+        _ => Told::Solo {
+            lot: if number.is_multiple_of(2) { Lot::Once } else { Lot::Sticky(number) },
+            side: Side::Primary,
+            call: Box::new(Call { total_ms: 100, ..pair.primary.clone() }),
+        },
+    };
+    let note = |seq| {
+        let order = Order { seq, at: Timestamp(pair.at.0 + seq) };
+        Note { window: pair.window.clone(), order, told: told(seq) }
+    };
+    (seq..seq + len).map(note).collect()
 }
 
 pub(super) fn bodies(text: &str) -> Bodies {
@@ -161,6 +185,7 @@ pub(super) fn score(pair: &Pair, source: &str) -> Score {
         pair: pair.id,
         window: pair.window.clone(),
         at: Timestamp(pair.at.0 + 5),
+        order: pair.order.map(|it| Order { seq: it.seq + 1, at: Timestamp(it.at.0 + 5) }),
         source: source.to_owned(),
         primary: 0.9,
         candidate: 1.0 / 3.0,

@@ -61,6 +61,35 @@ async fn a_candidate_that_fails_before_its_first_byte_is_replaced_unnoticed() {
 }
 
 #[tokio::test]
+async fn a_fallback_counts_for_the_candidate_and_never_for_the_primary() {
+    let world = World::new().await;
+    let serve = world.serve(&rollout("100%", "1%")).await;
+    candidate_serves(&world, &serve).await;
+    let counted = async || {
+        let (pairs, solos) =
+            (serve.metric("crossfade_stage_pairs").await, serve.metric("crossfade_stage_solos"));
+        pairs + solos.await
+    };
+    let asked = async || f64::from(u32::try_from(world.candidate.stats().requests).unwrap());
+    until("what was asked counts", || async { (counted().await - asked().await).abs() < 0.5 })
+        .await;
+    let before = counted().await;
+    world.candidate.set_fault(Fault::Errors(500));
+    for _ in 0..3 {
+        let answer = serve.chat(world.body(1, Delivery::Whole), &[]).await;
+        assert_eq!(answer.header("x-crossfade-provider"), "primary");
+    }
+    world.candidate.set_fault(Fault::None);
+    // One after them shows that the answers of the primary would have been counted by now.
+    serve.chat(world.body(1, Delivery::Whole), &[]).await;
+    until("each of them counts once", || async { before + 3.5 < counted().await }).await;
+    assert!((counted().await - before - 4.0).abs() < 1e-9);
+    let rollout = serve.json(&["status", "chat"]).await;
+    assert_eq!(rollout["evidenceProblem"], "", "{rollout}");
+    assert!(0.0 < rollout["evidence"][0]["candidateValue"].as_f64().unwrap(), "{rollout}");
+}
+
+#[tokio::test]
 async fn after_the_first_byte_a_failure_is_delivered_as_it_is() {
     let world = World::new().await;
     let serve = world.serve(&rollout("100%", "1%")).await;

@@ -57,6 +57,87 @@ async fn a_pair_is_stored_judged_and_shown_with_both_answers() {
     assert!(text.contains("primary") && text.contains("candidate"), "{text}");
 }
 
+/// Pairs and requests seen on one side that count in the stage.
+async fn counted(serve: &crate::world::Serve) -> (f64, f64) {
+    (serve.metric("crossfade_stage_pairs").await, serve.metric("crossfade_stage_solos").await)
+}
+
+#[tokio::test]
+async fn what_is_not_copied_counts_for_the_primary_and_a_conversation_counts_once() {
+    let world = World::new().await;
+    let serve = world.serve(&rollout("0%", "10%")).await;
+    until("the stage counts", || async {
+        serve.chat(world.body(0, Delivery::Whole), &[("x-request-id", "first")]).await;
+        let (pairs, solos) = counted(&serve).await;
+        0.5 < pairs + solos
+    })
+    .await;
+    let id = |index: usize| format!("request-{index}");
+    for index in 0..100 {
+        let delivery = if index % 2 == 0 { Delivery::Whole } else { Delivery::Stream };
+        let id = id(index);
+        serve.chat(world.body(index, delivery), &[("x-request-id", &id)]).await;
+    }
+    until("every request counts on some side", || async {
+        let (pairs, solos) = counted(&serve).await;
+        100.5 < pairs + solos
+    })
+    .await;
+    let (pairs, solos) = counted(&serve).await;
+    assert!(0.5 < pairs && 4.0 * pairs < solos, "{pairs} pairs and {solos} solos at 10%");
+    for turn in 0..30 {
+        let headers = [("x-crossfade-conversation", "c-1")];
+        serve.chat(world.body(turn, Delivery::Whole), &headers).await;
+    }
+    serve.chat(world.body(0, Delivery::Whole), &[("x-request-id", "last")]).await;
+    until("the conversation and the last request count", || async {
+        let (now, alone) = counted(&serve).await;
+        pairs + solos + 1.5 < now + alone
+    })
+    .await;
+    let (now, alone) = counted(&serve).await;
+    assert!((now + alone - pairs - solos - 2.0).abs() < 1e-9, "30 turns are one of 2 lots");
+}
+
+#[tokio::test]
+async fn a_request_is_explained_by_its_id() {
+    let world = World::new().await;
+    let serve = world.serve(&rollout("0%", "100%")).await;
+    until("the lane is open", || async {
+        serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        0 < world.candidate.stats().requests
+    })
+    .await;
+    let explained = async |headers: &[(&str, &str)]| {
+        let answer = serve.chat(world.body(1, Delivery::Whole), headers).await;
+        let id = answer.header("x-crossfade-request-id").to_owned();
+        until("its calls have ended", || async {
+            let told = serve.json(&["explain", "--request", &id]).await;
+            !told["primary"].is_null()
+        })
+        .await;
+        serve.json(&["explain", "--request", &id]).await
+    };
+    let copied = explained(&[("x-crossfade-user", "ana@x"), ("x-crossfade-data", "eu")]).await;
+    assert_eq!(
+        (&copied["rollout"], &copied["served"]),
+        (&"rollouts/chat".into(), &"SERVED_PRIMARY".into())
+    );
+    assert_eq!(
+        (&copied["counted"], &copied["lots"]["key"]),
+        (&"COUNTED_PAIR".into(), &"user".into())
+    );
+    assert_eq!(copied["candidate"]["outcome"], "OUTCOME_OK");
+    assert!(!copied.to_string().contains("ana@x"), "{copied}");
+    let barred = explained(&[("x-crossfade-data", "pii")]).await;
+    assert_eq!(barred["skipReason"], "data_class");
+    let id = barred["requestId"].as_str().unwrap();
+    let (code, text) = serve.cli(&["explain", "--request", id]).await;
+    assert!(code == 0 && text.contains("not cleared for its data classes"), "{text}");
+    let (code, text) = serve.cli(&["explain", "--request", &"0".repeat(32)]).await;
+    assert!(code == 5 && text.contains("never seen here"), "{code} {text}");
+}
+
 #[tokio::test]
 async fn data_the_candidate_is_not_cleared_for_is_never_copied() {
     let world = World::new().await;

@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("judge",      &["domain", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic"]),
     ("proxy",      &["domain", "dialect", "clock", "tasks", "telemetry", "store", "upstream", "traffic"]),
     ("operations", &["tasks", "telemetry", "store", "controller"]),
-    ("api",        &["domain", "tasks", "config", "store", "controller"]),
+    ("api",        &["domain", "tasks", "config", "store", "traffic", "controller"]),
     ("app",        &["domain", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic",
                      "controller", "judge", "proxy", "operations", "api"]),
     ("players",    &["domain", "clock", "tasks"]),

@@ -66,7 +66,8 @@ pub(in crate::api) fn pair(pair: &Pair, scores: &[Score]) -> proto::Pair {
     }
 }
 
-fn call(call: &Call) -> proto::Call {
+/// A call, without its text.
+pub(super) fn call(call: &Call) -> proto::Call {
     use proto::call::Outcome as Told;
     let outcome = match call.outcome {
         Outcome::Ok => Told::Ok,
@@ -87,6 +88,8 @@ fn call(call: &Call) -> proto::Call {
         time_to_first_byte: call.first_byte_ms.map(|ms| duration(ms.into())),
         usage: call.usage.map(usage),
         finish_reason: call.finish_reason.clone().unwrap_or_default(),
+        cost_nano_usd: call.cost_nano_usd.map(long),
+        well_formed: call.well_formed,
     }
 }
 
@@ -142,6 +145,8 @@ mod tests {
             total_ms: 1_250,
             usage: Some(Usage { input: 3, output: 5, ..Usage::default() }),
             finish_reason: None,
+            cost_nano_usd: None,
+            well_formed: None,
         };
         let window = Window { rollout: "chat".parse().unwrap(), attempt: 2, stage: 1 };
         let given = Pair {
@@ -156,6 +161,8 @@ mod tests {
             primary: side("gpt"),
             candidate: side("cheap"),
             agreement: Agreement::SameJson,
+            lot: None,
+            order: None,
         };
         let told = pair(&given, &[]);
         assert_eq!(told.name, "rollouts/chat/pairs/00000000-0000-0000-0000-000000000007");

@@ -1,9 +1,11 @@
 //! Domain values as messages, and plans from messages.
 
 mod evidence;
+mod explain;
 mod plan;
 
 pub(super) use evidence::{bodies, pair};
+pub(super) use explain::{trace, trace_of_pair};
 pub use plan::PlanDefaults;
 pub(super) use plan::{Created, created};
 

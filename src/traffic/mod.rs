@@ -1,5 +1,11 @@
 //! What the proxy and the controller share: the published snapshot, live counters, what was seen.
 
+mod outbox;
+mod trail;
+
+pub use outbox::Outbox;
+pub use trail::{Counted, REQUESTS_LEN_MAX, Routed, Trace, Trail};
+
 use std::{
     collections::HashMap,
     sync::{
@@ -14,18 +20,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::analysis::Tripwire;
 use crate::clock;
-use crate::domain::{Lane, Name, Pair, PairId, Score, Side, Snapshot, Timestamp, Window};
-
-/// What the proxy tells the controller and the judge tells it too.
-#[derive(Clone, Debug)]
-pub enum Seen {
-    /// Both sides of a request are known.
-    Pair(Box<Pair>),
-    /// A pair was judged.
-    Score(Box<Score>),
-    /// A pair was to be judged and could not be.
-    ScoreLost(Window),
-}
+use crate::domain::{Lane, Name, PairId, Side, Snapshot, Timestamp, Window};
 
 /// A pair for the judge: the conversation and both answers as text.
 #[derive(Clone, Debug)]
@@ -86,9 +81,14 @@ pub struct Board {
     alarm: Notify,
 }
 
-/// A copy that is due: counted as missing unless it ends as a pair or is excused.
+/// A copy that is due: counted as missing, and told to the controller as lost, unless it ends as
+/// a pair or is excused.
 #[derive(Debug)]
-pub struct Due(Option<Arc<Live>>);
+pub struct Due {
+    live: Option<Arc<Live>>,
+    window: Window,
+    outbox: Outbox,
+}
 
 impl Copies {
     /// A cap, with the copies already made on a day.
@@ -147,15 +147,17 @@ impl Live {
         self.missing.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a copy that is due, if the daily cap allows it.
-    pub fn due(self: &Arc<Self>, now: Timestamp) -> Option<Due> {
+    /// Counts a copy that is due, if the daily cap allows it. It is told as lost by the outbox if
+    /// it is.
+    pub fn due(self: &Arc<Self>, now: Timestamp, window: &Window, outbox: &Outbox) -> Option<Due> {
         if !self.copies.take(now) {
             self.capped.store(true, Ordering::Relaxed);
             return None;
         }
         self.capped.store(false, Ordering::Relaxed);
         self.due.fetch_add(1, Ordering::Relaxed);
-        Some(Due(Some(Arc::clone(self))))
+        let (live, outbox) = (Some(Arc::clone(self)), outbox.clone());
+        Some(Due { live, window: window.clone(), outbox })
     }
 
     /// Copies that were due, and those of them that never became a pair.
@@ -213,12 +215,12 @@ impl Live {
 impl Due {
     /// The copy became a pair.
     pub fn paired(mut self) {
-        self.0 = None;
+        self.live = None;
     }
 
     /// The copy cannot become a pair through nobody's fault: the caller left, the window closed.
     pub fn excuse(mut self) {
-        if let Some(live) = self.0.take() {
+        if let Some(live) = self.live.take() {
             live.due.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -226,8 +228,9 @@ impl Due {
 
 impl Drop for Due {
     fn drop(&mut self) {
-        if let Some(live) = self.0.take() {
+        if let Some(live) = self.live.take() {
             live.missing.fetch_add(1, Ordering::Relaxed);
+            self.outbox.copy_lost(&self.window);
         }
     }
 }

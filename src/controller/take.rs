@@ -1,0 +1,55 @@
+//! Taking what was seen of the traffic into the evidence, and the steps it asks for.
+
+use crate::domain::{Input, Name, Note, Seen};
+use crate::store::Offered;
+use crate::telemetry::Loss;
+
+use super::{actor::Controller, handle::Requester, managed};
+
+impl Controller {
+    /// Takes what was told. A breach is acted on at once, so that what a rollback shows is what
+    /// proved it and nothing more.
+    pub(super) fn take(&mut self, seen: Seen) {
+        let name = seen.window().rollout.clone();
+        let Some(managed) = self.managed.get_mut(&name) else { return };
+        let begun = managed.begun_before(seen.order().seq);
+        // Late news of an earlier stage is kept in the store and counts no more.
+        let current = managed.is_current(seen.window());
+        if current {
+            managed::observe(&mut managed.ledger, &seen);
+        }
+        let broken = current && managed.ledger.is_broken();
+        if let Some(begun) = begun {
+            self.note(begun);
+        }
+        if let Seen::Note(note) = seen
+            && current
+        {
+            self.note(*note);
+        }
+        if broken {
+            self.weigh(&name);
+        }
+    }
+
+    /// Keeps a note for after a restart.
+    fn note(&self, note: Note) {
+        if let Some(recorder) = self.recorder.get()
+            && recorder.offer_note(note) == Offered::Dropped
+        {
+            self.metrics.loss(Loss::RecorderFull);
+        }
+    }
+
+    /// Takes the step of a rollout that its evidence asks for, if any.
+    pub(super) fn weigh(&mut self, name: &Name) {
+        let now = self.clock.now();
+        let Some(managed) = self.managed.get_mut(name) else { return };
+        managed.weigh();
+        let input = if managed.live.is_tripped() { Input::Tripped } else { Input::Tick };
+        let event = managed.rollout.decide(now, &input, &managed.evidence).ok().flatten();
+        let Some(event) = event else { return };
+        let by = Requester { actor: "controller".to_owned(), ..Requester::default() };
+        self.carry_out(name, event, by, None);
+    }
+}

@@ -1,0 +1,95 @@
+//! What evidence is made of: everything the controller is told, each at its place and time.
+
+use super::{Call, Lot, Pair, Score, Side, Timestamp, Window};
+
+/// When the controller was told something, and its place among all it was ever told.
+///
+/// Evidence is moved by what is told in this order, at these times, and by nothing else: so it is
+/// the same live, after a restart and in a backtest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Order {
+    /// Rises by one, also over restarts.
+    pub seq: u64,
+    /// The time; never goes back while the program runs.
+    pub at: Timestamp,
+}
+
+/// What the controller is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seen {
+    /// Both sides of a request are known.
+    Pair(Box<Pair>),
+    /// A pair was judged.
+    Score(Box<Score>),
+    /// Anything else that counts.
+    Note(Box<Note>),
+}
+
+/// Evidence of a window that is no pair and no score.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The evidence it belongs to.
+    pub window: Window,
+    /// When it counted.
+    pub order: Order,
+    /// What it says.
+    pub told: Told,
+}
+
+/// What a note says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A request of which a lot drew one side alone.
+    Solo {
+        /// The lot.
+        lot: Lot,
+        /// The side that answered.
+        side: Side,
+        /// Its call.
+        call: Box<Call>,
+    },
+    /// A copy was sent, and how it ended was lost.
+    CopyLost,
+    /// A pair was to be judged and could not be.
+    ScoreLost,
+    /// The window was opened at this time, after all that was told up to this place.
+    Entered,
+    /// The guard after success began at this time, after all that was told up to this place.
+    Guarded,
+}
+
+impl Seen {
+    /// A note that has not been handed over yet.
+    pub fn note(window: &Window, told: Told) -> Self {
+        let order = Order { seq: 0, at: Timestamp::default() };
+        Self::Note(Box::new(Note { window: window.clone(), order, told }))
+    }
+
+    /// The evidence it belongs to.
+    pub fn window(&self) -> &Window {
+        match self {
+            Self::Pair(it) => &it.window,
+            Self::Score(it) => &it.window,
+            Self::Note(it) => &it.window,
+        }
+    }
+
+    /// Its place. What was kept before places were kept comes first, in the order of its time.
+    pub fn order(&self) -> Order {
+        let first = |at| Order { seq: 0, at };
+        match self {
+            Self::Pair(it) => it.order.unwrap_or(first(it.at)),
+            Self::Score(it) => it.order.unwrap_or(first(it.at)),
+            Self::Note(it) => it.order,
+        }
+    }
+
+    /// Gives it its place.
+    pub fn place(&mut self, order: Order) {
+        match self {
+            Self::Pair(it) => it.order = Some(order),
+            Self::Score(it) => it.order = Some(order),
+            Self::Note(it) => it.order = order,
+        }
+    }
+}

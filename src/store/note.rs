@@ -1,0 +1,103 @@
+//! Notes as the store keeps them: many small ones of a window together.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    json::{self, DecodeError, known},
+    pair::{CallJson, LotJson, OrderJson, WindowJson},
+};
+use crate::domain::{Note, Order, Side, Told, Window};
+
+#[derive(Serialize, Deserialize)]
+struct NotesJson {
+    v: u32,
+    window: WindowJson,
+    notes: Vec<NoteJson>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NoteJson {
+    order: OrderJson,
+    told: String,
+    /// Of a solo alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    solo: Option<SoloJson>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SoloJson {
+    lot: LotJson,
+    side: String,
+    call: CallJson,
+}
+
+const SOLO: &str = "solo";
+
+/// What is told, and the word for it.
+const PLAIN: [(&str, Told); 4] = [
+    ("copy_lost", Told::CopyLost),
+    ("score_lost", Told::ScoreLost),
+    ("entered", Told::Entered),
+    ("guarded", Told::Guarded),
+];
+
+/// The bytes of notes of one window.
+pub(super) fn encode(window: &Window, notes: &[Note]) -> Vec<u8> {
+    let notes = notes.iter().map(|it| {
+        let (told, solo) = match &it.told {
+            Told::Solo { lot, side, call } => {
+                let (lot, side) = ((*lot).into(), side.as_str().to_owned());
+                (SOLO, Some(SoloJson { lot, side, call: CallJson::from(&**call) }))
+            }
+            Told::CopyLost => ("copy_lost", None),
+            Told::ScoreLost => ("score_lost", None),
+            Told::Entered => ("entered", None),
+            Told::Guarded => ("guarded", None),
+        };
+        NoteJson { order: it.order.into(), told: told.to_owned(), solo }
+    });
+    let (v, window) = (json::VERSION, WindowJson::from(window));
+    json::encode(&NotesJson { v, window, notes: notes.collect() })
+}
+
+/// The notes of some bytes, in the order they were written.
+pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Note>, DecodeError> {
+    let json: NotesJson = json::decode(bytes)?;
+    let window = json.window.window()?;
+    let note = |it: NoteJson| {
+        let order = Order::from(it.order);
+        let told = if let Some(solo) = it.solo {
+            solo.told()?
+        } else {
+            let plain = PLAIN.into_iter().find(|(word, _)| *word == it.told);
+            known("told", &it.told, plain)?.1
+        };
+        Ok(Note { window: window.clone(), order, told })
+    };
+    json.notes.into_iter().map(note).collect()
+}
+
+impl SoloJson {
+    fn told(self) -> Result<Told, DecodeError> {
+        let sides = [Side::Primary, Side::Candidate];
+        let side = sides.into_iter().find(|it| it.as_str() == self.side);
+        let side = known("side", &self.side, side)?;
+        Ok(Told::Solo { lot: self.lot.into(), side, call: Box::new(self.call.call()?) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::samples;
+
+    #[test]
+    fn notes_read_back_and_are_small_together() {
+        let pair = samples::pair("chat", 1_000, 1);
+        let notes: Vec<Note> = samples::notes(&pair, 1, 100);
+        let bytes = encode(&pair.window, &notes);
+        assert_eq!(decode(&bytes).unwrap(), notes);
+        let packed = zstd::bulk::compress(&bytes, 3).unwrap();
+        assert!(packed.len() < 100 * 40, "{}", packed.len());
+    }
+}
