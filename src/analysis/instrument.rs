@@ -22,7 +22,7 @@ const MILLION: f64 = 1e6;
 /// What measures a metric, by its kind.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Instrument {
-    Rate(Rate),
+    Rate(Box<Rate>),
     Quantile(Box<Quantile>),
     Score(Score),
     Ratio(Ratio),
@@ -31,7 +31,7 @@ pub(super) enum Instrument {
 impl Instrument {
     pub(super) fn new(metric: Metric, terms: Terms) -> Self {
         match metric.kind() {
-            Kind::Rate(_) => Self::Rate(Rate::new(terms)),
+            Kind::Rate(_) => Self::Rate(Box::new(Rate::new(terms))),
             Kind::Quantile => Self::Quantile(Box::new(Quantile::new(terms))),
             Kind::Score => Self::Score(Score::new(terms)),
             Kind::Ratio => Self::Ratio(Ratio::new(terms)),
@@ -134,10 +134,6 @@ impl Instrument {
 }
 
 /// What each side that was seen says; none if one of them says nothing.
-#[expect(
-    clippy::type_complexity,
-    reason = "a side that was not seen differs from one without a word"
-)]
 fn both<T>(
     primary: Option<Sample>,
     candidate: Option<Sample>,

@@ -146,8 +146,8 @@ impl Ratio {
         let count = float(self.pairs.max(1));
         let Sums { primary, candidate, .. } = self.sums;
         let ratio = if 0.0 < primary { candidate / primary } else { 0.0 };
-        let upper = self.bound_of(|ratio| self.excess(ratio).interval().upper < 0.0);
-        let lower = self.bound_of(|ratio| self.excess(ratio).interval().lower <= 0.0);
+        let upper = least_ratio(|ratio| self.excess(ratio).interval().upper < 0.0);
+        let lower = least_ratio(|ratio| self.excess(ratio).interval().lower <= 0.0);
         Shown {
             samples: self.pairs,
             samples_needed: self.wealth.samples_needed(self.pairs, growth),
@@ -159,19 +159,6 @@ impl Ratio {
             bound: limit * PERCENT,
             problem: self.problem(),
         }
-    }
-
-    /// The least ratio up to 100 of which this can be said; infinite if it cannot.
-    fn bound_of(&self, said: impl Fn(f64) -> bool) -> f64 {
-        let (mut low, mut high) = (0.0, 100.0);
-        if !said(high) {
-            return f64::INFINITY;
-        }
-        for _ in 0..40 {
-            let ratio = f64::midpoint(low, high);
-            if said(ratio) { high = ratio } else { low = ratio }
-        }
-        high
     }
 
     /// What is known of `candidate − ratio · primary`, scaled to −1..1.
@@ -204,6 +191,19 @@ impl Ratio {
             )
         })
     }
+}
+
+/// The least ratio up to 100 of which this can be said; infinite if it cannot.
+fn least_ratio(said: impl Fn(f64) -> bool) -> f64 {
+    let (mut low, mut high) = (0.0, 100.0);
+    if !said(high) {
+        return f64::INFINITY;
+    }
+    for _ in 0..40 {
+        let ratio = f64::midpoint(low, high);
+        if said(ratio) { high = ratio } else { low = ratio }
+    }
+    high
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl Rig {
         let cleared = ["gpt", "cheap"].map(|it| (name(it), Vec::new()));
         let setup = Setup {
             board: Arc::clone(&board),
-            outbox: Outbox::new(sender, clock.clone()),
+            outbox: Outbox::new(sender, clock),
             recorder: Arc::default(),
             priced: BTreeSet::new(),
             clock,
@@ -182,7 +182,7 @@ impl Rig {
         for view in &rollouts {
             self.until_durable(view.rollout.name().as_str()).await;
         }
-        let (shown, told) = (saved(&self.handle), self.handle.views().records.clone());
+        let (shown, told) = (saved(&self.handle), Arc::clone(&self.handle.views().records));
         self.tasks.take().unwrap().run(async {}, SOON).await.unwrap();
         let (_, history) = self.sim.endless_journal().unwrap();
         let told: Vec<Record> = told.iter().map(|it| (**it).clone()).collect();
