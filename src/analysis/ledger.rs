@@ -89,6 +89,18 @@ impl Ledger {
         self.begin(at);
     }
 
+    /// Takes another plan in its stage, counted from 0. Where that stage's gates are others, the
+    /// proof of safety and the counters start fresh; the money and the proof of harm go on.
+    pub fn revise(&mut self, plan: &Plan, stage: usize, at: Timestamp) {
+        self.tick(at);
+        self.stages.clone_from(&plan.stages);
+        let gates = self.stages.get(stage).map_or_else(Vec::new, |it| it.gates.clone());
+        if !self.gates.is_empty() && self.gates != gates {
+            self.gates = gates;
+            self.begin(at);
+        }
+    }
+
     /// Guards after success with the gates of the last stage, forgetting all wealth.
     ///
     /// A long good time makes a bettor poor and so slow to see a new fault, hence money
@@ -218,7 +230,7 @@ fn alarm(risk: Risk) -> Alarm {
 pub(super) mod tests {
     use super::*;
     use crate::analysis::tests::Random;
-    use crate::domain::{Share, Slice, Verdict, default_ladder};
+    use crate::domain::{Share, Slice, Times, Verdict, default_ladder};
 
     /// The terms of the reference, for its vectors.
     pub(in crate::analysis) fn reference_terms(weight: f64) -> Terms {
@@ -236,6 +248,7 @@ pub(super) mod tests {
             copies_per_day_max: 1_000_000,
             judge_share: Share::ALL,
             risk: Risk::default(),
+            times: Times::default(),
         }
     }
 

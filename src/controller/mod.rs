@@ -12,8 +12,10 @@ mod actor;
 mod book;
 mod handle;
 mod managed;
+mod orders;
 mod rebuild;
 mod setup;
+mod stop;
 
 pub use actor::Controller;
 pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, View, Views};
