@@ -73,6 +73,8 @@ pub mod traffic;
 
 pub mod controller;
 
+pub mod scenario;
+
 pub mod judge;
 
 pub mod proxy;

@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("upstream",   &["domain", "tasks", "config"]),
     ("traffic",    &["domain", "analysis", "clock"]),
     ("controller", &["domain", "analysis", "clock", "tasks", "telemetry", "store", "traffic"]),
+    ("scenario",   &["domain", "analysis", "config"]),
     ("judge",      &["domain", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic"]),
     ("proxy",      &["domain", "dialect", "clock", "tasks", "telemetry", "store", "upstream", "traffic"]),
     ("operations", &["tasks", "telemetry", "store", "controller"]),
