@@ -91,4 +91,6 @@ pub mod players;
 
 pub mod rehearsal;
 
+pub mod simulate;
+
 pub mod cli;

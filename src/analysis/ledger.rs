@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Evidence, Excluded, Gate, Metric, Outcome, Plan, Risk, Share, Stage, Timestamp,
+    Evidence, Excluded, Gate, Metric, Outcome, Plan, Risk, Role, Share, Stage, Timestamp, Verdict,
 };
 
 use super::{
@@ -221,6 +221,16 @@ impl Ledger {
             self.instrument(gate.metric()).is_some_and(|it| it.wealth().is_breached())
         };
         self.gates().iter().any(broken)
+    }
+
+    /// The gates of the stage that must be proven before it is left and are not yet. Says the
+    /// same as [`evidence`](Self::evidence), at a thousandth of its cost.
+    pub fn unproven(&self) -> impl Iterator<Item = Metric> + '_ {
+        let must = self.gates().iter().filter(|gate| gate.role == Role::Prove);
+        must.map(|gate| gate.metric()).filter(|metric| {
+            let wealth = self.instrument(*metric).map(|it| it.wealth().verdict());
+            wealth != Some(Verdict::Pass)
+        })
     }
 
     /// What is known now: one entry for each gate of the stage, in its order.
