@@ -27,6 +27,8 @@ const CAUTION: f64 = 0.35;
 const TRUST: f64 = 0.5;
 /// Stakes are planned anew so often, in the observations' own time.
 const PLAN_MS: u64 = 1_000;
+/// Which form [`Ledger::encode`] gives.
+const FORMAT: u8 = 1;
 /// Candidate calls before their outcomes are held against it, and one in how many may be
 /// throttled, or be requests it cannot take.
 const CALLS_MIN: u64 = 20;
@@ -128,10 +130,9 @@ impl Ledger {
     pub fn new(plan: &Plan) -> Self {
         let metrics = metrics(plan);
         let terms = Terms { limits: limits(plan), alarm: alarm(plan.risk), trust: TRUST };
-        let duration_ms = plan.stages.iter().map(|it| it.duration_ms_min).sum();
         let state = State {
             instruments: metrics.iter().map(|it| Instrument::new(*it, terms)).collect(),
-            money: Money::new(plan.stages.len(), duration_ms),
+            money: Money::new(plan.stages.len()),
             lots: Lots::new(),
             stage: None,
             chances: Chances::PAIRS,
@@ -251,31 +252,25 @@ impl Ledger {
     }
 
     /// All that observations have changed, to be kept outside.
-    pub fn state(&self) -> impl Serialize + '_ {
-        &self.state
+    pub fn encode(&self) -> Vec<u8> {
+        // Only a length that cannot be known makes this fail, and there is none.
+        postcard::to_allocvec(&(FORMAT, &self.state)).unwrap_or_default()
     }
 
-    /// Puts back what [`state`](Self::state) gave, of an attempt at the same plan.
-    ///
-    /// # Errors
-    /// When it cannot be read, or belongs to a plan with other gates or stages.
-    pub fn restore<'de, D>(&mut self, deserializer: D) -> Result<(), D::Error>
-    where
-        D: serde::Deserializer<'de>,
-    {
-        use serde::de::Error;
-        let state = State::deserialize(deserializer)?;
+    /// Puts back what [`encode`](Self::encode) gave, of an attempt at the same plan. Says
+    /// whether it could: what is damaged, of another format or another plan changes nothing.
+    pub fn decode(&mut self, bytes: &[u8]) -> bool {
+        let Ok((FORMAT, state)) = postcard::from_bytes::<(u8, State)>(bytes) else { return false };
         let same =
             state.instruments.len() == self.metrics.len()
                 && state.stage.is_none_or(|it| it < self.stages.len())
                 && state.instruments.iter().zip(&self.state.instruments).all(|(read, ours)| {
                     std::mem::discriminant(read) == std::mem::discriminant(ours)
                 });
-        if !same {
-            return Err(D::Error::custom("it belongs to another plan"));
+        if same {
+            self.state = state;
         }
-        self.state = state;
-        Ok(())
+        same
     }
 
     /// Lets time pass, and plans anew when it is time to. Returns the time it is now.

@@ -1,7 +1,10 @@
 //! What the bets of a whole attempt do on simulated traffic.
 
 use super::*;
-use crate::analysis::tests::{Random, call};
+use crate::analysis::{
+    Lot,
+    tests::{Random, call},
+};
 use crate::domain::{Margin, Slice, Verdict, default_ladder};
 
 /// The terms of the reference, for its vectors.
@@ -250,4 +253,176 @@ fn the_same_inputs_give_the_same_evidence() {
         world.ledger.evidence()
     };
     assert_eq!(evidence(), evidence());
+}
+
+/// A hundred requests a second whose sides are drawn by lot; a request may belong to a
+/// conversation.
+struct Draws {
+    random: Random,
+    ledger: Ledger,
+    chances: Chances,
+    requests: u64,
+    candidate_calls: u64,
+}
+
+impl Draws {
+    fn new(plan: &Plan, seed: u64, chances: Chances) -> Self {
+        let mut ledger = Ledger::new(plan);
+        ledger.enter(0, Timestamp(0), chances);
+        Self { random: Random(seed), ledger, chances, requests: 0, candidate_calls: 0 }
+    }
+
+    /// Draws which sides are seen: both, or one.
+    fn draw(&mut self) -> (bool, bool) {
+        let Chances { primary, candidate } = self.chances;
+        let both = primary + candidate - 1.0;
+        let lot = self.random.uniform();
+        (lot < primary, lot < both || primary <= lot)
+    }
+
+    fn see(&mut self, lot: Lot, (primary, candidate): (Option<Sample>, Option<Sample>)) {
+        self.requests += 1;
+        self.candidate_calls += u64::from(candidate.is_some());
+        let at = Timestamp(self.requests * 10);
+        self.ledger.observe(at, Observation { lot: Some(lot), primary, candidate });
+    }
+
+    /// Single requests until harm is proven; how many candidate calls that took.
+    fn run(&mut self, arms: Arms, candidate_calls_max: u64) -> u64 {
+        let before = self.candidate_calls;
+        while self.candidate_calls < before + candidate_calls_max && !self.ledger.is_broken() {
+            let (primary, candidate) = self.draw();
+            let calls = (self.random.call(arms.0, 1.0), self.random.call(arms.1, arms.2));
+            self.see(Lot::Once, (primary.then_some(calls.0), candidate.then_some(calls.1)));
+        }
+        self.candidate_calls - before
+    }
+
+    /// Conversations of thirty turns that share a side, and a fate: one in twenty fails all
+    /// along, wherever it goes.
+    fn converse(&mut self, conversations: u64) {
+        for key in 0..conversations {
+            let (primary, candidate) = self.draw();
+            let failing = f64::from(u8::from(self.random.happens(0.05)));
+            for _ in 0..30 {
+                let call = self.random.call(failing, 1.0);
+                let sides = (primary.then_some(call), candidate.then_some(call));
+                self.see(Lot::Sticky(key.wrapping_mul(0x9e37_79b9_7f4a_7c15)), sides);
+            }
+        }
+    }
+}
+
+const SHADOW: Chances = Chances { primary: 1.0, candidate: 0.05 };
+const FULL: Chances = Chances { primary: 0.02, candidate: 1.0 };
+const HALF: Chances = Chances { primary: 0.51, candidate: 0.51 };
+
+#[test]
+fn conversations_of_thirty_turns_keep_the_level() {
+    let mut plan = plan(&[Metric::ErrorRate]);
+    plan.risk.harm_bps = 1_000;
+    let mut breaches = 0;
+    for seed in 0..60 {
+        let mut draws = Draws::new(&plan, seed, HALF);
+        draws.converse(600);
+        breaches += u32::from(draws.ledger.is_broken());
+        let evidence = draws.ledger.evidence();
+        let counted = evidence.pairs + evidence.solos;
+        assert!((600..2_000).contains(&counted), "{counted} of 18000");
+        assert!(evidence.problem.is_none(), "{:?}", evidence.problem);
+    }
+    assert!(breaches <= 6, "{breaches} of 60 at a level of 10 %");
+}
+
+#[test]
+fn a_fault_after_a_long_good_time_is_found_as_fast_as_a_fresh_one() {
+    let plan = plan(&Metric::DEFAULTS);
+    for chances in [SHADOW, HALF, FULL] {
+        let (mut fresh, mut late) = (Vec::new(), Vec::new());
+        for seed in 0..9 {
+            let mut draws = Draws::new(&plan, seed, chances);
+            fresh.push(draws.run(Arms(0.002, 0.052, 1.0), 5_000));
+            let mut draws = Draws::new(&plan, seed, chances);
+            draws.run(
+                Arms(0.002, 0.002, 1.0),
+                if cfg!(debug_assertions) { 40_000 } else { 216_000 },
+            );
+            assert!(!draws.ledger.is_broken());
+            late.push(draws.run(Arms(0.002, 0.052, 1.0), 50_000));
+        }
+        fresh.sort_unstable();
+        late.sort_unstable();
+        println!("{chances:?} {fresh:?} {late:?}");
+    }
+}
+
+#[test]
+fn lost_copies_of_failures_never_prove_safety() {
+    for seed in 0..10 {
+        let mut draws = Draws::new(&plan(&[Metric::ErrorRate]), seed, SHADOW);
+        for _ in 0..200_000 {
+            let (_, candidate) = draws.draw();
+            let (ours, theirs) = (draws.random.call(0.002, 1.0), draws.random.call(0.012, 1.0));
+            if candidate && theirs.outcome.failed() {
+                // Its copy is lost, so it is seen on neither side.
+                draws.ledger.copy_lost(Timestamp(draws.requests * 10));
+                continue;
+            }
+            draws.see(Lot::Once, (Some(ours), candidate.then_some(theirs)));
+            let verdict = draws.ledger.evidence().gates[0].verdict;
+            assert_ne!(verdict, Verdict::Pass, "after {} requests", draws.requests);
+        }
+    }
+}
+
+#[test]
+fn a_throttled_candidate_is_held_and_not_blamed() {
+    let mut draws = Draws::new(&plan(&Metric::DEFAULTS), 1, SHADOW);
+    for turn in 0..2_000 {
+        let outcome = if turn % 10 == 0 { Outcome::Throttled } else { Outcome::Ok };
+        let sides = (Some(call(Outcome::Ok, 900.0)), Some(call(outcome, 900.0)));
+        draws.see(Lot::Once, sides);
+    }
+    let evidence = draws.ledger.evidence();
+    assert!(evidence.problem.unwrap().contains("sample ratio mismatch"));
+    let mut draws = Draws::new(&plan(&Metric::DEFAULTS), 1, Chances::PAIRS);
+    for turn in 0..2_000 {
+        let outcome = if turn % 10 == 0 { Outcome::Throttled } else { Outcome::Ok };
+        let sides = (Some(call(Outcome::Ok, 900.0)), Some(call(outcome, 900.0)));
+        draws.see(Lot::Once, sides);
+    }
+    let evidence = draws.ledger.evidence();
+    assert!(!draws.ledger.is_broken());
+    assert!(evidence.problem.unwrap().starts_with("200 of 2000 candidate calls were throttled"));
+    assert_eq!(evidence.excluded, [Excluded { reason: "throttled", count: 200 }]);
+}
+
+#[test]
+fn what_is_kept_and_put_back_goes_on_as_if_nothing_had_happened() {
+    let plan = plan(&Metric::ALL);
+    let mut through = Draws::new(&plan, 4, HALF);
+    through.converse(50);
+    through.run(Arms(0.01, 0.011, 1.1), 3_000);
+    let kept = through.ledger.encode();
+    assert!(kept.len() < 64 << 10, "{} bytes", kept.len());
+    let mut ledger = Ledger::new(&plan);
+    assert!(ledger.decode(&kept));
+    assert_eq!(ledger.evidence(), through.ledger.evidence());
+    let before = std::mem::replace(&mut through.ledger, ledger);
+    let (random, requests) = (Random(through.random.0), through.requests);
+    through.run(Arms(0.01, 0.02, 1.1), 2_000);
+    let after = std::mem::replace(&mut through.ledger, before);
+    (through.random, through.requests) = (random, requests);
+    through.run(Arms(0.01, 0.02, 1.1), 2_000);
+    assert_eq!(after.evidence(), through.ledger.evidence());
+}
+
+#[test]
+fn what_was_kept_of_another_plan_or_is_damaged_is_not_put_back() {
+    let kept = Draws::new(&plan(&Metric::ALL), 4, HALF).ledger.encode();
+    let mut other = Ledger::new(&plan(&[Metric::ErrorRate]));
+    assert!(!other.decode(&kept));
+    let mut same = Ledger::new(&plan(&Metric::ALL));
+    assert!(!same.decode(&kept[..kept.len() / 2]) && !same.decode(&[]));
+    assert!(same.decode(&kept));
 }

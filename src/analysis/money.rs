@@ -8,11 +8,13 @@ use super::float;
 
 /// Money on harm when an attempt starts, over the starts of later stages, and bit by bit.
 /// Together 1: more would break the promise of the level.
-const MONEY_START: f64 = 0.3;
-const MONEY_STAGES: f64 = 0.15;
-const MONEY_TRICKLED: f64 = 0.55;
-/// Half of the trickle is spent in half of the plan's least duration, but not before this.
-const TRICKLE_MS_MIN: u64 = 6 * 3_600_000;
+const MONEY_START: f64 = 0.2;
+const MONEY_STAGES: f64 = 0.1;
+const MONEY_TRICKLED: f64 = 0.7;
+/// The trickle is evenly spread over the logarithm of time, from about this on ...
+const TRICKLE_FROM_MS: f64 = 3_600_000.0;
+/// ... to here, when it ends: an attempt of half a year is a fault in itself.
+const TRICKLE_TO_MS: f64 = 180.0 * 86_400_000.0;
 /// While guarding, the money of a whole attempt is put in again in so long, and for a start
 /// as much as flows in a day.
 const GUARD_MS: u64 = 7 * DAY_MS;
@@ -22,8 +24,6 @@ const DAY_MS: u64 = 86_400_000;
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Money {
     stages: f64,
-    /// In how many milliseconds half of the trickle flows.
-    half_ms: f64,
     left: f64,
     since_ms: u64,
     /// What has trickled since then.
@@ -43,11 +43,10 @@ enum Flow {
 }
 
 impl Money {
-    /// The money of an attempt with so many stages, which lasts so long at least.
-    pub(super) fn new(stages: usize, duration_ms: u64) -> Self {
+    /// The money of an attempt with so many stages.
+    pub(super) fn new(stages: usize) -> Self {
         let stages = float(u64::try_from(stages).unwrap_or(u64::MAX)).max(1.0);
-        let half_ms = float((duration_ms / 2).max(TRICKLE_MS_MIN));
-        Self { stages, half_ms, left: 1.0, since_ms: 0, given: 0.0, flow: Flow::Dry }
+        Self { stages, left: 1.0, since_ms: 0, given: 0.0, flow: Flow::Dry }
     }
 
     /// Begins a stage, and gives the money for its start.
@@ -73,7 +72,11 @@ impl Money {
         let elapsed = float(now.0.saturating_sub(self.since_ms));
         let total = match self.flow {
             Flow::Dry => 0.0,
-            Flow::Slowing => MONEY_TRICKLED * elapsed / (elapsed + self.half_ms),
+            Flow::Slowing => {
+                let part = (elapsed / TRICKLE_FROM_MS).ln_1p();
+                let whole = (TRICKLE_TO_MS / TRICKLE_FROM_MS).ln_1p();
+                MONEY_TRICKLED * (part / whole).min(1.0)
+            }
             Flow::Even => elapsed / float(GUARD_MS),
         };
         let money = self.take((total - self.given).max(0.0));
@@ -95,29 +98,29 @@ mod tests {
     #[test]
     fn an_attempt_never_spends_more_than_there_is() {
         for (stages, entries) in [(1, 1), (5, 5), (5, 60)] {
-            let mut money = Money::new(stages, 0);
+            let mut money = Money::new(stages);
             let mut spent = 0.0;
             for hour in 0..entries {
                 spent += money.enter(Timestamp(hour));
             }
             spent += money.due(Timestamp(u64::MAX / 2));
-            assert!(0.75 < spent && spent < 1.0 + 1e-9, "{spent} with {stages} stages");
+            assert!(0.85 < spent && spent < 1.0 + 1e-9, "{spent} with {stages} stages");
         }
     }
 
     #[test]
     fn how_often_it_is_asked_changes_nothing() {
-        let (mut often, mut once) = (Money::new(5, 0), Money::new(5, 0));
+        let (mut often, mut once) = (Money::new(5), Money::new(5));
         often.enter(Timestamp(0));
         once.enter(Timestamp(0));
         let bits: f64 = (0..=1_000).map(|it| often.due(Timestamp(it * 21_600))).sum();
         assert!((bits - once.due(Timestamp(21_600_000))).abs() < 1e-12);
-        assert!((bits - 0.275).abs() < 1e-12, "{bits}");
+        assert!((0.1..0.2).contains(&bits), "{bits}");
     }
 
     #[test]
     fn a_week_of_guarding_costs_the_money_of_one_attempt() {
-        let mut money = Money::new(5, 0);
+        let mut money = Money::new(5);
         let start = money.guard(Timestamp(0));
         let flow = money.due(Timestamp(6 * DAY_MS));
         assert!((start + flow - 1.0).abs() < 1e-12);

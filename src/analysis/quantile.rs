@@ -138,7 +138,7 @@ impl Quantile {
     /// been slower than any limit.
     pub(super) fn lose(&mut self) {
         if let Some(plan) = &self.plan {
-            let (_, safe) = plan.bets.of(Stream::Paired);
+            let (_, safe) = plan.bets.of(self.chances.stream());
             self.wealth.lose_safe(safe.gains(Hit::CandidateOnly));
         }
     }

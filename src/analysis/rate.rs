@@ -115,7 +115,7 @@ impl Rate {
     /// been a hit, so it speaks against safety as one.
     pub(super) fn lose(&mut self) {
         if let Some(plans) = &self.plans {
-            let (_, safe) = plans.of(Stream::Paired);
+            let (_, safe) = plans.of(self.chances.stream());
             self.wealth.lose_safe(safe.gains(Hit::CandidateOnly));
         }
     }

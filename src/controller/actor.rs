@@ -16,6 +16,7 @@ use crate::traffic::{Board, Seen};
 
 use super::{
     book::Book,
+    explain::explain,
     handle::{Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, View, Views},
     managed::{Managed, Replayed},
     rebuild,
@@ -321,11 +322,7 @@ impl Controller {
             Ok(None) | Err(_) => Decision::Hold,
         };
         let view = self.view(name)?;
-        let explanation = match decision {
-            Decision::RollBack => "a gate is proven broken: back to the primary".to_owned(),
-            Decision::Advance => "every gate is proven: on to the next step".to_owned(),
-            Decision::Hold => view.message.clone(),
-        };
+        let explanation = explain(&view, decision);
         Ok(Evaluation { view, decision, explanation })
     }
 

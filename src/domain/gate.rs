@@ -1,5 +1,7 @@
 //! Gates: the limits a candidate must keep to, and what is known about them.
 
+use std::time::Duration;
+
 use super::Margin;
 
 /// What a gate looks at.
@@ -227,6 +229,18 @@ impl Evidence {
     /// The evidence of one gate.
     pub fn of(&self, metric: Metric) -> Option<&GateEvidence> {
         self.gates.iter().find(|it| it.metric == metric)
+    }
+
+    /// Milliseconds until a gate has the samples it needs, if they come as they have come in this
+    /// stage; none when that is not known, or none come.
+    pub fn wait_ms(&self, gate: &GateEvidence) -> Option<u64> {
+        let needed = u128::from(gate.samples_needed?);
+        let observations = u128::from(self.pairs + self.solos);
+        let seen = u128::from(gate.samples);
+        // A minute's observations are this many thousandths.
+        let thousandths = Duration::try_from_secs_f64(self.per_minute).ok()?.as_millis();
+        let ms = (needed * observations * 60_000 * 1_000).checked_div(seen * thousandths)?;
+        u64::try_from(ms).ok()
     }
 
     /// The first gate that is broken.

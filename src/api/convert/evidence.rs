@@ -31,6 +31,7 @@ pub(super) fn gate_evidence(gate: &GateEvidence) -> proto::GateEvidence {
         harm: gate.harm,
         safe: gate.safe,
         alarm_from_percent: int(gate.alarm_from_percent),
+        time_needed: None,
     }
 }
 

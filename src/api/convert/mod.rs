@@ -12,8 +12,8 @@ use evidence::gate_evidence;
 use super::proto;
 use crate::controller::{Decision, Evaluation, View};
 use crate::domain::{
-    Approval, Cause, Event, Gate, Name, Plan, Record, Refusal, Risk, Role, Slice, Stage, State,
-    Timestamp,
+    Approval, Cause, Event, Evidence, Excluded, Gate, GateEvidence, Name, Plan, Record, Refusal,
+    Risk, Role, Slice, Stage, State, Timestamp, Verdict,
 };
 
 /// Milliseconds of a message's duration; zero for a negative one.
@@ -62,7 +62,10 @@ pub(super) fn rollout(view: &View) -> proto::Rollout {
         attempt: int(rollout.attempt()),
         stage_start_time: started.then(|| time(rollout.entered())),
         stage_elapsed: rollout.stage().map(|_| duration(rollout.dwelt_ms(view.now))),
-        evidence: view.evidence.gates.iter().map(gate_evidence).collect(),
+        evidence: view.evidence.gates.iter().map(|it| known(&view.evidence, it)).collect(),
+        solos: long(view.evidence.solos),
+        observations_per_minute: view.evidence.per_minute,
+        excluded: view.evidence.excluded.iter().map(excluded).collect(),
         pairs: long(view.evidence.pairs),
         evidence_problem: view.evidence.problem.clone().unwrap_or_default(),
         obstacle: rollout.obstacle(view.now, &view.evidence).map(|it| obstacle(&it)),
@@ -76,6 +79,16 @@ pub(super) fn rollout(view: &View) -> proto::Rollout {
         etag: revision.to_string(),
         ..planned(rollout.plan())
     }
+}
+
+/// A gate's evidence, with how long it will still take.
+fn known(evidence: &Evidence, gate: &GateEvidence) -> proto::GateEvidence {
+    let time_needed = evidence.wait_ms(gate).filter(|_| gate.verdict == Verdict::Undecided);
+    proto::GateEvidence { time_needed: time_needed.map(duration), ..gate_evidence(gate) }
+}
+
+fn excluded(excluded: &Excluded) -> proto::Excluded {
+    proto::Excluded { reason: excluded.reason.to_owned(), count: long(excluded.count) }
 }
 
 /// A rollout that has nothing but a plan.
