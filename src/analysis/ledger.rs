@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{
-    Evidence, Excluded, Gate, Metric, Outcome, Plan, Risk, Role, Share, Stage, Timestamp, Verdict,
-};
+use crate::domain::{Event, Evidence, Excluded, Gate, Metric, Outcome, Plan, Risk, Role, Rollout, Share, Stage, Timestamp, Verdict};
 
 use super::{
     Observation, Sample,
@@ -149,6 +147,30 @@ impl Ledger {
         Self { stages: plan.stages.clone(), metrics, terms, state }
     }
 
+    /// Follows a step that the machine has taken. A new attempt begins with a new ledger.
+    pub fn follow(&mut self, rollout: &Rollout, at: Timestamp, event: &Event) {
+        let stage = rollout.stage_index();
+        let chances = || rollout.stage().map_or_else(Chances::default, Chances::of);
+        match event {
+            Event::StageEntered { .. } => self.enter(stage, at, chances()),
+            Event::Succeeded(_) => self.guard(at),
+            Event::Revised(plan) => self.revise(plan, stage, at),
+            Event::Loosened(plan) => {
+                self.revise(plan, stage, at);
+                self.enter(stage, at, chances());
+            }
+            Event::Created(_)
+            | Event::ApprovalRequested
+            | Event::Paused(_)
+            | Event::Resumed
+            | Event::Overdue
+            | Event::Baked
+            | Event::RolledBack(_)
+            | Event::Stopped
+            | Event::Lifted => {}
+        }
+    }
+
     /// Begins a stage of the plan, counted from 0: the proof of safety and the counters
     /// start fresh, the proof of harm goes on with more money. A stage that is not in the
     /// plan has no gates.
@@ -157,6 +179,23 @@ impl Ledger {
         let money = self.state.money.enter(at);
         self.fund(money);
         self.begin(at);
+    }
+
+    /// Takes another plan in its stage, counted from 0. Where that stage's gates are others, the
+    /// proof of safety and the counters start fresh; the money and the proof of harm go on.
+    pub fn revise(&mut self, plan: &Plan, stage: usize, at: Timestamp) {
+        self.pass(at);
+        let gates = self.gates().to_vec();
+        self.stages.clone_from(&plan.stages);
+        if self.state.stage != Some(stage) {
+            return;
+        }
+        if let Some(stage) = self.stages.get(stage) {
+            self.state.chances = Chances::of(stage);
+        }
+        if self.gates() != gates {
+            self.begin(at);
+        }
     }
 
     /// Guards after success with the gates of the last stage, forgetting all wealth.

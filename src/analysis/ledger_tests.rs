@@ -5,7 +5,7 @@ use crate::analysis::{
     Lot,
     tests::{Random, call},
 };
-use crate::domain::{Margin, Slice, Verdict, default_ladder};
+use crate::domain::{Margin, Slice, Times, Verdict, default_ladder};
 
 /// The terms of the reference, for its vectors.
 pub(in crate::analysis) fn reference_terms() -> Terms {
@@ -23,6 +23,7 @@ fn plan(metrics: &[Metric]) -> Plan {
         copies_per_day_max: 1_000_000,
         judge_share: Share::ALL,
         risk: Risk::default(),
+        times: Times::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::domain::{Command, Event, Input, Name, Plan, PlanFault, Record, State, Timestamp};
+use crate::domain::{Command, Event, Input, Name, Record, State, Timestamp};
 use crate::store::Pairs;
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
@@ -18,9 +18,9 @@ use super::{
     book::Book,
     explain::explain,
     handle::{Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, View, Views},
-    managed::{Managed, Replayed},
+    managed::Managed,
     rebuild,
-    setup::{Judged, Setup, Start, Wanted},
+    setup::{Judged, Setup},
 };
 
 /// How often the evidence is weighed.
@@ -35,13 +35,13 @@ const CHANGES_LEN_MAX: usize = 1_024;
 const SEEN_BATCH_MAX: usize = 512;
 /// Records kept in memory.
 const RECORDS_LEN_MAX: usize = 10_000;
-/// Rollouts at the same time.
-const ROLLOUTS_LEN_MAX: usize = 256;
 
 /// A halt older than this was asked by somebody who has stopped waiting for the answer.
 const HALT_MAX: Duration = Duration::from_secs(2);
 /// How often the day's copies are kept, in milliseconds: what a crash may forget of them.
 const KEEP_COPIES_MS: u64 = 1_000;
+/// A wall clock that has moved against ours by so much is worth a word, in milliseconds.
+const WALL_MOVED_MS: u64 = 60_000;
 
 /// Moves rollouts.
 #[derive(Debug)]
@@ -49,18 +49,21 @@ pub struct Controller {
     pub(super) managed: BTreeMap<Name, Managed>,
     pub(super) providers: BTreeMap<Name, Vec<String>>,
     pub(super) pairs: Option<Pairs>,
-    primary: Name,
-    judge: Judged,
-    board: Arc<Board>,
-    clock: Clock,
-    book: Book,
-    records: Arc<Vec<Arc<Record>>>,
+    /// Who stopped everything, while it is stopped.
+    pub(super) stopped: Option<Arc<Record>>,
+    pub(super) primary: Name,
+    pub(super) judge: Judged,
+    pub(super) board: Arc<Board>,
+    pub(super) clock: Clock,
+    pub(super) book: Book,
+    pub(super) records: Arc<Vec<Arc<Record>>>,
     asks: mpsc::Receiver<Ask>,
     seen: mpsc::Receiver<Seen>,
     views: watch::Sender<Arc<Views>>,
     changes: broadcast::Sender<Change>,
     metrics: Arc<Metrics>,
     copies_kept: Timestamp,
+    wall_ahead_ms: i64,
 }
 
 impl Controller {
@@ -79,6 +82,7 @@ impl Controller {
             managed: BTreeMap::new(),
             providers: setup.providers,
             pairs: setup.pairs,
+            stopped: None,
             primary: setup.primary,
             judge: setup.judge,
             board: setup.board,
@@ -91,11 +95,15 @@ impl Controller {
             changes,
             metrics: setup.metrics,
             copies_kept: Timestamp::default(),
+            wall_ahead_ms: 0,
         };
         for record in Arc::clone(&controller.records).iter() {
             controller.replay(record);
         }
         rebuild::evidence(&mut controller).await;
+        // While nobody listened nobody was silent.
+        let now = controller.clock.now();
+        controller.managed.values_mut().for_each(|it| it.heard = now);
         controller.want(setup.wanted).await;
         controller.find_broken();
         (controller, handle)
@@ -129,6 +137,12 @@ impl Controller {
 
     /// Makes an old record so again.
     fn replay(&mut self, record: &Record) {
+        let now = self.clock.now();
+        // Where the wall clock went back since, time spent is nothing and never less.
+        let record = &Record { at: record.at.min(now), ..record.clone() };
+        if self.note_stop(record) {
+            return;
+        }
         match (&record.event, self.managed.get_mut(&record.rollout)) {
             (_, Some(managed)) => managed.apply(record),
             (Event::Created(plan), None) => {
@@ -141,32 +155,6 @@ impl Controller {
             (_, None) => {
                 let (rollout, seq) = (&record.rollout, record.seq);
                 tracing::error!(%rollout, seq, "an event of an unknown rollout is ignored");
-            }
-        }
-    }
-
-    /// Creates, revises and starts what the configuration asks for.
-    async fn want(&mut self, wanted: Vec<Wanted>) {
-        let by = || Requester { actor: "config".to_owned(), ..Requester::default() };
-        for Wanted { name, plan, start } in wanted {
-            let known = self.managed.get(&name).map(|it| it.rollout.plan() == &plan);
-            let done = match known {
-                None => self.create(name.clone(), plan, &by()).await.map(drop),
-                Some(true) => Ok(()),
-                Some(false) => {
-                    let revise = Command::Revise(Box::new(plan));
-                    self.obey(&name, &revise, &by()).await.map(drop)
-                }
-            };
-            let fresh = self.managed.get(&name).is_some_and(|it| it.rollout.attempt() == 0);
-            let done = match (done, start) {
-                (Ok(()), Start::Once) if fresh => {
-                    self.obey(&name, &Command::Start, &by()).await.map(drop)
-                }
-                (done, Start::Once | Start::WhenAsked) => done,
-            };
-            if let Err(error) = done {
-                tracing::error!(rollout = %name, %error, "the configuration of this rollout is not in force");
             }
         }
     }
@@ -204,111 +192,16 @@ impl Controller {
                 respond(reply, result);
             }
             Ask::Evaluate { name, reply } => respond(reply, self.evaluate(&name)),
+            Ask::Stop { by, reply } => {
+                let result = self.stop(&by).await;
+                respond(reply, result);
+            }
+            Ask::Lift { by, reply } => {
+                let result = self.lift(&by).await;
+                respond(reply, result);
+            }
         }
         self.show();
-    }
-
-    async fn create(&mut self, name: Name, plan: Plan, by: &Requester) -> Result<View, Rejected> {
-        if let Some(managed) = self.managed.get(&name) {
-            let same =
-                managed.rollout.plan() == &plan && managed.requests.contains_key(&by.request_id);
-            return if same { self.view(&name) } else { Err(Rejected::Exists(name)) };
-        }
-        let faults = self.plan_faults(&plan);
-        if !faults.is_empty() {
-            return Err(Rejected::Plan(faults));
-        }
-        if ROLLOUTS_LEN_MAX <= self.managed.len() {
-            let why = format!("there are {ROLLOUTS_LEN_MAX} rollouts already");
-            return Err(Rejected::Unavailable(why));
-        }
-        let event = Event::Created(Box::new(plan.clone()));
-        let record = self.record(&name, event, by, (State::Pending, State::Pending));
-        let record = self.book.commit(record).await.map_err(Rejected::Unavailable)?;
-        let mut managed = Managed::new(name.clone(), plan, record.at, (0, 0));
-        managed.apply(&record);
-        self.managed.insert(name.clone(), managed);
-        self.keep(record, State::Pending);
-        self.view(&name)
-    }
-
-    fn plan_faults(&self, plan: &Plan) -> Vec<PlanFault> {
-        let mut faults = plan.faults();
-        let mut fault = |field: &str, problem: String| {
-            faults.push(PlanFault { field: field.to_owned(), problem });
-        };
-        if plan.primary != self.primary {
-            fault("primary", format!("is `{}`, but `{}` serves here", plan.primary, self.primary));
-        }
-        if !self.providers.contains_key(&plan.candidate) {
-            fault("candidate", format!("provider `{}` is not configured", plan.candidate));
-        }
-        let needs_judge = plan
-            .stages
-            .iter()
-            .flat_map(|it| &it.gates)
-            .any(|it| it.metric() == crate::domain::Metric::JudgeScore);
-        if needs_judge && self.judge == Judged::No {
-            fault("stages", "has a judge_score gate, but no [judge] is configured".to_owned());
-        }
-        faults
-    }
-
-    async fn obey(
-        &mut self,
-        name: &Name,
-        command: &Command,
-        by: &Requester,
-    ) -> Result<View, Rejected> {
-        let now = self.clock.now();
-        let Some(managed) = self.managed.get_mut(name) else {
-            return Err(Rejected::Unknown(name.clone()));
-        };
-        // A rollback is done again rather than taken for an old one: it may be asked of a new attempt.
-        match managed.replayed(&by.request_id, command) {
-            Some(_) if *command == Command::Rollback => {}
-            Some(Replayed::Same) => return self.view(name),
-            Some(Replayed::Other) => {
-                return Err(Rejected::ReusedRequestId(by.request_id.clone()));
-            }
-            None => {}
-        }
-        managed.weigh();
-        let at = managed.rollout.revision();
-        if let Some(seen) = by.revision.filter(|it| *it != at && *command != Command::Rollback) {
-            return Err(Rejected::Stale { rollout: name.clone(), seen, now: at });
-        }
-        let event = managed.rollout.decide(now, &Input::Command(command), &managed.evidence);
-        let event = event.map_err(|refusal| Rejected::Refused {
-            rollout: name.clone(),
-            refusal: Box::new(refusal),
-        })?;
-        if *command == Command::Start {
-            self.find_overlap(name)?;
-        }
-        if let Command::Revise(plan) = command {
-            let faults = self.plan_faults(plan);
-            if !faults.is_empty() {
-                return Err(Rejected::Plan(faults));
-            }
-        }
-        if let Some(event) = event {
-            self.carry_out(name, event, by).await.map_err(Rejected::Unavailable)?;
-        }
-        self.view(name)
-    }
-
-    fn find_overlap(&self, name: &Name) -> Result<(), Rejected> {
-        let Some(starting) = self.managed.get(name) else { return Ok(()) };
-        let slice = &starting.rollout.plan().slice;
-        let other = self.managed.values().find(|it| {
-            it.rollout.name() != name
-                && it.rollout.stage().is_some()
-                && it.rollout.plan().slice.overlaps(slice)
-        });
-        let Some(other) = other else { return Ok(()) };
-        let other = other.rollout.name().clone();
-        Err(Rejected::Overlap { rollout: name.clone(), other })
     }
 
     fn evaluate(&mut self, name: &Name) -> Result<Evaluation, Rejected> {
@@ -332,11 +225,14 @@ impl Controller {
             Seen::Score(score) => &score.window,
             Seen::ScoreLost(window) => window,
         };
-        // Late news of an earlier stage is kept in the store and counts no more.
+        // Late news of an earlier stage or visit is kept in the store and counts no more.
         let managed = self.managed.get_mut(&window.rollout);
         let Some(managed) = managed.filter(|it| it.is_current(window)) else { return };
+        let since = managed.rollout.since();
         match seen {
+            Seen::Pair(pair) if pair.at < since => {}
             Seen::Pair(pair) => managed.observe(pair),
+            Seen::Score(score) if score.pair.at() < since => {}
             Seen::Score(score) => managed.ledger.score(score.at, score.primary, score.candidate),
             Seen::ScoreLost(_) => managed.ledger.score_lost(),
         }
@@ -348,12 +244,8 @@ impl Controller {
         self.keep_forgotten().await;
         let names: Vec<Name> = self.managed.keys().cloned().collect();
         for name in names {
-            let Some(managed) = self.managed.get_mut(&name) else { continue };
-            managed.weigh();
-            let input = if managed.live.is_tripped() { Input::Tripped } else { Input::Tick };
-            let event = managed.rollout.decide(now, &input, &managed.evidence).ok().flatten();
-            let Some(event) = event else { continue };
-            let by = Requester { actor: "controller".to_owned(), ..Requester::default() };
+            let Some(event) = self.due(&name, now) else { continue };
+            let by = Requester::controller();
             if let Err(error) = self.carry_out(&name, event, &by).await {
                 tracing::error!(rollout = %name, error, "a step forward could not be written; it holds");
             }
@@ -364,8 +256,27 @@ impl Controller {
         if KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {
             self.copies_kept = now;
             rebuild::keep_counts(self.pairs.as_ref(), &self.managed);
+            self.watch_wall();
         }
         self.show();
+    }
+
+    /// What time, evidence or silence makes of a rollout now, if anything.
+    pub(super) fn due(&mut self, name: &Name, now: Timestamp) -> Option<Event> {
+        let managed = self.managed.get_mut(name)?;
+        managed.weigh();
+        let input = managed.input(now);
+        managed.rollout.decide(now, &input, &managed.evidence).ok().flatten()
+    }
+
+    /// Says when the wall clock was moved. Nothing here goes by it until the next start.
+    fn watch_wall(&mut self) {
+        let ahead_ms = self.clock.wall_ahead_ms();
+        if WALL_MOVED_MS <= ahead_ms.abs_diff(self.wall_ahead_ms) {
+            let moved_ms = ahead_ms - self.wall_ahead_ms;
+            tracing::warn!(moved_ms, "the wall clock was moved; timers go on as before");
+            self.wall_ahead_ms = ahead_ms;
+        }
     }
 
     /// Writes down rollbacks that took effect in the data path and whose asking never got here.
@@ -385,7 +296,12 @@ impl Controller {
     }
 
     /// Forward: write, then publish. Backward: publish, then write.
-    async fn carry_out(&mut self, name: &Name, event: Event, by: &Requester) -> Result<(), String> {
+    pub(super) async fn carry_out(
+        &mut self,
+        name: &Name,
+        event: Event,
+        by: &Requester,
+    ) -> Result<(), String> {
         let Some(managed) = self.managed.get(name) else { return Ok(()) };
         let from = managed.rollout.state();
         let mut after = managed.rollout.clone();
@@ -412,8 +328,17 @@ impl Controller {
         Ok(())
     }
 
-    fn record(&self, name: &Name, event: Event, by: &Requester, states: (State, State)) -> Record {
-        let evidence = self.managed.get(name).map_or_else(Vec::new, |it| it.evidence.gates.clone());
+    pub(super) fn record(
+        &self,
+        name: &Name,
+        event: Event,
+        by: &Requester,
+        states: (State, State),
+    ) -> Record {
+        let managed = self.managed.get(name);
+        let evidence = managed.map_or_else(Vec::new, |it| it.evidence.gates.clone());
+        let before = managed.map_or(0, |it| it.rollout.plan_revision());
+        let plan_revision = before + u64::from(event.plan().is_some());
         Record {
             seq: 0,
             at: self.clock.now(),
@@ -424,12 +349,13 @@ impl Controller {
             event,
             from: states.0,
             to: states.1,
+            plan_revision,
             evidence,
         }
     }
 
     /// Tells everybody who watches.
-    fn keep(&mut self, record: Record, from: State) {
+    pub(super) fn keep(&mut self, record: Record, from: State) {
         let record = Arc::new(record);
         let mut records = (*self.records).clone();
         let over = (records.len() + 1).saturating_sub(RECORDS_LEN_MAX);
@@ -440,6 +366,9 @@ impl Controller {
         let Some(managed) = self.managed.get(&record.rollout) else { return };
         self.metrics.transition(&managed.rollout, from);
         let stage = managed.rollout.plan().stages.get(managed.rollout.stage_index());
+        if record.event == Event::Overdue {
+            tracing::warn!(rollout = %record.rollout, "the stage lasts longer than its duration_max");
+        }
         tracing::info!(
             rollout = %record.rollout,
             from = record.from.as_str(),
@@ -454,7 +383,7 @@ impl Controller {
         let _ = self.changes.send(Change { view, record });
     }
 
-    fn view(&self, name: &Name) -> Result<View, Rejected> {
+    pub(super) fn view(&self, name: &Name) -> Result<View, Rejected> {
         let managed = self.managed.get(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
         Ok(managed.view(self.clock.now(), self.book.is_durable(name)))
     }
@@ -476,7 +405,8 @@ impl Controller {
         let degraded = self.book.problem();
         self.metrics.degraded(degraded.as_deref());
         let records = Arc::clone(&self.records);
-        self.views.send_replace(Arc::new(Views { rollouts, records, degraded }));
+        let stopped = self.stop_text();
+        self.views.send_replace(Arc::new(Views { rollouts, records, degraded, stopped }));
     }
 }
 

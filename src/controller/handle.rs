@@ -35,6 +35,8 @@ pub struct Views {
     pub records: Arc<Vec<Arc<Record>>>,
     /// Why nothing can be controlled, if so.
     pub degraded: Option<String>,
+    /// Who stopped everything, and why; none when nothing is stopped.
+    pub stopped: Option<String>,
 }
 
 /// One rollout as people see it.
@@ -84,6 +86,13 @@ pub struct Requester {
     pub revision: Option<u64>,
 }
 
+impl Requester {
+    /// The controller itself.
+    pub(super) fn controller() -> Self {
+        Self { actor: "controller".to_owned(), ..Self::default() }
+    }
+}
+
 /// Why something asked of the controller was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejected {
@@ -116,7 +125,7 @@ pub enum Rejected {
     },
     /// Two rollouts would serve the same requests.
     #[error(
-        "`{rollout}` would govern requests that `{other}` governs; narrow the slice of one of them, or roll `{other}` back"
+        "`{rollout}` would govern requests that `{other}` governs; narrow the slice of one of them, or start it to supersede `{other}`"
     )]
     Overlap {
         /// The rollout that was to begin.
@@ -138,6 +147,8 @@ pub(super) enum Ask {
     Create { name: Name, plan: Box<Plan>, by: Requester, reply: Reply<View> },
     Command { name: Name, command: Command, by: Requester, reply: Reply<View> },
     Evaluate { name: Name, reply: Reply<Evaluation> },
+    Stop { by: Requester, reply: Reply<Vec<View>> },
+    Lift { by: Requester, reply: Reply<()> },
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Rejected>>;
@@ -218,6 +229,26 @@ impl Handle {
             // Done in the data path; only the writing of it takes longer.
             Err(_) => Ok(View { durable: false, ..self.view(&rejected).unwrap_or(before) }),
         }
+    }
+
+    /// Sends every rollout back, and lets none start until [`Self::lift`]. Answers those that
+    /// moved traffic; their views say whether that is durable yet.
+    ///
+    /// # Errors
+    /// When the controller does not answer in time; the data path has obeyed all the same.
+    pub async fn stop(&self, by: Requester) -> Result<Vec<View>, Rejected> {
+        for view in self.views().rollouts.iter().filter(|it| it.rollout.stage().is_some()) {
+            self.board.halt(view.rollout.name());
+        }
+        self.ask(COMMAND_WAIT, |reply| Ask::Stop { by, reply }).await
+    }
+
+    /// Lets rollouts start again.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn lift(&self, by: Requester) -> Result<(), Rejected> {
+        self.ask(COMMAND_WAIT, |reply| Ask::Lift { by, reply }).await
     }
 
     /// What the controller would do now, and why. Changes nothing.

@@ -2,9 +2,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::analysis::{Chances, Ledger, Observation};
+use crate::analysis::{Ledger, Observation};
 use crate::domain::{
-    Cause, Command, Event, Evidence, Lane, Name, Plan, Record, Rollout, Share, Slice, State,
+    Cause, Command, Event, Evidence, Input, Lane, Name, Plan, Record, Rollout, Share, Slice, State,
     Timestamp, Verdict, Window,
 };
 use crate::traffic::{Copies, Live};
@@ -27,6 +27,8 @@ pub(super) struct Managed {
     pub(super) broken: Option<String>,
     /// Idempotency keys already used, with what they did.
     pub(super) requests: HashMap<String, Event>,
+    /// When something was last heard of it: a pair, a step, or the start of this process.
+    pub(super) heard: Timestamp,
     created: Timestamp,
     updated: Timestamp,
     actor: String,
@@ -44,6 +46,7 @@ impl Managed {
             evidence: Evidence::default(),
             broken: None,
             requests: HashMap::new(),
+            heard: at,
             created: at,
             updated: at,
             actor: String::new(),
@@ -53,35 +56,50 @@ impl Managed {
 
     /// Makes a record so: the machine, and what hangs on it.
     pub(super) fn apply(&mut self, record: &Record) {
+        let attempt = self.rollout.attempt();
         self.rollout.apply(record.at, &record.event);
-        self.updated = record.at;
+        (self.updated, self.heard) = (record.at, self.heard.max(record.at));
         (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
         if !record.request_id.is_empty() {
             self.requests.insert(record.request_id.clone(), record.event.clone());
         }
-        match &record.event {
-            Event::StageEntered { stage, .. } => {
-                self.evidence = Evidence::default();
-                if *stage == 0 {
-                    self.ledger = Ledger::new(self.rollout.plan());
-                    self.live = Arc::new(Live::new(Arc::clone(self.live.copies())));
-                } else {
-                    self.live = Arc::new(self.live.next());
-                }
-                let chances = self.rollout.stage().map(Chances::of);
-                if let Some(chances) = chances {
-                    self.ledger.enter(*stage, record.at, chances);
-                }
-            }
-            Event::Succeeded(_) => self.ledger.guard(record.at),
-            Event::RolledBack(_) => self.live.close(),
-            Event::Created(plan) | Event::Revised(plan) => {
-                let made = self.live.copies().made();
-                let copies = Arc::new(Copies::new(plan.copies_per_day_max, made));
-                self.live = Arc::new(Live::new(copies));
-            }
-            Event::ApprovalRequested | Event::Paused | Event::Resumed => {}
+        if self.rollout.attempt() != attempt {
+            self.ledger = Ledger::new(self.rollout.plan());
         }
+        self.ledger.follow(&self.rollout, record.at, &record.event);
+        match &record.event {
+            Event::StageEntered { .. } | Event::Loosened(_) => {
+                self.evidence = Evidence::default();
+                self.live = Arc::new(if self.rollout.attempt() == attempt {
+                    self.live.next()
+                } else {
+                    Live::new(Arc::clone(self.live.copies()))
+                });
+            }
+            Event::RolledBack(_) => self.live.close(),
+            Event::Created(_)
+            | Event::Revised(_)
+            | Event::ApprovalRequested
+            | Event::Paused(_)
+            | Event::Resumed
+            | Event::Overdue
+            | Event::Succeeded(_)
+            | Event::Baked
+            | Event::Stopped
+            | Event::Lifted => {}
+        }
+        if let Some(plan) = record.event.plan() {
+            let copies = Copies::new(plan.copies_per_day_max, self.live.copies().made());
+            self.live = Arc::new(self.live.capped(Arc::new(copies)));
+        }
+    }
+
+    /// What the machine has to react to now: the worst first.
+    pub(super) fn input(&self, now: Timestamp) -> Input<'static> {
+        if self.live.is_tripped() {
+            return Input::Tripped;
+        }
+        if self.rollout.is_idle(now, self.heard) { Input::Idle } else { Input::Tick }
     }
 
     /// Whether evidence of that window counts now.
@@ -91,12 +109,13 @@ impl Managed {
 
     /// Enters a pair in the bets.
     pub(super) fn observe(&mut self, pair: &crate::domain::Pair) {
+        self.heard = self.heard.max(pair.at);
         self.ledger.observe(pair.at, Observation::of(pair));
     }
 
     /// Brings the evidence up to date. An ended rollout keeps its last one.
     pub(super) fn weigh(&mut self) {
-        if self.rollout.window().is_none() {
+        if self.rollout.guarded().is_none() {
             return;
         }
         let mut evidence = self.ledger.evidence();
@@ -137,7 +156,7 @@ impl Managed {
             slice: plan.slice.clone(),
             stage_slice: stage.map_or_else(Slice::default, |it| it.slice.clone()),
             serve: stage.map_or(Share::NONE, |it| it.serve),
-            mirror: stage.map_or(Share::NONE, |it| it.mirror),
+            mirror: stage.map_or(Share::NONE, |_| self.rollout.mirror()),
             cleared,
             judge: plan.judge_share,
         }
@@ -150,31 +169,28 @@ impl Managed {
             let left = self.rollout.plan().stages.get(stage.checked_sub(1)?);
             left.map(|it| it.name.as_str())
         };
+        let entered = event.entered().map(|(_, stage)| stage);
+        let cause = event.cause();
+        let asked = matches!(cause, Cause::Operator | Cause::Override);
         let same = match command {
-            Command::Start => matches!(event, Event::StageEntered { stage: 0, .. }),
-            Command::Advance { from_stage, .. } => match event {
-                Event::StageEntered { stage, cause: Cause::Operator | Cause::Override, .. } => {
-                    left(*stage).is_some_and(|it| from_stage.is_empty() || it == from_stage)
-                }
-                Event::Succeeded(cause) => matches!(cause, Cause::Operator | Cause::Override),
-                Event::ApprovalRequested => true,
-                Event::StageEntered { .. }
-                | Event::Created(_)
-                | Event::Revised(_)
-                | Event::Paused
-                | Event::Resumed
-                | Event::RolledBack(_) => false,
-            },
-            Command::Pause => *event == Event::Paused,
+            Command::Start | Command::Supersede => entered == Some(0) && cause == Cause::Operator,
+            Command::Advance { from_stage, .. } => {
+                let named = |it: &str| from_stage.is_empty() || it == from_stage;
+                let done = entered.and_then(left).is_some_and(named);
+                let ended = matches!(event, Event::Succeeded(_));
+                *event == Event::ApprovalRequested || (asked && (done || ended))
+            }
+            Command::Jump { to_stage, .. } => {
+                let stage = entered.and_then(|it| self.rollout.plan().stages.get(it));
+                stage.is_some_and(|it| it.name == *to_stage)
+                    && matches!(cause, Cause::Jump | Cause::Override)
+            }
+            Command::Complete { .. } => *event == Event::Succeeded(Cause::Override),
+            Command::Pause => matches!(event, Event::Paused(_)),
             Command::Resume => *event == Event::Resumed,
-            Command::Approve { .. } => matches!(
-                event,
-                Event::StageEntered { cause: Cause::Approved, .. }
-                    | Event::Succeeded(Cause::Approved)
-                    | Event::RolledBack(Cause::Declined)
-            ),
+            Command::Approve { .. } => matches!(cause, Cause::Approved | Cause::Declined),
             Command::Rollback => matches!(event, Event::RolledBack(_)),
-            Command::Revise(_) => matches!(event, Event::Revised(_)),
+            Command::Revise(plan) => event.plan() == Some(plan.as_ref()),
         };
         Some(if same { Replayed::Same } else { Replayed::Other })
     }
@@ -210,12 +226,19 @@ impl Managed {
         };
         match self.rollout.state() {
             State::Pending => format!("not started; `crossfade start {name}` begins it"),
+            State::Running if self.rollout.is_overdue() => {
+                format!("overdue: the stage lasts longer than it should; waits: {}", waits())
+            }
             State::Running => format!("waits: {}", waits()),
+            State::Paused if self.rollout.cause() == Some(Cause::Idle) => {
+                format!("held: no pair came for too long; `crossfade resume {name}` goes on")
+            }
             State::Paused => format!("held by {}; `crossfade resume {name}` goes on", self.actor),
             State::AwaitingApproval => {
                 format!("proven; `crossfade approve {name} {stage}` lets it go on")
             }
             State::Succeeded => "the candidate serves; the last stage's gates guard it".to_owned(),
+            State::Baked => "the candidate serves, and nothing is copied any more".to_owned(),
             State::RolledBack => self.epitaph(),
         }
     }

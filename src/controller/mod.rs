@@ -13,8 +13,10 @@ mod book;
 mod explain;
 mod handle;
 mod managed;
+mod orders;
 mod rebuild;
 mod setup;
+mod stop;
 
 pub use actor::Controller;
 pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, View, Views};

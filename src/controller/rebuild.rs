@@ -1,16 +1,16 @@
 //! After a restart: evidence from the stored pairs, the day's copies from what was kept.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use tokio::task::spawn_blocking;
 
-use crate::analysis::{Chances, Ledger, Observation};
-use crate::domain::{Name, Rollout, Window};
+use crate::analysis::{Ledger, Observation};
+use crate::domain::{Event, Name, Record, Rollout, Timestamp, Window};
 use crate::store::Pairs;
 
 use super::{actor::Controller, managed::Managed};
 
-/// Enters the stored pairs of every running attempt in new bets, stage by stage.
+/// Enters the stored pairs of every running attempt in new bets, visit by visit of its stages.
 ///
 /// So a restart forgets no evidence; what the store lost (a second at most, and what
 /// its limits removed) only makes proofs take longer.
@@ -22,7 +22,8 @@ pub(super) async fn evidence(controller: &mut Controller) {
             continue;
         }
         let (rollout, pairs) = (managed.rollout.clone(), pairs.clone());
-        let rebuilt = spawn_blocking(move || ledger(&rollout, &pairs)).await;
+        let records = Arc::clone(&controller.records);
+        let rebuilt = spawn_blocking(move || ledger(&rollout, &records, &pairs)).await;
         match rebuilt {
             Ok(ledger) => managed.ledger = ledger,
             Err(error) => tracing::error!(%error, "evidence could not be rebuilt; it begins anew"),
@@ -30,40 +31,53 @@ pub(super) async fn evidence(controller: &mut Controller) {
     }
 }
 
-fn ledger(rollout: &Rollout, pairs: &Pairs) -> Ledger {
+fn ledger(rollout: &Rollout, records: &[Arc<Record>], pairs: &Pairs) -> Ledger {
+    // Steps that move the bets, of the whole life of the rollout: plans may be older than the attempt.
+    let moves = |it: &&Arc<Record>| {
+        let steered = matches!(it.event, Event::StageEntered { .. } | Event::Succeeded(_));
+        it.rollout == *rollout.name() && (steered || it.event.plan().is_some())
+    };
+    let mut steps = records.iter().filter(moves).peekable();
     let mut ledger = Ledger::new(rollout.plan());
-    let mut counted = 0_u64;
-    for stage in 0..=rollout.stage_index() {
-        let window = Window {
-            rollout: rollout.name().clone(),
-            attempt: rollout.attempt(),
-            stage: u32::try_from(stage).unwrap_or(u32::MAX),
-        };
-        let chances = rollout.plan().stages.get(stage).map_or_else(Chances::default, Chances::of);
-        let mut entered = false;
-        let read = pairs.of_window(&window, &mut |pair, score| {
-            if !entered {
-                ledger.enter(stage, pair.at, chances);
-                entered = true;
-            }
-            ledger.observe(pair.at, Observation::of(&pair));
-            counted += 1;
-            if let Some(score) = score {
-                ledger.score(pair.at, score.primary, score.candidate);
-            }
-        });
-        if let Err(error) = read {
-            tracing::error!(rollout = %rollout.name(), stage, %error, "stored pairs of a stage cannot be read");
+    let mut then = Rollout::new(rollout.name().clone(), rollout.plan().clone());
+    let mut counted = 0;
+    while let Some(step) = steps.next() {
+        let attempt = then.attempt();
+        then.apply(step.at, &step.event);
+        if then.attempt() != attempt {
+            ledger = Ledger::new(then.plan());
         }
-        if !entered {
-            ledger.enter(stage, rollout.entered(), chances);
+        if then.attempt() < rollout.attempt() {
+            continue;
         }
-    }
-    if rollout.state() == crate::domain::State::Succeeded {
-        ledger.guard(rollout.entered());
+        ledger.follow(&then, step.at, &step.event);
+        let end = steps.peek().map_or(Timestamp(u64::MAX), |it| it.at);
+        counted += feed(&mut ledger, &then, step.at..end, pairs);
     }
     tracing::info!(rollout = %rollout.name(), pairs = counted, "evidence rebuilt from stored pairs");
     ledger
+}
+
+/// Enters what was stored in a visit of a stage; how many pairs counted.
+fn feed(ledger: &mut Ledger, then: &Rollout, visit: Range<Timestamp>, pairs: &Pairs) -> u64 {
+    let stage = u32::try_from(then.stage_index()).unwrap_or(u32::MAX);
+    let window = Window { rollout: then.name().clone(), attempt: then.attempt(), stage };
+    let mut counted = 0;
+    let read = pairs.of_window(&window, &mut |pair, score| {
+        if !visit.contains(&pair.at) {
+            return;
+        }
+        ledger.observe(pair.at, Observation::of(&pair));
+        counted += 1;
+        if let Some(score) = score {
+            ledger.score(pair.at, score.primary, score.candidate);
+        }
+    });
+    if let Err(error) = read {
+        let rollout = then.name();
+        tracing::error!(%rollout, stage, %error, "stored pairs of a stage cannot be read");
+    }
+    counted
 }
 
 /// What a restart must not forget of a rollout's traffic: the day and its copies, then the window

@@ -9,7 +9,7 @@ pub struct Record {
     pub seq: u64,
     /// When.
     pub at: Timestamp,
-    /// The rollout.
+    /// The rollout; [`Name::every`] for what is about the whole node.
     pub rollout: Name,
     /// Who: `controller`, or what the caller of the API called itself.
     pub actor: String,
@@ -23,6 +23,8 @@ pub struct Record {
     pub from: State,
     /// State after.
     pub to: State,
+    /// The revision of the plan that holds after it, from 1; 0 in records of before there was one.
+    pub plan_revision: u64,
     /// The evidence the decision used, frozen.
     pub evidence: Vec<GateEvidence>,
 }

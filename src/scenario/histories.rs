@@ -6,8 +6,9 @@
 use std::env;
 
 use crate::domain::{
-    Answer, Approval, Command, Event, Evidence, Gate, GateEvidence, Input, Margin, Metric, Plan,
-    Risk, Role, Rollout, Share, Slice, Stage, State, Timestamp, Undecided, Verdict,
+    Answer, Approval, Cause, Command, Consent, Event, Evidence, Freeze, FreezeText, Gate,
+    GateEvidence, Input, Margin, Metric, OnIdle, Plan, Risk, Role, Rollout, Share, Slice, Stage,
+    Times, Timestamp, Undecided, Verdict,
 };
 
 use super::{
@@ -35,8 +36,9 @@ fn whatever_happens_in_whatever_order_the_invariants_hold() {
     }
     println!("{histories} histories of {STEPS} steps: {seen:?}");
     // Histories that never get anywhere would hold everything.
-    let each = [seen.rises, seen.falls, seen.crashes, seen.successes, seen.refusals, seen.overrides];
-    assert!(each.iter().all(|it| histories / 20 <= *it), "{seen:?}");
+    let Seen { rises, falls, crashes, successes, refusals, overrides, loosened, baked } = seen;
+    let each = [rises, falls, crashes, successes, refusals, overrides, loosened, baked];
+    assert!(each.iter().all(|it| histories / 50 <= *it), "{each:?}");
 }
 
 /// How often what matters happened.
@@ -48,6 +50,8 @@ struct Seen {
     successes: u64,
     refusals: u64,
     overrides: u64,
+    loosened: u64,
+    baked: u64,
 }
 
 /// A node: what it runs by, what it has on disk, what it still has to write.
@@ -106,7 +110,10 @@ fn play(seed: u64, seen: &mut Seen, log: &mut dyn FnMut(String)) -> Result<(), S
                 }
                 node.step(&Input::Tick, dice.crash(), seen, log)?;
             }
-            8 if dice.one_in(4) => node.step(&Input::Tripped, dice.crash(), seen, log)?,
+            8 if dice.one_in(3) => {
+                let all = [Input::Tripped, Input::Idle, Input::Idle, Input::Superseded, Input::Stopped];
+                node.step(&dice.pick(&all), dice.crash(), seen, log)?;
+            }
             _ => {
                 let again = node.last.clone().filter(|_| dice.one_in(4));
                 let command = again.unwrap_or_else(|| dice.command(&node.live));
@@ -184,7 +191,7 @@ impl Node {
         let Some(event) = event else { return Ok(()) };
         let undurable = !self.unwritten.is_empty();
         self.carry_out(&event, crash);
-        self.follow(&before);
+        self.follow(&before, &event);
         invariants::inv4_rise_is_written_first(&self.live, &self.durable)?;
         if crash != Crash::Never {
             seen.crashes += 1;
@@ -231,12 +238,11 @@ impl Node {
     }
 
     fn write(&mut self, at: Timestamp, event: Event) {
-        let before = visit(&self.durable);
         self.durable.apply(at, &event);
-        self.written.push((at, event));
-        if before != visit(&self.durable) {
+        if begins(&event) {
             self.ran_ms[1] = 0;
         }
+        self.written.push((at, event));
     }
 
     /// Builds everything again from what was written. What went back and was not written is
@@ -250,22 +256,30 @@ impl Node {
         invariants::inv8_written_is_what_happened(&again, &self.durable, self.written.len())?;
         self.live = again;
         self.unwritten.clear();
-        self.follow(&before);
         self.ran_ms[0] = self.ran_ms[1];
+        if format!("{before:?}") != format!("{:?}", self.live) {
+            self.evidence = Evidence::default();
+        }
         Ok(())
     }
 
-    /// Evidence and time belong to one visit of one stage.
-    fn follow(&mut self, before: &Rollout) {
-        if visit(before) != visit(&self.live) {
-            (self.evidence, self.ran_ms[0]) = (Evidence::default(), 0);
+    /// Evidence and time belong to one visit of one stage on the same terms.
+    fn follow(&mut self, before: &Rollout, event: &Event) {
+        if self.live.revision() == before.revision() {
+            return;
+        }
+        if begins(event) {
+            self.ran_ms[0] = 0;
+        }
+        if begins(event) || before.since() != self.live.since() {
+            self.evidence = Evidence::default();
         }
     }
 }
 
-/// Which visit of which stage.
-fn visit(rollout: &Rollout) -> (u32, usize, bool) {
-    (rollout.attempt(), rollout.stage_index(), rollout.stage().is_some())
+/// Whether time and evidence count anew from there.
+fn begins(event: &Event) -> bool {
+    matches!(event, Event::StageEntered { .. } | Event::Loosened(_) | Event::Succeeded(_))
 }
 
 impl Seen {
@@ -275,9 +289,9 @@ impl Seen {
         self.falls += u64::from(after < before);
         match step.event {
             Some(Event::Succeeded(_)) => self.successes += 1,
-            Some(Event::StageEntered { cause: crate::domain::Cause::Override, .. }) => {
-                self.overrides += 1;
-            }
+            Some(Event::StageEntered { cause: Cause::Override, .. }) => self.overrides += 1,
+            Some(Event::Loosened(_)) => self.loosened += 1,
+            Some(Event::Baked) => self.baked += 1,
             Some(_) | None => {}
         }
     }
@@ -329,7 +343,47 @@ impl Random {
             copies_per_day_max: 1_000,
             judge_share: Share::ALL,
             risk: Risk::default(),
+            times: self.times(),
         }
+    }
+
+    fn times(&mut self) -> Times {
+        let night = FreezeText {
+            days: vec!["mon".to_owned(), "wed".to_owned()],
+            from: "20:00".to_owned(),
+            to: "06:00".to_owned(),
+            zone: self.pick(&["UTC", "Europe/Berlin"]).to_owned(),
+        };
+        Times {
+            freezes: if self.one_in(3) { vec![Freeze::read(&night).unwrap()] } else { vec![] },
+            idle_ms_max: HOUR_MS,
+            on_idle: self.pick(&[OnIdle::Pause, OnIdle::Rollback]),
+            bake_ms: self.one_in(2).then_some(HOUR_MS),
+        }
+    }
+
+    /// The plan with one thing changed, or another one.
+    fn revision(&mut self, rollout: &Rollout) -> Plan {
+        let mut plan = rollout.plan().clone();
+        let last = u64::try_from(plan.stages.len()).unwrap();
+        let near = u64::try_from(rollout.stage_index()).unwrap();
+        let index = if self.one_in(2) { near } else { self.below(last) };
+        let other = self.stage("other", 0);
+        let Some(stage) = plan.stages.get_mut(usize::try_from(index).unwrap()) else {
+            return self.plan();
+        };
+        match self.below(8) {
+            0 => stage.samples_min = other.samples_min,
+            1 => stage.duration_ms_min = other.duration_ms_min,
+            2 => stage.approval = other.approval,
+            3 => stage.gates = other.gates,
+            4 => stage.serve = Share::from_basis_points(stage.serve.basis_points() / 2).unwrap(),
+            5 => drop(plan.stages.pop()),
+            6 => plan.times = self.times(),
+            _ => return self.plan(),
+        }
+        // Nobody can ask for a plan with faults.
+        if plan.faults().is_empty() { plan } else { rollout.plan().clone() }
     }
 
     fn stage(&mut self, name: &str, serve: u64) -> Stage {
@@ -348,6 +402,7 @@ impl Random {
             mirror: Share::ALL,
             slice: Slice::default(),
             duration_ms_min: self.below(2) * self.below(2 * HOUR_MS),
+            duration_ms_max: self.one_in(2).then_some(3 * HOUR_MS),
             samples_min: 1 + self.below(500),
             gates,
             approval: if self.one_in(5) { Approval::Needed } else { Approval::NotNeeded },
@@ -415,17 +470,21 @@ impl Random {
 
     fn command(&mut self, rollout: &Rollout) -> Command {
         let undecided = self.pick(&[Undecided::Hold, Undecided::Skip]);
-        match self.below(12) {
+        let consent = self.pick(&[Consent::Given, Consent::Withheld]);
+        match self.below(16) {
             0..=2 => Command::Start,
-            3..=5 => Command::Advance { from_stage: self.name(rollout), undecided },
-            6 => Command::Pause,
-            7 | 8 => Command::Resume,
-            9 => {
+            3 if self.one_in(2) => Command::Supersede,
+            3..=6 => Command::Advance { from_stage: self.name(rollout), undecided },
+            7 => Command::Jump { to_stage: self.name(rollout), undecided, consent },
+            8 if self.one_in(2) => Command::Complete { consent },
+            8 | 9 => Command::Pause,
+            10 | 11 => Command::Resume,
+            12 | 13 => {
                 let answer = if self.one_in(4) { Answer::No } else { Answer::Yes };
                 Command::Approve { stage: self.name(rollout), answer }
             }
-            10 if self.one_in(2) => Command::Rollback,
-            _ => Command::Revise(Box::new(self.plan())),
+            14 if self.one_in(2) => Command::Rollback,
+            _ => Command::Revise(Box::new(self.revision(rollout))),
         }
     }
 }

@@ -4,8 +4,8 @@
 //! machine but what it shows. INV7 is about the data path, and tested there.
 
 use crate::domain::{
-    Answer, Cause, Command, Event, Evidence, Facts, Input, Key, Lane, Role, Rollout, Share, Side,
-    Slice, Snapshot, State, Tie, Timestamp, Undecided, Verdict,
+    Answer, Approval, Cause, Command, Consent, Event, Evidence, Facts, Input, Key, Lane, OnIdle,
+    Role, Rollout, Share, Side, Slice, Snapshot, State, Tie, Timestamp, Undecided, Verdict,
 };
 
 /// One input and what came of it.
@@ -43,7 +43,7 @@ pub(super) fn served(rollout: &Rollout) -> Share {
 
 /// Whether the time in the stage counts.
 pub(super) fn runs(rollout: &Rollout) -> bool {
-    matches!(rollout.state(), State::Running | State::AwaitingApproval)
+    matches!(rollout.state(), State::Running | State::Succeeded)
 }
 
 fn holds(id: &str, what: &str, truth: bool) -> Checked {
@@ -65,6 +65,7 @@ fn proven(step: &Step<'_>) -> bool {
         && step.evidence.problem.is_none()
         && stage.samples_min <= step.evidence.pairs
         && stage.duration_ms_min <= step.ran_ms
+        && step.before.thaw(step.now).is_none()
 }
 
 /// Nothing is known to be wrong: what a person may pass over is doubt, and no more.
@@ -76,7 +77,9 @@ fn unspoiled(step: &Step<'_>) -> bool {
 /// INV1
 fn inv1_rises_are_proven(step: &Step<'_>) -> Checked {
     let onward = match step.event {
-        Some(Event::StageEntered { attempt, .. }) => *attempt == step.before.attempt(),
+        Some(Event::StageEntered { attempt, stage, .. }) => {
+            *attempt == step.before.attempt() && step.before.stage_index() < *stage
+        }
         Some(Event::Succeeded(_)) => true,
         Some(_) | None => false,
     };
@@ -85,20 +88,46 @@ fn inv1_rises_are_proven(step: &Step<'_>) -> Checked {
         return Ok(());
     }
     let one_on = step.after.stage_index() <= step.before.stage_index() + 1;
+    let skips = |undecided: Undecided| undecided == Undecided::Skip;
     let right = match (step.after.cause(), step.input) {
         (Some(Cause::GatesPassed), Input::Tick) => proven(step) && one_on,
-        (Some(Cause::Operator), Input::Command(Command::Start)) => step.after.stage_index() == 0,
+        (Some(Cause::Operator), Input::Command(Command::Start | Command::Supersede)) => {
+            step.after.stage_index() == 0
+        }
         (Some(Cause::Operator), Input::Command(Command::Advance { .. })) => proven(step) && one_on,
         (Some(Cause::Approved), Input::Command(Command::Approve { answer: Answer::Yes, .. })) => {
-            proven(step) && one_on
+            return holds("INV1", "an approval is not the last gate", proven(step) && one_on);
         }
-        (
-            Some(Cause::Override),
-            Input::Command(Command::Advance { undecided: Undecided::Skip, .. }),
-        ) => unspoiled(step) && one_on,
+        (Some(Cause::Override), Input::Command(Command::Advance { undecided, .. })) => {
+            unspoiled(step) && one_on && skips(*undecided)
+        }
+        (Some(Cause::Override), Input::Command(Command::Jump { undecided, .. })) => {
+            unspoiled(step) && skips(*undecided)
+        }
+        (Some(Cause::Override), Input::Command(Command::Complete { .. })) => unspoiled(step),
         (_, _) => false,
     };
-    holds("INV1", "it went on without proof, and nobody is said to have overridden it", right)
+    holds("INV1", "it went on without proof, and nobody is said to have overridden it", right)?;
+    holds("INV1", "it passed a stage that asks for an approval", !onward || agreed(step))
+}
+
+/// Whoever passed over stages that ask for an approval gave one.
+fn agreed(step: &Step<'_>) -> bool {
+    let consent = match step.input {
+        Input::Command(Command::Jump { consent, .. } | Command::Complete { consent }) => *consent,
+        Input::Command(_)
+        | Input::Tick
+        | Input::Tripped
+        | Input::Idle
+        | Input::Superseded
+        | Input::Stopped => Consent::Withheld,
+    };
+    let end = match step.event {
+        Some(Event::StageEntered { stage, .. }) => *stage,
+        Some(_) | None => step.before.plan().stages.len(),
+    };
+    let passed = step.before.plan().stages.iter().take(end).skip(step.before.stage_index());
+    consent == Consent::Given || !passed.into_iter().any(|it| it.approval == Approval::Needed)
 }
 
 /// INV2
@@ -110,7 +139,7 @@ fn inv2_a_rollback_is_final(step: &Step<'_>) -> Checked {
     if !gone || nothing && step.after.state() == State::RolledBack {
         return Ok(());
     }
-    let started = matches!(step.input, Input::Command(Command::Start))
+    let started = matches!(step.input, Input::Command(Command::Start | Command::Supersede))
         && step.after.attempt() == step.before.attempt() + 1
         && step.after.stage_index() == 0;
     holds("INV2", "it left a rollback otherwise than by a new attempt", started)
@@ -118,8 +147,8 @@ fn inv2_a_rollback_is_final(step: &Step<'_>) -> Checked {
 
 fn is_automatic(input: &Input<'_>) -> bool {
     match input {
-        Input::Command(_) => false,
-        Input::Tick | Input::Tripped => true,
+        Input::Command(_) | Input::Superseded | Input::Stopped => false,
+        Input::Tick | Input::Tripped | Input::Idle => true,
     }
 }
 
@@ -151,8 +180,15 @@ fn inv5_doubt_moves_nothing(step: &Step<'_>) -> Checked {
         (Event::RolledBack(Cause::Breach(metric)), _) => {
             step.evidence.of(*metric).is_some_and(|it| it.verdict == Verdict::Breach)
         }
-        (Event::RolledBack(_), Input::Tick) => false,
+        (Event::RolledBack(Cause::Idle), Input::Idle) => {
+            step.before.plan().times.on_idle == OnIdle::Rollback
+        }
+        (Event::RolledBack(_), Input::Tick | Input::Idle) => false,
         (Event::ApprovalRequested, Input::Tick) => proven(step),
+        (Event::Baked, _) => {
+            let bake_ms = step.before.plan().times.bake_ms;
+            unspoiled(step) && bake_ms.is_some_and(|it| it <= step.ran_ms)
+        }
         (_, _) => true,
     };
     holds("INV5", "it moved on evidence that says nothing", right)
@@ -162,11 +198,18 @@ fn inv5_doubt_moves_nothing(step: &Step<'_>) -> Checked {
 fn inv6_what_was_done_is_not_done_twice(step: &Step<'_>) -> Checked {
     let (Input::Command(command), Some(_)) = (step.input, step.event) else { return Ok(()) };
     let named = match command {
-        Command::Start | Command::Pause | Command::Resume | Command::Rollback => true,
+        Command::Start
+        | Command::Supersede
+        | Command::Complete { .. }
+        | Command::Pause
+        | Command::Resume
+        | Command::Rollback
+        | Command::Revise(_) => true,
         Command::Advance { from_stage: stage, .. } | Command::Approve { stage, .. } => {
             !stage.is_empty()
         }
-        Command::Revise(_) => false,
+        // Going back to a stage begins it again, each time it is asked for.
+        Command::Jump { .. } => false,
     };
     let again = step.after.decide(step.now, step.input, step.evidence);
     let moved = matches!(again, Ok(Some(_)));
@@ -203,15 +246,16 @@ fn inv9_the_end_is_the_end(step: &Step<'_>) -> Checked {
 
 /// INV10
 fn inv10_harm_goes_back_at_once(step: &Step<'_>) -> Checked {
-    if step.before.stage().is_none() {
-        return Ok(());
-    }
+    let breach = || step.evidence.breach().map(|it| Cause::Breach(it.metric));
     let due = match step.input {
         Input::Tripped => Some(Cause::Tripwire),
-        Input::Tick => step.evidence.breach().map(|it| Cause::Breach(it.metric)),
+        Input::Superseded => Some(Cause::Superseded),
+        Input::Stopped => Some(Cause::Stopped),
+        Input::Tick | Input::Idle => step.before.guarded().and_then(|_| breach()),
         Input::Command(Command::Rollback) => Some(Cause::Operator),
         Input::Command(_) => None,
     };
+    let due = due.filter(|_| step.before.stage().is_some());
     let Some(cause) = due else { return Ok(()) };
     holds("INV10", "harm was seen and it stayed", step.event == Some(&Event::RolledBack(cause)))
 }
@@ -222,7 +266,8 @@ fn inv11_success_is_guarded(step: &Step<'_>) -> Checked {
         return Ok(());
     }
     let last = step.after.plan().stages.last();
-    let stands = step.after.stage() == last && step.after.window().is_some();
+    let mirrored = last.is_some_and(|it| it.mirror == step.after.mirror());
+    let stands = step.after.guarded() == last && step.after.window().is_some() && mirrored;
     holds("INV11", "nothing guards after success", stands)
 }
 

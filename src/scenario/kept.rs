@@ -1,6 +1,6 @@
 //! One rollout of a story: the real machine, bets and tripwire, and what was written of them.
 
-use crate::analysis::{Chances, Ledger, Tripwire};
+use crate::analysis::{Ledger, Sample, Tripwire};
 use crate::domain::{Event, Evidence, Input, Name, Plan, Refusal, Rollout, Timestamp};
 
 use super::traffic::Seen;
@@ -25,18 +25,20 @@ pub(super) struct Kept {
     wire: Tripwire,
     tripped: bool,
     told: bool,
+    /// When something was last heard of it: traffic, a step, or the start of the process.
+    heard: Timestamp,
     written: Vec<(Timestamp, Entry)>,
 }
 
 impl Kept {
     /// A rollout that was just created.
     pub(super) fn new(name: Name, plan: Plan, at: Timestamp) -> Self {
-        let mut kept = Self::blank(name, plan.clone());
+        let mut kept = Self::blank(name, plan.clone(), at);
         kept.put(at, Entry::Event(Event::Created(Box::new(plan))));
         kept
     }
 
-    fn blank(name: Name, plan: Plan) -> Self {
+    fn blank(name: Name, plan: Plan, heard: Timestamp) -> Self {
         Self {
             ledger: Ledger::new(&plan),
             rollout: Rollout::new(name, plan),
@@ -44,6 +46,7 @@ impl Kept {
             wire: Tripwire::new(),
             tripped: false,
             told: false,
+            heard,
             written: Vec::new(),
         }
     }
@@ -57,9 +60,12 @@ impl Kept {
         self.rollout.decide(now, input, &self.evidence)
     }
 
-    /// What a tick of the controller looks at.
-    pub(super) fn input(&self) -> Input<'static> {
-        if self.tripped { Input::Tripped } else { Input::Tick }
+    /// What a tick of the controller looks at: the worst first.
+    pub(super) fn input(&self, now: Timestamp) -> Input<'static> {
+        if self.tripped {
+            return Input::Tripped;
+        }
+        if self.rollout.is_idle(now, self.heard) { Input::Idle } else { Input::Tick }
     }
 
     /// Writes an entry and makes it so.
@@ -77,9 +83,12 @@ impl Kept {
     pub(super) fn absorb(&mut self, at: Timestamp, entry: &Entry) {
         match entry {
             Entry::Event(event) => self.step(at, event),
-            Entry::Told(evidence) => (self.evidence, self.told) = (evidence.clone(), true),
+            Entry::Told(evidence) => {
+                (self.evidence, self.told) = (evidence.clone(), true);
+                self.heard = self.heard.max(at);
+            }
             Entry::Seen(seen) => {
-                if self.rollout.window().is_some() {
+                if self.rollout.guarded().is_some() {
                     self.see(at, *seen);
                 }
             }
@@ -87,37 +96,39 @@ impl Kept {
     }
 
     fn step(&mut self, at: Timestamp, event: &Event) {
+        let attempt = self.rollout.attempt();
         self.rollout.apply(at, event);
+        self.heard = self.heard.max(at);
+        if self.rollout.attempt() != attempt {
+            self.ledger = Ledger::new(self.rollout.plan());
+            (self.wire, self.tripped) = (Tripwire::new(), false);
+        }
+        self.ledger.follow(&self.rollout, at, event);
         match event {
-            Event::StageEntered { stage, .. } => {
-                if *stage == 0 {
-                    self.ledger = Ledger::new(self.rollout.plan());
-                    (self.wire, self.tripped) = (Tripwire::new(), false);
-                }
-                if let Some(chances) = self.rollout.stage().map(Chances::of) {
-                    self.ledger.enter(*stage, at, chances);
-                }
-                (self.evidence, self.told) = (Evidence::default(), false);
-            }
-            Event::Succeeded(_) => {
-                self.ledger.guard(at);
+            Event::StageEntered { .. } | Event::Loosened(_) | Event::Succeeded(_) => {
                 (self.evidence, self.told) = (Evidence::default(), false);
             }
             Event::Created(_)
             | Event::Revised(_)
             | Event::ApprovalRequested
-            | Event::Paused
+            | Event::Paused(_)
             | Event::Resumed
-            | Event::RolledBack(_) => {}
+            | Event::Overdue
+            | Event::Baked
+            | Event::RolledBack(_)
+            | Event::Stopped
+            | Event::Lifted => {}
         }
     }
 
     fn see(&mut self, at: Timestamp, seen: Seen) {
+        self.heard = self.heard.max(at);
         match seen {
             Seen::Lost => self.ledger.copy_lost(at),
             Seen::Known(seen, score) => {
-                let well = |it: crate::analysis::Sample| !it.outcome.failed();
-                let [primary, candidate] = [seen.primary, seen.candidate].map(|it| it.map(well));
+                let well = |it: Sample| it.outcome.counts().then_some(!it.outcome.failed());
+                let [primary, candidate] =
+                    [seen.primary, seen.candidate].map(|it| it.and_then(well));
                 self.tripped |= self.wire.see(at, primary, candidate);
                 self.ledger.observe(at, seen);
                 if let Some([primary, candidate]) = score {
@@ -139,20 +150,20 @@ impl Kept {
 
     /// Brings the evidence up to date with the bets, unless the story says it.
     pub(super) fn weigh(&mut self) {
-        if !self.told && self.rollout.window().is_some() {
+        if !self.told && self.rollout.guarded().is_some() {
             self.evidence = self.ledger.evidence();
         }
     }
 
     /// Builds everything again from what was written. Says so where that stands elsewhere.
-    pub(super) fn restart(&mut self) -> Option<String> {
+    pub(super) fn restart(&mut self, now: Timestamp) -> Option<String> {
         let written = std::mem::take(&mut self.written);
         let plan = written.iter().find_map(|(_, it)| match it {
             Entry::Event(Event::Created(plan)) => Some((**plan).clone()),
             Entry::Event(_) | Entry::Seen(_) | Entry::Told(_) => None,
         });
         let plan = plan.unwrap_or_else(|| self.rollout.plan().clone());
-        let mut again = Self::blank(self.rollout.name().clone(), plan);
+        let mut again = Self::blank(self.rollout.name().clone(), plan, now);
         for (at, entry) in &written {
             again.absorb(*at, entry);
         }

@@ -1,7 +1,8 @@
 //! Plans as a story writes them: words about the whole, then a line for each stage.
 
 use crate::domain::{
-    Approval, Gate, Margin, Metric, Name, Plan, Risk, Role, Share, Slice, Stage,
+    Approval, Freeze, FreezeText, Gate, Margin, Metric, Name, OnIdle, Plan, Risk, Role, Share, Slice,
+    Stage, Times,
 };
 
 use super::words::{Read, count, duration_ms, list, share, split};
@@ -25,6 +26,7 @@ fn whole(head: &str) -> Read<Plan> {
         copies_per_day_max: 10_000,
         judge_share: Share::ALL,
         risk: Risk::default(),
+        times: Times::default(),
     };
     for word in head.split_whitespace().skip(1) {
         let (key, value) = split(word);
@@ -36,6 +38,10 @@ fn whole(head: &str) -> Read<Plan> {
             "alarm" => plan.risk.alarm_from_percent = basis_points(value)? / 100,
             "harm" => plan.risk.harm_bps = basis_points(value)?,
             "safe" => plan.risk.safe_bps = basis_points(value)?,
+            "bake" => plan.times.bake_ms = Some(duration_ms(value)?),
+            "freeze" => plan.times.freezes.push(freeze(value)?),
+            "idle" => plan.times.idle_ms_max = duration_ms(value)?,
+            "idle-rollback" => plan.times.on_idle = OnIdle::Rollback,
             _ => slice(&mut plan.slice, key, value)?,
         }
     }
@@ -50,6 +56,7 @@ fn stage(line: &str) -> Read<Stage> {
         mirror: Share::ALL,
         slice: Slice::default(),
         duration_ms_min: 0,
+        duration_ms_max: None,
         samples_min: 100,
         gates: Vec::new(),
         approval: Approval::NotNeeded,
@@ -61,6 +68,7 @@ fn stage(line: &str) -> Read<Stage> {
             "serve" => stage.serve = share(value)?,
             "mirror" => stage.mirror = share(value)?,
             "least" => stage.duration_ms_min = duration_ms(value)?,
+            "most" => stage.duration_ms_max = Some(duration_ms(value)?),
             "pairs" => stage.samples_min = count(value)?,
             "approval" => stage.approval = Approval::Needed,
             "ungated" => gates.clear(),
@@ -88,6 +96,17 @@ fn gate(metric: Metric, text: &str) -> Read<Gate> {
         Margin::parse(metric, margin).map_err(|error| error.to_string())?
     };
     Ok(Gate { margin, role })
+}
+
+/// `fri,sat@18:00-08:00@Europe/Berlin`.
+fn freeze(text: &str) -> Read<Freeze> {
+    let parts: Vec<&str> = text.split('@').collect();
+    let [days, hours, zone] = parts.as_slice() else {
+        return Err(format!("`{text}` is not like `fri,sat@18:00-08:00@Europe/Berlin`"));
+    };
+    let (from, to) = hours.split_once('-').unwrap_or((hours, ""));
+    let [from, to, zone] = [from, to, zone].map(str::to_owned);
+    Freeze::read(&FreezeText { days: list(days), from, to, zone }).map_err(|it| it.to_string())
 }
 
 fn slice(slice: &mut Slice, key: &str, value: &str) -> Read<()> {

@@ -9,15 +9,20 @@ pub(super) fn event(plan: &Plan, event: &Event) -> String {
     match event {
         Event::Created(_) => "created".to_owned(),
         Event::Revised(_) => "plan replaced".to_owned(),
+        Event::Loosened(_) => "plan loosened, and the stage begins anew".to_owned(),
         Event::StageEntered { attempt, stage, cause } => {
             let name = plan.stages.get(*stage).map_or("", |it| it.name.as_str());
             let again = if *attempt == 1 { String::new() } else { format!(", attempt {attempt}") };
             format!("stage `{name}` entered ({}{again})", cause.code())
         }
         Event::ApprovalRequested => "approval requested".to_owned(),
-        Event::Paused => "paused".to_owned(),
+        Event::Paused(cause) => format!("paused ({})", cause.code()),
         Event::Resumed => "resumed".to_owned(),
+        Event::Overdue => "overdue: the stage lasts longer than it should".to_owned(),
         Event::Succeeded(cause) => format!("succeeded ({})", cause.code()),
+        Event::Baked => "guarded for long enough: nothing is copied any more".to_owned(),
+        Event::Stopped => "everything is stopped".to_owned(),
+        Event::Lifted => "the stop is lifted".to_owned(),
         Event::RolledBack(cause) => {
             let gate = cause.metric().map_or(String::new(), |it| format!(": {}", it.as_str()));
             format!("rolled back ({}{gate})", cause.code())
@@ -34,7 +39,7 @@ pub(super) fn status(kept: &Kept, waits: &str) -> String {
     let place = format!("`{}` serves {}", stage.name, stage.serve);
     match rollout.state() {
         State::Running => format!("running | {place} | {waits}"),
-        State::Paused | State::AwaitingApproval | State::Succeeded => {
+        State::Paused | State::AwaitingApproval | State::Succeeded | State::Baked => {
             format!("{} | {place}", rollout.state().as_str())
         }
         State::Pending | State::RolledBack => rollout.state().as_str().to_owned(),

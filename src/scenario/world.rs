@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Answer, Command, Event, Input, Plan, Timestamp, Undecided};
+use crate::domain::{
+    Answer, Command, Consent, Event, Input, Plan, Refusal, Timestamp, Undecided,
+};
 
 use super::{
     BadLine, evidence,
@@ -29,6 +31,8 @@ pub(super) struct World {
     name: String,
     rollouts: BTreeMap<String, Kept>,
     crash: Option<Crash>,
+    /// Whether everything is stopped.
+    stopped: bool,
 }
 
 /// Where the next step is cut off.
@@ -43,7 +47,7 @@ impl World {
     pub(super) fn new() -> Self {
         let name = "chat".to_owned();
         let rollouts = BTreeMap::new();
-        Self { begun: BEGUN, now: BEGUN, ahead_ms: 0, name, rollouts, crash: None }
+        Self { begun: BEGUN, now: BEGUN, ahead_ms: 0, name, rollouts, crash: None, stopped: false }
     }
 
     /// Does what a block asks, which begins in that line, and answers.
@@ -107,6 +111,8 @@ impl World {
                 self.look()
             }
             ["traffic", words @ ..] => self.traffic(Traffic::read(words)?),
+            ["stop"] => self.stop(),
+            ["stop", "lift"] => self.lift(),
             ["trip"] => {
                 self.kept()?.trip();
                 self.look()
@@ -157,7 +163,9 @@ impl World {
     fn restart(&mut self) -> Read<Vec<String>> {
         self.now = Timestamp(self.now.0.saturating_add_signed(self.ahead_ms));
         self.ahead_ms = 0;
-        let mut said: Vec<String> = self.rollouts.values_mut().filter_map(Kept::restart).collect();
+        let now = self.now;
+        let mut said: Vec<String> =
+            self.rollouts.values_mut().filter_map(|it| it.restart(now)).collect();
         said.extend(self.look()?);
         Ok(said)
     }
@@ -187,7 +195,7 @@ impl World {
         for name in names {
             let Some(kept) = self.rollouts.get_mut(&name) else { continue };
             kept.weigh();
-            let input = kept.input();
+            let input = kept.input(self.now);
             if let Ok(Some(event)) = kept.decide(self.now, &input) {
                 said.extend(self.carry_out(&name, &event));
             }
@@ -197,30 +205,62 @@ impl World {
 
     /// What a controller does with a command.
     fn order(&mut self, command: &Command) -> Read<Vec<String>> {
-        let (name, now) = (self.name.clone(), self.now);
+        let (name, now, stopped) = (self.name.clone(), self.now, self.stopped);
         let kept = self.kept()?;
         kept.weigh();
+        let refused = |refusal: &Refusal, kept: &Kept| {
+            vec![format!("refused: {refusal}; {}", refusal.remedy(kept.rollout.name()))]
+        };
         let event = match kept.decide(now, &Input::Command(command)) {
-            Err(refusal) => return Ok(vec![format!("refused: {refusal}")]),
+            Err(refusal) => return Ok(refused(&refusal, kept)),
             Ok(None) => return Ok(vec!["nothing to do".to_owned()]),
             Ok(Some(event)) => event,
         };
-        if *command == Command::Start
-            && let Some(other) = self.rival(&name)
-        {
+        let starts = matches!(command, Command::Start | Command::Supersede);
+        if starts && stopped {
+            return Ok(refused(&Refusal::Stopped { actor: "operator".to_owned() }, kept));
+        }
+        let rivals = if starts { self.rivals(&name) } else { Vec::new() };
+        let mut said = Vec::new();
+        if let (Some(other), Command::Start) = (rivals.first(), command) {
             return Ok(vec![format!("refused: `{other}` moves some of the same requests now")]);
         }
-        Ok(self.carry_out(&name, &event))
+        for other in rivals {
+            said.extend(self.send_back(&other, &Input::Superseded));
+        }
+        said.extend(self.carry_out(&name, &event));
+        Ok(said)
     }
 
-    /// Another rollout that moves some of the same requests.
-    fn rival(&self, name: &str) -> Option<String> {
-        let slice = &self.rollouts.get(name)?.rollout.plan().slice;
+    /// Everything goes back, and nothing starts until the stop is lifted.
+    fn stop(&mut self) -> Read<Vec<String>> {
+        self.stopped = true;
+        let names: Vec<String> = self.rollouts.keys().cloned().collect();
+        Ok(names.iter().flat_map(|it| self.send_back(it, &Input::Stopped)).collect())
+    }
+
+    fn lift(&mut self) -> Read<Vec<String>> {
+        self.stopped = false;
+        Ok(Vec::new())
+    }
+
+    fn send_back(&mut self, name: &str, why: &Input<'_>) -> Vec<String> {
+        let event = self.rollouts.get(name).map(|it| it.decide(self.now, why));
+        match event {
+            Some(Ok(Some(event))) => self.carry_out(name, &event),
+            Some(Ok(None) | Err(_)) | None => Vec::new(),
+        }
+    }
+
+    /// Other rollouts that move some of the same requests.
+    fn rivals(&self, name: &str) -> Vec<String> {
+        let Some(kept) = self.rollouts.get(name) else { return Vec::new() };
+        let slice = &kept.rollout.plan().slice;
         let meets = |it: &Kept| {
             it.rollout.stage().is_some() && it.rollout.plan().slice.overlaps(slice)
         };
-        let mut others = self.rollouts.iter().filter(|(other, _)| *other != name);
-        others.find(|(_, it)| meets(it)).map(|(other, _)| other.clone())
+        let others = self.rollouts.iter().filter(|(other, it)| *other != name && meets(it));
+        others.map(|(other, _)| other.clone()).collect()
     }
 
     /// Forward: write, then make it so. Backward: make it so, then write.
@@ -246,7 +286,7 @@ impl World {
             Crash::AfterWrite => "after",
         };
         // Building again what was written is what differs from before here, and rightly so.
-        drop(kept.restart());
+        drop(kept.restart(at));
         vec![format!("{time} {whose}crash {place} the write of: {told}; it served {between}")]
     }
 
@@ -273,6 +313,7 @@ fn command(words: &[&str]) -> Read<Command> {
     let advance = |from: &str, undecided| Command::Advance { from_stage: from.into(), undecided };
     let command = match words {
         ["start"] => Command::Start,
+        ["supersede"] => Command::Supersede,
         ["pause"] => Command::Pause,
         ["resume"] => Command::Resume,
         ["rollback"] => Command::Rollback,
@@ -280,11 +321,29 @@ fn command(words: &[&str]) -> Read<Command> {
         ["advance", "override"] => advance("", Undecided::Skip),
         ["advance", stage] => advance(stage, Undecided::Hold),
         ["advance", stage, "override"] => advance(stage, Undecided::Skip),
+        ["jump", stage, rest @ ..] => {
+            let (undecided, consent) = leave(rest)?;
+            Command::Jump { to_stage: (*stage).to_owned(), undecided, consent }
+        }
+        ["complete", rest @ ..] => Command::Complete { consent: leave(rest)?.1 },
         ["approve", stage, "yes"] => approve(stage, Answer::Yes),
         ["approve", stage, "no"] => approve(stage, Answer::No),
         words => return Err(format!("`{}` is not understood", words.join(" "))),
     };
     Ok(command)
+}
+
+/// What may be passed over: `override` what is not decided, `consent` what asks for approval.
+fn leave(words: &[&str]) -> Read<(Undecided, Consent)> {
+    let (mut undecided, mut consent) = (Undecided::Hold, Consent::Withheld);
+    for word in words {
+        match *word {
+            "override" => undecided = Undecided::Skip,
+            "consent" => consent = Consent::Given,
+            other => return Err(format!("`{other}` is neither override nor consent")),
+        }
+    }
+    Ok((undecided, consent))
 }
 
 fn approve(stage: &str, answer: Answer) -> Command {

@@ -56,7 +56,8 @@ impl Simulation {
             | State::Running
             | State::Paused
             | State::AwaitingApproval
-            | State::Succeeded => self.ledger.evidence(),
+            | State::Succeeded
+            | State::Baked => self.ledger.evidence(),
         }
     }
 
@@ -130,12 +131,17 @@ impl Simulation {
         match event {
             Event::StageEntered { stage, .. } => self.ledger.enter(*stage, at, chances),
             Event::Succeeded(_) => self.ledger.guard(at),
+            Event::Revised(_)
+            | Event::Loosened(_) => self.ledger.follow(&self.rollout, at, event),
             Event::Created(_)
-            | Event::Revised(_)
             | Event::ApprovalRequested
-            | Event::Paused
+            | Event::Paused(_)
             | Event::Resumed
-            | Event::RolledBack(_) => {}
+            | Event::Overdue
+            | Event::Baked
+            | Event::RolledBack(_)
+            | Event::Stopped
+            | Event::Lifted => {}
         }
     }
 

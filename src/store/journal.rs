@@ -250,7 +250,7 @@ mod tests {
     use crate::store::samples;
 
     fn record(seq: u64) -> Record {
-        samples::record(seq, Event::Paused)
+        samples::record(seq, Event::Resumed)
     }
 
     fn journal_of(count: u64) -> (TempDir, Journal) {
@@ -390,10 +390,10 @@ mod tests {
         drop(journal);
         let path = dir.path().join(FILE_NAME);
         let mut log = fs::read(&path).unwrap();
-        frame::push(&mut log, br#"{"v":2,"seq":2,"whatever":true}"#).unwrap();
+        frame::push(&mut log, br#"{"v":99,"seq":2,"whatever":true}"#).unwrap();
         fs::write(&path, &log).unwrap();
         let error = Journal::open(dir.path()).unwrap_err();
-        assert!(matches!(error, JournalError::Version { found: 2, .. }), "{error}");
+        assert!(matches!(error, JournalError::Version { found: 99, .. }), "{error}");
         assert_eq!(fs::read(&path).unwrap(), log);
     }
 }

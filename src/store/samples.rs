@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::{Bodies, Limits};
 use crate::domain::{
-    Agreement, Approval, Call, Cause, Event, GateEvidence, Margin, Metric, Outcome, Pair, PairId,
-    Plan, Record, Risk, Role, Score, ScorePart, Share, Side, Slice, State, Timestamp, Usage,
-    Verdict, Window, default_ladder,
+    Agreement, Approval, Call, Cause, Event, Freeze, FreezeText, GateEvidence, Margin, Metric,
+    OnIdle, Outcome, Pair, PairId, Plan, Record, Risk, Role, Score, ScorePart, Share, Side, Slice,
+    State, Times, Timestamp, Usage, Verdict, Window, default_ladder,
 };
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
@@ -22,6 +22,7 @@ pub(super) fn plan() -> Plan {
     ];
     let mut stages = default_ladder(&margins, &["search".to_owned()], &["tag \"x\"".to_owned()]);
     stages[0].approval = Approval::Needed;
+    stages[0].duration_ms_max = Some(u64::MAX);
     stages[1].gates[1].role = Role::Guard;
     Plan {
         primary: "gpt".parse().unwrap(),
@@ -31,31 +32,41 @@ pub(super) fn plan() -> Plan {
         copies_per_day_max: u64::MAX,
         judge_share: Share::from_basis_points(2_500).unwrap(),
         risk: Risk::default(),
+        times: Times {
+            freezes: vec![
+                freeze(&["fri", "sat"], "18:00", "08:00"),
+                freeze(&[], "2026-12-20T00:00", "2027-01-02T00:00"),
+            ],
+            idle_ms_max: 7,
+            on_idle: OnIdle::Rollback,
+            bake_ms: Some(9),
+        },
     }
+}
+
+fn freeze(days: &[&str], from: &str, to: &str) -> Freeze {
+    let days = days.iter().map(|it| (*it).to_owned()).collect();
+    let [from, to, zone] = [from, to, "Europe/Berlin"].map(str::to_owned);
+    Freeze::read(&FreezeText { days, from, to, zone }).unwrap()
 }
 
 /// Every kind of event, and every cause.
 pub(super) fn events() -> Vec<Event> {
-    let causes = [
-        Cause::Operator,
-        Cause::Override,
-        Cause::GatesPassed,
-        Cause::Approved,
-        Cause::Declined,
-        Cause::Tripwire,
-        Cause::Breach(Metric::ErrorRate),
-        Cause::Breach(Metric::LatencyP99),
-        Cause::Breach(Metric::JudgeScore),
-    ];
+    let causes = Cause::PLAIN.into_iter().chain(Metric::ALL.map(Cause::Breach));
     let mut events = vec![
         Event::Created(Box::new(plan())),
         Event::Revised(Box::new(plan())),
+        Event::Loosened(Box::new(plan())),
         Event::ApprovalRequested,
-        Event::Paused,
         Event::Resumed,
+        Event::Overdue,
+        Event::Baked,
+        Event::Stopped,
+        Event::Lifted,
     ];
     for cause in causes {
         events.push(Event::StageEntered { attempt: 3, stage: 4, cause });
+        events.push(Event::Paused(cause));
         events.push(Event::Succeeded(cause));
         events.push(Event::RolledBack(cause));
     }
@@ -73,6 +84,7 @@ pub(super) fn record(seq: u64, event: Event) -> Record {
         event,
         from: State::Running,
         to: State::Paused,
+        plan_revision: 2,
         evidence: vec![GateEvidence {
             metric: Metric::LatencyP99,
             verdict: Verdict::Undecided,

@@ -48,6 +48,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("hyper",             &["upstream", "proxy", "operations", "players", "api"]),
     ("prometheus_client", &["telemetry"]),
     ("clap",              &["cli"]),
+    ("jiff",              &["domain"]),           // zones for freezes: its tz database is compiled in, so it stays pure
     ("toml",              &["config", "rehearsal"]),
 ];
 
