@@ -73,8 +73,6 @@ pub mod traffic;
 
 pub mod controller;
 
-pub mod scenario;
-
 pub mod judge;
 
 pub mod proxy;
@@ -92,5 +90,7 @@ pub mod players;
 pub mod rehearsal;
 
 pub mod simulate;
+
+pub mod scenario;
 
 pub mod cli;

@@ -19,7 +19,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("upstream",   &["domain", "tasks", "config"]),
     ("traffic",    &["domain", "analysis", "clock"]),
     ("controller", &["domain", "analysis", "clock", "tasks", "telemetry", "store", "traffic"]),
-    ("scenario",   &["domain", "analysis", "config"]),
     ("judge",      &["domain", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic"]),
     ("proxy",      &["domain", "dialect", "clock", "tasks", "telemetry", "store", "upstream", "traffic"]),
     ("operations", &["tasks", "telemetry", "store", "controller"]),
@@ -29,8 +28,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("players",    &["domain", "clock", "tasks"]),
     ("rehearsal",  &["domain", "clock", "tasks", "config", "api", "app", "players"]),
     ("simulate",   &["domain", "analysis", "store"]),
+    ("scenario",   &["domain", "analysis", "config"]),
     ("cli",        &["domain", "tasks", "telemetry", "config", "store", "api", "app", "players", "rehearsal",
-                     "simulate"]),
+                     "simulate", "scenario"]),
 ];
 
 /// Crates that only some modules may name, and why there is more than one home.
