@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::domain::{Command, Event, Input, Name, Record, State, Timestamp};
+use crate::domain::{Command, Event, Name, Record, State, Timestamp};
 use crate::store::Pairs;
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
@@ -208,11 +208,13 @@ impl Controller {
         let now = self.clock.now();
         let managed = self.managed.get_mut(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
         managed.weigh();
-        let event = managed.rollout.decide(now, &Input::Tick, &managed.evidence);
+        let event = managed.rollout.decide(now, &managed.input(now), &managed.evidence);
         let decision = match event {
             Ok(Some(Event::RolledBack(_))) => Decision::RollBack,
-            Ok(Some(_)) => Decision::Advance,
-            Ok(None) | Err(_) => Decision::Hold,
+            Ok(Some(
+                Event::StageEntered { .. } | Event::ApprovalRequested | Event::Succeeded(_),
+            )) => Decision::Advance,
+            Ok(Some(_) | None) | Err(_) => Decision::Hold,
         };
         let view = self.view(name)?;
         let explanation = explain(&view, decision);

@@ -99,7 +99,9 @@ impl Managed {
         if self.live.is_tripped() {
             return Input::Tripped;
         }
-        if self.rollout.is_idle(now, self.heard) { Input::Idle } else { Input::Tick }
+        // Where our own cap keeps copies from being made, it is not the traffic that is silent.
+        let silent = self.rollout.is_idle(now, self.heard) && !self.live.is_capped();
+        if silent { Input::Idle } else { Input::Tick }
     }
 
     /// Whether evidence of that window counts now.

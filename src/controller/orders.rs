@@ -11,15 +11,18 @@ use super::{
     setup::{Judged, Start, Wanted},
 };
 
+/// What the configuration is called in the log.
+const CONFIG: &str = "config";
 /// Rollouts at the same time.
 const ROLLOUTS_LEN_MAX: usize = 256;
 
 impl Controller {
     /// Creates, revises and starts what the configuration asks for.
     pub(super) async fn want(&mut self, wanted: Vec<Wanted>) {
-        let by = || Requester { actor: "config".to_owned(), ..Requester::default() };
+        let by = || Requester { actor: CONFIG.to_owned(), ..Requester::default() };
         for Wanted { name, plan, start } in wanted {
             let known = self.managed.get(&name).map(|it| it.rollout.plan() == &plan);
+            let known = known.map(|same| same || self.was_wanted(&name, &plan));
             let done = match known {
                 None => self.create(name.clone(), plan, &by()).await.map(drop),
                 Some(true) => Ok(()),
@@ -39,6 +42,14 @@ impl Controller {
                 tracing::error!(rollout = %name, %error, "the configuration of this rollout is not in force");
             }
         }
+    }
+
+    /// Whether the configuration asked for this plan the last time it asked for one: what
+    /// somebody changed since is not undone by a restart.
+    fn was_wanted(&self, name: &Name, plan: &Plan) -> bool {
+        let mut by_config =
+            self.records.iter().rev().filter(|it| it.rollout == *name && it.actor == CONFIG);
+        by_config.find_map(|it| it.event.plan()) == Some(plan)
     }
 
     pub(super) async fn create(

@@ -125,3 +125,7 @@ pub(super) fn keep_counts(pairs: Option<&Pairs>, managed: &BTreeMap<Name, Manage
         }
     }
 }
+
+#[cfg(test)]
+#[path = "rebuild_tests.rs"]
+mod tests;

@@ -155,12 +155,13 @@ impl Refusal {
             Self::Gate { verdict: Verdict::Invalid, .. } | Self::Untrusted { .. } => {
                 format!("`crossfade explain {rollout}` says more; distrust cannot be skipped")
             }
-            Self::Gate { .. }
-            | Self::Samples { .. }
-            | Self::TooEarly { .. }
-            | Self::Frozen { .. } => format!(
+            Self::Gate { .. } | Self::Samples { .. } | Self::TooEarly { .. } => format!(
                 "wait, or skip what is undecided (never what is broken): \
                  `crossfade advance {rollout} --override-undecided --comment \"…\"`"
+            ),
+            Self::Frozen { .. } => format!(
+                "wait until then, or go on all the same: \
+                 `crossfade jump {rollout} STAGE --override --comment \"…\"`"
             ),
             Self::NeedsApproval { stage } => format!("`crossfade approve {rollout} {stage}`"),
             Self::NeedsConsent { .. } => format!(

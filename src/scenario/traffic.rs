@@ -24,6 +24,8 @@ pub(super) struct Traffic {
     /// The chance of each outcome but a good one, of the primary and the candidate.
     outcomes: Vec<(Outcome, [f64; 2])>,
     latency_ms: [f64; 2],
+    /// The chance that a call takes a hundred times as long.
+    outliers: [f64; 2],
     score: Option<[f64; 2]>,
     usd: Option<[f64; 2]>,
     tokens: Option<[f64; 2]>,
@@ -73,6 +75,7 @@ impl Traffic {
             dice: Dice(1),
             outcomes: Vec::new(),
             latency_ms: [800.0, 800.0],
+            outliers: [0.0, 0.0],
             score: None,
             usd: None,
             tokens: None,
@@ -92,6 +95,7 @@ impl Traffic {
             "over" => self.over_ms = duration_ms(value)?,
             "lost" => self.lost = count(value)?,
             "latency" => self.latency_ms = sides(value)?,
+            "outliers" => self.outliers = sides(value)?,
             "score" => self.score = Some(sides(value)?),
             "usd" => self.usd = Some(sides(value)?),
             "tokens" => self.tokens = Some(sides(value)?),
@@ -160,7 +164,8 @@ impl Traffic {
         }
         // Most answers are near the usual time, a few take several times as long.
         let slowness = 0.7 + 0.6 * self.dice.unit() + 0.02 / (0.01 + self.dice.unit());
-        let total_ms = of(self.latency_ms) * slowness;
+        let outlier = self.dice.unit() < of(self.outliers);
+        let total_ms = of(self.latency_ms) * slowness * if outlier { 100.0 } else { 1.0 };
         let tokens = self.tokens.map(|it| of(it).max(0.0));
         Sample {
             outcome,

@@ -35,4 +35,4 @@ pub use pairs_error::PairsError;
 pub use recorder::{Offered, Recorder, RecorderHandle, RecorderThread};
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;

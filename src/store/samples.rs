@@ -11,10 +11,10 @@ use crate::domain::{
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
 
-pub(super) const LIMITS: Limits =
+pub(crate) const LIMITS: Limits =
     Limits { bytes_max: 1 << 40, age_ms_max: 1 << 50, free_bytes_min: 0, queue_len_max: 8 };
 
-pub(super) fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let margins = [
         Margin::parse(Metric::ErrorRate, "+0.05pp").unwrap(),
         Margin::parse(Metric::LatencyP99, "+15%").unwrap(),
@@ -73,7 +73,7 @@ pub(super) fn events() -> Vec<Event> {
     events
 }
 
-pub(super) fn record(seq: u64, event: Event) -> Record {
+pub(crate) fn record(seq: u64, event: Event) -> Record {
     Record {
         seq,
         at: Timestamp(1_795_000_000_000 + seq),
@@ -109,7 +109,7 @@ pub(super) fn id(at: u64, number: u64) -> PairId {
     PairId((u128::from(at) << 80) | (7 << 76) | u128::from(number))
 }
 
-pub(super) fn pair(rollout: &str, at: u64, number: u64) -> Pair {
+pub(crate) fn pair(rollout: &str, at: u64, number: u64) -> Pair {
     let call = |provider: &str| Call {
         provider: provider.parse().unwrap(),
         model: Some("m-1".to_owned()),
@@ -135,7 +135,7 @@ pub(super) fn pair(rollout: &str, at: u64, number: u64) -> Pair {
     }
 }
 
-pub(super) fn bodies(text: &str) -> Bodies {
+pub(crate) fn bodies(text: &str) -> Bodies {
     Bodies {
         request: Bytes::from(format!("request {text}")),
         primary: Bytes::from(format!("{{\"text\":\"{text}\"}}")),

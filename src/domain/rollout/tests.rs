@@ -169,7 +169,9 @@ fn a_jump_back_is_always_allowed_and_gathers_evidence_afresh() {
     for evidence in [Evidence::default(), evidence(Verdict::Invalid, 3)] {
         for held in [None, Some(Event::Paused(Cause::Operator)), Some(Event::ApprovalRequested)] {
             let mut it = at_stage(3, 30);
-            held.iter().for_each(|event| it.apply(Timestamp(31 * DAY), event));
+            if let Some(event) = held {
+                it.apply(Timestamp(31 * DAY), &event);
+            }
             assert_eq!(order(&mut it, 32, &back, &evidence), "Running 1");
             assert_eq!((it.attempt(), it.cause()), (1, Some(Cause::Jump)));
             assert_eq!((it.since(), it.dwelt_ms(Timestamp(33 * DAY))), (Timestamp(32 * DAY), DAY));
