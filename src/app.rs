@@ -325,7 +325,7 @@ fn setup(
 /// What a plan gets over the API where its author says nothing.
 fn defaults(config: &Config) -> PlanDefaults {
     let judged = config.judge.as_ref().map(|it| it.share);
-    let metrics = Metric::ALL.into_iter();
+    let metrics = Metric::DEFAULTS.into_iter();
     let metrics = metrics.filter(|it| *it != Metric::JudgeScore || judged.is_some());
     PlanDefaults {
         margins: metrics.map(Margin::default_of).collect(),

@@ -89,4 +89,8 @@ pub mod players;
 
 pub mod rehearsal;
 
+pub mod simulate;
+
+pub mod scenario;
+
 pub mod cli;

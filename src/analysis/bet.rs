@@ -1,5 +1,7 @@
 //! Bets: wealth that is proof, and the two bets of a gate.
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::Verdict;
 
 use super::{float, whole};
@@ -17,19 +19,18 @@ const SAFE_WEIGHTS: [f64; 2] = [0.7, 0.3];
 ///
 /// As long as each one's gains are fair or worse under the null and all the money put in
 /// is at most 1, the total is an e-process: P(ever ≥ 1/α) ≤ α.
-#[derive(Clone, Debug)]
-struct Bet<const N: usize> {
-    weights: [f64; N],
-    ln: [f64; N],
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Bet<A> {
+    ln: A,
 }
 
-impl<const N: usize> Bet<N> {
+impl<const N: usize> Bet<[f64; N]> {
     fn new(weights: [f64; N], money: f64) -> Self {
-        Self { weights, ln: weights.map(|weight| (weight * money).ln()) }
+        Self { ln: weights.map(|weight| (weight * money).ln()) }
     }
 
-    fn add(&mut self, money: f64) {
-        for (ln, weight) in self.ln.iter_mut().zip(self.weights) {
+    fn add(&mut self, weights: [f64; N], money: f64) {
+        for (ln, weight) in self.ln.iter_mut().zip(weights) {
             *ln = ln_sum(&[*ln, (weight * money).ln()]);
         }
     }
@@ -56,7 +57,7 @@ pub(super) fn ln_sum(terms: &[f64]) -> f64 {
 }
 
 /// Where the bets of a gate decide, as logarithms of wealth.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Limits {
     /// Harm is proven from here on.
     pub(super) harm: f64,
@@ -65,11 +66,11 @@ pub(super) struct Limits {
 }
 
 /// The two bets of a gate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Wealth {
     limits: Limits,
-    harm: Bet<4>,
-    safe: Bet<2>,
+    harm: Bet<[f64; 4]>,
+    safe: Bet<[f64; 2]>,
     /// Harm was proven once; it stays so for the attempt.
     breached: bool,
 }
@@ -84,15 +85,27 @@ impl Wealth {
     /// Puts fresh money on harm; must not depend on what it will be bet on.
     pub(super) fn fund(&mut self, money: f64) {
         if 0.0 < money {
-            self.harm.add(money);
+            self.harm.add(HARM_WEIGHTS, money);
         }
     }
 
-    /// Takes the logarithmic gains of a batch.
+    /// Takes the logarithmic gains of an observation.
     pub(super) fn win(&mut self, harm: [f64; 4], safe: [f64; 2]) {
         self.harm.win(harm);
         self.safe.win(safe);
-        self.breached |= self.limits.harm <= self.harm.ln_e();
+        if harm.iter().any(|gain| 0.0 < *gain) {
+            self.breached |= self.limits.harm <= self.harm.ln_e();
+        }
+    }
+
+    /// Takes a loss on safety alone.
+    pub(super) fn lose_safe(&mut self, safe: [f64; 2]) {
+        self.safe.win(safe);
+    }
+
+    /// Whether harm was proven.
+    pub(super) fn is_breached(&self) -> bool {
+        self.breached
     }
 
     /// Begins the proof of safety anew; the proof of harm goes on.
@@ -149,8 +162,8 @@ mod tests {
     fn wealth_is_the_sum_over_the_bettors() {
         let mut bet = Bet::new([0.5, 0.5], 0.0);
         assert!(bet.ln_e() < -1e300);
-        bet.add(0.5);
-        bet.add(0.5);
+        bet.add([0.5, 0.5], 0.5);
+        bet.add([0.5, 0.5], 0.5);
         assert!(bet.ln_e().abs() < 1e-12);
         bet.win([2.0_f64.ln(), 4.0_f64.ln()]);
         assert!((bet.ln_e() - 3.0_f64.ln()).abs() < 1e-12);

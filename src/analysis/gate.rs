@@ -1,32 +1,64 @@
-//! What the gates have in common: their terms, and what they show.
+//! What the instruments have in common: their terms, and what they show.
 
-use crate::domain::{Gate, GateEvidence, Verdict};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Gate, GateEvidence, Metric, Verdict};
 
 use super::{
     bet::{Limits, Wealth},
+    ledger::Chances,
     odds::Alarm,
 };
 
-/// What all gates agree on.
-#[derive(Clone, Copy, Debug)]
+/// What all instruments agree on.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Terms {
     pub(super) limits: Limits,
     pub(super) alarm: Alarm,
-    /// Primary calls seen for each candidate call seen.
-    pub(super) weight: f64,
     /// Part of the past mean of a score's safe payoff that is trusted when it is staked on.
     /// 0 stakes as if both sides were equal, as the reference does, which takes a candidate
     /// that is far better as long to prove as an equal one.
     pub(super) trust: f64,
 }
 
-/// What a gate has to show for people, in the unit of its metric.
+/// How a request came to be seen, and so what it is bet on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    /// A lot drew which sides are seen: one side's absence is a matter of chance.
+    Drawn,
+    /// Both sides are there whatever the lot said.
+    Paired,
+}
+
+/// One thing for each stream.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Streams<T> {
+    drawn: T,
+    paired: T,
+}
+
+impl<T> Streams<T> {
+    /// Makes it for the primary calls that are seen for each candidate call.
+    pub(super) fn new(chances: Chances, make: impl Fn(f64) -> T) -> Self {
+        Self { drawn: make(chances.weight()), paired: make(1.0) }
+    }
+
+    pub(super) fn of(&self, stream: Stream) -> &T {
+        match stream {
+            Stream::Drawn => &self.drawn,
+            Stream::Paired => &self.paired,
+        }
+    }
+}
+
+/// What an instrument has to show for people, in the unit of its metric.
 #[derive(Clone, Debug)]
 pub(super) struct Shown {
     pub(super) samples: u64,
     pub(super) samples_needed: Option<u64>,
     pub(super) primary: f64,
     pub(super) candidate: f64,
+    pub(super) difference: f64,
     pub(super) lower: f64,
     pub(super) upper: f64,
     pub(super) bound: f64,
@@ -36,7 +68,7 @@ pub(super) struct Shown {
 
 impl Shown {
     /// The evidence of a gate.
-    pub(super) fn evidence(self, gate: Gate, wealth: &Wealth) -> GateEvidence {
+    pub(super) fn evidence(self, gate: Gate, wealth: &Wealth, alarm: Alarm) -> GateEvidence {
         // Proof of harm stands even where safety can no longer be proven.
         let verdict = match (wealth.verdict(), &self.problem) {
             (Verdict::Breach, _) => Verdict::Breach,
@@ -44,15 +76,17 @@ impl Shown {
             (verdict @ (Verdict::Pass | Verdict::Undecided | Verdict::Invalid), None) => verdict,
         };
         let problem = self.problem.filter(|_| verdict == Verdict::Invalid);
+        let metric: Metric = gate.metric();
         GateEvidence {
-            metric: gate.metric(),
+            metric,
             verdict,
+            alarm_from_percent: alarm.percent(),
             problem: problem.unwrap_or_default(),
             samples: self.samples,
             samples_needed: self.samples_needed,
             primary: self.primary,
             candidate: self.candidate,
-            difference: self.candidate - self.primary,
+            difference: self.difference,
             lower: self.lower,
             upper: self.upper,
             bound: self.bound,

@@ -2,6 +2,8 @@
 
 use std::iter;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
 use super::whole;
 
 /// Buckets: the last one holds all from 2.2 hours on.
@@ -22,6 +24,30 @@ pub(super) struct Histogram {
 impl Default for Histogram {
     fn default() -> Self {
         Self { counts: Box::new([0.0; BUCKETS]), total: 0.0 }
+    }
+}
+
+/// Buckets that hold something, by number, and the total.
+#[derive(Serialize, Deserialize)]
+struct Sparse(Vec<(u16, f32)>, f64);
+
+impl Serialize for Histogram {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let held = (0..).zip(self.counts.iter()).filter(|(_, count)| 0.0 < **count);
+        Sparse(held.map(|(bucket, count)| (bucket, *count)).collect(), self.total)
+            .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Histogram {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Sparse(held, total) = Sparse::deserialize(deserializer)?;
+        let mut histogram = Self { total, ..Self::default() };
+        for (bucket, count) in held {
+            let place = histogram.counts.get_mut(usize::from(bucket));
+            *place.ok_or_else(|| D::Error::custom("there is no such bucket"))? = count;
+        }
+        Ok(histogram)
     }
 }
 

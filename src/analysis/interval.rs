@@ -2,6 +2,7 @@
 
 use std::ops::Neg;
 
+use serde::{Deserialize, Serialize};
 use statrs::function::beta::ln_beta;
 
 use super::{QUANTILE, bet::ln_sum, float, histogram::Histogram};
@@ -22,7 +23,7 @@ pub(super) struct Interval {
 }
 
 /// What is kept of paired differences between −1 and 1.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Differences {
     /// How many.
     pub(super) count: u64,
@@ -128,7 +129,7 @@ fn p99(histogram: &Histogram, miss: f64) -> Interval {
 }
 
 /// Logarithmic wealth of Robbins' beta mixture against a rate after `hits` of `total`.
-fn ln_mixture(hits: f64, total: f64, rate: f64, (a, b): (f64, f64)) -> f64 {
+pub(super) fn ln_mixture(hits: f64, total: f64, rate: f64, (a, b): (f64, f64)) -> f64 {
     let misses = (total - hits).max(0.0);
     ln_beta(a + hits, b + misses) - ln_beta(a, b) - hits * rate.ln() - misses * (-rate).ln_1p()
 }

@@ -1,16 +1,21 @@
 //! The ledger: all bets of one attempt, their money, and what they have shown.
 
-use crate::domain::{Evidence, Gate, Margin, Metric, Plan, Risk, Stage, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    Event, Evidence, Excluded, Gate, Metric, Outcome, Plan, Risk, Role, Rollout, Share, Stage,
+    Timestamp, Verdict,
+};
 
 use super::{
     Observation, Sample,
     bet::{Limits, Wealth},
-    errors::Errors,
-    gate::Terms,
-    latency::{self, Latency},
+    float,
+    gate::{Stream, Terms},
+    instrument::Instrument,
+    lots::Lots,
     money::Money,
     odds::Alarm,
-    score::Score,
 };
 
 /// While guarding, counters and the proof of safety start afresh so often.
@@ -21,70 +26,164 @@ const CAUTION: f64 = 0.35;
 /// Half of the past mean: stakes on safety stay below the best ones for it, which forgives an
 /// estimate that is too good. Any part is valid, because it is made from the past alone.
 const TRUST: f64 = 0.5;
-/// Pairs only: each primary call comes with a candidate call.
-const WEIGHT: f64 = 1.0;
+/// Stakes are planned anew so often, in the observations' own time.
+const PLAN_MS: u64 = 1_000;
+/// Which form [`Ledger::encode`] gives.
+const FORMAT: u8 = 1;
+/// Candidate calls before their outcomes are held against it, and one in how many may be
+/// throttled, or be requests it cannot take.
+const CALLS_MIN: u64 = 20;
+const TURNED_AWAY_ONE_IN: u64 = 20;
+
+/// The chances that a request shows each side's outcome, 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Chances {
+    /// That it shows the primary's.
+    pub primary: f64,
+    /// That it shows the candidate's.
+    pub candidate: f64,
+}
+
+impl Default for Chances {
+    fn default() -> Self {
+        Self::PAIRS
+    }
+}
+
+impl Chances {
+    /// Every request shows both.
+    pub(super) const PAIRS: Self = Self { primary: 1.0, candidate: 1.0 };
+
+    /// The chances of a stage: its serving share decides who answers, its mirrored share for
+    /// whom the other side is asked too.
+    pub fn of(stage: &Stage) -> Self {
+        let part = |share: Share| f64::from(share.basis_points()) / 10_000.0;
+        let (serve, mirror) = (part(stage.serve), part(stage.mirror));
+        let alone = 1.0 - mirror;
+        Self { primary: mirror + alone * (1.0 - serve), candidate: mirror + alone * serve }
+    }
+
+    /// Primary calls seen for each candidate call seen.
+    pub(super) fn weight(self) -> f64 {
+        if 0.0 < self.candidate && 0.0 < self.primary { self.primary / self.candidate } else { 1.0 }
+    }
+
+    /// How requests come that are seen most.
+    pub(super) fn stream(self) -> Stream {
+        if self == Self::PAIRS { Stream::Paired } else { Stream::Drawn }
+    }
+
+    /// What a request that was drawn says about candidate minus primary, in parts of
+    /// [`spread`](Self::spread): right on average, whichever sides were seen.
+    pub(super) fn difference(self, primary: f64, candidate: f64) -> f64 {
+        (candidate / self.candidate - primary / self.primary) / self.spread()
+    }
+
+    /// The largest difference that one request can show.
+    pub(super) fn spread(self) -> f64 {
+        self.primary.min(self.candidate).max(1e-6).recip()
+    }
+}
 
 /// All bets of one attempt of a rollout.
 ///
-/// Feed it with [`observe`](Self::observe) and [`score`](Self::score), let it bet with
-/// [`tick`](Self::tick) every 100 ms or so, and read [`evidence`](Self::evidence). The same
-/// inputs give the same evidence.
+/// Feed it with [`observe`](Self::observe) and [`score`](Self::score), ask
+/// [`is_broken`](Self::is_broken) after each, and read [`evidence`](Self::evidence) when it is
+/// to be shown. Nothing but observations and their time moves it.
 ///
 /// Over the whole attempt a candidate that is no worse is called a breach with a chance of
 /// at most `risk.harm_bps`; in each stage a gate is called proven though its margin is
 /// not kept with a chance of at most `risk.safe_bps`. While guarding, the chance of a false
-/// alarm is at most `risk.harm_bps` in any 30 days.
+/// alarm is at most `risk.harm_bps` in any 7 days.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     stages: Vec<Stage>,
-    limits: Limits,
-    errors: Errors,
-    latency: Latency,
-    score: Score,
+    /// What the plan gates anywhere, one for each instrument.
+    metrics: Vec<Metric>,
+    terms: Terms,
+    state: State,
+}
+
+/// What observations change.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct State {
+    instruments: Vec<Instrument>,
     money: Money,
+    lots: Lots,
+    stage: Option<usize>,
+    chances: Chances,
     /// After success.
     guarding: bool,
-    /// Since when the counters count.
-    since: Timestamp,
-    /// The gates of the stage.
-    gates: Vec<Gate>,
+    /// The time of the last observation, and since when the counters count.
+    now_ms: u64,
+    since_ms: u64,
+    /// Since then.
     pairs: u64,
-    /// Something came since the last tick.
-    stirred: bool,
+    solos: u64,
+    outcomes: [[u64; 8]; 2],
+    same_key: u64,
+    not_drawn: u64,
+    copies_lost: u64,
 }
 
 impl Ledger {
     /// The empty ledger of an attempt at a plan.
     pub fn new(plan: &Plan) -> Self {
-        let limits = limits(plan);
-        let terms = Terms { limits, alarm: alarm(plan.risk), weight: WEIGHT, trust: TRUST };
-        Self {
-            stages: plan.stages.clone(),
-            limits,
-            errors: Errors::new(terms),
-            latency: Latency::new(terms),
-            score: Score::new(terms),
+        let metrics = metrics(plan);
+        let terms = Terms { limits: limits(plan), alarm: alarm(plan.risk), trust: TRUST };
+        let state = State {
+            instruments: metrics.iter().map(|it| Instrument::new(*it, terms)).collect(),
             money: Money::new(plan.stages.len()),
+            lots: Lots::new(),
+            stage: None,
+            chances: Chances::PAIRS,
             guarding: false,
-            since: Timestamp(0),
-            gates: Vec::new(),
+            now_ms: 0,
+            since_ms: 0,
             pairs: 0,
-            stirred: false,
+            solos: 0,
+            outcomes: [[0; 8]; 2],
+            same_key: 0,
+            not_drawn: 0,
+            copies_lost: 0,
+        };
+        Self { stages: plan.stages.clone(), metrics, terms, state }
+    }
+
+    /// Follows a step that the machine has taken. A new attempt begins with a new ledger.
+    pub fn follow(&mut self, rollout: &Rollout, at: Timestamp, event: &Event) {
+        let stage = rollout.stage_index();
+        let chances = || rollout.stage().map_or_else(Chances::default, Chances::of);
+        match event {
+            Event::StageEntered { .. } => self.enter(stage, at, chances()),
+            Event::Succeeded(_) => {
+                // A ladder may be ended early, from a stage with other chances.
+                self.state.chances = chances();
+                self.guard(at);
+            }
+            Event::Revised(plan) => self.revise(plan, stage, at),
+            Event::Loosened(plan) => {
+                self.revise(plan, stage, at);
+                self.enter(stage, at, chances());
+            }
+            Event::Created(_)
+            | Event::ApprovalRequested
+            | Event::Paused(_)
+            | Event::Resumed
+            | Event::Overdue
+            | Event::Baked
+            | Event::RolledBack(_)
+            | Event::Stopped
+            | Event::Lifted => {}
         }
     }
 
     /// Begins a stage of the plan, counted from 0: the proof of safety and the counters
     /// start fresh, the proof of harm goes on with more money. A stage that is not in the
     /// plan has no gates.
-    pub fn enter(&mut self, stage: usize, at: Timestamp) {
-        self.tick(at);
-        let (gates, duration_ms_min) = self
-            .stages
-            .get(stage)
-            .map_or_else(Default::default, |it| (it.gates.clone(), it.duration_ms_min));
-        self.gates = gates;
-        self.guarding = false;
-        let money = self.money.enter(at, duration_ms_min);
+    pub fn enter(&mut self, stage: usize, at: Timestamp, chances: Chances) {
+        (self.state.stage, self.state.guarding, self.state.chances) = (Some(stage), false, chances);
+        let money = self.state.money.enter(at);
         self.fund(money);
         self.begin(at);
     }
@@ -92,11 +191,16 @@ impl Ledger {
     /// Takes another plan in its stage, counted from 0. Where that stage's gates are others, the
     /// proof of safety and the counters start fresh; the money and the proof of harm go on.
     pub fn revise(&mut self, plan: &Plan, stage: usize, at: Timestamp) {
-        self.tick(at);
+        self.pass(at);
+        let gates = self.gates().to_vec();
         self.stages.clone_from(&plan.stages);
-        let gates = self.stages.get(stage).map_or_else(Vec::new, |it| it.gates.clone());
-        if !self.gates.is_empty() && self.gates != gates {
-            self.gates = gates;
+        if self.state.stage != Some(stage) {
+            return;
+        }
+        if let Some(stage) = self.stages.get(stage) {
+            self.state.chances = Chances::of(stage);
+        }
+        if self.gates() != gates {
             self.begin(at);
         }
     }
@@ -105,114 +209,258 @@ impl Ledger {
     ///
     /// A long good time makes a bettor poor and so slow to see a new fault, hence money
     /// flows in evenly without end (an e-detector: Shin, Ramdas & Rinaldo 2023): the chance
-    /// of a false alarm is at most `risk.harm_bps` in any 30 days, and an alarm needs about
-    /// three nats more. Counters and the proof of safety start afresh every day. An attempt
+    /// of a false alarm is at most `risk.harm_bps` in any 7 days, and an alarm needs about
+    /// two nats more. Counters and the proof of safety start afresh every day. An attempt
     /// does not come back from here.
     pub fn guard(&mut self, at: Timestamp) {
-        self.tick(at);
-        self.guarding = true;
-        self.gates = self.stages.last().map(|it| it.gates.clone()).unwrap_or_default();
-        let none = Wealth::new(self.limits);
-        self.wealths().into_iter().for_each(|it| it.clone_from(&none));
-        let money = self.money.guard(at);
+        self.state.guarding = true;
+        self.state.stage = self.stages.len().checked_sub(1);
+        let none = Wealth::new(self.terms.limits);
+        for instrument in &mut self.state.instruments {
+            instrument.wealth_mut().clone_from(&none);
+        }
+        let money = self.state.money.guard(at);
         self.fund(money);
         self.begin(at);
     }
 
-    /// Takes what one request said; it is bet on at the next tick. Only pairs enter:
-    /// a request of which one side was seen is passed over, for calls served apart stick
-    /// to users and are not independent.
-    pub fn observe(&mut self, seen: Observation) {
-        let (Some(primary), Some(candidate)) = (seen.primary, seen.candidate) else { return };
-        self.stirred = true;
-        self.pairs += 1;
-        self.errors.observe(Some(primary), Some(candidate));
-        // A pair that failed on one side compares no latencies.
-        if [primary, candidate].map(Sample::latency_ms).iter().all(Option::is_some) {
-            self.latency.observe(Some(primary), Some(candidate));
+    /// Takes what one request said, at the time when all of it was known. Time does not go back.
+    pub fn observe(&mut self, at: Timestamp, seen: Observation) {
+        let at = self.pass(at);
+        let Some(stream) = self.admit(at, &seen) else { return };
+        for (metric, instrument) in self.metrics.iter().zip(&mut self.state.instruments) {
+            instrument.observe(*metric, stream, (seen.primary, seen.candidate));
         }
     }
 
     /// Takes a pair of scores, 0 to 1 each, of this stage; anything else counts as lost.
-    pub fn score(&mut self, primary: f64, candidate: f64) {
-        self.stirred = true;
-        self.score.observe(primary, candidate);
+    pub fn score(&mut self, at: Timestamp, primary: f64, candidate: f64) {
+        self.pass(at);
+        for instrument in &mut self.state.instruments {
+            if let Instrument::Score(it) = instrument {
+                it.observe(primary, candidate);
+            }
+        }
     }
 
     /// Takes note of a judgement that was due in this stage and could not be had.
     pub fn score_lost(&mut self) {
-        self.score.lose();
+        for instrument in &mut self.state.instruments {
+            if let Instrument::Score(it) = instrument {
+                it.lose();
+            }
+        }
     }
 
-    /// Bets on what came since the last tick, with the stakes planned then.
-    pub fn tick(&mut self, now: Timestamp) {
-        if self.stirred {
-            self.stirred = false;
-            let money = self.money.due(now);
-            self.fund(money);
-            self.errors.tick(now);
-            self.latency.tick(now);
+    /// Takes note of a candidate call that was made and whose outcome was lost. It may have
+    /// been a failure: lost failures must never add up to a proof of safety.
+    pub fn copy_lost(&mut self, at: Timestamp) {
+        self.pass(at);
+        self.state.copies_lost += 1;
+        for instrument in &mut self.state.instruments {
+            instrument.lose();
         }
-        let old = GUARD_WINDOW_MS <= now.millis_since(self.since);
-        if self.guarding && old {
-            self.begin(now);
-        }
+    }
+
+    /// Whether some gate of the stage is proven broken.
+    pub fn is_broken(&self) -> bool {
+        let broken = |gate: &Gate| {
+            self.instrument(gate.metric()).is_some_and(|it| it.wealth().is_breached())
+        };
+        self.gates().iter().any(broken)
+    }
+
+    /// The gates of the stage that must be proven before it is left and are not yet. Says the
+    /// same as [`evidence`](Self::evidence), at a thousandth of its cost.
+    pub fn unproven(&self) -> impl Iterator<Item = Metric> + '_ {
+        let must = self.gates().iter().filter(|gate| gate.role == Role::Prove);
+        must.map(|gate| gate.metric()).filter(|metric| {
+            let wealth = self.instrument(*metric).map(|it| it.wealth().verdict());
+            wealth != Some(Verdict::Pass)
+        })
     }
 
     /// What is known now: one entry for each gate of the stage, in its order.
     pub fn evidence(&self) -> Evidence {
-        let gates = self.gates.iter().map(|gate| match gate.metric() {
-            Metric::ErrorRate => self.errors.shown().evidence(*gate, &self.errors.wealth),
-            Metric::LatencyP99 => self.latency.shown().evidence(*gate, &self.latency.wealth),
-            Metric::JudgeScore => self.score.shown().evidence(*gate, &self.score.wealth),
+        let gates = self.gates().iter().filter_map(|gate| {
+            self.instrument(gate.metric()).map(|it| it.evidence(*gate, self.terms))
         });
-        Evidence { gates: gates.collect(), pairs: self.pairs, problem: None }
+        let State { pairs, solos, now_ms, since_ms, .. } = self.state;
+        let minutes = float(now_ms.saturating_sub(since_ms).max(1_000)) / 60_000.0;
+        Evidence {
+            gates: gates.collect(),
+            pairs,
+            solos,
+            per_minute: float(pairs + solos) / minutes,
+            excluded: self.excluded(),
+            problem: self.problem(),
+        }
+    }
+
+    /// All that observations have changed, to be kept outside.
+    pub fn encode(&self) -> Vec<u8> {
+        // Only a length that cannot be known makes this fail, and there is none.
+        postcard::to_allocvec(&(FORMAT, &self.state)).unwrap_or_default()
+    }
+
+    /// Puts back what [`encode`](Self::encode) gave, of an attempt at the same plan. Says
+    /// whether it could: what is damaged, of another format or another plan changes nothing.
+    pub fn decode(&mut self, bytes: &[u8]) -> bool {
+        let Ok((FORMAT, state)) = postcard::from_bytes::<(u8, State)>(bytes) else { return false };
+        let same =
+            state.instruments.len() == self.metrics.len()
+                && state.stage.is_none_or(|it| it < self.stages.len())
+                && state.instruments.iter().zip(&self.state.instruments).all(|(read, ours)| {
+                    std::mem::discriminant(read) == std::mem::discriminant(ours)
+                });
+        if same {
+            self.state = state;
+        }
+        same
+    }
+
+    /// Lets time pass, and plans anew when it is time to. Returns the time it is now.
+    fn pass(&mut self, at: Timestamp) -> Timestamp {
+        let state = &mut self.state;
+        let before = state.now_ms;
+        state.now_ms = before.max(at.0);
+        let now = Timestamp(state.now_ms);
+        if before / PLAN_MS == now.0 / PLAN_MS {
+            return now;
+        }
+        let money = state.money.due(now);
+        self.fund(money);
+        let window = self.state.since_ms + GUARD_WINDOW_MS;
+        if self.state.guarding && window <= now.0 {
+            self.begin(now);
+        } else {
+            self.state.instruments.iter_mut().for_each(|it| it.plan(now));
+        }
+        now
+    }
+
+    /// How a request counts, if it does.
+    fn admit(&mut self, at: Timestamp, seen: &Observation) -> Option<Stream> {
+        let state = &mut self.state;
+        let sides = [seen.primary, seen.candidate];
+        for (outcomes, side) in state.outcomes.iter_mut().zip(sides) {
+            if let Some(count) = side.and_then(|it| outcomes.get_mut(place(it.outcome))) {
+                *count += 1;
+            }
+        }
+        let pair = sides.iter().all(Option::is_some);
+        let drawn = match seen.lot {
+            None => false,
+            Some(super::Lot::Once) => true,
+            Some(super::Lot::Sticky(key)) => state.lots.is_first(at, key),
+        };
+        if drawn {
+            state.lots.count(seen.primary.is_some(), seen.candidate.is_some());
+        } else if !pair {
+            let reason =
+                if seen.lot.is_some() { &mut state.same_key } else { &mut state.not_drawn };
+            *reason += 1;
+            return None;
+        }
+        if !sides.iter().flatten().all(|it: &Sample| it.outcome.counts()) {
+            return None;
+        }
+        *(if pair { &mut state.pairs } else { &mut state.solos }) += 1;
+        Some(if drawn { Stream::Drawn } else { Stream::Paired })
     }
 
     /// Starts the proof of safety and the counters afresh, for the gates of the stage.
     fn begin(&mut self, at: Timestamp) {
-        (self.since, self.pairs) = (at, 0);
-        let (mut errors, mut latency, mut score) = (None, None, None);
-        for gate in &self.gates {
-            match gate.margin {
-                Margin::Errors { basis_points } => {
-                    errors = Some(f64::from(basis_points) / 10_000.0);
-                }
-                Margin::Latency { ms, percent } => {
-                    let part = f64::from(percent) / 100.0;
-                    latency = Some(latency::Margin { ms: f64::from(ms), part });
-                }
-                Margin::Score { percent } => score = Some(f64::from(percent) / 100.0),
-            }
+        let gates = self.gates().to_vec();
+        let state = &mut self.state;
+        state.now_ms = state.now_ms.max(at.0);
+        (state.since_ms, state.pairs, state.solos) = (state.now_ms, 0, 0);
+        (state.outcomes, state.same_key, state.not_drawn) = ([[0; 8]; 2], 0, 0);
+        state.copies_lost = 0;
+        state.lots.enter(state.chances);
+        let now = Timestamp(state.now_ms);
+        for (metric, instrument) in self.metrics.iter().zip(&mut state.instruments) {
+            let gate = gates.iter().find(|it| it.metric() == *metric);
+            instrument.enter(now, gate.map(|it| it.margin), state.chances);
         }
-        self.errors.enter(at, errors);
-        self.latency.enter(at, latency);
-        self.score.enter(score);
+    }
+
+    fn gates(&self) -> &[Gate] {
+        let stage = self.state.stage.and_then(|it| self.stages.get(it));
+        stage.map_or(&[], |it| &it.gates)
+    }
+
+    fn instrument(&self, metric: Metric) -> Option<&Instrument> {
+        let place = self.metrics.iter().position(|it| *it == metric)?;
+        self.state.instruments.get(place)
     }
 
     fn fund(&mut self, money: f64) {
-        for wealth in self.wealths() {
-            wealth.fund(money);
+        for instrument in &mut self.state.instruments {
+            instrument.wealth_mut().fund(money);
         }
     }
 
-    fn wealths(&mut self) -> [&mut Wealth; 3] {
-        [&mut self.errors.wealth, &mut self.latency.wealth, &mut self.score.wealth]
+    fn excluded(&self) -> Vec<Excluded> {
+        let silent = Outcome::ALL.into_iter().filter(|it| !it.counts()).map(|outcome| {
+            let count = self.state.outcomes.iter().filter_map(|it| it.get(place(outcome)));
+            Excluded { reason: outcome.as_str(), count: count.sum() }
+        });
+        let State { same_key, not_drawn, copies_lost, .. } = self.state;
+        let other = [
+            ("conversation_counts_already", same_key),
+            ("not_drawn_by_lot", not_drawn),
+            ("copy_lost", copies_lost),
+        ];
+        let other = other.map(|(reason, count)| Excluded { reason, count });
+        silent.chain(other).filter(|it| 0 < it.count).collect()
     }
+
+    /// Why nothing of it can be trusted, if so.
+    fn problem(&self) -> Option<String> {
+        self.state.lots.problem().or_else(|| self.turned_away())
+    }
+
+    /// Whether the candidate turns so many requests away that those it takes say too little.
+    fn turned_away(&self) -> Option<String> {
+        let [_, candidate] = &self.state.outcomes;
+        let calls: u64 = candidate.iter().sum();
+        let classes = [
+            (Outcome::Throttled, "raise its quota, or lower the shares"),
+            (Outcome::Incompatible, "narrow the slice to requests it can take, or map its model"),
+        ];
+        classes.into_iter().find_map(|(outcome, remedy)| {
+            let count = candidate.get(place(outcome)).copied().unwrap_or(0);
+            let many = CALLS_MIN <= calls && calls < TURNED_AWAY_ONE_IN * count;
+            many.then(|| {
+                format!(
+                    "{count} of {calls} candidate calls were {}, more than 5%: {remedy}",
+                    outcome.as_str()
+                )
+            })
+        })
+    }
+}
+
+/// The place of an outcome among all.
+fn place(outcome: Outcome) -> usize {
+    Outcome::ALL.iter().position(|it| *it == outcome).unwrap_or(0)
+}
+
+/// The metrics that some stage gates.
+fn metrics(plan: &Plan) -> Vec<Metric> {
+    let used = |metric: &Metric| {
+        plan.stages.iter().flat_map(|it| &it.gates).any(|gate| gate.metric() == *metric)
+    };
+    Metric::ALL.into_iter().filter(used).collect()
 }
 
 /// The wealth that is proof. That of harm is shared by all metrics of the plan.
 fn limits(plan: &Plan) -> Limits {
-    let used = |metric: &Metric| {
-        plan.stages.iter().flat_map(|it| &it.gates).any(|gate| gate.metric() == *metric)
-    };
-    let mut metrics = 0.0;
-    for metric in Metric::ALL {
-        metrics += f64::from(u8::from(used(&metric)));
-    }
+    let metrics = float(u64::try_from(metrics(plan).len()).unwrap_or(u64::MAX));
     let chance = |basis_points: u32| f64::from(basis_points) / 10_000.0;
     Limits {
-        harm: (f64::max(metrics, 1.0) / chance(plan.risk.harm_bps)).ln(),
+        harm: (metrics.max(1.0) / chance(plan.risk.harm_bps)).ln(),
         safe: chance(plan.risk.safe_bps).recip().ln(),
     }
 }
@@ -227,265 +475,5 @@ fn alarm(risk: Risk) -> Alarm {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::analysis::tests::Random;
-    use crate::domain::{Share, Slice, Times, Verdict, default_ladder};
-
-    /// The terms of the reference, for its vectors.
-    pub(in crate::analysis) fn reference_terms(weight: f64) -> Terms {
-        let limits = Limits { harm: 400.0_f64.ln(), safe: 20.0_f64.ln() };
-        Terms { limits, alarm: Alarm::From { part: 0.7, caution: 0.0 }, weight, trust: 0.0 }
-    }
-
-    fn plan(metrics: &[Metric]) -> Plan {
-        let margins: Vec<Margin> = metrics.iter().map(|it| Margin::default_of(*it)).collect();
-        Plan {
-            primary: "gpt".parse().unwrap(),
-            candidate: "cheap".parse().unwrap(),
-            slice: Slice::default(),
-            stages: default_ladder(&margins, &[], &[]),
-            copies_per_day_max: 1_000_000,
-            judge_share: Share::ALL,
-            risk: Risk::default(),
-            times: Times::default(),
-        }
-    }
-
-    /// A stretch of traffic: ten pairs a second, a tick each second.
-    struct World {
-        random: Random,
-        ledger: Ledger,
-        at: Timestamp,
-    }
-
-    /// Error rates of both sides and the candidate's latency against the primary's.
-    #[derive(Clone, Copy)]
-    struct Arms(f64, f64, f64);
-
-    impl World {
-        fn new(plan: &Plan, seed: u64) -> Self {
-            let mut ledger = Ledger::new(plan);
-            ledger.enter(0, Timestamp(0));
-            Self { random: Random(seed), ledger, at: Timestamp(0) }
-        }
-
-        /// Feeds pairs until the metric has a verdict or there are enough; how many it took.
-        fn run(&mut self, arms: Arms, metric: Metric, pairs_max: u32) -> u32 {
-            for pairs in 1..=pairs_max {
-                let (primary, candidate) =
-                    (self.random.call(arms.0, 1.0), self.random.call(arms.1, arms.2));
-                self.ledger
-                    .observe(Observation { primary: Some(primary), candidate: Some(candidate) });
-                self.at.0 += 100;
-                if pairs % 10 == 0 {
-                    self.ledger.tick(self.at);
-                    if self.verdict(metric) == Verdict::Breach {
-                        return pairs;
-                    }
-                }
-            }
-            pairs_max
-        }
-
-        /// Feeds scores around 0.8 until there is a verdict; how many it took.
-        fn judge(&mut self, reach: f64, scores_max: u32) -> u32 {
-            for scores in 1..=scores_max {
-                let primary = (0.8 + 0.1 * self.random.normal()).clamp(0.0, 1.0);
-                let candidate = (0.8 * reach + 0.1 * self.random.normal()).clamp(0.0, 1.0);
-                self.ledger.score(primary, candidate);
-                self.at.0 += 1_000;
-                self.ledger.tick(self.at);
-                if self.verdict(Metric::JudgeScore) != Verdict::Undecided {
-                    return scores;
-                }
-            }
-            scores_max
-        }
-
-        fn verdict(&self, metric: Metric) -> Verdict {
-            match metric {
-                Metric::ErrorRate => self.ledger.errors.wealth.verdict(),
-                Metric::LatencyP99 => self.ledger.latency.wealth.verdict(),
-                Metric::JudgeScore => self.ledger.score.wealth.verdict(),
-            }
-        }
-    }
-
-    #[test]
-    fn nothing_known_is_undecided_and_made_of_numbers() {
-        let mut ledger = Ledger::new(&plan(&Metric::ALL));
-        assert_eq!(ledger.evidence(), Evidence::default());
-        ledger.enter(0, Timestamp(5));
-        ledger.tick(Timestamp(6));
-        let evidence = ledger.evidence();
-        assert_eq!((evidence.gates.len(), evidence.pairs), (3, 0));
-        for gate in evidence.gates {
-            assert_eq!((gate.verdict, gate.samples), (Verdict::Undecided, 0));
-            assert!(gate.samples_needed.is_some(), "{gate:?}");
-            assert!(!gate.lower.is_nan() && !gate.upper.is_nan(), "{gate:?}");
-            let values = [gate.primary, gate.candidate, gate.difference, gate.bound];
-            assert!(values.iter().all(|it| it.is_finite()), "{gate:?}");
-            assert!(gate.harm + gate.safe < 1e-9, "{gate:?}");
-        }
-        ledger.enter(99, Timestamp(7));
-        assert_eq!(ledger.evidence(), Evidence::default());
-    }
-
-    #[test]
-    fn numbers_that_are_none_never_enter() {
-        let mut world = World::new(&plan(&Metric::ALL), 2);
-        for pairs in 0..3_000 {
-            let odd = [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e300][pairs % 5];
-            let (answered, late) = (Sample::Answered { ms: odd }, Sample::TimedOut { ms: odd });
-            for candidate in [answered, late, Sample::Failed] {
-                let (primary, candidate) = (Some(answered), Some(candidate));
-                world.ledger.observe(Observation { primary, candidate });
-            }
-            world.ledger.observe(Observation { primary: Some(late), candidate: None });
-            world.ledger.score(odd, 0.5);
-            world.ledger.tick(Timestamp(u64::try_from(pairs).unwrap() * 1_000_000));
-        }
-        let evidence = world.ledger.evidence();
-        assert_eq!(evidence.pairs, 9_000);
-        for gate in evidence.gates {
-            let values = [gate.difference, gate.bound, gate.lower, gate.upper, gate.harm];
-            assert!(values.iter().all(|it| !it.is_nan()), "{gate:?}");
-        }
-    }
-
-    #[test]
-    fn identical_arms_are_sent_back_no_more_often_than_the_level() {
-        let mut plan = plan(&[Metric::ErrorRate, Metric::LatencyP99]);
-        plan.risk.harm_bps = 1_000;
-        let mut breaches = 0;
-        for seed in 0..300 {
-            let mut world = World::new(&plan, seed);
-            world.run(Arms(0.02, 0.02, 1.0), Metric::ErrorRate, 1_500);
-            breaches += u32::from(world.ledger.evidence().breach().is_some());
-        }
-        assert!(breaches <= 30, "{breaches} of 300 at a level of 10 %");
-    }
-
-    #[test]
-    fn two_points_more_errors_are_found_in_a_few_hundred_pairs() {
-        let mut pairs: Vec<u32> = (0..21)
-            .map(|seed| {
-                let mut world = World::new(&plan(&Metric::ALL), seed);
-                world.run(Arms(0.002, 0.022, 1.0), Metric::ErrorRate, 5_000)
-            })
-            .collect();
-        pairs.sort_unstable();
-        assert!(pairs[10] < 900 && pairs[20] < 5_000, "{pairs:?}");
-    }
-
-    #[test]
-    fn a_regression_well_below_the_alarm_stays() {
-        let mut breaches = 0;
-        for seed in 0..20 {
-            let mut world = World::new(&plan(&[Metric::ErrorRate]), seed);
-            world.run(Arms(0.002, 0.005, 1.0), Metric::ErrorRate, 30_000);
-            breaches += u32::from(world.verdict(Metric::ErrorRate) == Verdict::Breach);
-        }
-        assert!(breaches <= 2, "{breaches} of 20");
-    }
-
-    #[test]
-    fn the_strict_mode_sends_back_beyond_the_margin_and_not_at_it() {
-        let mut plan = plan(&Metric::ALL);
-        plan.risk.alarm_from_percent = 100;
-        for seed in 0..5 {
-            let mut at_margin = World::new(&plan, seed);
-            at_margin.run(Arms(0.002, 0.007, 1.0), Metric::ErrorRate, 20_000);
-            assert_ne!(at_margin.verdict(Metric::ErrorRate), Verdict::Breach);
-            let mut beyond = World::new(&plan, seed);
-            beyond.run(Arms(0.002, 0.022, 1.0), Metric::ErrorRate, 10_000);
-            assert_eq!(beyond.verdict(Metric::ErrorRate), Verdict::Breach);
-            let mut slow = World::new(&plan, seed);
-            slow.run(Arms(0.002, 0.002, 3.0), Metric::LatencyP99, 10_000);
-            assert_eq!(slow.verdict(Metric::LatencyP99), Verdict::Breach);
-            let mut poor = World::new(&plan, seed);
-            poor.judge(0.7, 1_000);
-            assert_eq!(poor.verdict(Metric::JudgeScore), Verdict::Breach);
-        }
-    }
-
-    #[test]
-    fn tripled_latency_is_a_breach_of_latency_alone() {
-        let mut world = World::new(&plan(&Metric::ALL), 7);
-        let pairs = world.run(Arms(0.002, 0.002, 3.0), Metric::LatencyP99, 3_000);
-        let evidence = world.ledger.evidence();
-        assert!(500 < pairs && pairs < 1_000, "{pairs}");
-        assert_eq!(evidence.breach().map(|it| it.metric), Some(Metric::LatencyP99));
-        let gate = evidence.of(Metric::LatencyP99).unwrap();
-        assert!((4_000.0..15_000.0).contains(&gate.difference), "{gate:?}");
-        assert!(gate.lower < gate.difference && gate.difference < gate.upper, "{gate:?}");
-        assert!((200.0..600.0).contains(&gate.bound), "{gate:?}");
-    }
-
-    #[test]
-    fn a_worse_judgement_is_a_breach_and_an_equal_one_passes() {
-        let mut worse = World::new(&plan(&Metric::ALL), 3);
-        assert!(worse.judge(0.7, 500) < 100);
-        assert_eq!(worse.verdict(Metric::JudgeScore), Verdict::Breach);
-        let mut equal = World::new(&plan(&Metric::ALL), 3);
-        assert!(equal.judge(1.0, 1_000) < 500);
-        let evidence = equal.ledger.evidence();
-        let gate = evidence.of(Metric::JudgeScore).unwrap();
-        assert_eq!((gate.verdict, gate.samples_needed), (Verdict::Pass, Some(0)));
-        assert!((-0.05..-0.03).contains(&gate.bound), "{gate:?}");
-    }
-
-    #[test]
-    fn lost_judgements_make_the_gate_invalid_until_the_next_stage() {
-        let mut world = World::new(&plan(&Metric::ALL), 3);
-        world.judge(1.0, 19);
-        world.ledger.score_lost();
-        world.ledger.score_lost();
-        let gate = world.ledger.evidence().of(Metric::JudgeScore).cloned().unwrap();
-        assert_eq!(gate.verdict, Verdict::Invalid);
-        assert!(gate.problem.starts_with("2 of 21 scores"), "{}", gate.problem);
-        world.ledger.enter(1, world.at);
-        let gate = world.ledger.evidence().of(Metric::JudgeScore).cloned().unwrap();
-        assert_eq!((gate.verdict, gate.samples), (Verdict::Undecided, 0));
-    }
-
-    #[test]
-    fn every_stage_must_prove_safety_again() {
-        let mut world = World::new(&plan(&[Metric::ErrorRate]), 5);
-        world.run(Arms(0.001, 0.001, 1.0), Metric::ErrorRate, 4_000);
-        assert_eq!(world.verdict(Metric::ErrorRate), Verdict::Pass);
-        let gate = world.ledger.evidence().gates.remove(0);
-        assert!(gate.upper < gate.bound + 0.5 && gate.samples == 4_000, "{gate:?}");
-        world.ledger.enter(1, world.at);
-        let evidence = world.ledger.evidence();
-        assert_eq!((evidence.gates[0].verdict, evidence.pairs), (Verdict::Undecided, 0));
-    }
-
-    #[test]
-    fn guarding_finds_a_new_fault_after_a_long_good_time() {
-        let mut world = World::new(&plan(&[Metric::ErrorRate]), 9);
-        world.run(Arms(0.002, 0.002, 1.0), Metric::ErrorRate, 20_000);
-        world.ledger.guard(world.at);
-        world.run(Arms(0.002, 0.002, 1.0), Metric::ErrorRate, 60_000);
-        assert_ne!(world.verdict(Metric::ErrorRate), Verdict::Breach);
-        let pairs = world.run(Arms(0.002, 0.052, 1.0), Metric::ErrorRate, 5_000);
-        assert!(pairs < 1_000, "{pairs}");
-        world.ledger.guard(world.at);
-        assert_eq!(world.verdict(Metric::ErrorRate), Verdict::Undecided);
-        world.at.0 += GUARD_WINDOW_MS;
-        world.ledger.tick(world.at);
-        assert_eq!(world.ledger.evidence().pairs, 0);
-    }
-
-    #[test]
-    fn the_same_inputs_give_the_same_evidence() {
-        let evidence = || {
-            let mut world = World::new(&plan(&Metric::ALL), 11);
-            world.run(Arms(0.002, 0.004, 1.2), Metric::ErrorRate, 1_000);
-            world.judge(0.98, 50);
-            world.ledger.evidence()
-        };
-        assert_eq!(evidence(), evidence());
-    }
-}
+#[path = "ledger_tests.rs"]
+pub(super) mod tests;

@@ -5,84 +5,124 @@
 //! proof: the chance that it ever reaches `1/α` is at most `α`, however often anyone looks
 //! (Ville 1939; Shafer 2021). So nothing here has to be corrected for peeking.
 //!
-//! One [`Ledger`] holds the bets of one attempt. It takes pairs only: one pair is one
-//! observation, whatever the routing. Work for an observation and memory are constant.
+//! One [`Ledger`] holds the bets of one attempt, an instrument for each metric: a rate, a
+//! quantile, a score or a ratio. A pair is one observation whatever the routing. A request of
+//! which one side was seen is one where a lot drew the side, once for each key that sticks to it.
+//! Everything is moved by observations and their time alone: the same ones give the same
+//! evidence, live, after a restart and in a backtest. Work for an observation and memory are constant.
 
 mod bet;
-mod errors;
 mod gate;
 mod histogram;
+mod instrument;
 mod interval;
-mod latency;
 mod ledger;
+mod lots;
 mod money;
 mod odds;
+mod quantile;
+mod rate;
+mod ratio;
 mod score;
 mod tripwire;
 mod weather;
 
-pub use ledger::Ledger;
+pub use ledger::{Chances, Ledger};
 pub use tripwire::Tripwire;
 
 use crate::domain::{Call, Outcome, Pair};
 
 /// What one call says about its provider.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Sample {
-    /// It answered, within so many milliseconds.
-    Answered {
-        /// Time to the last byte.
-        ms: f64,
-    },
-    /// It failed. Says nothing about latency: failing fast is not being fast.
-    Failed,
-    /// It failed by giving no answer before its deadline: slower than any limit.
-    TimedOut {
-        /// The deadline in milliseconds, at which its latency is counted.
-        ms: f64,
-    },
+pub struct Sample {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Milliseconds to the last byte, or to the failure.
+    pub total_ms: f64,
+    /// Milliseconds to the first byte of the body; none when there was none.
+    pub first_byte_ms: Option<f64>,
+    /// Tokens of the answer, where the provider told.
+    pub output_tokens: Option<u64>,
+    /// What it cost in US dollars, where that is known.
+    pub usd: Option<f64>,
+    /// Whether the answer has the form that was asked for; none where none was asked for.
+    pub well_formed: Option<bool>,
+}
+
+/// A time in milliseconds, or the time at which waiting for it ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Timed {
+    Seen(f64),
+    /// It took longer than this, and longer than any limit.
+    Censored(f64),
+}
+
+impl Timed {
+    fn ms(self) -> f64 {
+        match self {
+            Self::Seen(ms) | Self::Censored(ms) => ms,
+        }
+    }
+
+    fn exceeds(self, ms_max: f64) -> bool {
+        match self {
+            Self::Seen(ms) => ms_max < ms,
+            Self::Censored(_) => true,
+        }
+    }
 }
 
 impl Sample {
-    /// What a call says; none for an outcome that says nothing about the provider.
-    pub fn of(call: &Call) -> Option<Self> {
-        let ms = f64::from(call.total_ms);
-        match call.outcome {
-            Outcome::Ok | Outcome::Refused => Some(Self::Answered { ms }),
-            Outcome::ProviderError | Outcome::Truncated => Some(Self::Failed),
-            Outcome::Timeout => Some(Self::TimedOut { ms }),
-            Outcome::Throttled | Outcome::Incompatible | Outcome::Abandoned => None,
+    /// What a call says. Its cost is not known from the call alone.
+    pub fn of(call: &Call) -> Self {
+        Self {
+            outcome: call.outcome,
+            total_ms: f64::from(call.total_ms),
+            first_byte_ms: call.first_byte_ms.map(f64::from),
+            output_tokens: call.usage.map(|it| it.output),
+            usd: None,
+            well_formed: None,
         }
     }
 
-    fn failed(self) -> bool {
-        match self {
-            Self::Answered { .. } => false,
-            Self::Failed | Self::TimedOut { .. } => true,
-        }
+    /// The time to the last byte; none where it tells nothing: failing fast is not being fast.
+    fn latency(&self) -> Option<Timed> {
+        self.timed(Some(self.total_ms))
     }
 
-    /// Its latency in milliseconds, censored at the deadline; none when it tells nothing.
-    fn latency_ms(self) -> Option<f64> {
-        match self {
-            Self::Answered { ms } | Self::TimedOut { ms } => ms.is_finite().then_some(ms),
-            Self::Failed => None,
-        }
+    /// The time to the first byte of the body.
+    fn first_byte(&self) -> Option<Timed> {
+        self.timed(self.first_byte_ms)
     }
 
-    /// Whether it took longer than so many milliseconds; a time-out always did.
-    fn exceeds(self, ms_max: f64) -> bool {
-        match self {
-            Self::Answered { ms } => ms_max < ms,
-            Self::Failed => false,
-            Self::TimedOut { .. } => true,
-        }
+    fn timed(&self, ms: Option<f64>) -> Option<Timed> {
+        let timed = match self.outcome {
+            Outcome::Ok | Outcome::Refused => Timed::Seen(ms?),
+            Outcome::Timeout => Timed::Censored(self.total_ms),
+            Outcome::ProviderError
+            | Outcome::Truncated
+            | Outcome::Throttled
+            | Outcome::Incompatible
+            | Outcome::Abandoned => return None,
+        };
+        timed.ms().is_finite().then_some(timed)
     }
 }
 
-/// What one request says: a pair when both sides are known.
+/// How a lot drew which sides of a request are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lot {
+    /// For this request alone.
+    Once,
+    /// For all that sticks together, a conversation or a user, by this hash of its key.
+    Sticky(u64),
+}
+
+/// What one request says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Observation {
+    /// The lot that drew its sides; none when they were no chance and only a pair counts.
+    pub lot: Option<Lot>,
     /// The primary's call, if it was seen.
     pub primary: Option<Sample>,
     /// The candidate's call, if it was seen.
@@ -90,10 +130,10 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// What a pair says; none unless it counts on both sides.
-    pub fn of(pair: &Pair) -> Option<Self> {
-        let (primary, candidate) = (Sample::of(&pair.primary)?, Sample::of(&pair.candidate)?);
-        Some(Self { primary: Some(primary), candidate: Some(candidate) })
+    /// What a pair says.
+    pub fn of(pair: &Pair) -> Self {
+        let (primary, candidate) = (Sample::of(&pair.primary), Sample::of(&pair.candidate));
+        Self { lot: None, primary: Some(primary), candidate: Some(candidate) }
     }
 }
 
@@ -127,28 +167,23 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::{Call, Outcome, Sample};
+    use super::{Outcome, Sample};
+
+    /// A call that ended so after so many milliseconds.
+    pub(super) fn call(outcome: Outcome, ms: f64) -> Sample {
+        let (first_byte_ms, output_tokens, usd, well_formed) = (Some(ms / 4.0), None, None, None);
+        Sample { outcome, total_ms: ms, first_byte_ms, output_tokens, usd, well_formed }
+    }
 
     #[test]
-    fn a_refusal_is_an_answer_and_throttling_says_nothing() {
-        let said = |outcome| {
-            Sample::of(&Call {
-                provider: "gpt".parse().unwrap(),
-                model: None,
-                status: 200,
-                outcome,
-                first_byte_ms: None,
-                total_ms: 250,
-                usage: None,
-                finish_reason: None,
-            })
-        };
-        assert_eq!(said(Outcome::Refused), Some(Sample::Answered { ms: 250.0 }));
-        assert_eq!(said(Outcome::Timeout), Some(Sample::TimedOut { ms: 250.0 }));
-        for outcome in Outcome::ALL {
-            assert_eq!(said(outcome).is_some(), outcome.counts());
-            assert_eq!(said(outcome).is_some_and(Sample::failed), outcome.failed());
-        }
+    fn failing_fast_is_not_being_fast_and_a_timeout_is_slower_than_any_limit() {
+        assert_eq!(call(Outcome::ProviderError, 1.0).latency(), None);
+        assert_eq!(call(Outcome::Ok, f64::NAN).latency(), None);
+        let late = call(Outcome::Timeout, 50.0).latency().unwrap();
+        assert!(late.exceeds(1e9) && (late.ms() - 50.0).abs() < 1e-9);
+        let seen = call(Outcome::Refused, 250.0);
+        assert!(seen.latency().unwrap().exceeds(249.0));
+        assert!(!seen.first_byte().unwrap().exceeds(100.0));
     }
 
     /// Seeded randomness: splitmix64 (Steele, Lea & Flood 2014).
@@ -177,7 +212,8 @@ mod tests {
         /// A call with log-normal latency around a second times `slowness`.
         pub(super) fn call(&mut self, failing: f64, slowness: f64) -> Sample {
             let ms = 1_000.0 * slowness * (0.5 * self.normal()).exp();
-            if self.happens(failing) { Sample::Failed } else { Sample::Answered { ms } }
+            let failed = self.happens(failing);
+            call(if failed { Outcome::ProviderError } else { Outcome::Ok }, ms)
         }
     }
 
@@ -211,6 +247,6 @@ mod tests {
     /// One call of the vectors: null, or whether it was well and its milliseconds.
     pub(super) fn sample(value: &Value) -> Option<Sample> {
         let ms = value.get(1)?.as_f64()?;
-        Some(if value[0] == true { Sample::Answered { ms } } else { Sample::Failed })
+        Some(call(if value[0] == true { Outcome::Ok } else { Outcome::ProviderError }, ms))
     }
 }

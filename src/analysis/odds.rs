@@ -1,6 +1,11 @@
 //! What to stake when counting hits: calls that failed, or calls that were slow.
 
-use super::bet::{HARM_MULTIPLES, SAFE_MULTIPLES};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    bet::{HARM_MULTIPLES, SAFE_MULTIPLES},
+    whole,
+};
 
 /// Most of the wealth that is staked at once.
 const FRACTION_MAX: f64 = 0.97;
@@ -10,7 +15,7 @@ const FRACTION_MIN: f64 = 1e-6;
 const MARGIN_MAX: f64 = 0.99;
 
 /// From which regression on a candidate is sent back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Alarm {
     /// Null: no regression. Each harm bet also pays a tax, chosen so that the wealth does
     /// not grow at regressions below `part` of the margin.
@@ -27,6 +32,16 @@ pub(super) enum Alarm {
     },
     /// Null: a regression of the margin or less. The strict mode: slow, but proof beyond it.
     AtMargin,
+}
+
+impl Alarm {
+    /// The part of the margin in percent.
+    pub(super) fn percent(self) -> u32 {
+        match self {
+            Self::From { part, .. } => u32::try_from(whole((part * 100.0).round())).unwrap_or(100),
+            Self::AtMargin => 100,
+        }
+    }
 }
 
 /// The game that is bet on. Rates are of hits a call, 0 to 1.
@@ -46,90 +61,99 @@ pub(super) struct Odds {
 
 /// One bettor's move against "no harm".
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stake {
+struct Stake {
     /// Part of the wealth at stake.
-    pub(super) fraction: f64,
-    /// Logarithmic wealth thrown away at each candidate call.
-    pub(super) tax: f64,
-}
-
-/// All bettors' moves against "no harm", made before the batch they are for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct HarmPlan {
-    pub(super) stakes: [Stake; 4],
-    odds: Odds,
-}
-
-/// The moves against "not safe", made before the batch they are for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SafePlan {
     fraction: f64,
-    margin: f64,
-    weight: f64,
+    /// Logarithmic wealth thrown away at each candidate call.
+    tax: f64,
 }
 
-/// Hits in a batch, by who had them.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Hits {
-    /// Calls of the candidate, hit or not.
-    pub(super) calls: u32,
+/// What one request showed, where a hit is a call that failed, or one that was slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hit {
+    /// The candidate was seen, and nobody had a hit.
+    Calm,
     /// The candidate alone, whether or not the primary was seen.
-    pub(super) candidate_only: u32,
+    CandidateOnly,
     /// The primary alone, the candidate being well.
-    pub(super) primary_only: u32,
+    PrimaryOnly,
     /// The primary, the candidate not seen.
-    pub(super) primary_solo: u32,
+    PrimarySolo,
     /// Both.
-    pub(super) both: u32,
+    Both,
 }
 
-impl Hits {
-    /// Counts a request: whether each side that was seen had a hit.
-    pub(super) fn see(&mut self, primary: Option<bool>, candidate: Option<bool>) {
-        self.calls += u32::from(candidate.is_some());
+impl Hit {
+    const ALL: [Self; 5] =
+        [Self::Calm, Self::CandidateOnly, Self::PrimaryOnly, Self::PrimarySolo, Self::Both];
+
+    /// What a request showed by whether each side that was seen had a hit; none when it
+    /// changes no bet.
+    pub(super) fn of(primary: Option<bool>, candidate: Option<bool>) -> Option<Self> {
         match (primary, candidate) {
-            (Some(true), Some(true)) => self.both += 1,
-            (Some(false) | None, Some(true)) => self.candidate_only += 1,
-            (Some(true), Some(false)) => self.primary_only += 1,
-            (Some(true), None) => self.primary_solo += 1,
-            (Some(false) | None, Some(false) | None) => {}
+            (Some(true), Some(true)) => Some(Self::Both),
+            (Some(false) | None, Some(true)) => Some(Self::CandidateOnly),
+            (Some(true), Some(false)) => Some(Self::PrimaryOnly),
+            (Some(true), None) => Some(Self::PrimarySolo),
+            (Some(false) | None, Some(false)) => Some(Self::Calm),
+            (Some(false) | None, None) => None,
         }
     }
 
-    /// Hits of the primary.
-    pub(super) fn primary(&self) -> u32 {
-        self.primary_only + self.primary_solo + self.both
+    fn index(self) -> usize {
+        match self {
+            Self::Calm => 0,
+            Self::CandidateOnly => 1,
+            Self::PrimaryOnly => 2,
+            Self::PrimarySolo => 3,
+            Self::Both => 4,
+        }
     }
+}
 
-    /// Candidate calls without a hit on either side.
-    fn calm(&self) -> f64 {
-        let hits = self.candidate_only + self.primary_only + self.both;
-        f64::from(self.calls.saturating_sub(hits))
-    }
+/// All bettors' moves against "no harm", made before the requests they are for.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct HarmPlan {
+    gains: [[f64; 4]; 5],
+}
+
+/// The moves against "not safe", made before the requests they are for.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct SafePlan {
+    gains: [[f64; 2]; 5],
+    weight: f64,
 }
 
 impl HarmPlan {
     /// The best stakes if the regression is 1.5, 5, 20 or 100 margins.
     pub(super) fn new(odds: Odds, alarm: Alarm) -> Self {
-        Self { stakes: HARM_MULTIPLES.map(|multiple| stake(odds, alarm, multiple)), odds }
+        let stakes = HARM_MULTIPLES.map(|multiple| stake(odds, alarm, multiple));
+        Self { gains: Hit::ALL.map(|hit| stakes.map(|stake| stake.gain(odds, hit))) }
     }
 
-    /// Each bettor's logarithmic gain.
+    /// Each bettor's logarithmic gain from a request.
+    pub(super) fn gains(&self, hit: Hit) -> [f64; 4] {
+        self.gains[hit.index()]
+    }
+}
+
+impl Stake {
+    /// The logarithmic gain from a request.
     ///
-    /// The payoff of a request is (W·candidate − primary − W·allowed) / (1 + W·allowed),
-    /// so its mean is at most 0 under the null and its least value is −1.
-    pub(super) fn gains(&self, hits: &Hits) -> [f64; 4] {
-        let Odds { weight, allowed, .. } = self.odds;
+    /// Its payoff is (W·candidate − primary − W·allowed) / (1 + W·allowed), so its mean is at
+    /// most 0 under the null and its least value is −1.
+    fn gain(self, odds: Odds, hit: Hit) -> f64 {
+        let Self { fraction, tax } = self;
+        let Odds { weight, allowed, .. } = odds;
         let shift = weight * allowed;
-        self.stakes.map(|Stake { fraction, tax }| {
-            let part = fraction / (1.0 + shift);
-            hits.calm() * (-part * shift).ln_1p()
-                + f64::from(hits.candidate_only) * (part * (weight - shift)).ln_1p()
-                + f64::from(hits.primary_only) * (-fraction).ln_1p()
-                + f64::from(hits.primary_solo) * (-part).ln_1p()
-                + f64::from(hits.both) * (part * (weight - shift - 1.0)).ln_1p()
-                - f64::from(hits.calls) * tax
-        })
+        let part = fraction / (1.0 + shift);
+        match hit {
+            Hit::Calm => (-part * shift).ln_1p() - tax,
+            Hit::CandidateOnly => (part * (weight - shift)).ln_1p() - tax,
+            Hit::PrimaryOnly => (-fraction).ln_1p() - tax,
+            Hit::PrimarySolo => (-part).ln_1p(),
+            Hit::Both => (part * (weight - shift - 1.0)).ln_1p() - tax,
+        }
     }
 }
 
@@ -168,39 +192,44 @@ impl SafePlan {
     /// The best stake against "worse by the margin" if there is no difference.
     pub(super) fn errors(base: f64, margin: f64, weight: f64) -> Self {
         let margin = margin.min(MARGIN_MAX);
-        Self { fraction: kelly_safe(base, margin, weight), margin, weight }
+        Self::new(kelly_safe(base, margin, weight), margin, weight)
     }
 
     /// The best stake against "as often above the limit as the primary above its quantile",
     /// if the candidate is above it at this rate only.
     pub(super) fn latency(base: f64, beyond: f64, weight: f64) -> Self {
         let best = (base - beyond) / (base + beyond / weight);
-        Self { fraction: best.clamp(0.001, FRACTION_MAX), margin: 0.0, weight }
+        Self::new(best.clamp(0.001, FRACTION_MAX), 0.0, weight)
     }
 
-    /// The logarithmic gains. The payoff of a request is
-    /// (margin·seen − candidate + primary/W) / (1 − margin).
-    pub(super) fn gains(&self, hits: &Hits) -> [f64; 2] {
-        SAFE_MULTIPLES.map(|multiple| self.gain(hits.calm(), hits, multiple))
-    }
-
-    fn gain(&self, calm: f64, hits: &Hits, multiple: f64) -> f64 {
-        let Self { fraction, margin, weight } = *self;
-        let part = fraction * multiple / (1.0 - margin);
+    /// The payoff of a request is (margin·seen − candidate + primary/W) / (1 − margin).
+    fn new(fraction: f64, margin: f64, weight: f64) -> Self {
         let primary = weight.recip();
-        calm * (part * margin).ln_1p()
-            + f64::from(hits.candidate_only) * (-fraction * multiple).ln_1p()
-            + f64::from(hits.primary_only) * (part * (margin + primary)).ln_1p()
-            + f64::from(hits.primary_solo) * (part * primary).ln_1p()
-            + f64::from(hits.both) * (part * (margin - 1.0 + primary)).ln_1p()
+        let gain = |hit: Hit, multiple: f64| {
+            let part = fraction * multiple / (1.0 - margin);
+            match hit {
+                Hit::Calm => (part * margin).ln_1p(),
+                Hit::CandidateOnly => (-fraction * multiple).ln_1p(),
+                Hit::PrimaryOnly => (part * (margin + primary)).ln_1p(),
+                Hit::PrimarySolo => (part * primary).ln_1p(),
+                Hit::Both => (part * (margin - 1.0 + primary)).ln_1p(),
+            }
+        };
+        Self { gains: Hit::ALL.map(|hit| SAFE_MULTIPLES.map(|it| gain(hit, it))), weight }
     }
 
-    /// Logarithmic gain of a pair if the sides have hits at these rates.
+    /// Each bettor's logarithmic gain from a request.
+    pub(super) fn gains(&self, hit: Hit) -> [f64; 2] {
+        self.gains[hit.index()]
+    }
+
+    /// Logarithmic gain of a candidate call, with the primary calls that come with it, if the
+    /// sides have hits at these rates.
     pub(super) fn growth(&self, primary: f64, candidate: f64) -> f64 {
-        let one = |hits: Hits| self.gain(0.0, &hits, 1.0);
-        self.gain(1.0 - primary - candidate, &Hits::default(), 1.0)
-            + primary * one(Hits { primary_only: 1, ..Hits::default() })
-            + candidate * one(Hits { candidate_only: 1, ..Hits::default() })
+        let one = |hit: Hit| self.gains(hit)[0];
+        (1.0 - candidate) * one(Hit::Calm)
+            + candidate * one(Hit::CandidateOnly)
+            + self.weight * primary * one(Hit::PrimarySolo)
     }
 }
 
@@ -231,8 +260,8 @@ mod tests {
                 weight: number(&case["W"]),
                 inflation: case.get("phi").map_or(1.0, number),
             };
-            let plan = HarmPlan::new(odds, REFERENCE);
-            for (stake, expected) in plan.stakes.iter().zip(list(&case["out"])) {
+            let stakes = HARM_MULTIPLES.map(|multiple| stake(odds, REFERENCE, multiple));
+            for (stake, expected) in stakes.iter().zip(list(&case["out"])) {
                 assert_near(stake.fraction, &expected[0]);
                 assert_near(stake.tax, &expected[1]);
             }
@@ -243,15 +272,32 @@ mod tests {
         }
     }
 
-    /// The mean factor of the wealth when pairs have independent hits at these rates.
-    fn mean_factors(plan: &HarmPlan, primary: f64, candidate: f64) -> [f64; 4] {
-        let mut means = [0.0; 4];
+    /// How often each side is seen: pairs, a shadow, live stages, and everything moved.
+    const SEEN: [(f64, f64); 5] =
+        [(1.0, 1.0), (1.0, 0.05), (0.95, 0.07), (0.51, 0.51), (0.02, 1.0)];
+
+    /// The mean factor of the wealth by a request whose sides are seen by lot and have
+    /// independent hits at these rates.
+    fn mean_factors<const N: usize>(
+        (seen_primary, seen_candidate): (f64, f64),
+        (primary, candidate): (f64, f64),
+        gains: impl Fn(Hit) -> [f64; N],
+    ) -> [f64; N] {
+        let both = seen_primary + seen_candidate - 1.0;
+        let mut means = [0.0; N];
         for (p, c) in [(false, false), (false, true), (true, false), (true, true)] {
             let chance = |hit: bool, rate: f64| if hit { rate } else { 1.0 - rate };
-            let mut hits = Hits::default();
-            hits.see(Some(p), Some(c));
-            for (mean, gain) in means.iter_mut().zip(plan.gains(&hits)) {
-                *mean += chance(p, primary) * chance(c, candidate) * gain.exp();
+            let hits = chance(p, primary) * chance(c, candidate);
+            let views = [
+                (both, Some(p), Some(c)),
+                (seen_primary - both, Some(p), None),
+                (seen_candidate - both, None, Some(c)),
+            ];
+            for (view, p, c) in views {
+                let gains = Hit::of(p, c).map_or([0.0; N], &gains);
+                for (mean, gain) in means.iter_mut().zip(gains) {
+                    *mean += view * hits * gain.exp();
+                }
             }
         }
         means
@@ -260,31 +306,32 @@ mod tests {
     #[test]
     fn harm_bets_are_fair_or_worse_under_their_null() {
         for (base, margin) in [(0.0001, 0.005), (0.002, 0.005), (0.2, 0.02)] {
-            let odds = Odds { base, margin, allowed: 0.0, weight: 1.0, inflation: 1.0 };
-            let plan = HarmPlan::new(odds, Alarm::From { part: 0.7, caution: 0.35 });
-            assert!(mean_factors(&plan, base, base).iter().all(|it| *it <= 1.0 + 1e-12));
-            let strict = HarmPlan::new(Odds { allowed: margin, ..odds }, Alarm::AtMargin);
-            let at_margin = mean_factors(&strict, base, base + margin);
-            assert!(at_margin.iter().all(|it| *it <= 1.0 + 1e-12), "{at_margin:?}");
-            let beyond = mean_factors(&strict, base, base + 2.0 * margin);
-            assert!(beyond.iter().all(|it| 1.0 < *it), "{beyond:?}");
+            for seen in SEEN {
+                let weight = seen.0 / seen.1;
+                let odds = Odds { base, margin, allowed: 0.0, weight, inflation: 1.0 };
+                let plan = HarmPlan::new(odds, Alarm::From { part: 0.7, caution: 0.35 });
+                let equal = mean_factors(seen, (base, base), |hit| plan.gains(hit));
+                assert!(equal.iter().all(|it| *it <= 1.0 + 1e-12), "{equal:?}");
+                let strict = HarmPlan::new(Odds { allowed: margin, ..odds }, Alarm::AtMargin);
+                let at_margin = mean_factors(seen, (base, base + margin), |hit| strict.gains(hit));
+                assert!(at_margin.iter().all(|it| *it <= 1.0 + 1e-12), "{at_margin:?}");
+                let worse = base + 2.0 * margin;
+                let beyond = mean_factors(seen, (base, worse), |hit| strict.gains(hit));
+                assert!(beyond.iter().all(|it| 1.0 < *it), "{beyond:?}");
+            }
         }
     }
 
     #[test]
     fn safe_bets_are_fair_or_worse_at_the_margin() {
         for (base, margin) in [(0.0001, 0.005), (0.002, 0.005), (0.2, 0.02), (0.01, 1.0)] {
-            let plan = SafePlan::errors(base, margin, 1.0);
-            assert!(0.0 < plan.growth(base, base), "{plan:?}");
-            let candidate = (base + margin).min(1.0);
-            let mut mean = 0.0;
-            for (p, c) in [(false, false), (false, true), (true, false), (true, true)] {
-                let chance = |hit: bool, rate: f64| if hit { rate } else { 1.0 - rate };
-                let mut hits = Hits::default();
-                hits.see(Some(p), Some(c));
-                mean += chance(p, base) * chance(c, candidate) * plan.gains(&hits)[0].exp();
+            for seen in SEEN {
+                let plan = SafePlan::errors(base, margin, seen.0 / seen.1);
+                assert!(0.0 < plan.growth(base, base), "{plan:?}");
+                let candidate = (base + margin).min(1.0);
+                let mean = mean_factors(seen, (base, candidate), |hit| plan.gains(hit));
+                assert!(mean.iter().all(|it| *it <= 1.0 + 1e-12), "{mean:?} {base} {margin}");
             }
-            assert!(mean <= 1.0 + 1e-12, "{mean} at {base} {margin}");
         }
     }
 }

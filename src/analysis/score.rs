@@ -1,5 +1,7 @@
 //! The gate on judged scores.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     bet::{HARM_MULTIPLES, SAFE_MULTIPLES, Wealth},
     float,
@@ -20,7 +22,7 @@ const DUE_MIN: u64 = 20;
 const LOST_ONE_IN: u64 = 20;
 
 /// Bets on who scores lower, a pair of scores at a time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Score {
     pub(super) wealth: Wealth,
     terms: Terms,
@@ -39,23 +41,23 @@ pub(super) struct Score {
 }
 
 /// A mean that begins with a guess worth [`SCORES_PRIOR`] scores.
-#[derive(Clone, Copy, Debug)]
-struct Mean {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Mean {
     count: f64,
     sum: f64,
 }
 
 impl Mean {
-    fn new(guess: f64) -> Self {
+    pub(super) fn new(guess: f64) -> Self {
         Self { count: SCORES_PRIOR, sum: SCORES_PRIOR * guess }
     }
 
-    fn add(&mut self, value: f64) {
+    pub(super) fn add(&mut self, value: f64) {
         self.count += 1.0;
         self.sum += value;
     }
 
-    fn value(self) -> f64 {
+    pub(super) fn value(self) -> f64 {
         self.sum / self.count
     }
 }
@@ -105,21 +107,13 @@ impl Score {
     fn bet(&mut self, reach: f64, primary: f64, candidate: f64) {
         // One margin, in scores.
         let margin = (1.0 - reach) * self.primary.value();
-        let variance = self.harm_squares.value();
         // Both payoffs are at least -1.
-        let (harm, excess, alarm) = match self.terms.alarm {
-            Alarm::From { part, caution } => (primary - candidate, 0.0, Some((part, caution))),
-            Alarm::AtMargin => (reach * primary - candidate, 1.0, None),
+        let (harm, excess) = match self.terms.alarm {
+            Alarm::From { .. } => (primary - candidate, 0.0),
+            Alarm::AtMargin => (reach * primary - candidate, 1.0),
         };
-        let harm_gains = HARM_MULTIPLES.map(|multiple| {
-            let mean = (multiple - excess) * margin;
-            let fraction = (mean / (variance + mean * mean)).min(FRACTION_MAX);
-            let tax = alarm.map_or(0.0, |(part, caution)| {
-                let spread = (1.0 - caution) * 0.5 * fraction * fraction * variance;
-                (fraction * part * margin - spread).max(0.0)
-            });
-            (fraction * harm).ln_1p() - tax
-        });
+        let stakes = mean_stakes(self.terms.alarm, (margin, excess), self.harm_squares.value());
+        let harm_gains = stakes.map(|(fraction, tax)| (fraction * harm).ln_1p() - tax);
         let safe = (candidate - reach * primary) / reach;
         let fraction = self.safe_fraction(margin / reach);
         let safe_gains = SAFE_MULTIPLES.map(|multiple| (fraction * multiple * safe).ln_1p());
@@ -151,6 +145,7 @@ impl Score {
             samples_needed: self.wealth.samples_needed(samples, fraction * expected - spread),
             primary,
             candidate: primary + self.differences.sum / count,
+            difference: self.differences.sum / count,
             lower: interval.lower,
             upper: interval.upper,
             bound: reach * primary - primary,
@@ -170,6 +165,29 @@ impl Score {
     }
 }
 
+/// For each bettor on a bounded mean the part staked on harm, and its tax.
+///
+/// `margin` is one margin in units of the payoff, `excess` how many of them the null takes
+/// away, `squares` the mean of the squared payoff.
+pub(super) fn mean_stakes(
+    alarm: Alarm,
+    (margin, excess): (f64, f64),
+    squares: f64,
+) -> [(f64, f64); 4] {
+    HARM_MULTIPLES.map(|multiple| {
+        let mean = (multiple - excess) * margin;
+        let fraction = (mean / (squares + mean * mean)).min(FRACTION_MAX);
+        let tax = match alarm {
+            Alarm::From { part, caution } => {
+                let spread = (1.0 - caution) * 0.5 * fraction * fraction * squares;
+                (fraction * part * margin - spread).max(0.0)
+            }
+            Alarm::AtMargin => 0.0,
+        };
+        (fraction, tax)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,7 +200,7 @@ mod tests {
     fn wealth_is_that_of_the_reference() {
         let Some(vectors) = vectors() else { return };
         let case = &vectors["judge_gate"];
-        let mut gate = Score::new(reference_terms(1.0));
+        let mut gate = Score::new(reference_terms());
         gate.enter(Some(0.95));
         gate.wealth.fund(0.4);
         for (scores, expected) in list(&case["scores"]).iter().zip(list(&case["ln_e"])) {
@@ -195,7 +213,7 @@ mod tests {
     #[test]
     fn a_far_better_candidate_is_proven_sooner_than_an_equal_one() {
         let scores_until_safe = |trust: f64| {
-            let mut gate = Score::new(Terms { trust, ..reference_terms(1.0) });
+            let mut gate = Score::new(Terms { trust, ..reference_terms() });
             gate.enter(Some(0.95));
             let safe = 20.0_f64.ln();
             (1..2_000_u32).find(|turn| {
@@ -211,7 +229,7 @@ mod tests {
 
     #[test]
     fn values_that_are_no_scores_count_as_lost() {
-        let mut gate = Score::new(reference_terms(1.0));
+        let mut gate = Score::new(reference_terms());
         gate.enter(Some(0.95));
         for _ in 0..18 {
             gate.observe(0.5, 0.5);

@@ -1,6 +1,10 @@
 //! Weather: how much more a provider's bad minutes vary than independent calls would.
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::Timestamp;
+
+use super::float;
 
 /// Length of a block; shorter ones miss most of a slow spell.
 const BLOCK_MS: u64 = 30 * 60 * 1_000;
@@ -13,9 +17,9 @@ const DIFFERENCES_MIN: f64 = 24.0;
 /// counts calls too eager. How much is read off the primary: the variance between blocks
 /// beyond that of independent hits. Half squared *successive* differences are used, so that
 /// the slow drift of a day cancels out.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Weather {
-    since: Timestamp,
+    since_ms: u64,
     hits: f64,
     calls: f64,
     hits_before: Option<f64>,
@@ -29,19 +33,19 @@ pub(super) struct Weather {
 impl Weather {
     /// Begins a block that is not compared with the one before, as traffic changes.
     pub(super) fn restart(&mut self, at: Timestamp) {
-        self.since = at;
+        self.since_ms = at.0;
         (self.hits, self.calls, self.hits_before) = (0.0, 0.0, None);
     }
 
-    /// Counts a batch.
-    pub(super) fn see(&mut self, now: Timestamp, primary_hits: u32, candidate_calls: u32) {
-        let blocks = now.millis_since(self.since) / BLOCK_MS;
+    /// Counts what came since it was told last.
+    pub(super) fn see(&mut self, now: Timestamp, primary_hits: u64, candidate_calls: u64) {
+        let blocks = now.0.saturating_sub(self.since_ms) / BLOCK_MS;
         if 0 < blocks {
-            self.since.0 += blocks * BLOCK_MS;
+            self.since_ms += blocks * BLOCK_MS;
             self.close();
         }
-        self.hits += f64::from(primary_hits);
-        self.calls += f64::from(candidate_calls);
+        self.hits += float(primary_hits);
+        self.calls += float(candidate_calls);
     }
 
     /// Ends the block; one without calls is passed over.
@@ -80,7 +84,7 @@ impl Weather {
 mod tests {
     use super::*;
 
-    fn after(blocks: &[u32]) -> f64 {
+    fn after(blocks: &[u64]) -> f64 {
         let mut weather = Weather::default();
         for (index, hits) in (0..).zip(blocks) {
             weather.see(Timestamp(index * BLOCK_MS), *hits, 1_000);
@@ -90,7 +94,7 @@ mod tests {
 
     #[test]
     fn spells_inflate_and_even_or_short_histories_do_not() {
-        let spells: Vec<u32> = (0..40).map(|it| if it % 8 == 0 { 60 } else { 5 }).collect();
+        let spells: Vec<u64> = (0..40).map(|it| if it % 8 == 0 { 60 } else { 5 }).collect();
         assert!(5.0 < after(&spells));
         assert!(after(&[10; 40]) < 1.0 + 1e-12);
         assert!(after(&spells[..20]) < 1.0 + 1e-12);

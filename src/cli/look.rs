@@ -119,7 +119,8 @@ pub(super) async fn explain(
         Decision::RollBack => "✖ roll back",
         Decision::Unspecified => "unknown",
     };
-    out.data(&format!("{decision}: {}\n\n", harmless(&answer.explanation)))?;
+    let lines: Vec<String> = answer.explanation.lines().map(harmless).collect();
+    out.data(&format!("{decision}: {}\n\n", lines.join("\n  ")))?;
     if let Some(rollout) = &answer.rollout {
         out.data(&ladder::picture(rollout))?;
     }

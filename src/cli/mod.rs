@@ -9,6 +9,7 @@ mod moves;
 mod out;
 mod pairs;
 mod program;
+mod simulate;
 mod watch;
 
 pub use commands::{ClientCommand, Color, Global, Output};
@@ -22,6 +23,7 @@ use crate::telemetry::Logs;
 
 use out::Out;
 use program::Form;
+use simulate::SimulateArgs;
 
 /// Listed below the long help.
 const EXIT_CODES: &str = "Exit codes:
@@ -63,6 +65,8 @@ enum Verb {
         #[arg(required = true, value_name = "PLAN")]
         plans: Vec<PathBuf>,
     },
+    /// Try a plan under virtual time, without a server
+    Simulate(SimulateArgs),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -110,6 +114,7 @@ async fn dispatch(Line { command, global }: Line) -> u8 {
             program::serve(&config, logs).await
         }
         Verb::Config(ConfigVerb::Check { config }) => program::check(&config),
+        Verb::Simulate(args) => simulate::simulate(&args),
         Verb::Rehearse { plans } => program::rehearse(&plans, form).await,
         Verb::Client(command) => run(command, global).await,
     }

@@ -14,9 +14,9 @@ use crate::rehearsal::{self, DEMO, Plan, Report, Screen, Style};
 use crate::telemetry::{self, Logs};
 
 /// Exit codes of these verbs; `crossfade help exit-codes` lists all.
-const DONE: u8 = 0;
-const FAILED: u8 = 1;
-const CONFIG_INVALID: u8 = 7;
+pub(super) const DONE: u8 = 0;
+pub(super) const FAILED: u8 = 1;
+pub(super) const CONFIG_INVALID: u8 = 7;
 
 /// Where recorded rows are, unless `CROSSFADE_DATA` says otherwise.
 const DATA: &str = "../shared/data";
@@ -150,18 +150,18 @@ async fn stop_signal() {
 }
 
 /// A reader that went away needs no answer.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     drop(writeln!(io::stdout(), "{text}"));
 }
 
-fn complain(text: &str, code: u8) -> u8 {
+pub(super) fn complain(text: &str, code: u8) -> u8 {
     let prefix = if text.starts_with("error") { "" } else { "error: " };
     drop(writeln!(io::stderr(), "{prefix}{text}"));
     code
 }
 
 /// An error with its causes, one under the other.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(it) = cause {

@@ -18,7 +18,7 @@ pub use faults::{Fault, Faults, Place};
 pub use form::share;
 pub use limits::Limits;
 pub use provider::{Auth, Caller, Judge, ModelMap, Provider};
-pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig};
+pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan};
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -140,7 +140,11 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let callers = provider::callers(top, environment);
     let tables = rollout::named(top);
     let primary = primary(top, &providers, &tables);
-    let around = Around { primary: primary.as_ref(), providers: &providers, judge: judge.as_ref() };
+    let around = Around {
+        primary: primary.as_ref(),
+        providers: Some(&providers),
+        judge: judge.as_ref().map(|it| it.share),
+    };
     let rollouts = rollout::read(&tables, &around);
     let store = top.text("store", &SOME).map_or_else(|| "crossfade-data".into(), PathBuf::from);
     let data_default = top.list("data_default");

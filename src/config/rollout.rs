@@ -1,12 +1,15 @@
 //! Rollouts: from tables to plans that can be run.
 
+use toml::de::DeTable;
+
 use crate::domain::{
-    Approval, Freeze, FreezeText, Gate, Margin, Metric, Name, OnIdle, Plan, PlanFault, Risk, Role,
-    Share, Slice, Stage, Times, default_ladder,
+    Approval, Freeze, FreezeText, Gate, Kind, Margin, Metric, Name, OnIdle, Plan, PlanFault, Risk,
+    Role, Share, Slice, Stage, Times, default_ladder,
 };
 
 use super::{
-    Judge, Provider,
+    Faults, Provider,
+    faults::Report,
     form::{CHANCE, NAME, PERCENT, SHARE, SOME, Unit},
     table::{Table, listed, nearest},
 };
@@ -36,8 +39,10 @@ pub enum Autostart {
 /// What the rest of the file says that a rollout needs.
 pub(super) struct Around<'a> {
     pub(super) primary: Option<&'a Name>,
-    pub(super) providers: &'a [Provider],
-    pub(super) judge: Option<&'a Judge>,
+    /// Whoever can be named; none where there is nobody to ask and any name will do.
+    pub(super) providers: Option<&'a [Provider]>,
+    /// The share of pairs that is judged unless the rollout says; none without a judge.
+    pub(super) judge: Option<Share>,
 }
 
 /// A rollout's table and name.
@@ -49,6 +54,35 @@ const SAMPLES_MIN: u64 = 1_000;
 const DAY_MS: u64 = 86_400_000;
 /// The 99th percentile has to be proven from this share on: below, its proof takes too long.
 const LATENCY_PROVEN_FROM_BPS: u16 = 2_000;
+
+/// Reads the plan of the one rollout of a text, to be tried out without a program around it.
+///
+/// The providers may have any name, the primary may be left out, and a judge is taken to see
+/// every pair unless the rollout says otherwise. Other tables are not looked at, so a whole
+/// configuration of one rollout will do.
+///
+/// # Errors
+/// Every fault of the rollout; also when the text has none, or several.
+pub fn plan(text: &str, file: &str) -> Result<RolloutConfig, Faults> {
+    let report = Report::new(text, file);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        errors.iter().for_each(|it| report.add_syntax(it));
+        return report.finish(None);
+    }
+    let top = Table::top(&report, document.get_ref());
+    let tables = named(&top);
+    if 1 < tables.len() || !top.has("rollout") {
+        let problem = format!("there are {} rollouts", tables.len());
+        report.add(None, problem, "write exactly one table [rollout.NAME]");
+    }
+    let named = tables.first().filter(|(_, table)| table.has("primary"));
+    let primary = named.and_then(|(_, table)| table.text("primary", &NAME));
+    let primary = primary.or_else(|| "primary".parse().ok());
+    let around = Around { primary: primary.as_ref(), providers: None, judge: Some(Share::ALL) };
+    let rollout = read(&tables, &around).into_iter().next();
+    report.finish(rollout)
+}
 
 /// The tables of all rollouts, in the order of the file.
 pub(super) fn named<'a>(top: &Table<'a>) -> Vec<Named<'a>> {
@@ -128,7 +162,9 @@ fn check_primary(table: &Table<'_>, around: &Around<'_>) {
 fn candidate(table: &Table<'_>, around: &Around<'_>) -> Option<Name> {
     table.need("candidate", "name the provider under test");
     let name = table.text("candidate", &NAME)?;
-    check_provider(table, "candidate", &name, around.providers);
+    if let Some(known) = around.providers {
+        check_provider(table, "candidate", &name, known);
+    }
     Some(name)
 }
 
@@ -166,7 +202,7 @@ fn judge_share(table: &Table<'_>, around: &Around<'_>) -> Share {
         }
         return Share::NONE;
     };
-    share.unwrap_or(judge.share)
+    share.unwrap_or(judge)
 }
 
 fn risk(table: &Table<'_>) -> Risk {
@@ -208,13 +244,13 @@ fn times(table: &Table<'_>) -> Times {
 }
 
 /// Every gate at its default; scores only where somebody gives them.
-fn defaults(judge: Option<&Judge>) -> Vec<Margin> {
+fn defaults(judge: Option<Share>) -> Vec<Margin> {
     let given = |it: &Metric| *it != Metric::JudgeScore || judge.is_some();
-    Metric::ALL.into_iter().filter(given).map(Margin::default_of).collect()
+    Metric::DEFAULTS.into_iter().filter(given).map(Margin::default_of).collect()
 }
 
 /// The gates of a table: those it names replace the inherited, `"off"` leaves one out.
-fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<&Judge>) -> Vec<Margin> {
+fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<Share>) -> Vec<Margin> {
     let gates = table.table("gates");
     let margin = |metric: Metric| {
         let before = inherited.iter().copied().find(|it| it.metric() == metric);
@@ -253,7 +289,7 @@ struct Ladder<'a, 'b> {
     table: &'b Table<'a>,
     margins: &'b [Margin],
     mirror: Share,
-    judge: Option<&'b Judge>,
+    judge: Option<Share>,
 }
 
 impl<'a> Ladder<'a, '_> {
@@ -337,10 +373,10 @@ fn proven(table: &Table<'_>, margins: &[Margin]) -> Option<Vec<Metric>> {
 }
 
 fn role(margin: Margin, serve: Share, proven: Option<&[Metric]>) -> Role {
-    let prove = match (proven, margin.metric()) {
-        (Some(proven), metric) => proven.contains(&metric),
-        (None, Metric::LatencyP99) => LATENCY_PROVEN_FROM_BPS <= serve.basis_points(),
-        (None, Metric::ErrorRate | Metric::JudgeScore) => true,
+    let prove = match (proven, margin.metric().kind()) {
+        (Some(proven), _) => proven.contains(&margin.metric()),
+        (None, Kind::Quantile) => LATENCY_PROVEN_FROM_BPS <= serve.basis_points(),
+        (None, Kind::Rate(_) | Kind::Score | Kind::Ratio) => true,
     };
     if prove { Role::Prove } else { Role::Guard }
 }

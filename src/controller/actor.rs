@@ -16,6 +16,7 @@ use crate::traffic::{Board, Seen};
 
 use super::{
     book::Book,
+    explain::explain,
     handle::{Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, View, Views},
     managed::Managed,
     rebuild,
@@ -206,7 +207,7 @@ impl Controller {
     fn evaluate(&mut self, name: &Name) -> Result<Evaluation, Rejected> {
         let now = self.clock.now();
         let managed = self.managed.get_mut(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
-        managed.weigh(now);
+        managed.weigh();
         let event = managed.rollout.decide(now, &managed.input(now), &managed.evidence);
         let decision = match event {
             Ok(Some(Event::RolledBack(_))) => Decision::RollBack,
@@ -216,11 +217,7 @@ impl Controller {
             Ok(Some(_) | None) | Err(_) => Decision::Hold,
         };
         let view = self.view(name)?;
-        let explanation = match decision {
-            Decision::RollBack => "a gate is proven broken: back to the primary".to_owned(),
-            Decision::Advance => "every gate is proven: on to the next step".to_owned(),
-            Decision::Hold => view.message.clone(),
-        };
+        let explanation = explain(&view, decision);
         Ok(Evaluation { view, decision, explanation })
     }
 
@@ -238,7 +235,7 @@ impl Controller {
             Seen::Pair(pair) if pair.at < since => {}
             Seen::Pair(pair) => managed.observe(pair),
             Seen::Score(score) if score.pair.at() < since => {}
-            Seen::Score(score) => managed.ledger.score(score.primary, score.candidate),
+            Seen::Score(score) => managed.ledger.score(score.at, score.primary, score.candidate),
             Seen::ScoreLost(_) => managed.ledger.score_lost(),
         }
     }
@@ -269,7 +266,7 @@ impl Controller {
     /// What time, evidence or silence makes of a rollout now, if anything.
     pub(super) fn due(&mut self, name: &Name, now: Timestamp) -> Option<Event> {
         let managed = self.managed.get_mut(name)?;
-        managed.weigh(now);
+        managed.weigh();
         let input = managed.input(now);
         managed.rollout.decide(now, &input, &managed.evidence).ok().flatten()
     }

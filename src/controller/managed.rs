@@ -9,7 +9,7 @@ use crate::domain::{
 };
 use crate::traffic::{Copies, Live};
 
-use super::{handle::View, rebuild};
+use super::handle::View;
 
 /// Copies that must be due before their coverage is judged.
 const COVERAGE_DUE_MIN: u64 = 20;
@@ -66,7 +66,7 @@ impl Managed {
         if self.rollout.attempt() != attempt {
             self.ledger = Ledger::new(self.rollout.plan());
         }
-        rebuild::follow(&mut self.ledger, &self.rollout, record.at, &record.event);
+        self.ledger.follow(&self.rollout, record.at, &record.event);
         match &record.event {
             Event::StageEntered { .. } | Event::Loosened(_) => {
                 self.evidence = Evidence::default();
@@ -116,17 +116,14 @@ impl Managed {
     /// Enters a pair in the bets.
     pub(super) fn observe(&mut self, pair: &crate::domain::Pair) {
         self.heard = self.heard.max(pair.at);
-        if let Some(observation) = Observation::of(pair) {
-            self.ledger.observe(observation);
-        }
+        self.ledger.observe(pair.at, Observation::of(pair));
     }
 
     /// Brings the evidence up to date. An ended rollout keeps its last one.
-    pub(super) fn weigh(&mut self, now: Timestamp) {
+    pub(super) fn weigh(&mut self) {
         if self.rollout.guarded().is_none() {
             return;
         }
-        self.ledger.tick(now);
         let mut evidence = self.ledger.evidence();
         if let Some(problem) = self.coverage_problem() {
             for gate in &mut evidence.gates {

@@ -10,6 +10,7 @@
 
 mod actor;
 mod book;
+mod explain;
 mod handle;
 mod managed;
 mod orders;

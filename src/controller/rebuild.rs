@@ -4,33 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::spawn_blocking;
 
-use crate::analysis::{Ledger, Observation};
-use crate::domain::{Event, Name, Rollout, State, Timestamp, Visit, Window};
+use crate::analysis::{Chances, Ledger, Observation};
+use crate::domain::{Cause, Event, Name, Rollout, State, Timestamp, Visit, Window};
 use crate::store::Pairs;
 
 use super::{actor::Controller, managed::Managed};
-
-/// Makes the bets follow a step that the machine has taken.
-pub(super) fn follow(ledger: &mut Ledger, rollout: &Rollout, at: Timestamp, event: &Event) {
-    match event {
-        Event::StageEntered { stage, .. } => ledger.enter(*stage, at),
-        Event::Succeeded(_) => ledger.guard(at),
-        Event::Revised(plan) => ledger.revise(plan, rollout.stage_index(), at),
-        Event::Loosened(plan) => {
-            ledger.revise(plan, rollout.stage_index(), at);
-            ledger.enter(rollout.stage_index(), at);
-        }
-        Event::Created(_)
-        | Event::ApprovalRequested
-        | Event::Paused(_)
-        | Event::Resumed
-        | Event::Overdue
-        | Event::Baked
-        | Event::RolledBack(_)
-        | Event::Stopped
-        | Event::Lifted => {}
-    }
-}
 
 /// Enters the stored pairs of every running attempt in new bets, visit by visit of its stages.
 ///
@@ -59,9 +37,11 @@ fn ledger(rollout: &Rollout, pairs: &Pairs) -> Ledger {
     let mut counted = 0;
     for (index, (visit, end)) in visits.iter().zip(ends).enumerate() {
         if rollout.state() == State::Succeeded && index + 1 == visits.len() {
-            ledger.guard(visit.from);
+            ledger.follow(rollout, visit.from, &Event::Succeeded(Cause::GatesPassed));
         } else {
-            ledger.enter(visit.stage, visit.from);
+            let stage = rollout.plan().stages.get(visit.stage);
+            let chances = stage.map_or_else(Chances::default, Chances::of);
+            ledger.enter(visit.stage, visit.from, chances);
         }
         counted += feed(&mut ledger, rollout, (*visit, end), pairs);
     }
@@ -79,29 +59,19 @@ fn feed(
     let stage = u32::try_from(visit.stage).unwrap_or(u32::MAX);
     let (name, attempt) = (rollout.name(), rollout.attempt());
     let window = Window { rollout: name.clone(), attempt, stage };
-    let (mut last, mut counted) = (None, 0);
+    let mut counted = 0;
     let read = pairs.of_window(&window, &mut |pair, score| {
         if !(visit.from..end).contains(&pair.at) {
             return;
         }
-        // Bets are made once a second of the pairs' own time, as they were when running.
-        let second = Timestamp(pair.at.0 / 1_000 * 1_000);
-        if last.replace(second) != Some(second) {
-            ledger.tick(pair.at);
-        }
-        if let Some(observation) = Observation::of(&pair) {
-            ledger.observe(observation);
-            counted += 1;
-        }
+        ledger.observe(pair.at, Observation::of(&pair));
+        counted += 1;
         if let Some(score) = score {
-            ledger.score(score.primary, score.candidate);
+            ledger.score(pair.at, score.primary, score.candidate);
         }
     });
     if let Err(error) = read {
         tracing::error!(rollout = %name, stage, %error, "stored pairs of a stage cannot be read");
-    }
-    if let Some(second) = last {
-        ledger.tick(Timestamp(second.0 + 1_000));
     }
     counted
 }

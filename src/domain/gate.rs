@@ -1,5 +1,7 @@
 //! Gates: the limits a candidate must keep to, and what is known about them.
 
+use std::time::Duration;
+
 use super::Margin;
 
 /// What a gate looks at.
@@ -11,11 +13,58 @@ pub enum Metric {
     LatencyP99,
     /// Mean score by the judge.
     JudgeScore,
+    /// What the candidate's answers cost, as a part of what the primary's cost.
+    Cost,
+    /// 99th percentile of the time to the first byte of the body.
+    TtftP99,
+    /// Share of calls whose stream ended without its end mark.
+    TruncatedRate,
+    /// Share of calls in which the model declined to answer.
+    RefusalRate,
+    /// Share of answers that are JSON, among those that were asked to be.
+    SchemaValidRate,
+    /// Output tokens of the candidate, as a part of the primary's.
+    OutputTokensRatio,
+}
+
+/// How a metric is measured, and so which instrument proves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A share of calls: each either is one or is not.
+    Rate(Better),
+    /// The 99th percentile of a time in milliseconds; lower is better.
+    Quantile,
+    /// The mean of paired scores, 0 to 1; higher is better.
+    Score,
+    /// A sum of paired amounts, compared as a part of the primary's; lower is better.
+    Ratio,
+}
+
+/// Which way a rate should go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// What is counted is bad.
+    Lower,
+    /// What is counted is good.
+    Higher,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 3] = [Self::ErrorRate, Self::LatencyP99, Self::JudgeScore];
+    pub const ALL: [Self; 9] = [
+        Self::ErrorRate,
+        Self::LatencyP99,
+        Self::JudgeScore,
+        Self::Cost,
+        Self::TtftP99,
+        Self::TruncatedRate,
+        Self::RefusalRate,
+        Self::SchemaValidRate,
+        Self::OutputTokensRatio,
+    ];
+
+    /// The metrics that gate unless a plan says otherwise.
+    pub const DEFAULTS: [Self; 3] = [Self::ErrorRate, Self::LatencyP99, Self::JudgeScore];
 
     /// The name in config, metrics, records and the API.
     pub fn as_str(self) -> &'static str {
@@ -23,6 +72,12 @@ impl Metric {
             Self::ErrorRate => "error_rate",
             Self::LatencyP99 => "latency_p99",
             Self::JudgeScore => "judge_score",
+            Self::Cost => "cost",
+            Self::TtftP99 => "ttft_p99",
+            Self::TruncatedRate => "truncated_rate",
+            Self::RefusalRate => "refusal_rate",
+            Self::SchemaValidRate => "schema_valid_rate",
+            Self::OutputTokensRatio => "output_tokens_ratio",
         }
     }
 
@@ -31,12 +86,24 @@ impl Metric {
         Self::ALL.into_iter().find(|it| it.as_str() == name)
     }
 
+    /// How it is measured.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::ErrorRate | Self::TruncatedRate | Self::RefusalRate => Kind::Rate(Better::Lower),
+            Self::SchemaValidRate => Kind::Rate(Better::Higher),
+            Self::LatencyP99 | Self::TtftP99 => Kind::Quantile,
+            Self::JudgeScore => Kind::Score,
+            Self::Cost | Self::OutputTokensRatio => Kind::Ratio,
+        }
+    }
+
     /// The unit of differences and bounds, for display.
     pub fn unit(self) -> &'static str {
-        match self {
-            Self::ErrorRate => "pp",
-            Self::LatencyP99 => "ms",
-            Self::JudgeScore => "score",
+        match self.kind() {
+            Kind::Rate(_) => "pp",
+            Kind::Quantile => "ms",
+            Kind::Score => "score",
+            Kind::Ratio => "%",
         }
     }
 }
@@ -105,6 +172,8 @@ pub struct GateEvidence {
     pub metric: Metric,
     /// What it comes to.
     pub verdict: Verdict,
+    /// From which part of its margin on a regression goes back, in percent; 100 is strict.
+    pub alarm_from_percent: u32,
     /// Why it is invalid; empty otherwise.
     pub problem: String,
     /// Observations used in this stage.
@@ -115,7 +184,7 @@ pub struct GateEvidence {
     pub primary: f64,
     /// The candidate's value.
     pub candidate: f64,
-    /// Candidate minus primary.
+    /// Candidate minus primary; for a ratio the candidate in percent of the primary.
     pub difference: f64,
     /// Lower end of the anytime-valid interval of the difference.
     pub lower: f64,
@@ -136,14 +205,42 @@ pub struct Evidence {
     pub gates: Vec<GateEvidence>,
     /// Pairs that count, made in this stage.
     pub pairs: u64,
+    /// Requests that count though only one side was seen, made in this stage.
+    pub solos: u64,
+    /// Pairs and solos a minute, since the stage began.
+    pub per_minute: f64,
+    /// What does not count, and why.
+    pub excluded: Vec<Excluded>,
     /// Why none of it can be trusted, if so: coverage lost, cap reached.
     pub problem: Option<String>,
+}
+
+/// Requests that were seen and do not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Excluded {
+    /// Why: an outcome that says nothing about the provider, a copy that was lost, a turn of a
+    /// conversation that counts already.
+    pub reason: &'static str,
+    /// How many.
+    pub count: u64,
 }
 
 impl Evidence {
     /// The evidence of one gate.
     pub fn of(&self, metric: Metric) -> Option<&GateEvidence> {
         self.gates.iter().find(|it| it.metric == metric)
+    }
+
+    /// Milliseconds until a gate has the samples it needs, if they come as they have come in this
+    /// stage; none when that is not known, or none come.
+    pub fn wait_ms(&self, gate: &GateEvidence) -> Option<u64> {
+        let needed = u128::from(gate.samples_needed?);
+        let observations = u128::from(self.pairs + self.solos);
+        let seen = u128::from(gate.samples);
+        // A minute's observations are this many thousandths.
+        let thousandths = Duration::try_from_secs_f64(self.per_minute).ok()?.as_millis();
+        let ms = (needed * observations * 60_000 * 1_000).checked_div(seen * thousandths)?;
+        u64::try_from(ms).ok()
     }
 
     /// The first gate that is broken.

@@ -2,33 +2,53 @@
 
 use std::fmt;
 
-use super::Metric;
+use super::{
+    Metric,
+    gate::{Better, Kind},
+};
 
 /// What an operator allows the candidate to lose against the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Margin {
-    /// `+0.5pp`: errors may be this many hundredths of a percentage point more frequent.
-    Errors {
+pub struct Margin {
+    metric: Metric,
+    limit: Limit,
+}
+
+/// The limit of a margin, by the kind of its metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `+0.5pp` (or `-0.5pp` of something good): so many hundredths of a percentage point.
+    Points {
         /// Basis points, 1 to 10 000.
         basis_points: u32,
     },
     /// `max(+200ms, +10%)`: the 99th percentile may be this much higher; the larger one counts.
-    Latency {
+    Longer {
         /// Milliseconds.
         ms: u32,
         /// Percent of the primary's own 99th percentile.
         percent: u32,
     },
     /// `>= 95%`: scores must reach this part of the primary's.
-    Score {
+    Part {
         /// Percent, 1 to 99.
         percent: u32,
+    },
+    /// `<= 40%, expected 30%, each <= 0.5`: amounts may be this part of the primary's.
+    Ratio {
+        /// Percent, 2 to 1000.
+        percent: u32,
+        /// What is hoped for, in percent: harm is an excess over it. Below `percent`.
+        expected: u32,
+        /// What no call comes above, in millionths: of a dollar, or of a token. One that does
+        /// makes the gate invalid, because it cannot be bet on.
+        each_max: u64,
     },
 }
 
 /// Why a text is not a margin of a metric.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a margin of `{}`: write it like `{}`", metric.as_str(), example(*metric))]
+#[error("`{text}` is not a margin of `{}`: write it like `{}`", metric.as_str(), Margin::default_of(*metric))]
 pub struct MarginError {
     /// The gate's metric.
     pub metric: Metric,
@@ -36,31 +56,32 @@ pub struct MarginError {
     pub text: String,
 }
 
-fn example(metric: Metric) -> &'static str {
-    match metric {
-        Metric::ErrorRate => "+0.5pp",
-        Metric::LatencyP99 => "max(+200ms, +10%)",
-        Metric::JudgeScore => ">= 95%",
-    }
-}
-
 impl Margin {
     /// The metric this margin belongs to.
     pub fn metric(self) -> Metric {
-        match self {
-            Self::Errors { .. } => Metric::ErrorRate,
-            Self::Latency { .. } => Metric::LatencyP99,
-            Self::Score { .. } => Metric::JudgeScore,
-        }
+        self.metric
+    }
+
+    /// How much worse it may be.
+    pub fn limit(self) -> Limit {
+        self.limit
     }
 
     /// The field's own default for a metric.
     pub fn default_of(metric: Metric) -> Self {
-        match metric {
-            Metric::ErrorRate => Self::Errors { basis_points: 50 },
-            Metric::LatencyP99 => Self::Latency { ms: 200, percent: 10 },
-            Metric::JudgeScore => Self::Score { percent: 95 },
-        }
+        let limit = match metric {
+            Metric::ErrorRate
+            | Metric::TruncatedRate
+            | Metric::RefusalRate
+            | Metric::SchemaValidRate => Limit::Points { basis_points: 50 },
+            Metric::LatencyP99 | Metric::TtftP99 => Limit::Longer { ms: 200, percent: 10 },
+            Metric::JudgeScore => Limit::Part { percent: 95 },
+            Metric::Cost => Limit::Ratio { percent: 40, expected: 30, each_max: 1_000_000 },
+            Metric::OutputTokensRatio => {
+                Limit::Ratio { percent: 130, expected: 97, each_max: 32_768_000_000 }
+            }
+        };
+        Self { metric, limit }
     }
 
     /// Reads what an operator wrote.
@@ -69,28 +90,58 @@ impl Margin {
     /// Refuses a text of another form or out of range, and shows the right form.
     pub fn parse(metric: Metric, text: &str) -> Result<Self, MarginError> {
         let packed: String = text.chars().filter(|it| !it.is_whitespace()).collect();
-        let parsed = match metric {
-            Metric::ErrorRate => errors(&packed),
-            Metric::LatencyP99 => latency(&packed),
-            Metric::JudgeScore => score(&packed),
+        let limit = match metric.kind() {
+            Kind::Rate(better) => points(better, &packed),
+            Kind::Quantile => longer(&packed),
+            Kind::Score => part(&packed),
+            Kind::Ratio => ratio(metric, &packed),
         };
-        parsed.ok_or_else(|| MarginError { metric, text: text.to_owned() })
+        let limit = limit.ok_or_else(|| MarginError { metric, text: text.to_owned() })?;
+        Ok(Self { metric, limit })
+    }
+
+    /// Whether everything this margin allows is allowed by `other` too.
+    pub fn is_within(self, other: Self) -> bool {
+        match (self.limit, other.limit) {
+            (Limit::Points { basis_points: ours }, Limit::Points { basis_points: theirs }) => {
+                ours <= theirs
+            }
+            (Limit::Longer { ms, percent }, Limit::Longer { ms: ms_max, percent: percent_max }) => {
+                ms <= ms_max && percent <= percent_max
+            }
+            (Limit::Part { percent: ours }, Limit::Part { percent: theirs }) => theirs <= ours,
+            (
+                Limit::Ratio { percent, expected, .. },
+                Limit::Ratio { percent: percent_max, expected: expected_max, .. },
+            ) => percent <= percent_max && expected <= expected_max,
+            (
+                Limit::Points { .. }
+                | Limit::Longer { .. }
+                | Limit::Part { .. }
+                | Limit::Ratio { .. },
+                _,
+            ) => false,
+        }
     }
 }
 
-/// `+0.5pp`, at most two decimals.
-fn errors(text: &str) -> Option<Margin> {
-    let number = text.strip_prefix('+')?.strip_suffix("pp")?;
+/// `+0.5pp`, at most two decimals; `-0.5pp` of a rate that should be high.
+fn points(better: Better, text: &str) -> Option<Limit> {
+    let sign = match better {
+        Better::Lower => '+',
+        Better::Higher => '-',
+    };
+    let number = text.strip_prefix(sign)?.strip_suffix("pp")?;
     let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
     if decimals.len() > 2 {
         return None;
     }
     let basis_points = digits(whole)? * 100 + digits(&format!("{decimals:0<2}"))?;
-    (1..=10_000).contains(&basis_points).then_some(Margin::Errors { basis_points })
+    (1..=10_000).contains(&basis_points).then_some(Limit::Points { basis_points })
 }
 
 /// `+200ms`, `+10%` or `max(+200ms,+10%)` in either order.
-fn latency(text: &str) -> Option<Margin> {
+fn longer(text: &str) -> Option<Limit> {
     let inner = text.strip_prefix("max(").and_then(|it| it.strip_suffix(')'));
     let parts: Vec<&str> = inner.map_or_else(|| vec![text], |it| it.split(',').collect());
     let (mut ms, mut percent) = (None, None);
@@ -106,14 +157,50 @@ fn latency(text: &str) -> Option<Margin> {
     }
     let (ms, percent) = (ms.unwrap_or(0), percent.unwrap_or(0));
     let in_range = ms <= 600_000 && percent <= 1_000 && 0 < ms + percent;
-    in_range.then_some(Margin::Latency { ms, percent })
+    in_range.then_some(Limit::Longer { ms, percent })
 }
 
 /// `>=95%`, optionally followed by `ofprimary`.
-fn score(text: &str) -> Option<Margin> {
+fn part(text: &str) -> Option<Limit> {
     let text = text.strip_suffix("ofprimary").unwrap_or(text);
     let percent = digits(text.strip_prefix(">=")?.strip_suffix('%')?)?;
-    (1..=99).contains(&percent).then_some(Margin::Score { percent })
+    (1..=99).contains(&percent).then_some(Limit::Part { percent })
+}
+
+/// `<=40%`, optionally followed by `,expected30%` (else three quarters of it) and by
+/// `,each<=0.5` (else the metric's default).
+fn ratio(metric: Metric, text: &str) -> Option<Limit> {
+    let mut parts = text.split(',');
+    let percent = digits(parts.next()?.strip_prefix("<=")?.strip_suffix('%')?)?;
+    let (mut expected, mut each) = (None, None);
+    for part in parts {
+        let repeated = if let Some(rest) = part.strip_prefix("expected") {
+            expected.replace(digits(rest.strip_suffix('%')?)?).is_some()
+        } else {
+            each.replace(millionths(part.strip_prefix("each<=")?)?).is_some()
+        };
+        if repeated {
+            return None;
+        }
+    }
+    let expected = expected.unwrap_or(percent * 3 / 4);
+    let each_max = match (each, Margin::default_of(metric).limit) {
+        (Some(each), _) => each,
+        (None, Limit::Ratio { each_max, .. }) => each_max,
+        (None, Limit::Points { .. } | Limit::Longer { .. } | Limit::Part { .. }) => return None,
+    };
+    let in_range = percent <= 1_000 && 1 <= expected && expected < percent && 0 < each_max;
+    in_range.then_some(Limit::Ratio { percent, expected, each_max })
+}
+
+/// `0.5`, at most six decimals, in millionths.
+fn millionths(text: &str) -> Option<u64> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    if 6 < decimals.len() {
+        return None;
+    }
+    let part = digits(decimals)? * 10_u32.pow(6 - u32::try_from(decimals.len()).ok()?);
+    Some(u64::from(digits(whole)?) * 1_000_000 + u64::from(part))
 }
 
 fn digits(text: &str) -> Option<u32> {
@@ -123,15 +210,21 @@ fn digits(text: &str) -> Option<u32> {
 
 impl fmt::Display for Margin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Errors { basis_points } => {
+        match self.limit {
+            Limit::Points { basis_points } => {
+                let sign = if self.metric.kind() == Kind::Rate(Better::Higher) { '-' } else { '+' };
                 let text = format!("{}.{:02}", basis_points / 100, basis_points % 100);
-                write!(f, "+{}pp", text.trim_end_matches('0').trim_end_matches('.'))
+                write!(f, "{sign}{}pp", text.trim_end_matches('0').trim_end_matches('.'))
             }
-            Self::Latency { ms, percent: 0 } => write!(f, "+{ms}ms"),
-            Self::Latency { ms: 0, percent } => write!(f, "+{percent}%"),
-            Self::Latency { ms, percent } => write!(f, "max(+{ms}ms, +{percent}%)"),
-            Self::Score { percent } => write!(f, ">= {percent}%"),
+            Limit::Longer { ms, percent: 0 } => write!(f, "+{ms}ms"),
+            Limit::Longer { ms: 0, percent } => write!(f, "+{percent}%"),
+            Limit::Longer { ms, percent } => write!(f, "max(+{ms}ms, +{percent}%)"),
+            Limit::Part { percent } => write!(f, ">= {percent}%"),
+            Limit::Ratio { percent, expected, each_max } => {
+                let text = format!("{}.{:06}", each_max / 1_000_000, each_max % 1_000_000);
+                let each = text.trim_end_matches('0').trim_end_matches('.');
+                write!(f, "<= {percent}%, expected {expected}%, each <= {each}")
+            }
         }
     }
 }
@@ -145,19 +238,26 @@ mod tests {
         let texts = [
             (Metric::ErrorRate, "+0.5pp"),
             (Metric::ErrorRate, "+10pp"),
-            (Metric::ErrorRate, "+0.05pp"),
+            (Metric::RefusalRate, "+0.05pp"),
+            (Metric::SchemaValidRate, "-0.5pp"),
             (Metric::LatencyP99, "+200ms"),
-            (Metric::LatencyP99, "+10%"),
+            (Metric::TtftP99, "+10%"),
             (Metric::LatencyP99, "max(+200ms, +10%)"),
             (Metric::JudgeScore, ">= 95%"),
+            (Metric::Cost, "<= 40%, expected 20%, each <= 0.05"),
         ];
         for (metric, text) in texts {
             assert_eq!(Margin::parse(metric, text).unwrap().to_string(), text);
         }
-        assert_eq!(
-            Margin::parse(Metric::JudgeScore, ">= 95% of primary"),
-            Ok(Margin::default_of(Metric::JudgeScore))
-        );
+        let short = [(Metric::JudgeScore, ">= 95% of primary"), (Metric::Cost, "<= 40%")];
+        for (metric, text) in short {
+            assert_eq!(Margin::parse(metric, text), Ok(Margin::default_of(metric)));
+        }
+        for metric in Metric::ALL {
+            let default = Margin::default_of(metric);
+            assert_eq!(Margin::parse(metric, &default.to_string()), Ok(default));
+            assert_eq!(Metric::from_name(metric.as_str()), Some(metric));
+        }
     }
 
     #[test]
@@ -167,14 +267,33 @@ mod tests {
             (Metric::ErrorRate, "+0pp"),
             (Metric::ErrorRate, "+0.005pp"),
             (Metric::ErrorRate, "+200pp"),
+            (Metric::SchemaValidRate, "+0.5pp"),
             (Metric::LatencyP99, "+0ms"),
             (Metric::LatencyP99, "max(+1ms,+2ms)"),
             (Metric::LatencyP99, "-200ms"),
             (Metric::JudgeScore, ">= 100%"),
             (Metric::JudgeScore, "95%"),
+            (Metric::Cost, ">= 40%"),
+            (Metric::Cost, "<= 40%, expected 40%"),
+            (Metric::Cost, "<= 1%"),
+            (Metric::Cost, "<= 40%, each <= 0.0000001"),
         ] {
             let error = Margin::parse(metric, text).unwrap_err().to_string();
             assert!(error.contains("write it like"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_smaller_margin_is_within_a_larger_one_and_not_the_other_way() {
+        for (metric, tight, loose) in [
+            (Metric::ErrorRate, "+0.5pp", "+1pp"),
+            (Metric::LatencyP99, "+200ms", "max(+200ms, +10%)"),
+            (Metric::JudgeScore, ">= 95%", ">= 90%"),
+            (Metric::Cost, "<= 40%, expected 30%", "<= 50%, expected 30%"),
+        ] {
+            let [tight, loose] = [tight, loose].map(|it| Margin::parse(metric, it).unwrap());
+            assert!(tight.is_within(loose) && tight.is_within(tight), "{tight}");
+            assert!(!loose.is_within(tight), "{loose}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Freeze, Gate, Margin, Metric, Name, Role, Share};
+use super::{Freeze, Gate, Kind, Margin, Metric, Name, Role, Share};
 
 /// Which requests; an empty list matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -263,9 +263,9 @@ pub fn default_ladder(
         samples_min: 1_000,
         gates: margins
             .iter()
-            .map(|&margin| match margin.metric() {
-                Metric::LatencyP99 => Gate { margin, role: p99 },
-                Metric::ErrorRate | Metric::JudgeScore => Gate { margin, role: Role::Prove },
+            .map(|&margin| match margin.metric().kind() {
+                Kind::Quantile => Gate { margin, role: p99 },
+                Kind::Rate(_) | Kind::Score | Kind::Ratio => Gate { margin, role: Role::Prove },
             })
             .collect(),
         approval: Approval::NotNeeded,
@@ -279,7 +279,7 @@ pub(super) mod tests {
 
     /// The default ladder with all gates, from `gpt` to `cheap`.
     pub(in crate::domain) fn plan() -> Plan {
-        let margins = Metric::ALL.map(Margin::default_of);
+        let margins = Metric::DEFAULTS.map(Margin::default_of);
         Plan {
             primary: "gpt".parse().unwrap(),
             candidate: "cheap".parse().unwrap(),

@@ -77,6 +77,9 @@ struct CauseJson {
 struct EvidenceJson {
     metric: String,
     verdict: String,
+    /// Absent in records of before it was shown, when it was 70 unless the plan said otherwise.
+    #[serde(default = "alarm_before")]
+    alarm_from_percent: u32,
     problem: String,
     samples: u64,
     samples_needed: Option<u64>,
@@ -96,6 +99,10 @@ struct EvidenceJson {
     harm: f64,
     #[serde(with = "float")]
     safe: f64,
+}
+
+fn alarm_before() -> u32 {
+    70
 }
 
 /// The bytes of a record.
@@ -211,6 +218,7 @@ impl From<&GateEvidence> for EvidenceJson {
         Self {
             metric: evidence.metric.as_str().to_owned(),
             verdict: evidence.verdict.as_str().to_owned(),
+            alarm_from_percent: evidence.alarm_from_percent,
             problem: evidence.problem.clone(),
             samples: evidence.samples,
             samples_needed: evidence.samples_needed,
@@ -231,6 +239,7 @@ impl EvidenceJson {
         Ok(GateEvidence {
             metric: known("metric", &self.metric, Metric::from_name(&self.metric))?,
             verdict: known("verdict", &self.verdict, Verdict::from_name(&self.verdict))?,
+            alarm_from_percent: self.alarm_from_percent,
             problem: self.problem,
             samples: self.samples,
             samples_needed: self.samples_needed,

@@ -16,9 +16,9 @@ pub(crate) const LIMITS: Limits =
 
 pub(crate) fn plan() -> Plan {
     let margins = [
-        Margin::Errors { basis_points: 5 },
-        Margin::Latency { ms: 0, percent: 15 },
-        Margin::Score { percent: 97 },
+        Margin::parse(Metric::ErrorRate, "+0.05pp").unwrap(),
+        Margin::parse(Metric::LatencyP99, "+15%").unwrap(),
+        Margin::parse(Metric::JudgeScore, ">= 97%").unwrap(),
     ];
     let mut stages = default_ladder(&margins, &["search".to_owned()], &["tag \"x\"".to_owned()]);
     stages[0].approval = Approval::Needed;
@@ -88,6 +88,7 @@ pub(super) fn record(seq: u64, event: Event) -> Record {
         evidence: vec![GateEvidence {
             metric: Metric::LatencyP99,
             verdict: Verdict::Undecided,
+            alarm_from_percent: 100,
             problem: String::new(),
             samples: 12,
             samples_needed: None,

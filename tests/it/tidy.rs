@@ -27,7 +27,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
                      "controller", "judge", "proxy", "operations", "api"]),
     ("players",    &["domain", "clock", "tasks"]),
     ("rehearsal",  &["domain", "clock", "tasks", "config", "api", "app", "players"]),
-    ("cli",        &["domain", "tasks", "telemetry", "config", "api", "app", "players", "rehearsal"]),
+    ("simulate",   &["domain", "analysis", "store"]),
+    ("scenario",   &["domain", "analysis", "config"]),
+    ("cli",        &["domain", "tasks", "telemetry", "config", "store", "api", "app", "players", "rehearsal",
+                     "simulate", "scenario"]),
 ];
 
 /// Crates that only some modules may name, and why there is more than one home.

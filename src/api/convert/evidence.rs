@@ -30,6 +30,8 @@ pub(super) fn gate_evidence(gate: &GateEvidence) -> proto::GateEvidence {
         unit: gate.metric.unit().to_owned(),
         harm: gate.harm,
         safe: gate.safe,
+        alarm_from_percent: int(gate.alarm_from_percent),
+        time_needed: None,
     }
 }
 

@@ -12,8 +12,8 @@ use evidence::gate_evidence;
 use super::proto;
 use crate::controller::{Decision, Evaluation, View};
 use crate::domain::{
-    Approval, Cause, Event, Freeze, FreezeText, Gate, Name, OnIdle, Plan, Record, Refusal, Risk,
-    Role, Slice, Stage, State, Times, Timestamp,
+    Approval, Cause, Event, Evidence, Excluded, Freeze, FreezeText, Gate, GateEvidence, Name,
+    OnIdle, Plan, Record, Refusal, Risk, Role, Slice, Stage, State, Times, Timestamp, Verdict,
 };
 
 /// Milliseconds of a message's duration; zero for a negative one.
@@ -62,7 +62,10 @@ pub(super) fn rollout(view: &View) -> proto::Rollout {
         attempt: int(rollout.attempt()),
         stage_start_time: started.then(|| time(rollout.entered())),
         stage_elapsed: rollout.stage().map(|_| duration(rollout.dwelt_ms(view.now))),
-        evidence: view.evidence.gates.iter().map(gate_evidence).collect(),
+        evidence: view.evidence.gates.iter().map(|it| known(&view.evidence, it)).collect(),
+        solos: long(view.evidence.solos),
+        observations_per_minute: view.evidence.per_minute,
+        excluded: view.evidence.excluded.iter().map(excluded).collect(),
         pairs: long(view.evidence.pairs),
         evidence_problem: view.evidence.problem.clone().unwrap_or_default(),
         obstacle: rollout.obstacle(view.now, &view.evidence).map(|it| obstacle(&it)),
@@ -78,6 +81,16 @@ pub(super) fn rollout(view: &View) -> proto::Rollout {
         etag: revision.to_string(),
         ..planned(rollout.plan())
     }
+}
+
+/// A gate's evidence, with how long it will still take.
+fn known(evidence: &Evidence, gate: &GateEvidence) -> proto::GateEvidence {
+    let time_needed = evidence.wait_ms(gate).filter(|_| gate.verdict == Verdict::Undecided);
+    proto::GateEvidence { time_needed: time_needed.map(duration), ..gate_evidence(gate) }
+}
+
+fn excluded(excluded: &Excluded) -> proto::Excluded {
+    proto::Excluded { reason: excluded.reason.to_owned(), count: long(excluded.count) }
 }
 
 /// A rollout that has nothing but a plan.
@@ -253,7 +266,7 @@ mod tests {
             primary: "gpt".parse().unwrap(),
             candidate: "cheap".parse().unwrap(),
             slice: Slice { features: vec!["chat".to_owned()], ..Slice::default() },
-            stages: default_ladder(&Metric::ALL.map(Margin::default_of), &[], &[]),
+            stages: default_ladder(&Metric::DEFAULTS.map(Margin::default_of), &[], &[]),
             copies_per_day_max: 9_000,
             judge_share: Share::from_basis_points(2_500).unwrap(),
             risk: Risk { harm_bps: 200, safe_bps: 300, alarm_from_percent: 80 },

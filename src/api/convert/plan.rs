@@ -291,7 +291,7 @@ mod tests {
 
     fn defaults() -> PlanDefaults {
         PlanDefaults {
-            margins: Metric::ALL.map(Margin::default_of).into(),
+            margins: Metric::DEFAULTS.map(Margin::default_of).into(),
             copies_per_day_max: 500,
             judge_share: Share::ALL,
             risk: Risk::default(),
@@ -337,7 +337,7 @@ mod tests {
         };
         let asked = proto::CreateRolloutRequest { default_ladder: Some(ladder), ..request() };
         let plan = created(asked, &defaults()).unwrap().plan;
-        let margin = Margin::Errors { basis_points: 200 };
+        let margin = Margin::parse(Metric::ErrorRate, "+2pp").unwrap();
         assert!(plan.stages.iter().all(|it| it.gates == [Gate { margin, role: Role::Prove }]));
     }
 

@@ -4,9 +4,7 @@
 //! at once; looser ones hold for evidence that is gathered from then on, so that nobody moves
 //! the goal to where the ball lies. An edit never raises a share.
 
-use crate::domain::{
-    Approval, Event, Gate, Margin, Metric, Plan, Refusal, Role, Rollout, Stage, State,
-};
+use crate::domain::{Approval, Event, Gate, Metric, Plan, Refusal, Role, Rollout, Stage, State};
 
 const SUPERSEDE: &str = "it is what this rollout is about; another one may supersede it";
 const BUDGET: &str = "the chance of a false alarm is shared out over the attempt already";
@@ -79,12 +77,5 @@ fn is_looser(old: &Stage, new: &Stage) -> bool {
 /// Whether what the new gate lets pass, the old one would have let pass.
 fn holds(new: Gate, old: Gate) -> bool {
     let role = new.role == Role::Prove || old.role == Role::Guard;
-    role && match (new.margin, old.margin) {
-        (Margin::Errors { basis_points: new }, Margin::Errors { basis_points: old }) => new <= old,
-        (Margin::Latency { ms, percent }, Margin::Latency { ms: old_ms, percent: old_percent }) => {
-            ms <= old_ms && percent <= old_percent
-        }
-        (Margin::Score { percent: new }, Margin::Score { percent: old }) => old <= new,
-        (Margin::Errors { .. } | Margin::Latency { .. } | Margin::Score { .. }, _) => false,
-    }
+    role && new.margin.is_within(old.margin)
 }

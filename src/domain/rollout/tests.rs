@@ -12,6 +12,7 @@ fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
     let gate = |metric| GateEvidence {
         metric,
         verdict,
+        alarm_from_percent: 70,
         problem: String::new(),
         samples: pairs,
         samples_needed: Some(10),
@@ -24,7 +25,7 @@ fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
         harm: 0.0,
         safe: 0.0,
     };
-    Evidence { gates: Metric::ALL.map(gate).into(), pairs, problem: None }
+    Evidence { gates: Metric::DEFAULTS.map(gate).into(), pairs, ..Evidence::default() }
 }
 
 fn rollout() -> Rollout {
@@ -288,7 +289,7 @@ fn a_plan_under_way_changes_only_in_what_is_to_come() {
         &|it| it.stages[1].serve = Share::NONE,
         &|it| it.stages[1].samples_min += 1,
         &|it| it.stages[1].duration_ms_max = Some(u64::MAX),
-        &|it| it.stages[1].gates[0].margin = Margin::Errors { basis_points: 1 },
+        &|it| it.stages[1].gates[0].margin = Margin::parse(Metric::ErrorRate, "+0.01pp").unwrap(),
         &|it| it.times.bake_ms = Some(1),
     ];
     for change in future {
@@ -299,8 +300,8 @@ fn a_plan_under_way_changes_only_in_what_is_to_come() {
         &|it| it.stages[1].duration_ms_min -= 1,
         &|it| it.stages[1].gates.truncate(1),
         &|it| it.stages[1].gates[0].role = Role::Guard,
-        &|it| it.stages[1].gates[0].margin = Margin::Errors { basis_points: 51 },
-        &|it| it.stages[1].gates[2].margin = Margin::Score { percent: 94 },
+        &|it| it.stages[1].gates[0].margin = Margin::parse(Metric::ErrorRate, "+0.51pp").unwrap(),
+        &|it| it.stages[1].gates[2].margin = Margin::parse(Metric::JudgeScore, ">=94%").unwrap(),
     ];
     for change in looser {
         assert_eq!(revised(change), "PLAN_LOOSENED");
@@ -323,7 +324,7 @@ fn a_plan_under_way_changes_only_in_what_is_to_come() {
 fn a_looser_plan_begins_the_stage_anew_and_a_tighter_gate_its_evidence() {
     let mut it = at_stage(1, 7);
     let mut plan = it.plan().clone();
-    plan.stages[1].gates[0].margin = Margin::Errors { basis_points: 1 };
+    plan.stages[1].gates[0].margin = Margin::parse(Metric::ErrorRate, "+0.01pp").unwrap();
     order(&mut it, 10, &Command::Revise(Box::new(plan.clone())), &Evidence::default());
     assert_eq!((it.plan_revision(), it.since()), (2, Timestamp(10 * DAY)));
     assert_eq!(it.dwelt_ms(Timestamp(10 * DAY)), 3 * DAY, "time goes on");

@@ -1,20 +1,23 @@
-//! The gate on the 99th percentile of latency.
+//! The instrument for the 99th percentile of a time.
+
+use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
 
 use super::{
-    QUANTILE, Sample,
+    QUANTILE, Timed,
     bet::Wealth,
     float,
-    gate::{Shown, Terms},
+    gate::{Shown, Stream, Streams, Terms},
     histogram::Histogram,
     interval::p99_difference,
-    odds::{Alarm, HarmPlan, Hits, Odds, SafePlan},
+    ledger::Chances,
+    odds::{Alarm, HarmPlan, Hit, Odds, SafePlan},
     weather::Weather,
     whole,
 };
 
-/// Latencies of the primary that must be known in an attempt before anything is bet.
+/// Times of the primary that must be known in an attempt before anything is bet.
 const WARM_UP: u64 = 500;
 /// How often half of the primary's past is forgotten.
 const HALVE_MS: u64 = 3_600_000;
@@ -25,7 +28,7 @@ const BEYOND: f64 = 0.01;
 const SHIFTED_MAX: f64 = 0.04;
 
 /// How much higher the candidate's 99th percentile may be; the larger one counts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Margin {
     pub(super) ms: f64,
     /// Part of the primary's own: 0.1 is 10 %.
@@ -40,28 +43,28 @@ impl Margin {
 
 /// Bets on who is slow more often: the primary above its own running 99th percentile, or
 /// the candidate above that, for safety plus the margin. Any threshold from the past is fair.
-#[derive(Clone, Debug)]
-pub(super) struct Latency {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Quantile {
     pub(super) wealth: Wealth,
     terms: Terms,
+    chances: Chances,
     margin: Option<Margin>,
-    /// The primary's latencies in this attempt, old hours aged, and how many there were.
+    /// The primary's times in this attempt, old hours aged, and how many there were.
     history: Histogram,
     seen: u64,
-    halved_at: Timestamp,
+    halved_at_ms: u64,
     weather: Weather,
     plan: Option<Plan>,
-    /// Since the last tick: what speaks for harm, and what speaks against safety.
-    slow: Hits,
-    too_slow: Hits,
+    /// Since the last plan: hits of the primary, calls of the candidate.
+    fresh: (u64, u64),
     /// In this stage.
     bets: u64,
     primary: Histogram,
     candidate: Histogram,
 }
 
-/// What is bet until the next tick, and at which latencies.
-#[derive(Clone, Copy, Debug)]
+/// What is bet until the next plan, and at which times.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Plan {
     /// The primary's percentile.
     p99_ms: f64,
@@ -69,24 +72,24 @@ struct Plan {
     alarm_ms: f64,
     /// Above this they speak against safety: the percentile plus the margin.
     limit_ms: f64,
-    harm: HarmPlan,
-    safe: SafePlan,
-    growth: f64,
+    /// The primary's share of calls above the limit.
+    beyond: f64,
+    bets: Streams<(HarmPlan, SafePlan)>,
 }
 
-impl Latency {
+impl Quantile {
     pub(super) fn new(terms: Terms) -> Self {
         Self {
             wealth: Wealth::new(terms.limits),
             terms,
+            chances: Chances::PAIRS,
             margin: None,
             history: Histogram::default(),
             seen: 0,
-            halved_at: Timestamp(0),
+            halved_at_ms: 0,
             weather: Weather::default(),
             plan: None,
-            slow: Hits::default(),
-            too_slow: Hits::default(),
+            fresh: (0, 0),
             bets: 0,
             primary: Histogram::default(),
             candidate: Histogram::default(),
@@ -94,58 +97,68 @@ impl Latency {
     }
 
     /// Begins a stage: the proof of safety and the counters start fresh.
-    pub(super) fn enter(&mut self, at: Timestamp, margin: Option<Margin>) {
+    pub(super) fn enter(&mut self, at: Timestamp, margin: Option<Margin>, chances: Chances) {
         self.wealth.renew_safe();
         self.weather.restart(at);
-        (self.slow, self.too_slow, self.bets) = (Hits::default(), Hits::default(), 0);
+        (self.fresh, self.bets) = ((0, 0), 0);
         (self.primary, self.candidate) = (Histogram::default(), Histogram::default());
-        self.margin = margin;
-        self.plan = self.plan();
+        (self.margin, self.chances) = (margin, chances);
+        self.plan(at);
     }
 
-    pub(super) fn observe(&mut self, primary: Option<Sample>, candidate: Option<Sample>) {
-        let timed = |it: &Sample| it.latency_ms().is_some();
-        let (primary, candidate) = (primary.filter(timed), candidate.filter(timed));
+    /// Takes a request: the time of each side that was seen.
+    pub(super) fn observe(
+        &mut self,
+        stream: Stream,
+        primary: Option<Timed>,
+        candidate: Option<Timed>,
+    ) {
         if let Some(plan) = &self.plan {
-            let exceeds = |ms_max| move |it: Sample| it.exceeds(ms_max);
-            let primary = primary.map(exceeds(plan.p99_ms));
-            self.slow.see(primary, candidate.map(exceeds(plan.alarm_ms)));
-            self.too_slow.see(primary, candidate.map(exceeds(plan.limit_ms)));
+            let above = |side: Option<Timed>, ms: f64| side.map(|it| it.exceeds(ms));
+            let (harm, safe) = plan.bets.of(stream);
+            let slow = above(primary, plan.p99_ms);
+            let harm = Hit::of(slow, above(candidate, plan.alarm_ms)).map(|hit| harm.gains(hit));
+            let safe = Hit::of(slow, above(candidate, plan.limit_ms)).map(|hit| safe.gains(hit));
+            self.wealth.win(harm.unwrap_or_default(), safe.unwrap_or_default());
+            self.fresh.0 += u64::from(slow == Some(true));
+            self.fresh.1 += u64::from(candidate.is_some());
+            self.bets += u64::from(candidate.is_some());
         }
-        if let Some(ms) = primary.and_then(Sample::latency_ms) {
-            self.history.add(ms);
-            self.primary.add(ms);
+        if let Some(timed) = primary {
+            self.history.add(timed.ms());
+            self.primary.add(timed.ms());
             self.seen += 1;
         }
-        if let Some(ms) = candidate.and_then(Sample::latency_ms) {
-            self.candidate.add(ms);
+        if let Some(timed) = candidate {
+            self.candidate.add(timed.ms());
         }
     }
 
-    /// Settles the bets on what came since the last tick, and plans the next ones.
-    pub(super) fn tick(&mut self, now: Timestamp) {
-        let (slow, too_slow) = (std::mem::take(&mut self.slow), std::mem::take(&mut self.too_slow));
+    /// Takes note of a candidate call that was made and whose end is not known: it may have
+    /// been slower than any limit.
+    pub(super) fn lose(&mut self) {
         if let Some(plan) = &self.plan {
-            self.weather.see(now, slow.primary(), slow.calls);
-            self.bets += u64::from(slow.calls);
-            self.wealth.win(plan.harm.gains(&slow), plan.safe.gains(&too_slow));
+            let (_, safe) = plan.bets.of(self.chances.stream());
+            self.wealth.lose_safe(safe.gains(Hit::CandidateOnly));
         }
-        self.forget(now);
-        self.plan = self.plan();
+    }
+
+    /// Plans the next bets from the past alone.
+    pub(super) fn plan(&mut self, at: Timestamp) {
+        let (hits, calls) = std::mem::take(&mut self.fresh);
+        self.weather.see(at, hits, calls);
+        self.forget(at);
+        self.plan = if self.seen < WARM_UP { None } else { self.prospect() };
     }
 
     /// Forgets half of the past every hour, but never so much that too little is left.
     fn forget(&mut self, now: Timestamp) {
-        if HALVE_MS <= now.millis_since(self.halved_at) {
-            self.halved_at = now;
+        if HALVE_MS <= now.0.saturating_sub(self.halved_at_ms) {
+            self.halved_at_ms = now.0;
             if 2.0 * float(WARM_UP) <= self.history.total() {
                 self.history.halve();
             }
         }
-    }
-
-    fn plan(&self) -> Option<Plan> {
-        if self.seen < WARM_UP { None } else { self.prospect() }
     }
 
     /// What would be bet by what is known so far.
@@ -157,7 +170,6 @@ impl Latency {
     /// as the primary above its percentile, so the null holds by itself.
     fn prospect(&self) -> Option<Plan> {
         let margin = self.margin?;
-        let weight = self.terms.weight;
         let p99_ms = self.history.quantile(QUANTILE);
         let margin_ms = margin.at(p99_ms);
         let limit_ms = p99_ms + margin_ms;
@@ -168,26 +180,32 @@ impl Latency {
             }
             Alarm::From { .. } | Alarm::AtMargin => (Alarm::AtMargin, limit_ms, BEYOND),
         };
-        let inflation = self.weather.inflation(BEYOND, weight);
-        let odds = Odds { base: BEYOND, margin, allowed: 0.0, weight, inflation };
         let beyond = self.history.above(limit_ms).max(1e-5);
-        let safe = SafePlan::latency(BEYOND, beyond, weight);
-        let growth = safe.growth(BEYOND, beyond);
-        Some(Plan { p99_ms, alarm_ms, limit_ms, harm: HarmPlan::new(odds, alarm), safe, growth })
+        let bets = Streams::new(self.chances, |weight| {
+            let inflation = self.weather.inflation(BEYOND, weight);
+            let odds = Odds { base: BEYOND, margin, allowed: 0.0, weight, inflation };
+            (HarmPlan::new(odds, alarm), SafePlan::latency(BEYOND, beyond, weight))
+        });
+        Some(Plan { p99_ms, alarm_ms, limit_ms, beyond, bets })
     }
 
     pub(super) fn shown(&self) -> Shown {
         let interval = p99_difference(&self.primary, &self.candidate);
         let running = self.history.quantile(QUANTILE);
-        let growth = self.prospect().map_or(0.0, |it| it.growth);
-        let warm_up = WARM_UP.saturating_sub(self.seen);
-        let samples_needed =
-            self.wealth.samples_needed(self.bets, growth).map(|samples| samples + warm_up);
+        let growth = self
+            .prospect()
+            .map_or(0.0, |plan| plan.bets.of(self.chances.stream()).1.growth(BEYOND, plan.beyond));
+        // The primary's calls warm it up; each candidate call comes with some of them.
+        let warm_up = float(WARM_UP.saturating_sub(self.seen)) / self.chances.weight().max(1.0);
+        let needed = self.wealth.samples_needed(self.bets, growth);
+        let samples_needed = needed.map(|samples| samples + whole(warm_up.ceil()));
+        let [primary, candidate] = [&self.primary, &self.candidate].map(|it| it.quantile(QUANTILE));
         Shown {
             samples: whole(self.candidate.total()),
             samples_needed,
-            primary: self.primary.quantile(QUANTILE),
-            candidate: self.candidate.quantile(QUANTILE),
+            primary,
+            candidate,
+            difference: candidate - primary,
             lower: interval.lower,
             upper: interval.upper,
             bound: self.margin.map_or(0.0, |margin| margin.at(running)),
@@ -211,16 +229,18 @@ mod tests {
     fn wealth_is_that_of_the_reference() {
         let Some(vectors) = vectors() else { return };
         for case in list(&vectors["p99_gate"]) {
-            let mut gate = Latency::new(reference_terms(number(&case["W"])));
-            gate.enter(Timestamp(0), MARGIN);
+            let mut gate = Quantile::new(reference_terms());
+            let chances = Chances { primary: 1.0, candidate: number(&case["W"]).recip() };
+            gate.enter(Timestamp(0), MARGIN, chances);
             gate.wealth.fund(0.4);
             let ticks = list(&case["ticks"]).iter().zip(list(&case["ln_e"]));
             for (second, (tick, expected)) in (1..).zip(ticks) {
-                for pair in list(tick) {
-                    gate.observe(sample(&pair[0]), sample(&pair[1]));
-                }
                 gate.wealth.fund(0.4 / 5.0 / 3_600.0);
-                gate.tick(Timestamp(second * 1_000));
+                for pair in list(tick) {
+                    let time = |it| sample(it).and_then(|it| it.latency());
+                    gate.observe(Stream::Drawn, time(&pair[0]), time(&pair[1]));
+                }
+                gate.plan(Timestamp(second * 1_000));
                 assert_near(gate.wealth.ln_e()[0], &expected[0]);
                 assert_near(gate.wealth.ln_e()[1], &expected[1]);
             }
@@ -229,28 +249,28 @@ mod tests {
 
     #[test]
     fn a_timeout_is_slower_than_any_limit() {
-        let mut gate = Latency::new(reference_terms(1.0));
-        gate.enter(Timestamp(0), MARGIN);
+        let mut gate = Quantile::new(reference_terms());
+        gate.enter(Timestamp(0), MARGIN, Chances::PAIRS);
         gate.wealth.fund(0.4);
-        let fast = Some(Sample::Answered { ms: 100.0 });
+        let fast = Some(Timed::Seen(100.0));
         for step in 0..800 {
-            let late = Some(Sample::TimedOut { ms: 50.0 });
-            gate.observe(fast, if step % 4 == 0 { late } else { fast });
-            gate.tick(Timestamp(step));
+            let late = Some(Timed::Censored(50.0));
+            gate.observe(Stream::Paired, fast, if step % 4 == 0 { late } else { fast });
+            gate.plan(Timestamp(step));
         }
         assert_eq!(gate.wealth.verdict(), Verdict::Breach);
     }
 
     #[test]
     fn slow_traffic_keeps_a_usable_past() {
-        let mut gate = Latency::new(reference_terms(1.0));
-        gate.enter(Timestamp(0), MARGIN);
+        let mut gate = Quantile::new(reference_terms());
+        gate.enter(Timestamp(0), MARGIN, Chances::PAIRS);
         for hour in 0..100 {
             for _ in 0..10 {
-                let call = Some(Sample::Answered { ms: 100.0 });
-                gate.observe(call, call);
+                let call = Some(Timed::Seen(100.0));
+                gate.observe(Stream::Paired, call, call);
             }
-            gate.tick(Timestamp(hour * HALVE_MS));
+            gate.plan(Timestamp(hour * HALVE_MS));
         }
         assert!(gate.plan.is_some());
         assert!(float(WARM_UP) <= gate.history.total());

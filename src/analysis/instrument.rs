@@ -1,0 +1,208 @@
+//! The instrument of a metric: what it takes from a request, and what it shows.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Gate, GateEvidence, Kind, Limit, Margin, Metric, Outcome, Timestamp};
+
+use super::{
+    Sample, Timed,
+    bet::Wealth,
+    float,
+    gate::{Stream, Terms},
+    ledger::Chances,
+    quantile::{self, Quantile},
+    rate::Rate,
+    ratio::{self, Ratio},
+    score::Score,
+};
+
+/// Millionths in one.
+const MILLION: f64 = 1e6;
+
+/// What measures a metric, by its kind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Instrument {
+    Rate(Rate),
+    Quantile(Box<Quantile>),
+    Score(Score),
+    Ratio(Ratio),
+}
+
+impl Instrument {
+    pub(super) fn new(metric: Metric, terms: Terms) -> Self {
+        match metric.kind() {
+            Kind::Rate(_) => Self::Rate(Rate::new(terms)),
+            Kind::Quantile => Self::Quantile(Box::new(Quantile::new(terms))),
+            Kind::Score => Self::Score(Score::new(terms)),
+            Kind::Ratio => Self::Ratio(Ratio::new(terms)),
+        }
+    }
+
+    /// Begins a stage with a gate on it, or without.
+    pub(super) fn enter(&mut self, at: Timestamp, margin: Option<Margin>, chances: Chances) {
+        let limit = margin.map(Margin::limit);
+        match self {
+            Self::Rate(it) => it.enter(at, limit.and_then(points), chances),
+            Self::Quantile(it) => it.enter(at, limit.and_then(longer), chances),
+            Self::Score(it) => it.enter(limit.and_then(part)),
+            Self::Ratio(it) => it.enter(limit.and_then(amounts)),
+        }
+    }
+
+    /// Takes a request.
+    ///
+    /// Where both sides were seen and one has nothing to say of this metric, the other's word
+    /// is left out too: it would stand for a request that was not compared.
+    pub(super) fn observe(
+        &mut self,
+        metric: Metric,
+        stream: Stream,
+        (primary, candidate): (Option<Sample>, Option<Sample>),
+    ) {
+        match self {
+            Self::Rate(it) => {
+                if let Some((primary, candidate)) = both(primary, candidate, |it| hit(metric, it)) {
+                    it.observe(stream, primary, candidate);
+                }
+            }
+            Self::Quantile(it) => {
+                if let Some((primary, candidate)) = both(primary, candidate, |it| time(metric, it))
+                {
+                    it.observe(stream, primary, candidate);
+                }
+            }
+            Self::Score(_) => {}
+            Self::Ratio(it) => {
+                if let (Some(primary), Some(candidate)) = (primary, candidate)
+                    && [primary, candidate].iter().all(|it| !it.outcome.failed())
+                {
+                    it.observe(amount(metric, &primary), amount(metric, &candidate));
+                }
+            }
+        }
+    }
+
+    /// Takes note of a candidate call that was made and whose end is not known.
+    pub(super) fn lose(&mut self) {
+        match self {
+            Self::Rate(it) => it.lose(),
+            Self::Quantile(it) => it.lose(),
+            Self::Score(_) | Self::Ratio(_) => {}
+        }
+    }
+
+    /// Plans the next bets from the past alone.
+    pub(super) fn plan(&mut self, at: Timestamp) {
+        match self {
+            Self::Rate(it) => it.plan(at),
+            Self::Quantile(it) => it.plan(at),
+            Self::Score(_) | Self::Ratio(_) => {}
+        }
+    }
+
+    pub(super) fn wealth(&self) -> &Wealth {
+        match self {
+            Self::Rate(it) => &it.wealth,
+            Self::Quantile(it) => &it.wealth,
+            Self::Score(it) => &it.wealth,
+            Self::Ratio(it) => &it.wealth,
+        }
+    }
+
+    pub(super) fn wealth_mut(&mut self) -> &mut Wealth {
+        match self {
+            Self::Rate(it) => &mut it.wealth,
+            Self::Quantile(it) => &mut it.wealth,
+            Self::Score(it) => &mut it.wealth,
+            Self::Ratio(it) => &mut it.wealth,
+        }
+    }
+
+    /// The evidence of a gate on it.
+    pub(super) fn evidence(&self, gate: Gate, terms: Terms) -> GateEvidence {
+        let shown = match (self, gate.metric().kind()) {
+            (Self::Rate(it), Kind::Rate(better)) => it.shown(better),
+            (Self::Rate(it), Kind::Quantile | Kind::Score | Kind::Ratio) => {
+                it.shown(crate::domain::Better::Lower)
+            }
+            (Self::Quantile(it), _) => it.shown(),
+            (Self::Score(it), _) => it.shown(),
+            (Self::Ratio(it), _) => it.shown(),
+        };
+        shown.evidence(gate, self.wealth(), terms.alarm)
+    }
+}
+
+/// What each side that was seen says; none if one of them says nothing.
+#[expect(
+    clippy::type_complexity,
+    reason = "a side that was not seen differs from one without a word"
+)]
+fn both<T>(
+    primary: Option<Sample>,
+    candidate: Option<Sample>,
+    say: impl Fn(&Sample) -> Option<T>,
+) -> Option<(Option<T>, Option<T>)> {
+    let word = |side: Option<Sample>| match side {
+        None => Some(None),
+        Some(sample) => say(&sample).map(Some),
+    };
+    Some((word(primary)?, word(candidate)?))
+}
+
+/// Whether a call is what should not be; none when the metric does not apply to it.
+fn hit(metric: Metric, sample: &Sample) -> Option<bool> {
+    match metric {
+        Metric::ErrorRate => Some(sample.outcome.failed()),
+        Metric::TruncatedRate => Some(sample.outcome == Outcome::Truncated),
+        Metric::RefusalRate => Some(sample.outcome == Outcome::Refused),
+        Metric::SchemaValidRate => sample.well_formed.map(|it| !it),
+        Metric::LatencyP99
+        | Metric::JudgeScore
+        | Metric::Cost
+        | Metric::TtftP99
+        | Metric::OutputTokensRatio => None,
+    }
+}
+
+fn time(metric: Metric, sample: &Sample) -> Option<Timed> {
+    if metric == Metric::TtftP99 { sample.first_byte() } else { sample.latency() }
+}
+
+fn amount(metric: Metric, sample: &Sample) -> Option<f64> {
+    if metric == Metric::Cost { sample.usd } else { sample.output_tokens.map(float) }
+}
+
+fn points(limit: Limit) -> Option<f64> {
+    match limit {
+        Limit::Points { basis_points } => Some(f64::from(basis_points) / 10_000.0),
+        Limit::Longer { .. } | Limit::Part { .. } | Limit::Ratio { .. } => None,
+    }
+}
+
+fn longer(limit: Limit) -> Option<quantile::Margin> {
+    match limit {
+        Limit::Longer { ms, percent } => {
+            Some(quantile::Margin { ms: f64::from(ms), part: f64::from(percent) / 100.0 })
+        }
+        Limit::Points { .. } | Limit::Part { .. } | Limit::Ratio { .. } => None,
+    }
+}
+
+fn part(limit: Limit) -> Option<f64> {
+    match limit {
+        Limit::Part { percent } => Some(f64::from(percent) / 100.0),
+        Limit::Points { .. } | Limit::Longer { .. } | Limit::Ratio { .. } => None,
+    }
+}
+
+fn amounts(limit: Limit) -> Option<ratio::Margin> {
+    match limit {
+        Limit::Ratio { percent, expected, each_max } => {
+            let each_max = float(each_max) / MILLION;
+            let [limit, expected] = [percent, expected].map(|it| f64::from(it) / 100.0);
+            Some(ratio::Margin { limit, expected, each_max, loss_max: each_max })
+        }
+        Limit::Points { .. } | Limit::Longer { .. } | Limit::Part { .. } => None,
+    }
+}

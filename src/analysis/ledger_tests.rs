@@ -1,0 +1,429 @@
+//! What the bets of a whole attempt do on simulated traffic.
+
+use super::*;
+use crate::analysis::{
+    Lot,
+    tests::{Random, call},
+};
+use crate::domain::{Margin, Slice, Times, Verdict, default_ladder};
+
+/// The terms of the reference, for its vectors.
+pub(in crate::analysis) fn reference_terms() -> Terms {
+    let limits = Limits { harm: 400.0_f64.ln(), safe: 20.0_f64.ln() };
+    Terms { limits, alarm: Alarm::From { part: 0.7, caution: 0.0 }, trust: 0.0 }
+}
+
+fn plan(metrics: &[Metric]) -> Plan {
+    let margins: Vec<Margin> = metrics.iter().map(|it| Margin::default_of(*it)).collect();
+    Plan {
+        primary: "gpt".parse().unwrap(),
+        candidate: "cheap".parse().unwrap(),
+        slice: Slice::default(),
+        stages: default_ladder(&margins, &[], &[]),
+        copies_per_day_max: 1_000_000,
+        judge_share: Share::ALL,
+        risk: Risk::default(),
+        times: Times::default(),
+    }
+}
+
+/// A stretch of traffic: ten pairs a second, a tick each second.
+struct World {
+    random: Random,
+    ledger: Ledger,
+    at: Timestamp,
+}
+
+/// Error rates of both sides and the candidate's latency against the primary's.
+#[derive(Clone, Copy)]
+struct Arms(f64, f64, f64);
+
+impl World {
+    fn new(plan: &Plan, seed: u64) -> Self {
+        let mut ledger = Ledger::new(plan);
+        ledger.enter(0, Timestamp(0), Chances::PAIRS);
+        Self { random: Random(seed), ledger, at: Timestamp(0) }
+    }
+
+    /// Feeds pairs until the metric has a verdict or there are enough; how many it took.
+    fn run(&mut self, arms: Arms, metric: Metric, pairs_max: u32) -> u32 {
+        for pairs in 1..=pairs_max {
+            let (primary, candidate) =
+                (self.random.call(arms.0, 1.0), self.random.call(arms.1, arms.2));
+            let (primary, candidate) = (Some(primary), Some(candidate));
+            self.ledger.observe(self.at, Observation { lot: None, primary, candidate });
+            self.at.0 += 100;
+            if self.verdict(metric) == Verdict::Breach {
+                return pairs;
+            }
+        }
+        pairs_max
+    }
+
+    /// Feeds scores around 0.8 until there is a verdict; how many it took.
+    fn judge(&mut self, reach: f64, scores_max: u32) -> u32 {
+        for scores in 1..=scores_max {
+            let primary = (0.8 + 0.1 * self.random.normal()).clamp(0.0, 1.0);
+            let candidate = (0.8 * reach + 0.1 * self.random.normal()).clamp(0.0, 1.0);
+            self.ledger.score(self.at, primary, candidate);
+            self.at.0 += 1_000;
+            if self.verdict(Metric::JudgeScore) != Verdict::Undecided {
+                return scores;
+            }
+        }
+        scores_max
+    }
+
+    fn verdict(&self, metric: Metric) -> Verdict {
+        self.ledger.instrument(metric).unwrap().wealth().verdict()
+    }
+}
+
+#[test]
+fn nothing_known_is_undecided_and_made_of_numbers() {
+    let mut ledger = Ledger::new(&plan(&Metric::DEFAULTS));
+    assert_eq!(ledger.evidence(), Evidence::default());
+    ledger.enter(0, Timestamp(5), Chances::PAIRS);
+    let evidence = ledger.evidence();
+    assert_eq!((evidence.gates.len(), evidence.pairs), (3, 0));
+    for gate in evidence.gates {
+        assert_eq!((gate.verdict, gate.samples), (Verdict::Undecided, 0));
+        assert!(gate.samples_needed.is_some(), "{gate:?}");
+        assert!(!gate.lower.is_nan() && !gate.upper.is_nan(), "{gate:?}");
+        let values = [gate.primary, gate.candidate, gate.difference, gate.bound];
+        assert!(values.iter().all(|it| it.is_finite()), "{gate:?}");
+        assert!(gate.harm + gate.safe < 1e-9, "{gate:?}");
+    }
+    ledger.enter(99, Timestamp(7), Chances::PAIRS);
+    assert_eq!(ledger.evidence(), Evidence::default());
+}
+
+#[test]
+fn numbers_that_are_none_never_enter() {
+    let mut world = World::new(&plan(&Metric::ALL), 2);
+    for step in 0..3_000 {
+        let odd = [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e300][step % 5];
+        let at = Timestamp(u64::try_from(step).unwrap() * 1_000_000);
+        let answered = Sample { usd: Some(odd), ..call(Outcome::Ok, odd) };
+        for outcome in [Outcome::Ok, Outcome::Timeout, Outcome::ProviderError] {
+            let (primary, candidate) = (Some(answered), Some(call(outcome, odd)));
+            world.ledger.observe(at, Observation { lot: None, primary, candidate });
+        }
+        let primary = Some(call(Outcome::Timeout, odd));
+        world.ledger.observe(at, Observation { lot: None, primary, candidate: None });
+        world.ledger.score(at, odd, 0.5);
+    }
+    let evidence = world.ledger.evidence();
+    assert_eq!((evidence.pairs, evidence.solos), (9_000, 0));
+    for gate in evidence.gates {
+        let values = [gate.difference, gate.bound, gate.lower, gate.upper, gate.harm];
+        assert!(values.iter().all(|it| !it.is_nan()), "{gate:?}");
+    }
+}
+
+#[test]
+fn identical_arms_are_sent_back_no_more_often_than_the_level() {
+    let mut plan = plan(&[Metric::ErrorRate, Metric::LatencyP99]);
+    plan.risk.harm_bps = 1_000;
+    let mut breaches = 0;
+    for seed in 0..300 {
+        let mut world = World::new(&plan, seed);
+        world.run(Arms(0.02, 0.02, 1.0), Metric::ErrorRate, 1_500);
+        breaches += u32::from(world.ledger.evidence().breach().is_some());
+    }
+    assert!(breaches <= 30, "{breaches} of 300 at a level of 10 %");
+}
+
+#[test]
+fn two_points_more_errors_are_found_in_a_few_hundred_pairs() {
+    let mut pairs: Vec<u32> = (0..21)
+        .map(|seed| {
+            let mut world = World::new(&plan(&Metric::DEFAULTS), seed);
+            world.run(Arms(0.002, 0.022, 1.0), Metric::ErrorRate, 5_000)
+        })
+        .collect();
+    pairs.sort_unstable();
+    assert!(pairs[10] < 900 && pairs[20] < 5_000, "{pairs:?}");
+}
+
+#[test]
+fn a_regression_well_below_the_alarm_stays() {
+    let mut breaches = 0;
+    for seed in 0..20 {
+        let mut world = World::new(&plan(&[Metric::ErrorRate]), seed);
+        world.run(Arms(0.002, 0.005, 1.0), Metric::ErrorRate, 30_000);
+        breaches += u32::from(world.verdict(Metric::ErrorRate) == Verdict::Breach);
+    }
+    assert!(breaches <= 2, "{breaches} of 20");
+}
+
+#[test]
+fn the_strict_mode_sends_back_beyond_the_margin_and_not_at_it() {
+    let mut plan = plan(&Metric::DEFAULTS);
+    plan.risk.alarm_from_percent = 100;
+    for seed in 0..5 {
+        let mut at_margin = World::new(&plan, seed);
+        at_margin.run(Arms(0.002, 0.007, 1.0), Metric::ErrorRate, 20_000);
+        assert_ne!(at_margin.verdict(Metric::ErrorRate), Verdict::Breach);
+        let mut beyond = World::new(&plan, seed);
+        beyond.run(Arms(0.002, 0.022, 1.0), Metric::ErrorRate, 10_000);
+        assert_eq!(beyond.verdict(Metric::ErrorRate), Verdict::Breach);
+        let mut slow = World::new(&plan, seed);
+        slow.run(Arms(0.002, 0.002, 3.0), Metric::LatencyP99, 10_000);
+        assert_eq!(slow.verdict(Metric::LatencyP99), Verdict::Breach);
+        let mut poor = World::new(&plan, seed);
+        poor.judge(0.7, 1_000);
+        assert_eq!(poor.verdict(Metric::JudgeScore), Verdict::Breach);
+    }
+}
+
+#[test]
+fn tripled_latency_is_a_breach_of_latency_alone() {
+    let mut world = World::new(&plan(&Metric::DEFAULTS), 7);
+    let pairs = world.run(Arms(0.002, 0.002, 3.0), Metric::LatencyP99, 3_000);
+    let evidence = world.ledger.evidence();
+    assert!(500 < pairs && pairs < 1_000, "{pairs}");
+    assert_eq!(evidence.breach().map(|it| it.metric), Some(Metric::LatencyP99));
+    let gate = evidence.of(Metric::LatencyP99).unwrap();
+    assert!((4_000.0..15_000.0).contains(&gate.difference), "{gate:?}");
+    assert!(gate.lower < gate.difference && gate.difference < gate.upper, "{gate:?}");
+    assert!((200.0..600.0).contains(&gate.bound), "{gate:?}");
+}
+
+#[test]
+fn a_worse_judgement_is_a_breach_and_an_equal_one_passes() {
+    let mut worse = World::new(&plan(&Metric::DEFAULTS), 3);
+    assert!(worse.judge(0.7, 500) < 100);
+    assert_eq!(worse.verdict(Metric::JudgeScore), Verdict::Breach);
+    let mut equal = World::new(&plan(&Metric::DEFAULTS), 3);
+    assert!(equal.judge(1.0, 1_000) < 500);
+    let evidence = equal.ledger.evidence();
+    let gate = evidence.of(Metric::JudgeScore).unwrap();
+    assert_eq!((gate.verdict, gate.samples_needed), (Verdict::Pass, Some(0)));
+    assert!((-0.05..-0.03).contains(&gate.bound), "{gate:?}");
+}
+
+#[test]
+fn lost_judgements_make_the_gate_invalid_until_the_next_stage() {
+    let mut world = World::new(&plan(&Metric::DEFAULTS), 3);
+    world.judge(1.0, 19);
+    world.ledger.score_lost();
+    world.ledger.score_lost();
+    let gate = world.ledger.evidence().of(Metric::JudgeScore).cloned().unwrap();
+    assert_eq!(gate.verdict, Verdict::Invalid);
+    assert!(gate.problem.starts_with("2 of 21 scores"), "{}", gate.problem);
+    world.ledger.enter(1, world.at, Chances::PAIRS);
+    let gate = world.ledger.evidence().of(Metric::JudgeScore).cloned().unwrap();
+    assert_eq!((gate.verdict, gate.samples), (Verdict::Undecided, 0));
+}
+
+#[test]
+fn every_stage_must_prove_safety_again() {
+    let mut world = World::new(&plan(&[Metric::ErrorRate]), 5);
+    world.run(Arms(0.001, 0.001, 1.0), Metric::ErrorRate, 4_000);
+    assert_eq!(world.verdict(Metric::ErrorRate), Verdict::Pass);
+    let gate = world.ledger.evidence().gates.remove(0);
+    assert!(gate.upper < gate.bound + 0.5 && gate.samples == 4_000, "{gate:?}");
+    world.ledger.enter(1, world.at, Chances::PAIRS);
+    let evidence = world.ledger.evidence();
+    assert_eq!((evidence.gates[0].verdict, evidence.pairs), (Verdict::Undecided, 0));
+}
+
+#[test]
+fn guarding_finds_a_new_fault_after_a_long_good_time() {
+    let mut world = World::new(&plan(&[Metric::ErrorRate]), 9);
+    world.run(Arms(0.002, 0.002, 1.0), Metric::ErrorRate, 20_000);
+    world.ledger.guard(world.at);
+    world.run(Arms(0.002, 0.002, 1.0), Metric::ErrorRate, 60_000);
+    assert_ne!(world.verdict(Metric::ErrorRate), Verdict::Breach);
+    let pairs = world.run(Arms(0.002, 0.052, 1.0), Metric::ErrorRate, 5_000);
+    assert!(pairs < 1_000, "{pairs}");
+    world.ledger.guard(world.at);
+    assert_eq!(world.verdict(Metric::ErrorRate), Verdict::Undecided);
+    world.at.0 += GUARD_WINDOW_MS;
+    world.ledger.copy_lost(world.at);
+    assert_eq!(world.ledger.evidence().pairs, 0);
+}
+
+#[test]
+fn the_same_inputs_give_the_same_evidence() {
+    let evidence = || {
+        let mut world = World::new(&plan(&Metric::DEFAULTS), 11);
+        world.run(Arms(0.002, 0.004, 1.2), Metric::ErrorRate, 1_000);
+        world.judge(0.98, 50);
+        world.ledger.evidence()
+    };
+    assert_eq!(evidence(), evidence());
+}
+
+/// A hundred requests a second whose sides are drawn by lot; a request may belong to a
+/// conversation.
+struct Draws {
+    random: Random,
+    ledger: Ledger,
+    chances: Chances,
+    requests: u64,
+    candidate_calls: u64,
+}
+
+impl Draws {
+    fn new(plan: &Plan, seed: u64, chances: Chances) -> Self {
+        let mut ledger = Ledger::new(plan);
+        ledger.enter(0, Timestamp(0), chances);
+        Self { random: Random(seed), ledger, chances, requests: 0, candidate_calls: 0 }
+    }
+
+    /// Draws which sides are seen: both, or one.
+    fn draw(&mut self) -> (bool, bool) {
+        let Chances { primary, candidate } = self.chances;
+        let both = primary + candidate - 1.0;
+        let lot = self.random.uniform();
+        (lot < primary, lot < both || primary <= lot)
+    }
+
+    fn see(&mut self, lot: Lot, (primary, candidate): (Option<Sample>, Option<Sample>)) {
+        self.requests += 1;
+        self.candidate_calls += u64::from(candidate.is_some());
+        let at = Timestamp(self.requests * 10);
+        self.ledger.observe(at, Observation { lot: Some(lot), primary, candidate });
+    }
+
+    /// Single requests until harm is proven; how many candidate calls that took.
+    fn run(&mut self, arms: Arms, candidate_calls_max: u64) -> u64 {
+        let before = self.candidate_calls;
+        while self.candidate_calls < before + candidate_calls_max && !self.ledger.is_broken() {
+            let (primary, candidate) = self.draw();
+            let calls = (self.random.call(arms.0, 1.0), self.random.call(arms.1, arms.2));
+            self.see(Lot::Once, (primary.then_some(calls.0), candidate.then_some(calls.1)));
+        }
+        self.candidate_calls - before
+    }
+
+    /// Conversations of thirty turns that share a side, and a fate: one in twenty fails all
+    /// along, wherever it goes.
+    fn converse(&mut self, conversations: u64) {
+        for key in 0..conversations {
+            let (primary, candidate) = self.draw();
+            let failing = f64::from(u8::from(self.random.happens(0.05)));
+            for _ in 0..30 {
+                let call = self.random.call(failing, 1.0);
+                let sides = (primary.then_some(call), candidate.then_some(call));
+                self.see(Lot::Sticky(key.wrapping_mul(0x9e37_79b9_7f4a_7c15)), sides);
+            }
+        }
+    }
+}
+
+const SHADOW: Chances = Chances { primary: 1.0, candidate: 0.05 };
+const FULL: Chances = Chances { primary: 0.02, candidate: 1.0 };
+const HALF: Chances = Chances { primary: 0.51, candidate: 0.51 };
+
+#[test]
+fn conversations_of_thirty_turns_keep_the_level() {
+    let mut plan = plan(&[Metric::ErrorRate]);
+    plan.risk.harm_bps = 1_000;
+    let mut breaches = 0;
+    for seed in 0..60 {
+        let mut draws = Draws::new(&plan, seed, HALF);
+        draws.converse(600);
+        breaches += u32::from(draws.ledger.is_broken());
+        let evidence = draws.ledger.evidence();
+        let counted = evidence.pairs + evidence.solos;
+        assert!((600..2_000).contains(&counted), "{counted} of 18000");
+        assert!(evidence.problem.is_none(), "{:?}", evidence.problem);
+    }
+    assert!(breaches <= 6, "{breaches} of 60 at a level of 10 %");
+}
+
+#[test]
+fn a_fault_after_a_long_good_time_is_found_as_fast_as_a_fresh_one() {
+    let plan = plan(&Metric::DEFAULTS);
+    for chances in [SHADOW, HALF, FULL] {
+        let (mut fresh, mut late) = (Vec::new(), Vec::new());
+        for seed in 0..9 {
+            let mut draws = Draws::new(&plan, seed, chances);
+            fresh.push(draws.run(Arms(0.002, 0.052, 1.0), 5_000));
+            let mut draws = Draws::new(&plan, seed, chances);
+            draws.run(
+                Arms(0.002, 0.002, 1.0),
+                if cfg!(debug_assertions) { 40_000 } else { 216_000 },
+            );
+            assert!(!draws.ledger.is_broken());
+            late.push(draws.run(Arms(0.002, 0.052, 1.0), 50_000));
+        }
+        fresh.sort_unstable();
+        late.sort_unstable();
+        println!("{chances:?} {fresh:?} {late:?}");
+    }
+}
+
+#[test]
+fn lost_copies_of_failures_never_prove_safety() {
+    for seed in 0..10 {
+        let mut draws = Draws::new(&plan(&[Metric::ErrorRate]), seed, SHADOW);
+        for _ in 0..200_000 {
+            let (_, candidate) = draws.draw();
+            let (ours, theirs) = (draws.random.call(0.002, 1.0), draws.random.call(0.012, 1.0));
+            if candidate && theirs.outcome.failed() {
+                // Its copy is lost, so it is seen on neither side.
+                draws.ledger.copy_lost(Timestamp(draws.requests * 10));
+                continue;
+            }
+            draws.see(Lot::Once, (Some(ours), candidate.then_some(theirs)));
+            let verdict = draws.ledger.evidence().gates[0].verdict;
+            assert_ne!(verdict, Verdict::Pass, "after {} requests", draws.requests);
+        }
+    }
+}
+
+#[test]
+fn a_throttled_candidate_is_held_and_not_blamed() {
+    let mut draws = Draws::new(&plan(&Metric::DEFAULTS), 1, SHADOW);
+    for turn in 0..2_000 {
+        let outcome = if turn % 10 == 0 { Outcome::Throttled } else { Outcome::Ok };
+        let sides = (Some(call(Outcome::Ok, 900.0)), Some(call(outcome, 900.0)));
+        draws.see(Lot::Once, sides);
+    }
+    let evidence = draws.ledger.evidence();
+    assert!(evidence.problem.unwrap().contains("sample ratio mismatch"));
+    let mut draws = Draws::new(&plan(&Metric::DEFAULTS), 1, Chances::PAIRS);
+    for turn in 0..2_000 {
+        let outcome = if turn % 10 == 0 { Outcome::Throttled } else { Outcome::Ok };
+        let sides = (Some(call(Outcome::Ok, 900.0)), Some(call(outcome, 900.0)));
+        draws.see(Lot::Once, sides);
+    }
+    let evidence = draws.ledger.evidence();
+    assert!(!draws.ledger.is_broken());
+    assert!(evidence.problem.unwrap().starts_with("200 of 2000 candidate calls were throttled"));
+    assert_eq!(evidence.excluded, [Excluded { reason: "throttled", count: 200 }]);
+}
+
+#[test]
+fn what_is_kept_and_put_back_goes_on_as_if_nothing_had_happened() {
+    let plan = plan(&Metric::ALL);
+    let mut through = Draws::new(&plan, 4, HALF);
+    through.converse(50);
+    through.run(Arms(0.01, 0.011, 1.1), 3_000);
+    let kept = through.ledger.encode();
+    assert!(kept.len() < 64 << 10, "{} bytes", kept.len());
+    let mut ledger = Ledger::new(&plan);
+    assert!(ledger.decode(&kept));
+    assert_eq!(ledger.evidence(), through.ledger.evidence());
+    let before = std::mem::replace(&mut through.ledger, ledger);
+    let (random, requests) = (Random(through.random.0), through.requests);
+    through.run(Arms(0.01, 0.02, 1.1), 2_000);
+    let after = std::mem::replace(&mut through.ledger, before);
+    (through.random, through.requests) = (random, requests);
+    through.run(Arms(0.01, 0.02, 1.1), 2_000);
+    assert_eq!(after.evidence(), through.ledger.evidence());
+}
+
+#[test]
+fn what_was_kept_of_another_plan_or_is_damaged_is_not_put_back() {
+    let kept = Draws::new(&plan(&Metric::ALL), 4, HALF).ledger.encode();
+    let mut other = Ledger::new(&plan(&[Metric::ErrorRate]));
+    assert!(!other.decode(&kept));
+    let mut same = Ledger::new(&plan(&Metric::ALL));
+    assert!(!same.decode(&kept[..kept.len() / 2]) && !same.decode(&[]));
+    assert!(same.decode(&kept));
+}

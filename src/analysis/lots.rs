@@ -1,0 +1,193 @@
+//! Lots: which requests were drawn to a side, and whether the lots fall as they should.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::Timestamp;
+
+use super::{float, interval::ln_mixture, ledger::Chances};
+
+/// How long a key is remembered at least: longer than people pause in a conversation.
+const REMEMBERED_MS: u64 = 3_600_000;
+/// Keys remembered of an hour. Of more, an even part is left out of the bets.
+const KEYS_LEN_MAX: usize = 8_192;
+/// Chance that lots that fall as they should are ever called wrong.
+const MISMATCH: f64 = 0.001;
+/// How many lots the test of the shares has in mind.
+const LOTS_TYPICAL: f64 = 100.0;
+
+/// What a side was drawn by.
+///
+/// Requests that stick together share their side and much of their fate, so they are one
+/// observation. The first of each key counts, which is known before its side is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Lots {
+    chances: Chances,
+    young: HashSet<u64>,
+    old: HashSet<u64>,
+    turned_at_ms: u64,
+    /// Keys whose hash begins with fewer zero bits are left out.
+    zeros_min: u32,
+    /// In this stage: lots drawn, and those in which each side was seen.
+    drawn: u64,
+    primary: u64,
+    candidate: u64,
+}
+
+impl Lots {
+    pub(super) fn new() -> Self {
+        Self {
+            chances: Chances::PAIRS,
+            young: HashSet::new(),
+            old: HashSet::new(),
+            turned_at_ms: 0,
+            zeros_min: 0,
+            drawn: 0,
+            primary: 0,
+            candidate: 0,
+        }
+    }
+
+    /// Begins a stage. Keys stay known: who was seen in the last stage is no fresh draw.
+    pub(super) fn enter(&mut self, chances: Chances) {
+        self.chances = chances;
+        (self.drawn, self.primary, self.candidate) = (0, 0, 0);
+    }
+
+    /// Whether this request is the first of its key.
+    pub(super) fn is_first(&mut self, at: Timestamp, key: u64) -> bool {
+        let age = at.0.saturating_sub(self.turned_at_ms);
+        if REMEMBERED_MS <= age {
+            self.turned_at_ms = at.0;
+            self.old = std::mem::take(&mut self.young);
+            if self.old.len() < KEYS_LEN_MAX / 4 {
+                self.zeros_min = self.zeros_min.saturating_sub(1);
+            }
+        }
+        if zeros(key) < self.zeros_min || self.old.contains(&key) {
+            return false;
+        }
+        let first = self.young.insert(key);
+        if KEYS_LEN_MAX < self.young.len() {
+            self.zeros_min += 1;
+            self.young.retain(|key| self.zeros_min <= zeros(*key));
+            return false;
+        }
+        first
+    }
+
+    /// Counts a lot by the sides that it showed.
+    pub(super) fn count(&mut self, primary: bool, candidate: bool) {
+        self.drawn += 1;
+        self.primary += u64::from(primary);
+        self.candidate += u64::from(candidate);
+    }
+
+    /// Why the lots cannot be trusted, if they fall otherwise than they were asked to.
+    ///
+    /// A mixture over all shares bets against the one that was asked for, and may be looked
+    /// at as often as one likes (Robbins 1970; Lindon & Malek 2022).
+    pub(super) fn problem(&self) -> Option<String> {
+        let sides = [
+            ("primary", self.primary, self.chances.primary),
+            ("candidate", self.candidate, self.chances.candidate),
+        ];
+        sides.into_iter().find_map(|(side, seen, chance)| {
+            let wrong = if chance <= 0.0 || 1.0 <= chance {
+                (0.5 < chance) != (seen == self.drawn) && 0 < self.drawn
+            } else {
+                let prior = (chance * LOTS_TYPICAL, (1.0 - chance) * LOTS_TYPICAL);
+                let ln_e = ln_mixture(float(seen), float(self.drawn), chance, prior);
+                (2.0 / MISMATCH).ln() <= ln_e
+            };
+            wrong.then(|| {
+                let share = 100.0 * float(seen) / float(self.drawn.max(1));
+                format!(
+                    "sample ratio mismatch: the {side} was seen in {share:.2}% of {} lots where \
+                     {:.2}% were asked for; something drops or adds requests on one side",
+                    self.drawn,
+                    100.0 * chance
+                )
+            })
+        })
+    }
+}
+
+/// Zero bits in front of a key's hash, mixed anew, so that who is left out has nothing to do
+/// with who was drawn.
+fn zeros(key: u64) -> u32 {
+    let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ key;
+    mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9).leading_zeros()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::tests::Random;
+
+    #[test]
+    fn a_conversation_counts_once_an_hour_or_more() {
+        let mut lots = Lots::new();
+        assert!(lots.is_first(Timestamp(0), 7));
+        for minute in 1..60 {
+            assert!(!lots.is_first(Timestamp(minute * 60_000), 7));
+        }
+        assert!(lots.is_first(Timestamp(0), 8));
+        assert!(!lots.is_first(Timestamp(REMEMBERED_MS + 1), 7));
+        assert!(lots.is_first(Timestamp(3 * REMEMBERED_MS), 9));
+        assert!(lots.is_first(Timestamp(4 * REMEMBERED_MS), 7));
+    }
+
+    #[test]
+    fn more_keys_than_can_be_remembered_are_thinned_and_never_counted_twice() {
+        let (mut lots, mut random) = (Lots::new(), Random(1));
+        let keys: Vec<u64> = (0..50_000).map(|_| random.uniform().to_bits()).collect();
+        let mut firsts = 0;
+        for turn in 0..3 {
+            let first = keys.iter().filter(|key| lots.is_first(Timestamp(turn), **key)).count();
+            assert!(turn == 0 || first == 0, "{first} in turn {turn}");
+            firsts += first;
+        }
+        assert!((KEYS_LEN_MAX..3 * KEYS_LEN_MAX).contains(&firsts), "{firsts}");
+        assert!(lots.young.len() <= KEYS_LEN_MAX && 1 <= lots.zeros_min);
+    }
+
+    #[test]
+    fn fourteen_percent_where_ten_were_asked_for_is_a_mismatch_and_ten_is_none() {
+        let chances = Chances { primary: 1.0, candidate: 0.1 };
+        for (share, wrong) in [(0.14, true), (0.1, false)] {
+            let (mut lots, mut random) = (Lots::new(), Random(3));
+            lots.enter(chances);
+            let mut seen = false;
+            for _ in 0..10_000 {
+                let candidate = random.happens(share);
+                lots.count(true, candidate);
+                seen |= lots.problem().is_some();
+            }
+            assert_eq!(seen, wrong, "{:?}", lots.problem());
+        }
+        let mut lots = Lots::new();
+        lots.enter(chances);
+        lots.count(false, true);
+        assert!(lots.problem().unwrap().contains("primary was seen in 0.00%"));
+    }
+
+    #[test]
+    fn lots_as_asked_are_called_wrong_no_more_often_than_stated() {
+        let mut wrong = 0;
+        for seed in 0..300 {
+            let (mut lots, mut random) = (Lots::new(), Random(seed));
+            lots.enter(Chances { primary: 0.51, candidate: 0.51 });
+            for step in 0..3_000 {
+                let (both, side) = (random.happens(0.02), random.happens(0.5));
+                lots.count(both || side, both || !side);
+                if step % 50 == 0 && lots.problem().is_some() {
+                    wrong += 1;
+                    break;
+                }
+            }
+        }
+        assert!(wrong <= 2, "{wrong} of 300");
+    }
+}

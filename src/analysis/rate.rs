@@ -1,0 +1,231 @@
+//! The instrument for a share of calls: those that failed, broke off, declined.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Better, Timestamp};
+
+use super::{
+    bet::Wealth,
+    float,
+    gate::{Shown, Stream, Streams, Terms},
+    interval::Differences,
+    ledger::Chances,
+    odds::{Alarm, HarmPlan, Hit, Odds, SafePlan},
+    weather::Weather,
+};
+
+/// Least rate the stakes reckon with.
+const RATE_MIN: f64 = 1e-4;
+/// Calls and hits the primary's rate begins with, before any is seen.
+const CALLS_PRIOR: f64 = 500.0;
+const HITS_PRIOR: f64 = 1.0;
+/// Shares are shown in percentage points.
+const POINTS: f64 = 100.0;
+
+/// Bets on whose calls are hits more often; a hit is what should not be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Rate {
+    pub(super) wealth: Wealth,
+    terms: Terms,
+    chances: Chances,
+    /// How much more often the candidate may have a hit, 0 to 1; none where no gate is set.
+    margin: Option<f64>,
+    /// The primary's calls and hits in this attempt.
+    past: Count,
+    weather: Weather,
+    plans: Option<Streams<(HarmPlan, SafePlan)>>,
+    /// Since the last plan: hits of the primary, calls of the candidate.
+    fresh: Count,
+    /// In this stage.
+    primary: Count,
+    candidate: Count,
+    differences: Differences,
+}
+
+/// Calls, and how many were hits.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Count {
+    calls: u64,
+    hits: u64,
+}
+
+impl Count {
+    fn see(&mut self, hit: Option<bool>) {
+        self.calls += u64::from(hit.is_some());
+        self.hits += u64::from(hit == Some(true));
+    }
+
+    fn share(self) -> f64 {
+        float(self.hits) / float(self.calls.max(1))
+    }
+}
+
+impl Rate {
+    pub(super) fn new(terms: Terms) -> Self {
+        Self {
+            wealth: Wealth::new(terms.limits),
+            terms,
+            chances: Chances::PAIRS,
+            margin: None,
+            past: Count::default(),
+            weather: Weather::default(),
+            plans: None,
+            fresh: Count::default(),
+            primary: Count::default(),
+            candidate: Count::default(),
+            differences: Differences::default(),
+        }
+    }
+
+    /// Begins a stage: the proof of safety and the counters start fresh.
+    pub(super) fn enter(&mut self, at: Timestamp, margin: Option<f64>, chances: Chances) {
+        self.wealth.renew_safe();
+        self.weather.restart(at);
+        (self.primary, self.candidate, self.fresh) = <(Count, Count, Count)>::default();
+        self.differences = Differences::default();
+        (self.margin, self.chances) = (margin, chances);
+        self.plan(at);
+    }
+
+    /// Takes a request: whether each side that was seen had a hit.
+    pub(super) fn observe(
+        &mut self,
+        stream: Stream,
+        primary: Option<bool>,
+        candidate: Option<bool>,
+    ) {
+        if let (Some(plans), Some(hit)) = (&self.plans, Hit::of(primary, candidate)) {
+            let (harm, safe) = plans.of(stream);
+            self.wealth.win(harm.gains(hit), safe.gains(hit));
+        }
+        for count in [&mut self.past, &mut self.primary] {
+            count.see(primary);
+        }
+        self.candidate.see(candidate);
+        self.fresh.hits += u64::from(primary == Some(true));
+        self.fresh.calls += u64::from(candidate.is_some());
+        let hit = |side: Option<bool>| f64::from(u8::from(side == Some(true)));
+        self.differences.add(match stream {
+            Stream::Drawn => self.chances.difference(hit(primary), hit(candidate)),
+            Stream::Paired => (hit(candidate) - hit(primary)) / self.chances.spread(),
+        });
+    }
+
+    /// Takes note of a candidate call that was made and whose end is not known: it may have
+    /// been a hit, so it speaks against safety as one.
+    pub(super) fn lose(&mut self) {
+        if let Some(plans) = &self.plans {
+            let (_, safe) = plans.of(self.chances.stream());
+            self.wealth.lose_safe(safe.gains(Hit::CandidateOnly));
+        }
+    }
+
+    /// Plans the next bets from the past alone.
+    pub(super) fn plan(&mut self, at: Timestamp) {
+        let Count { calls, hits } = std::mem::take(&mut self.fresh);
+        self.weather.see(at, hits, calls);
+        let Some(margin) = self.margin else {
+            self.plans = None;
+            return;
+        };
+        let base = self.rate();
+        let alarm = self.terms.alarm;
+        let allowed = match alarm {
+            Alarm::From { .. } => 0.0,
+            Alarm::AtMargin => margin,
+        };
+        self.plans = Some(Streams::new(self.chances, |weight| {
+            let inflation = self.weather.inflation(base, weight);
+            let odds = Odds { base, margin, allowed, weight, inflation };
+            (HarmPlan::new(odds, alarm), SafePlan::errors(base, margin, weight))
+        }));
+    }
+
+    /// The primary's rate, from the past alone.
+    fn rate(&self) -> f64 {
+        let Count { calls, hits } = self.past;
+        ((float(hits) + HITS_PRIOR) / (float(calls) + CALLS_PRIOR)).max(RATE_MIN)
+    }
+
+    /// What is known, turned round for a rate that should be high.
+    pub(super) fn shown(&self, better: Better) -> Shown {
+        let interval = self.differences.interval();
+        let scale = POINTS * self.chances.spread();
+        let (lower, upper) = (interval.lower * scale, interval.upper * scale);
+        let (lower, upper) = (lower.max(-POINTS), upper.min(POINTS));
+        let growth = self.plans.as_ref().map_or(0.0, |plans| {
+            let rate = self.rate();
+            plans.of(self.chances.stream()).1.growth(rate, rate)
+        });
+        let bound = self.margin.unwrap_or_default() * POINTS;
+        let samples = self.candidate.calls;
+        let [primary, candidate] = [self.primary, self.candidate].map(|it| it.share() * POINTS);
+        let shown = Shown {
+            samples,
+            samples_needed: self.wealth.samples_needed(samples, growth),
+            primary,
+            candidate,
+            difference: candidate - primary,
+            lower,
+            upper,
+            bound,
+            problem: None,
+        };
+        match better {
+            Better::Lower => shown,
+            Better::Higher => Shown {
+                primary: POINTS - primary,
+                candidate: POINTS - candidate,
+                difference: primary - candidate,
+                lower: -upper,
+                upper: -lower,
+                bound: -bound,
+                ..shown
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::{
+        ledger::tests::reference_terms,
+        tests::{assert_near, list, number, sample, vectors},
+    };
+
+    #[test]
+    fn wealth_is_that_of_the_reference() {
+        let Some(vectors) = vectors() else { return };
+        for case in list(&vectors["error_gate"]) {
+            let mut gate = Rate::new(reference_terms());
+            let chances = Chances { primary: 1.0, candidate: number(&case["W"]).recip() };
+            gate.enter(Timestamp(0), Some(0.005), chances);
+            gate.wealth.fund(0.4);
+            let ticks = list(&case["ticks"]).iter().zip(list(&case["ln_e"]));
+            for (second, (tick, expected)) in (1..).zip(ticks) {
+                gate.wealth.fund(0.4 / 5.0 / 3_600.0);
+                for pair in list(tick) {
+                    let failed = |it| sample(it).map(|it| it.outcome.failed());
+                    gate.observe(Stream::Drawn, failed(&pair[0]), failed(&pair[1]));
+                }
+                gate.plan(Timestamp(second * 1_000));
+                assert_near(gate.wealth.ln_e()[0], &expected[0]);
+                assert_near(gate.wealth.ln_e()[1], &expected[1]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_rate_that_should_be_high_is_shown_as_it_is_read() {
+        let mut gate = Rate::new(reference_terms());
+        gate.enter(Timestamp(0), Some(0.005), Chances::PAIRS);
+        for step in 0..1_000 {
+            gate.observe(Stream::Paired, Some(false), Some(step % 10 == 0));
+        }
+        let shown = gate.shown(Better::Higher);
+        assert!((shown.primary - 100.0).abs() < 1e-9 && (shown.candidate - 90.0).abs() < 1e-9);
+        assert!((shown.difference + 10.0).abs() < 1e-9 && (shown.bound + 0.5).abs() < 1e-9);
+        assert!(shown.lower < -10.0 && -10.0 < shown.upper && shown.upper < 0.0, "{shown:?}");
+    }
+}

@@ -1,0 +1,307 @@
+//! The instrument for amounts: what the candidate's calls cost as a part of the primary's.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    bet::{SAFE_MULTIPLES, Wealth},
+    float,
+    gate::{Shown, Terms},
+    interval::Differences,
+    odds::Alarm,
+    score::{Mean, mean_stakes},
+};
+
+/// Most of the wealth that is staked at once.
+const FRACTION_MAX: f64 = 0.9;
+/// The guess of the mean squared payoff, and of the primary's mean as a part of the bound.
+const SQUARES_PRIOR: f64 = 0.01;
+const MEAN_PRIOR: f64 = 0.12;
+/// Pairs before unknown amounts are looked at, and one in how many may be unknown.
+const PAIRS_MIN: u64 = 20;
+const UNKNOWN_ONE_IN: u64 = 20;
+/// Ratios are shown in percent of the primary's.
+const PERCENT: f64 = 100.0;
+
+/// What is allowed; parts of the primary's amounts.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Margin {
+    /// The most that is allowed.
+    pub(super) limit: f64,
+    /// What is hoped for: harm is an excess over it.
+    pub(super) expected: f64,
+    /// What no single amount comes above. The candidate's may not either: a bet on an
+    /// unbounded loss proves nothing, and to clip it would make dear calls look cheap.
+    pub(super) each_max: f64,
+    /// What the candidate's payoff on safety is divided by; `each_max` unless tested.
+    pub(super) loss_max: f64,
+}
+
+/// Bets on what the candidate's calls come to, a pair of amounts at a time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Ratio {
+    pub(super) wealth: Wealth,
+    terms: Terms,
+    margin: Option<Margin>,
+    /// Running means of this attempt: the primary's amount as a part of the bound, and both
+    /// payoffs squared.
+    primary: Mean,
+    harm_squares: Mean,
+    safe_squares: Mean,
+    /// In this stage.
+    pairs: u64,
+    sums: Sums,
+    unknown: u64,
+    above: u64,
+}
+
+/// Sums over pairs of amounts, as parts of the bound.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Sums {
+    primary: f64,
+    candidate: f64,
+    primary_squares: f64,
+    candidate_squares: f64,
+    products: f64,
+}
+
+impl Ratio {
+    pub(super) fn new(terms: Terms) -> Self {
+        Self {
+            wealth: Wealth::new(terms.limits),
+            terms,
+            margin: None,
+            primary: Mean::new(MEAN_PRIOR),
+            harm_squares: Mean::new(SQUARES_PRIOR),
+            safe_squares: Mean::new(SQUARES_PRIOR),
+            pairs: 0,
+            sums: Sums::default(),
+            unknown: 0,
+            above: 0,
+        }
+    }
+
+    /// Begins a stage: the proof of safety and the counters start fresh.
+    pub(super) fn enter(&mut self, margin: Option<Margin>) {
+        self.wealth.renew_safe();
+        (self.pairs, self.unknown, self.above) = (0, 0, 0);
+        self.sums = Sums::default();
+        self.margin = margin;
+    }
+
+    /// Takes a pair of amounts; one that is not known is counted as such.
+    pub(super) fn observe(&mut self, primary: Option<f64>, candidate: Option<f64>) {
+        let Some(margin) = self.margin else { return };
+        let known = |it: Option<f64>| it.filter(|it| it.is_finite() && 0.0 <= *it);
+        let (Some(primary), Some(candidate)) = (known(primary), known(candidate)) else {
+            self.unknown += 1;
+            return;
+        };
+        if margin.each_max < primary || margin.each_max < candidate {
+            self.above += 1;
+            return;
+        }
+        self.bet(margin, primary, candidate);
+        let (p, c) = (primary / margin.each_max, candidate / margin.each_max);
+        self.primary.add(p);
+        self.pairs += 1;
+        let sums = &mut self.sums;
+        (sums.primary, sums.candidate) = (sums.primary + p, sums.candidate + c);
+        sums.primary_squares += p * p;
+        sums.candidate_squares += c * c;
+        sums.products += p * c;
+    }
+
+    fn bet(&mut self, margin: Margin, primary: f64, candidate: f64) {
+        let Margin { limit, expected, each_max, loss_max } = margin;
+        let mean = self.primary.value() * each_max;
+        // Both payoffs are at least -1.
+        let (level, excess) = match self.terms.alarm {
+            Alarm::From { .. } => (expected, 0.0),
+            Alarm::AtMargin => (limit, 1.0),
+        };
+        let unit = level * each_max;
+        let harm = (candidate - level * primary) / unit;
+        let one = (limit - expected) * mean / unit;
+        let stakes = mean_stakes(self.terms.alarm, (one, excess), self.harm_squares.value());
+        let harm_gains = stakes.map(|(fraction, tax)| (fraction * harm).ln_1p() - tax);
+        let safe = (limit * primary - candidate) / loss_max;
+        let fraction = self.safe_fraction(margin);
+        let safe_gains = SAFE_MULTIPLES.map(|multiple| (fraction * multiple * safe).ln_1p());
+        self.wealth.win(harm_gains, safe_gains);
+        self.harm_squares.add(harm * harm);
+        self.safe_squares.add(safe * safe);
+    }
+
+    /// The part to stake on safety if the ratio is the expected one.
+    fn safe_fraction(&self, margin: Margin) -> f64 {
+        let mean = self.safe_payoff(margin);
+        (mean / self.safe_squares.value()).min(FRACTION_MAX)
+    }
+
+    fn safe_payoff(&self, Margin { limit, expected, each_max, loss_max }: Margin) -> f64 {
+        (limit - expected) * self.primary.value() * each_max / loss_max
+    }
+
+    pub(super) fn shown(&self) -> Shown {
+        let (limit, each_max) = self.margin.map_or((0.0, 0.0), |it| (it.limit, it.each_max));
+        let growth = self.margin.map_or(0.0, |margin| {
+            let fraction = self.safe_fraction(margin);
+            let spread = 0.5 * fraction * fraction * self.safe_squares.value();
+            fraction * self.safe_payoff(margin) - spread
+        });
+        let count = float(self.pairs.max(1));
+        let Sums { primary, candidate, .. } = self.sums;
+        let ratio = if 0.0 < primary { candidate / primary } else { 0.0 };
+        let upper = self.bound_of(|ratio| self.excess(ratio).interval().upper < 0.0);
+        let lower = self.bound_of(|ratio| self.excess(ratio).interval().lower <= 0.0);
+        Shown {
+            samples: self.pairs,
+            samples_needed: self.wealth.samples_needed(self.pairs, growth),
+            primary: primary * each_max / count,
+            candidate: candidate * each_max / count,
+            difference: ratio * PERCENT,
+            lower: if lower < 1e-6 { 0.0 } else { lower * PERCENT },
+            upper: upper * PERCENT,
+            bound: limit * PERCENT,
+            problem: self.problem(),
+        }
+    }
+
+    /// The least ratio up to 100 of which this can be said; infinite if it cannot.
+    fn bound_of(&self, said: impl Fn(f64) -> bool) -> f64 {
+        let (mut low, mut high) = (0.0, 100.0);
+        if !said(high) {
+            return f64::INFINITY;
+        }
+        for _ in 0..40 {
+            let ratio = f64::midpoint(low, high);
+            if said(ratio) { high = ratio } else { low = ratio }
+        }
+        high
+    }
+
+    /// What is known of `candidate − ratio · primary`, scaled to −1..1.
+    fn excess(&self, ratio: f64) -> Differences {
+        let scale = ratio.max(1.0);
+        let Sums { primary, candidate, primary_squares, candidate_squares, products } = self.sums;
+        let squares = candidate_squares - 2.0 * ratio * products + ratio * ratio * primary_squares;
+        Differences {
+            count: self.pairs,
+            sum: (candidate - ratio * primary) / scale,
+            squares: squares / (scale * scale),
+        }
+    }
+
+    fn problem(&self) -> Option<String> {
+        let pairs = self.pairs + self.unknown + self.above;
+        if 0 < self.above {
+            let each_max = self.margin.map_or(0.0, |it| it.each_max);
+            return Some(format!(
+                "{} of {pairs} pairs came above {each_max}, the most a single call may come to: \
+                 raise `each <=` of this gate; a new stage or attempt counts afresh",
+                self.above
+            ));
+        }
+        (PAIRS_MIN <= pairs && pairs < UNKNOWN_ONE_IN * self.unknown).then(|| {
+            format!(
+                "{} of {pairs} pairs have no known amount, more than 5%: give the prices of both \
+                 providers, or see why they tell no usage",
+                self.unknown
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::{
+        ledger::tests::reference_terms,
+        tests::{Random, assert_near, list, number, vectors},
+    };
+    use crate::domain::Verdict;
+
+    const MARGIN: Margin =
+        Margin { limit: 0.4, expected: 0.3, each_max: 0.040_96, loss_max: 0.040_96 };
+
+    #[test]
+    fn wealth_is_that_of_the_reference_where_it_clips_nothing() {
+        let Some(vectors) = vectors() else { return };
+        let case = &vectors["cost_gate"];
+        let mut gate = Ratio::new(reference_terms());
+        gate.primary = Mean::new(0.005 / MARGIN.each_max);
+        gate.enter(Some(Margin { loss_max: 0.4 * MARGIN.each_max, ..MARGIN }));
+        gate.wealth.fund(0.4);
+        for (costs, expected) in list(&case["costs"]).iter().zip(list(&case["ln_e"])) {
+            let (primary, candidate) = (number(&costs[0]), number(&costs[1]));
+            assert!(candidate <= 0.4 * MARGIN.each_max);
+            gate.observe(Some(primary), Some(candidate));
+            assert_near(gate.wealth.ln_e()[0], &expected[0]);
+            assert_near(gate.wealth.ln_e()[1], &expected[1]);
+        }
+    }
+
+    /// Pairs of costs at a true ratio, until there is a verdict; how many it took.
+    fn run(gate: &mut Ratio, seed: u64, ratio: f64) -> u32 {
+        let mut random = Random(seed);
+        for pairs in 1..=3_000 {
+            let (both, ours, theirs) = (random.normal(), random.normal(), random.normal());
+            let tokens = |own: f64| (400.0 * (0.72 * both + 0.36 * own).exp()).min(4_096.0);
+            gate.observe(Some(tokens(ours) * 1e-5), Some(tokens(theirs) * 1e-5 * ratio));
+            if gate.wealth.verdict() != Verdict::Undecided {
+                return pairs;
+            }
+        }
+        3_000
+    }
+
+    #[test]
+    fn a_ratio_of_seventy_percent_never_passes_forty_and_thirty_does() {
+        for seed in 0..100 {
+            for (ratio, verdict) in [(0.7, Verdict::Breach), (0.3, Verdict::Pass)] {
+                let mut gate = Ratio::new(reference_terms());
+                gate.enter(Some(MARGIN));
+                gate.wealth.fund(0.4);
+                let pairs = run(&mut gate, seed, ratio);
+                assert_eq!(gate.wealth.verdict(), verdict, "{ratio} after {pairs}");
+                assert!(gate.shown().problem.is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn an_amount_above_the_bound_is_not_clipped_but_invalid() {
+        let mut gate = Ratio::new(reference_terms());
+        gate.enter(Some(MARGIN));
+        gate.observe(Some(0.01), Some(0.05));
+        let shown = gate.shown();
+        assert_eq!(shown.samples, 0);
+        assert!(shown.problem.unwrap().starts_with("1 of 1 pairs came above 0.04096"));
+    }
+
+    #[test]
+    fn an_unknown_amount_is_unknown_and_never_zero() {
+        let mut gate = Ratio::new(reference_terms());
+        gate.enter(Some(MARGIN));
+        for step in 0..40 {
+            gate.observe(Some(0.01), if step % 10 == 0 { None } else { Some(0.003) });
+        }
+        assert!(gate.shown().problem.unwrap().starts_with("4 of 40 pairs have no known amount"));
+        assert!((gate.shown().difference - 30.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_interval_of_a_ratio_holds_it_and_narrows() {
+        let mut gate = Ratio::new(reference_terms());
+        gate.enter(Some(MARGIN));
+        let nothing = gate.shown();
+        assert!(nothing.lower < 1e-9 && nothing.upper.is_infinite());
+        let mut random = Random(5);
+        for _ in 0..3_000 {
+            let amount = 0.001 + 0.01 * random.uniform();
+            gate.observe(Some(amount), Some(0.3 * amount * (0.5 + random.uniform())));
+        }
+        let Shown { lower, upper, .. } = gate.shown();
+        assert!(lower < 30.0 && 30.0 < upper && upper - lower < 12.0, "{lower} {upper}");
+    }
+}

@@ -1,0 +1,208 @@
+//! What a rollout would do now and why, in sentences with numbers.
+
+use std::{fmt::Write as _, time::Duration};
+
+use crate::domain::{Evidence, Gate, GateEvidence, Kind, Role, Stage, Verdict};
+
+use super::handle::{Decision, View};
+
+/// The explanation of a decision: the decision, what it waits for, each gate, what counts.
+pub(super) fn explain(view: &View, decision: Decision) -> String {
+    let Some(stage) = view.rollout.guarded() else { return view.message.clone() };
+    let mut lines = vec![match decision {
+        Decision::RollBack => "it would go back to the primary: a gate is proven broken".to_owned(),
+        Decision::Advance => "it would go on: every gate of the stage is proven".to_owned(),
+        Decision::Hold => view.message.clone(),
+    }];
+    lines.push(stay(view, stage));
+    for gate in &stage.gates {
+        lines.push(view.evidence.of(gate.metric()).map_or_else(
+            || format!("{}: no evidence yet", gate.metric().as_str()),
+            |known| sentence(*gate, known, &view.evidence),
+        ));
+    }
+    lines.push(counted(&view.evidence));
+    lines.join("\n")
+}
+
+/// Time and pairs of the stage against the least of them.
+fn stay(view: &View, stage: &Stage) -> String {
+    format!(
+        "stage {}: {} of at least {}, {} of at least {} pairs, {:.1} observations a minute",
+        stage.name,
+        span(view.rollout.dwelt_ms(view.now)),
+        span(stage.duration_ms_min),
+        view.evidence.pairs,
+        stage.samples_min,
+        view.evidence.per_minute,
+    )
+}
+
+fn sentence(gate: Gate, known: &GateEvidence, evidence: &Evidence) -> String {
+    let metric = gate.metric();
+    let duty = match gate.role {
+        Role::Prove => "must be proven here",
+        Role::Guard => "only guards here",
+    };
+    let unit = metric.unit();
+    let compared = match metric.kind() {
+        Kind::Ratio => format!("{:.1}{unit} of the primary's", known.difference),
+        Kind::Rate(_) | Kind::Quantile | Kind::Score => format!(
+            "candidate {:.3}, primary {:.3}, difference {:+.3} {unit}",
+            known.candidate, known.primary, known.difference
+        ),
+    };
+    let mut text = format!(
+        "{} ({}) is {}, {duty}: {compared}, interval [{:.3}, {:.3}], bound {:.3} {unit}, {} samples",
+        metric.as_str(),
+        gate.margin,
+        known.verdict.as_str(),
+        known.lower,
+        known.upper,
+        known.bound,
+        known.samples,
+    );
+    if !known.problem.is_empty() {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "; {}", known.problem);
+    }
+    if known.verdict == Verdict::Undecided {
+        text.push_str(&missing(known, evidence));
+    }
+    let mode = if known.alarm_from_percent < 100 {
+        format!("goes back from {}% of the margin on", known.alarm_from_percent)
+    } else {
+        "goes back beyond the margin only".to_owned()
+    };
+    let _ = write!(
+        text,
+        "; proof of safety {:.0}%, of harm {:.0}%, {mode}",
+        known.safe * 100.0,
+        known.harm * 100.0
+    );
+    text
+}
+
+/// How much more an undecided gate needs.
+fn missing(known: &GateEvidence, evidence: &Evidence) -> String {
+    match (known.samples_needed, evidence.wait_ms(known)) {
+        (Some(more), Some(wait_ms)) => {
+            format!("; about {more} more samples, {} at today's rate", span(wait_ms))
+        }
+        (Some(more), None) => format!("; about {more} more samples, and none come now"),
+        (None, _) => "; at what is seen now it will not be proven".to_owned(),
+    }
+}
+
+fn counted(evidence: &Evidence) -> String {
+    let excluded = if evidence.excluded.is_empty() {
+        "nothing was left out".to_owned()
+    } else {
+        let parts = evidence.excluded.iter().map(|it| format!("{} {}", it.count, it.reason));
+        format!("left out: {}", parts.collect::<Vec<_>>().join(", "))
+    };
+    format!(
+        "it rests on {} pairs and {} requests of which one side was seen; {excluded}",
+        evidence.pairs, evidence.solos
+    )
+}
+
+/// A span of time in its two largest units.
+fn span(ms: u64) -> String {
+    let text = humantime::format_duration(Duration::from_secs(ms.div_ceil(1_000))).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        Approval, Cause, Event, Excluded, Margin, Metric, Name, Plan, Risk, Rollout, Share, Slice,
+        Times, Timestamp,
+    };
+
+    fn view() -> View {
+        let gate = |metric, role| Gate { margin: Margin::default_of(metric), role };
+        let stage = Stage {
+            name: "shadow".to_owned(),
+            serve: Share::NONE,
+            mirror: Share::ALL,
+            slice: Slice::default(),
+            duration_ms_min: 3_600_000,
+            duration_ms_max: None,
+            samples_min: 1_000,
+            gates: vec![
+                gate(Metric::ErrorRate, Role::Prove),
+                gate(Metric::LatencyP99, Role::Guard),
+            ],
+            approval: Approval::NotNeeded,
+        };
+        let name = |text: &str| text.parse::<Name>().unwrap();
+        let plan = Plan {
+            primary: name("gpt"),
+            candidate: name("cheap"),
+            slice: Slice::default(),
+            stages: vec![stage],
+            copies_per_day_max: 1_000,
+            judge_share: Share::NONE,
+            risk: Risk::default(),
+            times: Times::default(),
+        };
+        let mut rollout = Rollout::new(name("chat"), plan);
+        let entered = Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator };
+        rollout.apply(Timestamp(0), &entered);
+        let errors = GateEvidence {
+            metric: Metric::ErrorRate,
+            verdict: Verdict::Undecided,
+            alarm_from_percent: 70,
+            problem: String::new(),
+            samples: 600,
+            samples_needed: Some(300),
+            primary: 0.31,
+            candidate: 0.44,
+            difference: 0.13,
+            lower: -0.2,
+            upper: 0.7,
+            bound: 0.5,
+            harm: 0.03,
+            safe: 0.64,
+        };
+        View {
+            rollout,
+            evidence: Evidence {
+                gates: vec![errors],
+                pairs: 600,
+                solos: 600,
+                per_minute: 120.0,
+                excluded: vec![Excluded { reason: "throttled", count: 3 }],
+                problem: None,
+            },
+            created: Timestamp(0),
+            updated: Timestamp(0),
+            actor: "ana".to_owned(),
+            comment: String::new(),
+            message: "waits: gate `error_rate`".to_owned(),
+            durable: true,
+            copies_today: 600,
+            now: Timestamp(600_000),
+        }
+    }
+
+    #[test]
+    fn an_explanation_says_what_blocks_with_numbers_and_for_how_long() {
+        let text = explain(&view(), Decision::Hold);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "waits: gate `error_rate`");
+        assert!(lines[1].starts_with("stage shadow: 10m of at least 1h, 600 of at least 1000"));
+        for part in [
+            "error_rate (+0.5pp) is undecided, must be proven here",
+            "difference +0.130 pp, interval [-0.200, 0.700], bound 0.500 pp, 600 samples",
+            "about 300 more samples, 5m at today's rate",
+            "proof of safety 64%, of harm 3%, goes back from 70% of the margin on",
+        ] {
+            assert!(lines[2].contains(part), "{part}: {}", lines[2]);
+        }
+        assert_eq!(lines[3], "latency_p99: no evidence yet");
+        assert!(lines[4].ends_with("left out: 3 throttled"), "{}", lines[4]);
+    }
+}

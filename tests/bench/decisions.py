@@ -1,0 +1,251 @@
+"""Plays simulated worlds to `crossfade simulate --stream` and tells how it decided, and how fast.
+
+The worlds are those of `world.py` (see --tools). A run is routed by the program's own decisions, with
+the same draws, the same late judge scores and the same ends as `drive.py` there, only a whole second
+at a time. A result is one JSON line; with --out they are kept, and a run that is there is not played again.
+"""
+import argparse, collections, heapq, json, multiprocessing, os, statistics, subprocess, sys
+
+# Both providers see the request, candidate alone of the rest: shadow, read-only, low-stakes, half, full.
+PLAN = [(0.05, 0.0), (0.02, 0.05), (0.02, 0.20), (0.02, 0.50), (0.02, 1.0)]
+JUDGED = 0.5
+STAGE_SECONDS_MAX, WATCH_SECONDS = 14_400, 1_800
+IDENTICAL = ["aa", "aa_drift", "aa_bursts"]
+
+# What other rules come to in the same worlds: percent rolled back, percent promoted, or median
+# candidate calls until back. Theirs are our reading of the documented defaults, with the same margins.
+RULES = ["bets (reference)", "Flagger-like 1 min", "Argo-like 1 min", "Argo-like 5 min", "Kayenta-like",
+         "fixed test, peeked", "fixed test, one look", "asymptotic conf. seq."]
+FIGURES = {
+    "aa":          ("rolled back %", [0.05, 100.0, 100.0, 25.5, 0.5, 94.0, 66.5, 25.0]),
+    "aa_episodes": ("rolled back %", [1.0, 100.0, 100.0, 34.0, 12.0, 95.0, 74.0, 49.0]),
+    "acceptable":  ("promoted %",    [99.0, 0.0, 0.0, 58.0, 39.0, 0.0, 0.0, 21.0]),
+    "judge_2":     ("promoted %",    [99.3, 0.0, 0.0, 80.0, 0.0, 0.0, 0.0, 0.0]),
+    "p99_100":     ("promoted %",    [90.7, 0.0, 0.0, 35.0, 62.0, 2.0, 10.0, 65.0]),
+    "outage":      ("calls", [5, 1499, 1200, 7168, 2996, 1206, 2996, 1002]),
+    "err_5pp":     ("calls", [81, 1486, 1198, 7144, 2991, 1201, 2990, 1002]),
+    "err_2pp":     ("calls", [279, 1502, 1198, 7158, 2994, 1200, 2993, 1002]),
+    "err_1pp":     ("calls", [772, 1760, 1490, 7132, 3010, 1192, 3004, 1174]),
+    "err_0.5pp":   ("calls", [2928, 2142, 1793, 35144, 7506, 1206, 2992, 4452]),
+    "p99_1000":    ("calls", [914, 1510, 1214, 7130, 3026, 1193, 2996, 1003]),
+    "p99_500":     ("calls", [3746, 2070, 1524, 7186, 6105, 1212, 3004, 2760]),
+    "tail_1000":   ("calls", [1428, 1538, 1226, 7165, 3108, 1196, 3001, 1438]),
+    "judge_10":    ("calls", [277, 1506, 1202, 7131, 3010, 1201, 2997, 1002]),
+    "judge_5":     ("calls", [1048, 2143, 1535, 20245, 3006, 1198, 2998, 1002]),
+}
+DEFAULT = "aa,err_1pp,err_5pp,outage,p99_500,p99_1000,judge_10,cost_50,acceptable,p99_100"
+
+
+class Program:
+    """The release binary, which answers one line for each tick."""
+    def __init__(self, command):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def tell(self, lines):
+        self.process.stdin.write("".join(lines).encode())
+
+    def ask(self, lines):
+        self.tell(lines)
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self.process.args[0]} ended with {self.process.wait()}")
+        answer = json.loads(answer)
+        return answer["d"], answer["why"]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+
+def stage_line(at, index):
+    pair, share = PLAN[index]
+    primary, candidate = pair + (1 - pair) * (1 - share), pair + (1 - pair) * share
+    return f'{{"e":"stage","t":{at!r},"index":{index},"rho_p":{primary!r},"rho_c":{candidate!r}}}\n'
+
+
+def seen(b, index):
+    """Which sides of a second's requests are seen, by the draws of the world."""
+    pair, share = PLAN[index]
+    both = b["u"] < pair
+    alone = (b["u"] - pair) / (1 - pair) < share
+    return both, both | ~alone, both | alone
+
+
+def side(ok, ms, usd):
+    return f'{{"ok":{"true" if ok else "false"},"ms":{ms!r},"usd":{usd!r}}}'
+
+
+def observations(b, number, sees_p, sees_c):
+    """The lines of a second; `number` requests came before it."""
+    columns = [b[it].tolist() for it in ("t", "p_ok", "p_ms", "p_usd", "c_ok", "c_ms", "c_usd")]
+    lines = []
+    for t, p_ok, p_ms, p_usd, c_ok, c_ms, c_usd, p, c in zip(*columns, sees_p.tolist(), sees_c.tolist()):
+        number += 1
+        primary = side(p_ok, p_ms, p_usd) if p else "null"
+        candidate = side(c_ok, c_ms, c_usd) if c else "null"
+        lines.append(f'{{"e":"obs","t":{t:.4f},"id":{number},"p":{primary},"c":{candidate}}}\n')
+    return lines
+
+
+def play(program, world, name, seed, rps):
+    """One run, from the first stage to its end: rollback, promoted or stalled."""
+    index, entered, scores = 0, 0.0, []
+    calls = served = bad_served = 0
+    program.tell([stage_line(0.0, 0)])
+    for second, b in world.seconds(name, seed, rps):
+        now = second + 1.0
+        both, sees_p, sees_c = seen(b, index)
+        lines = observations(b, b["i0"], sees_p, sees_c)
+        alone = sees_c & ~both
+        calls, served = calls + int(sees_c.sum()), served + int(alone.sum())
+        bad_served += int((alone & ~b["c_ok"]).sum())
+        for k in (both & b["p_ok"] & b["c_ok"] & (b["uj"] < JUDGED)).nonzero()[0].tolist():
+            late = float(b["t"][k] + b["jd"][k])
+            heapq.heappush(scores, (late, b["i0"] + k, float(b["jp"][k]), float(b["jc"][k])))
+        while scores and scores[0][0] <= now:
+            _, _, p, c = heapq.heappop(scores)
+            lines.append(f'{{"e":"score","p":{p!r},"c":{c!r}}}\n')
+        lines.append(f'{{"e":"tick","t":{now!r}}}\n')
+        decision, why = program.ask(lines)
+        last = index == len(PLAN) - 1
+        outcome = None
+        if decision == "rollback":
+            outcome = "rollback"
+        elif last and now - entered >= WATCH_SECONDS:
+            outcome = "promoted"
+        elif decision == "advance" and not last:
+            index, entered = index + 1, now
+            program.tell([stage_line(now, index)])
+        elif decision != "advance" and now - entered >= STAGE_SECONDS_MAX:
+            outcome = "stalled"
+        if outcome:
+            return dict(scenario=name, seed=seed, outcome=outcome, why=why, t=now, stage=index,
+                        cand_obs=calls, served=served, bad_served=bad_served)
+
+
+def run(task):
+    name, seed, options = task
+    sys.path.insert(0, options.stats)
+    import world
+    if options.reference:
+        import drive, refgate
+        result = drive.run(refgate.Controller(), name, seed, options.rps)
+        result.pop("truth")
+    else:
+        program = Program([options.program, "simulate", "--stream"] + (["--plan", options.plan] if options.plan else []))
+        result = play(program, world, name, seed, options.rps)
+        program.close()
+    return {"by": by(options), "rps": options.rps, **result}
+
+
+def by(options):
+    return "reference" if options.reference else "crossfade" + (f" {options.plan}" if options.plan else "")
+
+
+def clopper_pearson(hits, n):
+    """The 95 % interval of a share."""
+    from scipy.stats import beta
+    low = beta.ppf(0.025, hits, n - hits + 1) if hits else 0.0
+    return low, (beta.ppf(0.975, hits + 1, n - hits) if hits < n else 1.0)
+
+
+def share(hits, n):
+    low, high = clopper_pearson(hits, n)
+    return {"hits": hits, "n": n, "percent": 100 * hits / n, "low": 100 * low, "high": 100 * high}
+
+
+def summary(name, results):
+    n = len(results)
+    back = [it for it in results if it["outcome"] == "rollback"]
+    promoted = [it for it in results if it["outcome"] == "promoted"]
+    median = lambda values: statistics.median(values) if values else None
+    calls = sorted(it["cand_obs"] for it in back)
+    row = {
+        "world": name, "n": n, "rolled_back": share(len(back), n), "promoted_percent": 100 * len(promoted) / n,
+        "stalled_percent": 100 * (n - len(back) - len(promoted)) / n,
+        "calls_median": median(calls), "calls_p90": calls[min(n - 1, int(0.9 * len(calls)))] if calls else None,
+        "back_seconds": median([it["t"] for it in back]), "promoted_seconds": median([it["t"] for it in promoted]),
+        "why": dict(collections.Counter(it["why"].split(":")[0] for it in back).most_common()),
+    }
+    if name in FIGURES:
+        unit, figures = FIGURES[name]
+        row["others"] = {"unit": unit, **dict(zip(RULES, figures))}
+        if unit == "calls" and calls:
+            row["ratio"] = row["calls_median"] / figures[0]
+    return row
+
+
+def report(results, form, rps):
+    of_world = collections.defaultdict(list)
+    for it in results:
+        of_world[it["scenario"]].append(it)
+    rows = [summary(name, its) for name, its in of_world.items()]
+    identical = [it for name in IDENTICAL for it in of_world[name]]
+    false = share(sum(it["outcome"] == "rollback" for it in identical), len(identical)) if identical else None
+    if form == "json":
+        print(json.dumps({"rps": rps, "worlds": rows, "false_rollbacks": false}))
+        return
+    heads = ["world", "n", "back %", "promoted %", "stalled %", "calls", "p90", "s back", "s promoted", "reference", "x ref"]
+    lines = [heads + RULES[1:] + ["gates"]]
+    number = lambda it: "-" if it is None else f"{it:,.0f}"
+    for it in rows:
+        others = it.get("others")
+        figures = [f"{others[rule]:,g}" if others else "-" for rule in RULES]
+        figures[0] += {"rolled back %": "% back", "promoted %": "% up", "calls": ""}[others["unit"]] if others else ""
+        lines.append([
+            it["world"], str(it["n"]), f"{it['rolled_back']['percent']:.1f}", f"{it['promoted_percent']:.1f}",
+            f"{it['stalled_percent']:.1f}", number(it["calls_median"]), number(it["calls_p90"]),
+            number(it["back_seconds"]), number(it["promoted_seconds"]), figures[0],
+            f"{it['ratio']:.2f}" if "ratio" in it else "-", *figures[1:],
+            ", ".join(f"{why} {count}" for why, count in it["why"].items())])
+    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) if k in (0, len(line) - 1) else cell.rjust(width)
+                        for k, (cell, width) in enumerate(zip(line, widths))).rstrip())
+    if false:
+        print(f"\nidentical arms: {false['hits']} of {false['n']} rolled back, {false['percent']:.2f} % "
+              f"(95 % Clopper-Pearson {false['low']:.2f} to {false['high']:.2f} %); {rps:g} requests a second")
+
+
+def main():
+    a = argparse.ArgumentParser(prog="scripts/bench decisions", description=__doc__.split("\n")[0])
+    a.add_argument("--seeds", type=int, default=20, metavar="N", help="seeds 1 to N, N below 1000")
+    a.add_argument("--worlds", default=DEFAULT, metavar="A,B", help="which worlds, or `all`")
+    a.add_argument("--rps", type=float, default=100.0, help="requests a second")
+    a.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    a.add_argument("--plan", metavar="FILE", help="the plan to try instead of the built-in one")
+    a.add_argument("--out", metavar="FILE", help="keep results here, and play only what is missing")
+    a.add_argument("--reference", action="store_true", help="play the reference controller instead")
+    a.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    a.add_argument("--program", required=True, help=argparse.SUPPRESS)
+    a.add_argument("--stats", required=True, help=argparse.SUPPRESS)
+    options = a.parse_args()
+    sys.path.insert(0, options.stats)
+    import world
+    names = list(world.SCENARIOS) if options.worlds == "all" else options.worlds.split(",")
+    unknown = [it for it in names if it not in world.SCENARIOS]
+    if unknown or not 1 <= options.seeds < 1000:
+        a.error(f"no such world: {', '.join(unknown)}" if unknown else "seeds are 1 to 999")
+    kept = {}
+    if options.out and os.path.exists(options.out):
+        with open(options.out) as file:
+            for it in map(json.loads, file):
+                if it["by"] == by(options) and it["rps"] == options.rps:
+                    kept[it["scenario"], it["seed"]] = it
+    wanted = [(name, seed) for seed in range(1, options.seeds + 1) for name in names]
+    missing = [(name, seed, options) for name, seed in wanted if (name, seed) not in kept]
+    with multiprocessing.Pool(options.jobs) as pool:
+        for done, it in enumerate(pool.imap_unordered(run, missing), 1):
+            kept[it["scenario"], it["seed"]] = it
+            if options.out:
+                with open(options.out, "a") as file:
+                    file.write(json.dumps(it) + "\n")
+            print(f"\r{done} of {len(missing)} ", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    report([kept[name, seed] for name in names for seed in range(1, options.seeds + 1)], options.output, options.rps)
+
+
+if __name__ == "__main__":
+    main()
