@@ -7,16 +7,14 @@ use super::words::{Read, count, split};
 /// Reads `error_rate=pass/500 all=pass pairs=500 problem=coverage`.
 ///
 /// A gate that is not named has no evidence; `all` is every gate of the stage.
-pub(super) fn read<'a>(
-    rollout: &Rollout,
-    words: impl Iterator<Item = &'a str>,
-) -> Read<Evidence> {
+pub(super) fn read<'a>(rollout: &Rollout, words: impl Iterator<Item = &'a str>) -> Read<Evidence> {
     let mut evidence = Evidence::default();
     for word in words {
         let (key, value) = split(word);
         match key {
             "pairs" => evidence.pairs = count(value)?,
             "problem" => evidence.problem = Some(value.replace('_', " ")),
+            "outage" => evidence.outage = Some(value.replace('_', " ")),
             "all" => {
                 let stage = rollout.plan().stages.get(rollout.stage_index());
                 for gate in stage.map_or(&[][..], |it| &it.gates) {
@@ -24,8 +22,9 @@ pub(super) fn read<'a>(
                 }
             }
             name => {
-                let metric = Metric::from_name(name)
-                    .ok_or_else(|| format!("`{name}` is no metric, nor pairs, problem or all"))?;
+                let metric = Metric::from_name(name).ok_or_else(|| {
+                    format!("`{name}` is no metric, nor pairs, problem, outage or all")
+                })?;
                 evidence.gates.push(verdict(metric, value)?);
             }
         }

@@ -22,6 +22,7 @@ const HISTORIES: u64 = 1_000;
 const STEPS: u32 = 60;
 const HOUR_MS: u64 = 3_600_000;
 
+/// INV1 INV2 INV3 INV4 INV5 INV6 INV8 INV9 INV10 INV11 INV12 C1 C5 V20
 #[test]
 fn whatever_happens_in_whatever_order_the_invariants_hold() {
     let histories = env::var_os("CROSSFADE_HISTORIES");
@@ -111,7 +112,8 @@ fn play(seed: u64, seen: &mut Seen, log: &mut dyn FnMut(String)) -> Result<(), S
                 node.step(&Input::Tick, dice.crash(), seen, log)?;
             }
             8 if dice.one_in(3) => {
-                let all = [Input::Tripped, Input::Idle, Input::Idle, Input::Superseded, Input::Stopped];
+                let all =
+                    [Input::Tripped, Input::Idle, Input::Idle, Input::Superseded, Input::Stopped];
                 node.step(&dice.pick(&all), dice.crash(), seen, log)?;
             }
             _ => {
@@ -431,14 +433,15 @@ impl Random {
             evidence.pairs = stage.samples_min.saturating_sub(1) + self.below(4);
         } else if self.one_in(8) {
             evidence.problem = Some("coverage is 90%".to_owned());
+        } else if self.one_in(8) {
+            evidence.outage = Some("the primary fails".to_owned());
         }
         evidence
     }
 
     fn gate(&mut self, metric: Metric, verdict: Verdict) -> GateEvidence {
         let odd = [0.0, 1.0, -3.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
-        let [primary, candidate, difference, lower, upper] =
-            [(); 5].map(|()| self.pick(&odd));
+        let [primary, candidate, difference, lower, upper] = [(); 5].map(|()| self.pick(&odd));
         GateEvidence {
             metric,
             verdict,

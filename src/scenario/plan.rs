@@ -1,8 +1,8 @@
 //! Plans as a story writes them: words about the whole, then a line for each stage.
 
 use crate::domain::{
-    Approval, Freeze, FreezeText, Gate, Margin, Metric, Name, OnIdle, Plan, Risk, Role, Share, Slice,
-    Stage, Times,
+    Approval, Freeze, FreezeText, Gate, Margin, Metric, Name, OnIdle, Plan, Risk, Role, Share,
+    Slice, Stage, Times,
 };
 
 use super::words::{Read, count, duration_ms, list, share, split};

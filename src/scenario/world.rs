@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{
-    Answer, Command, Consent, Event, Input, Plan, Refusal, Timestamp, Undecided,
-};
+use crate::domain::{Answer, Command, Consent, Event, Input, Plan, Refusal, Timestamp, Undecided};
 
 use super::{
     BadLine, evidence,
@@ -256,9 +254,8 @@ impl World {
     fn rivals(&self, name: &str) -> Vec<String> {
         let Some(kept) = self.rollouts.get(name) else { return Vec::new() };
         let slice = &kept.rollout.plan().slice;
-        let meets = |it: &Kept| {
-            it.rollout.stage().is_some() && it.rollout.plan().slice.overlaps(slice)
-        };
+        let meets =
+            |it: &Kept| it.rollout.stage().is_some() && it.rollout.plan().slice.overlaps(slice);
         let others = self.rollouts.iter().filter(|(other, it)| *other != name && meets(it));
         others.map(|(other, _)| other.clone()).collect()
     }

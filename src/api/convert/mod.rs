@@ -12,8 +12,8 @@ use evidence::gate_evidence;
 use super::proto;
 use crate::controller::{Decision, Evaluation, View};
 use crate::domain::{
-    Approval, Cause, Event, Evidence, Excluded, Freeze, FreezeText, Gate, GateEvidence, Name, OnIdle,
-    Plan, Record, Refusal, Risk, Role, Slice, Stage, State, Times, Timestamp, Verdict,
+    Approval, Cause, Event, Evidence, Excluded, Freeze, FreezeText, Gate, GateEvidence, Name,
+    OnIdle, Plan, Record, Refusal, Risk, Role, Slice, Stage, State, Times, Timestamp, Verdict,
 };
 
 /// Milliseconds of a message's duration; zero for a negative one.
@@ -178,6 +178,7 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
         Refusal::WrongState { .. }
         | Refusal::StageMismatch { .. }
         | Refusal::Untrusted { .. }
+        | Refusal::Outage { .. }
         | Refusal::Samples { .. }
         | Refusal::TooEarly { .. }
         | Refusal::Frozen { .. }

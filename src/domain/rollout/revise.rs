@@ -4,9 +4,7 @@
 //! at once; looser ones hold for evidence that is gathered from then on, so that nobody moves
 //! the goal to where the ball lies. An edit never raises a share.
 
-use crate::domain::{
-    Approval, Event, Gate, Metric, Plan, Refusal, Role, Rollout, Stage, State,
-};
+use crate::domain::{Approval, Event, Gate, Metric, Plan, Refusal, Role, Rollout, Stage, State};
 
 const SUPERSEDE: &str = "it is what this rollout is about; another one may supersede it";
 const BUDGET: &str = "the chance of a false alarm is shared out over the attempt already";
