@@ -34,6 +34,8 @@ const FORMAT: u8 = 1;
 /// throttled, or be requests it cannot take.
 const CALLS_MIN: u64 = 20;
 const TURNED_AWAY_ONE_IN: u64 = 20;
+/// One in how many primary calls of a stage may fail before it is no measure for a candidate.
+const OUTAGE_ONE_IN: u64 = 10;
 
 /// The chances that a request shows each side's outcome, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -294,6 +296,7 @@ impl Ledger {
             per_minute: float(pairs + solos) / minutes,
             excluded: self.excluded(),
             problem: self.problem(),
+            outage: self.outage(),
         }
     }
 
@@ -419,6 +422,17 @@ impl Ledger {
     /// Why nothing of it can be trusted, if so.
     fn problem(&self) -> Option<String> {
         self.state.lots.problem().or_else(|| self.turned_away())
+    }
+
+    /// Whether the primary fails so often that a candidate which does not proves nothing by it.
+    fn outage(&self) -> Option<String> {
+        let [primary, _] = &self.state.outcomes;
+        let counts = Outcome::ALL.into_iter().zip(primary).filter(|(it, _)| it.counts());
+        let (failed, calls) = counts.fold((0, 0), |(failed, calls), (outcome, count)| {
+            (failed + if outcome.failed() { *count } else { 0 }, calls + count)
+        });
+        let many = CALLS_MIN <= calls && calls < OUTAGE_ONE_IN * failed;
+        many.then(|| format!("{failed} of {calls} calls of the primary failed, more than 10%"))
     }
 
     /// Whether the candidate turns so many requests away that those it takes say too little.

@@ -166,6 +166,7 @@ fn refused(rollout: &Name, refusal: &Refusal, message: &str) -> Status {
             .with("metric", metric.as_str())
             .with("verdict", verdict.as_str()),
         Refusal::Untrusted { stage, .. }
+        | Refusal::Outage { stage, .. }
         | Refusal::NeedsApproval { stage }
         | Refusal::NeedsConsent { stage }
         | Refusal::NeedsOverride { stage }

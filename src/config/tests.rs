@@ -168,6 +168,7 @@ error: unknown key `featurs` in [rollout.chat.slice] at x.toml:6:11
     );
 }
 
+/// F7
 #[test]
 fn every_fault_is_told_at_once_in_the_order_of_the_file() {
     assert_eq!(
@@ -282,6 +283,7 @@ error: `mirror` in [rollout.chat] cannot stand at x.toml:6:10
     );
 }
 
+/// F3
 #[test]
 fn rollouts_that_could_claim_the_same_request_are_refused() {
     let text = "[rollout.one]\ncandidate = 'b'\n\

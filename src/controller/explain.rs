@@ -176,6 +176,7 @@ mod tests {
                 per_minute: 120.0,
                 excluded: vec![Excluded { reason: "throttled", count: 3 }],
                 problem: None,
+                outage: None,
             },
             created: Timestamp(0),
             updated: Timestamp(0),

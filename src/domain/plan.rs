@@ -301,6 +301,7 @@ pub(super) mod tests {
         assert!(plan.stages.iter().all(|it| it.samples_min == 1_000));
     }
 
+    /// F5
     #[test]
     fn every_fault_of_a_plan_is_told_at_once() {
         let mut plan = plan();

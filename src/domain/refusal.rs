@@ -43,6 +43,14 @@ pub enum Refusal {
         /// Why.
         problem: String,
     },
+    /// The primary fails itself: being better than that is no reason to go on unasked.
+    #[error("stage `{stage}` has no measure to go by: {problem}")]
+    Outage {
+        /// The stage.
+        stage: String,
+        /// What the primary does.
+        problem: String,
+    },
     /// Too few pairs yet.
     #[error("stage `{stage}` has {have} of at least {need} pairs")]
     Samples {
@@ -121,6 +129,7 @@ impl Refusal {
             Self::Gate { verdict: Verdict::Invalid, .. } => "GATE_INVALID",
             Self::Gate { .. } => "GATE_UNDECIDED",
             Self::Untrusted { .. } => "EVIDENCE_UNTRUSTED",
+            Self::Outage { .. } => "PRIMARY_OUTAGE",
             Self::Samples { .. } => "TOO_FEW_SAMPLES",
             Self::TooEarly { .. } => "TOO_EARLY",
             Self::Frozen { .. } => "FROZEN",
@@ -155,7 +164,10 @@ impl Refusal {
             Self::Gate { verdict: Verdict::Invalid, .. } | Self::Untrusted { .. } => {
                 format!("`crossfade explain {rollout}` says more; distrust cannot be skipped")
             }
-            Self::Gate { .. } | Self::Samples { .. } | Self::TooEarly { .. } => format!(
+            Self::Gate { .. }
+            | Self::Outage { .. }
+            | Self::Samples { .. }
+            | Self::TooEarly { .. } => format!(
                 "wait, or skip what is undecided (never what is broken): \
                  `crossfade advance {rollout} --override-undecided --comment \"…\"`"
             ),
@@ -199,6 +211,7 @@ mod tests {
         all.extend([
             Refusal::StageMismatch { asked: "full".to_owned(), current: stage() },
             Refusal::Untrusted { stage: stage(), problem: "copies are missing".to_owned() },
+            Refusal::Outage { stage: stage(), problem: "it fails".to_owned() },
             Refusal::Samples { stage: stage(), have: 3, need: 9 },
             Refusal::TooEarly { stage: stage(), left_ms: 60_000 },
             Refusal::Frozen { stage: stage(), thaw },

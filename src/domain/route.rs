@@ -273,6 +273,7 @@ mod tests {
         }
     }
 
+    /// M8
     #[test]
     fn compliance_comes_before_every_share() {
         let all = snapshot(10_000, 10_000);

@@ -14,6 +14,7 @@ pub(super) fn read<'a>(rollout: &Rollout, words: impl Iterator<Item = &'a str>) 
         match key {
             "pairs" => evidence.pairs = count(value)?,
             "problem" => evidence.problem = Some(value.replace('_', " ")),
+            "outage" => evidence.outage = Some(value.replace('_', " ")),
             "all" => {
                 let stage = rollout.plan().stages.get(rollout.stage_index());
                 for gate in stage.map_or(&[][..], |it| &it.gates) {
@@ -21,8 +22,9 @@ pub(super) fn read<'a>(rollout: &Rollout, words: impl Iterator<Item = &'a str>) 
                 }
             }
             name => {
-                let metric = Metric::from_name(name)
-                    .ok_or_else(|| format!("`{name}` is no metric, nor pairs, problem or all"))?;
+                let metric = Metric::from_name(name).ok_or_else(|| {
+                    format!("`{name}` is no metric, nor pairs, problem, outage or all")
+                })?;
                 evidence.gates.push(verdict(metric, value)?);
             }
         }

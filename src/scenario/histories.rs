@@ -22,6 +22,7 @@ const HISTORIES: u64 = 1_000;
 const STEPS: u32 = 60;
 const HOUR_MS: u64 = 3_600_000;
 
+/// INV1 INV2 INV3 INV4 INV5 INV6 INV8 INV9 INV10 INV11 INV12 C1 C5 V20
 #[test]
 fn whatever_happens_in_whatever_order_the_invariants_hold() {
     let histories = env::var_os("CROSSFADE_HISTORIES");
@@ -432,6 +433,8 @@ impl Random {
             evidence.pairs = stage.samples_min.saturating_sub(1) + self.below(4);
         } else if self.one_in(8) {
             evidence.problem = Some("coverage is 90%".to_owned());
+        } else if self.one_in(8) {
+            evidence.outage = Some("the primary fails".to_owned());
         }
         evidence
     }

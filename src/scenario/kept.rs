@@ -179,13 +179,9 @@ impl Kept {
     fn stand(&self) -> String {
         let it = &self.rollout;
         let stage = it.stage().map_or("-", |it| &it.name);
-        format!(
-            "{} {stage}, attempt {}, revision {}, entered {}, {:?}",
-            it.state().as_str(),
-            it.attempt(),
-            it.revision(),
-            it.entered().0,
-            self.evidence
-        )
+        let (state, attempt, revision) = (it.state().as_str(), it.attempt(), it.revision());
+        let evidence = it.guarded().map(|_| &self.evidence);
+        let entered = it.entered().0;
+        format!("{state} {stage}, attempt {attempt}, revision {revision}, {entered}, {evidence:?}")
     }
 }

@@ -64,6 +64,7 @@ pub(super) fn evidence(kept: &Kept) -> Vec<String> {
     let excluded =
         evidence.excluded.iter().map(|it| format!("excluded: {} {}", it.count, it.reason));
     lines.extend(excluded);
+    lines.extend(evidence.outage.iter().map(|it| format!("no measure: {it}")));
     lines.extend(evidence.problem.iter().map(|it| format!("not to be trusted: {it}")));
     lines
 }

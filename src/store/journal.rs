@@ -332,6 +332,7 @@ mod tests {
         assert!(error.to_string().contains("record 3 where 2 is next"), "{error}");
     }
 
+    /// C5
     #[test]
     fn a_failed_write_keeps_the_sequence() {
         let (dir, mut journal) = journal_of(2);
@@ -366,6 +367,7 @@ mod tests {
         assert_eq!(reopened(dir.path()), [1, 2, 3]);
     }
 
+    /// C7
     #[test]
     fn a_second_opener_is_refused() {
         let (dir, journal) = journal_of(1);

@@ -145,6 +145,7 @@ async fn one_rollout_supersedes_another_and_a_stop_outlasts_a_restart() {
     assert_eq!(kinds, ["TYPE_STAGE_ENTERED", "TYPE_LIFTED", "TYPE_ROLLED_BACK", "TYPE_STOPPED"]);
 }
 
+/// V8 INV6
 #[tokio::test]
 async fn a_request_id_is_obeyed_once_also_across_a_restart() {
     let world = World::new().await;
@@ -180,6 +181,7 @@ async fn a_unix_socket_serves_the_same_and_other_addresses_are_refused() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
+/// C3
 #[tokio::test]
 async fn evidence_survives_a_restart_by_way_of_the_stored_pairs() {
     let world = World::new().await;

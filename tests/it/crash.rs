@@ -39,6 +39,7 @@ fn height(rollout: &serde_json::Value) -> i64 {
     }
 }
 
+/// C1 INV4
 #[tokio::test]
 async fn a_hundred_kills_lose_nothing_acknowledged_and_raise_nothing() {
     let world = World::new().await;

@@ -178,6 +178,7 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
         Refusal::WrongState { .. }
         | Refusal::StageMismatch { .. }
         | Refusal::Untrusted { .. }
+        | Refusal::Outage { .. }
         | Refusal::Samples { .. }
         | Refusal::TooEarly { .. }
         | Refusal::Frozen { .. }

@@ -349,7 +349,8 @@ impl Rollout {
 
     /// The first thing that keeps the current stage from being left, if any.
     ///
-    /// Breached gates first, then distrust, then doubt, then numbers, then time, then a freeze.
+    /// Breached gates first, then distrust, then doubt, then a primary that
+    /// fails itself, then numbers, then time, then a freeze.
     pub fn obstacle(&self, now: Timestamp, evidence: &Evidence) -> Option<Refusal> {
         let stage = self.guarded()?;
         let name = || stage.name.clone();
@@ -358,6 +359,9 @@ impl Rollout {
         }
         if let Some(refusal) = self.gate_obstacle(evidence, Verdict::Undecided) {
             return Some(refusal);
+        }
+        if let Some(problem) = &evidence.outage {
+            return Some(Refusal::Outage { stage: name(), problem: problem.clone() });
         }
         if evidence.pairs < stage.samples_min {
             let (have, need) = (evidence.pairs, stage.samples_min);

@@ -102,6 +102,7 @@ impl Rollout {
             (
                 Some(
                     Refusal::Gate { verdict: Verdict::Undecided, .. }
+                    | Refusal::Outage { .. }
                     | Refusal::Samples { .. }
                     | Refusal::TooEarly { .. }
                     | Refusal::Frozen { .. },
