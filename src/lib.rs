@@ -91,4 +91,6 @@ pub mod rehearsal;
 
 pub mod simulate;
 
+pub mod scenario;
+
 pub mod cli;

@@ -68,6 +68,9 @@ fn the_example_has_the_defaults_where_it_says_so() {
     let minimal = &parse(MINIMAL).unwrap().rollouts[0].plan;
     assert_eq!((chat.plan.risk, chat.plan.judge_share), (minimal.risk, minimal.judge_share));
     assert_eq!(chat.plan.copies_per_day_max, minimal.copies_per_day_max);
+    assert_eq!(chat.plan.times.idle_ms_max, minimal.times.idle_ms_max);
+    assert_eq!(chat.plan.times.on_idle, minimal.times.on_idle);
+    assert_eq!((chat.plan.times.freezes.len(), minimal.times.freezes.len()), (2, 0));
     let gates = |plan: &crate::domain::Plan| plan.stages[2].gates.clone();
     assert_eq!(gates(&chat.plan), gates(minimal));
     let [shadow, full] = search.plan.stages.as_slice() else { panic!("two stages") };
@@ -109,6 +112,7 @@ fn the_example_has_every_known_key() {
     let spoil = |line: &str| match line {
         header if header.starts_with('[') => format!("{header}\nzzzzzz = 'z'\n"),
         map if map.starts_with("model_map") => format!("{map}\n"),
+        item if item.starts_with("  { ") => item.replacen("{ ", "{ zzzzzz = 'z', ", 1) + "\n",
         other => other.replace(" = { ", " = { zzzzzz = 'z', ") + "\n",
     };
     let spoiled: String = EXAMPLE.lines().map(spoil).collect();
@@ -164,6 +168,7 @@ error: unknown key `featurs` in [rollout.chat.slice] at x.toml:6:11
     );
 }
 
+/// F7
 #[test]
 fn every_fault_is_told_at_once_in_the_order_of_the_file() {
     assert_eq!(
@@ -278,6 +283,7 @@ error: `mirror` in [rollout.chat] cannot stand at x.toml:6:10
     );
 }
 
+/// F3
 #[test]
 fn rollouts_that_could_claim_the_same_request_are_refused() {
     let text = "[rollout.one]\ncandidate = 'b'\n\
@@ -467,4 +473,21 @@ fn a_file_that_cannot_be_read_says_so() {
     let text = Config::load(&path).unwrap_err().to_string();
     assert!(text.starts_with("error: cannot read the configuration "), "{text}");
     assert!(text.contains("No such file") && text.contains("\n\nhint: "), "{text}");
+}
+
+#[test]
+fn a_freeze_that_is_none_is_told_by_its_key() {
+    let rollout = "[rollout.chat]\ncandidate = 'b'\n";
+    let told = faults_below(&format!(
+        "{rollout}freeze = [{{ days = ['fri'], from = '18:00', to = '08:00', zone = 'Berlin' }}]\n"
+    ));
+    assert!(told.contains("`zone` in [rollout.chat.freeze] cannot stand"), "{told}");
+    assert!(told.contains("write it like `Europe/Berlin`"), "{told}");
+    let told = faults_below(&format!("{rollout}freeze = [{{ from = '18:00', to = '08:00' }}]\n"));
+    assert!(told.contains("`from` in [rollout.chat.freeze] cannot stand"), "{told}");
+    let told = faults_below(&format!(
+        "{rollout}[[rollout.chat.stage]]\nname = 'a'\nserve = '0%'\nduration = '2d'\n\
+         duration_max = '1d'\n"
+    ));
+    assert!(told.contains("`duration_max` in [[rollout.chat.stage]] cannot stand"), "{told}");
 }

@@ -13,9 +13,11 @@ mod book;
 mod explain;
 mod handle;
 mod managed;
+mod orders;
 mod rebuild;
 mod setup;
 mod steps;
+mod stop;
 
 pub use actor::Controller;
 pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, View, Views};

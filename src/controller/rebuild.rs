@@ -5,24 +5,24 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::analysis::{Chances, Ledger, Observation};
-use crate::domain::{Name, Rollout, Window};
+use crate::domain::{Cause, Event, Name, Rollout, State, Timestamp, Visit, Window};
 use crate::store::Pairs;
 
 use super::{actor::Controller, managed::Managed};
 
-/// Enters the stored pairs of every running attempt in new bets, stage by stage.
+/// Enters the stored pairs of every running attempt in new bets, visit by visit of its stages.
 ///
 /// So a restart forgets no evidence; what the store lost (a second at most, and what
 /// its limits removed) only makes proofs take longer.
 pub(super) async fn evidence(controller: &mut Controller) {
-    let Some(pairs) = controller.pairs.clone() else { return };
+    let pairs = controller.pairs.clone();
     for managed in controller.managed.values_mut() {
-        coverage(Some(&pairs), managed);
+        coverage(pairs.as_ref(), managed);
         if managed.rollout.window().is_none() {
             continue;
         }
         let (rollout, pairs) = (managed.rollout.clone(), pairs.clone());
-        let rebuilt = spawn_blocking(move || ledger(&rollout, &pairs)).await;
+        let rebuilt = spawn_blocking(move || ledger(&rollout, pairs.as_ref())).await;
         match rebuilt {
             Ok(ledger) => managed.ledger = ledger,
             Err(error) => tracing::error!(%error, "evidence could not be rebuilt; it begins anew"),
@@ -30,40 +30,52 @@ pub(super) async fn evidence(controller: &mut Controller) {
     }
 }
 
-fn ledger(rollout: &Rollout, pairs: &Pairs) -> Ledger {
+fn ledger(rollout: &Rollout, pairs: Option<&Pairs>) -> Ledger {
     let mut ledger = Ledger::new(rollout.plan());
-    let mut counted = 0_u64;
-    for stage in 0..=rollout.stage_index() {
-        let window = Window {
-            rollout: rollout.name().clone(),
-            attempt: rollout.attempt(),
-            stage: u32::try_from(stage).unwrap_or(u32::MAX),
-        };
-        let chances = rollout.plan().stages.get(stage).map_or_else(Chances::default, Chances::of);
-        let mut entered = false;
-        let read = pairs.of_window(&window, &mut |pair, score| {
-            if !entered {
-                ledger.enter(stage, pair.at, chances);
-                entered = true;
-            }
-            ledger.observe(pair.at, Observation::of(&pair));
-            counted += 1;
-            if let Some(score) = score {
-                ledger.score(pair.at, score.primary, score.candidate);
-            }
-        });
-        if let Err(error) = read {
-            tracing::error!(rollout = %rollout.name(), stage, %error, "stored pairs of a stage cannot be read");
+    let visits = rollout.visits();
+    let ends = visits.iter().skip(1).map(|it| it.from).chain([Timestamp(u64::MAX)]);
+    let mut counted = 0;
+    for (index, (visit, end)) in visits.iter().zip(ends).enumerate() {
+        if rollout.state() == State::Succeeded && index + 1 == visits.len() {
+            ledger.follow(rollout, visit.from, &Event::Succeeded(Cause::GatesPassed));
+        } else {
+            let stage = rollout.plan().stages.get(visit.stage);
+            let chances = stage.map_or_else(Chances::default, Chances::of);
+            ledger.enter(visit.stage, visit.from, chances);
         }
-        if !entered {
-            ledger.enter(stage, rollout.entered(), chances);
+        if let Some(pairs) = pairs {
+            counted += feed(&mut ledger, rollout, (*visit, end), pairs);
         }
-    }
-    if rollout.state() == crate::domain::State::Succeeded {
-        ledger.guard(rollout.entered());
     }
     tracing::info!(rollout = %rollout.name(), pairs = counted, "evidence rebuilt from stored pairs");
     ledger
+}
+
+/// Enters what was stored in a visit of a stage, up to its end; how many pairs counted.
+fn feed(
+    ledger: &mut Ledger,
+    rollout: &Rollout,
+    (visit, end): (Visit, Timestamp),
+    pairs: &Pairs,
+) -> u64 {
+    let stage = u32::try_from(visit.stage).unwrap_or(u32::MAX);
+    let (name, attempt) = (rollout.name(), rollout.attempt());
+    let window = Window { rollout: name.clone(), attempt, stage };
+    let mut counted = 0;
+    let read = pairs.of_window(&window, &mut |pair, score| {
+        if !(visit.from..end).contains(&pair.at) {
+            return;
+        }
+        ledger.observe(pair.at, Observation::of(&pair));
+        counted += 1;
+        if let Some(score) = score {
+            ledger.score(pair.at, score.primary, score.candidate);
+        }
+    });
+    if let Err(error) = read {
+        tracing::error!(rollout = %name, stage, %error, "stored pairs of a stage cannot be read");
+    }
+    counted
 }
 
 /// What a restart must not forget of a rollout's traffic: the day and its copies, then the window
@@ -119,3 +131,7 @@ pub(super) fn keep_counts(
         }
     }))
 }
+
+#[cfg(test)]
+#[path = "rebuild_tests.rs"]
+mod tests;

@@ -177,6 +177,13 @@ pub struct Window {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PairId(pub u128);
 
+impl PairId {
+    /// When its request arrived: what a `UUIDv7` begins with.
+    pub fn at(self) -> Timestamp {
+        Timestamp(u64::try_from(self.0 >> 80).unwrap_or(u64::MAX))
+    }
+}
+
 impl fmt::Display for PairId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = format!("{:032x}", self.0);

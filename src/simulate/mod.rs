@@ -10,8 +10,8 @@ pub use stream::{StreamError, stream};
 
 use crate::analysis::{Chances, Ledger, Observation, Sample, Tripwire};
 use crate::domain::{
-    Cause, Command, Event, Evidence, GateEvidence, Input, Metric, Name, Plan, Refusal, Rollout, State,
-    Timestamp, Verdict,
+    Cause, Command, Event, Evidence, GateEvidence, Input, Metric, Name, Plan, Refusal, Rollout,
+    State, Timestamp, Verdict,
 };
 
 /// The plan that is tried unless another is given.
@@ -56,7 +56,8 @@ impl Simulation {
             | State::Running
             | State::Paused
             | State::AwaitingApproval
-            | State::Succeeded => self.ledger.evidence(),
+            | State::Succeeded
+            | State::Baked => self.ledger.evidence(),
         }
     }
 
@@ -78,9 +79,7 @@ impl Simulation {
         if self.rollout.window().is_none() {
             return false;
         }
-        let well = |sample: Sample| {
-            sample.outcome.counts().then_some(!sample.outcome.failed())
-        };
+        let well = |sample: Sample| sample.outcome.counts().then_some(!sample.outcome.failed());
         let sides = [seen.primary, seen.candidate].map(|it| it.and_then(well));
         let tripped = self.wire.see(at, sides[0], sides[1]);
         self.ledger.observe(at, seen);
@@ -103,7 +102,9 @@ impl Simulation {
     /// What it waits for. To tell the numbers of a gate costs far more than to see that it is
     /// not proven: `numbers` says whether they are wanted.
     pub fn decide(&self, at: Timestamp, numbers: Numbers) -> Result<Event, String> {
-        if numbers == Numbers::Spared && let Some(obvious) = self.obvious_obstacle(at) {
+        if numbers == Numbers::Spared
+            && let Some(obvious) = self.obvious_obstacle(at)
+        {
             return Err(obvious);
         }
         let (evidence, waits) = (self.ledger.evidence(), |it: Refusal| it.to_string());
@@ -130,12 +131,16 @@ impl Simulation {
         match event {
             Event::StageEntered { stage, .. } => self.ledger.enter(*stage, at, chances),
             Event::Succeeded(_) => self.ledger.guard(at),
+            Event::Revised(_) | Event::Loosened(_) => self.ledger.follow(&self.rollout, at, event),
             Event::Created(_)
-            | Event::Revised(_)
             | Event::ApprovalRequested
-            | Event::Paused
+            | Event::Paused(_)
             | Event::Resumed
-            | Event::RolledBack(_) => {}
+            | Event::Overdue
+            | Event::Baked
+            | Event::RolledBack(_)
+            | Event::Stopped
+            | Event::Lifted => {}
         }
     }
 
