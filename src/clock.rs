@@ -12,17 +12,27 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Reads the wall clock, for the only time.
-    #[expect(clippy::disallowed_methods, reason = "the one home of the clock")]
+    /// Reads the wall clock, the only time that something is timed by it.
     pub fn start() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self { started: Instant::now(), started_at: Timestamp(millis(since_epoch)) }
+        Self { started: instant(), started_at: wall() }
+    }
+
+    /// How far the wall clock has run away from ours since the start, in milliseconds.
+    pub fn wall_ahead_ms(&self) -> i64 {
+        let signed = |it: u64| i64::try_from(it).unwrap_or(i64::MAX);
+        signed(wall().0) - signed(self.now().0)
     }
 
     /// The time now.
     pub fn now(&self) -> Timestamp {
         Timestamp(self.started_at.0 + millis(self.started.elapsed()))
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one home of the clock")]
+fn wall() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Timestamp(millis(since_epoch))
 }
 
 /// Whole milliseconds of a duration.

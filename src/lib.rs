@@ -92,4 +92,6 @@ pub mod rehearsal;
 
 pub mod simulate;
 
+pub mod scenario;
+
 pub mod cli;

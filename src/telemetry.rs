@@ -127,6 +127,7 @@ pub struct Metrics {
     mirror: Family<RolloutLabels, Real>,
     pairs: Family<RolloutLabels, Gauge>,
     solos: Family<RolloutLabels, Gauge>,
+    overdue: Family<RolloutLabels, Gauge>,
     states: Family<StateLabels, Gauge>,
     differences: Family<GateLabels, Real>,
     lowers: Family<GateLabels, Real>,
@@ -166,6 +167,7 @@ impl Metrics {
             mirror: Family::default(),
             pairs: Family::default(),
             solos: Family::default(),
+            overdue: Family::default(),
             states: Family::default(),
             differences: Family::default(),
             lowers: Family::default(),
@@ -223,9 +225,10 @@ impl Metrics {
         let name = rollout.name().to_string();
         let labels = RolloutLabels { rollout: name.clone() };
         let ratio = |share: crate::domain::Share| f64::from(share.basis_points()) / 1e4;
-        let shares = rollout.stage().map_or((0.0, 0.0), |it| (ratio(it.serve), ratio(it.mirror)));
-        self.serve.get_or_create(&labels).set(shares.0);
-        self.mirror.get_or_create(&labels).set(shares.1);
+        let serve = rollout.stage().map_or(0.0, |it| ratio(it.serve));
+        self.serve.get_or_create(&labels).set(serve);
+        self.mirror.get_or_create(&labels).set(ratio(rollout.mirror()));
+        self.overdue.get_or_create(&labels).set(i64::from(rollout.is_overdue()));
         self.pairs.get_or_create(&labels).set(i64::try_from(evidence.pairs).unwrap_or(i64::MAX));
         self.solos.get_or_create(&labels).set(i64::try_from(evidence.solos).unwrap_or(i64::MAX));
         for state in State::ALL {
@@ -289,6 +292,7 @@ impl Metrics {
         it.register("stage_mirror_ratio", "Share that is copied", self.mirror.clone());
         it.register("stage_pairs", "Pairs that count in the stage", self.pairs.clone());
         it.register("stage_solos", "Requests seen on one side that count", self.solos.clone());
+        it.register("stage_overdue", "1 while a stage lasts too long", self.overdue.clone());
         it.register("rollout_state", "1 for the state a rollout is in", self.states.clone());
         it.register("gate_difference", "Candidate minus primary", self.differences.clone());
         it.register("gate_lower", "Lower end of its interval", self.lowers.clone());

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Evidence, Excluded, Gate, Lot, Metric, Outcome, Plan, Risk, Role, Share, Stage, Timestamp,
-    Verdict,
+    Event, Evidence, Excluded, Gate, Lot, Metric, Outcome, Plan, Risk, Role, Rollout, Share, Stage,
+    Timestamp, Verdict,
 };
 
 use super::{
@@ -31,6 +31,8 @@ const FORMAT: u8 = 1;
 /// throttled, or be requests it cannot take.
 const CALLS_MIN: u64 = 20;
 const TURNED_AWAY_ONE_IN: u64 = 20;
+/// One in how many primary calls of a stage may fail before it is no measure for a candidate.
+const OUTAGE_ONE_IN: u64 = 10;
 
 /// The chances that a request shows each side's outcome, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -147,6 +149,34 @@ impl Ledger {
         Self { stages: plan.stages.clone(), metrics, terms, state }
     }
 
+    /// Follows a step that the machine has taken. A new attempt begins with a new ledger.
+    pub fn follow(&mut self, rollout: &Rollout, at: Timestamp, event: &Event) {
+        let stage = rollout.stage_index();
+        let chances = || rollout.stage().map_or_else(Chances::default, Chances::of);
+        match event {
+            Event::StageEntered { .. } => self.enter(stage, at, chances()),
+            Event::Succeeded(_) => {
+                // A ladder may be ended early, from a stage with other chances.
+                self.state.chances = chances();
+                self.guard(at);
+            }
+            Event::Revised(plan) => self.revise(plan, stage, at),
+            Event::Loosened(plan) => {
+                self.revise(plan, stage, at);
+                self.enter(stage, at, chances());
+            }
+            Event::Created(_)
+            | Event::ApprovalRequested
+            | Event::Paused(_)
+            | Event::Resumed
+            | Event::Overdue
+            | Event::Baked
+            | Event::RolledBack(_)
+            | Event::Stopped
+            | Event::Lifted => {}
+        }
+    }
+
     /// Begins a stage of the plan, counted from 0: the proof of safety and the counters
     /// start fresh, the proof of harm goes on with more money. A stage that is not in the
     /// plan has no gates.
@@ -155,6 +185,23 @@ impl Ledger {
         let money = self.state.money.enter(at);
         self.fund(money);
         self.begin(at);
+    }
+
+    /// Takes another plan in its stage, counted from 0. Where that stage's gates are others, the
+    /// proof of safety and the counters start fresh; the money and the proof of harm go on.
+    pub fn revise(&mut self, plan: &Plan, stage: usize, at: Timestamp) {
+        self.pass(at);
+        let gates = self.gates().to_vec();
+        self.stages.clone_from(&plan.stages);
+        if self.state.stage != Some(stage) {
+            return;
+        }
+        if let Some(stage) = self.stages.get(stage) {
+            self.state.chances = Chances::of(stage);
+        }
+        if self.gates() != gates {
+            self.begin(at);
+        }
     }
 
     /// Guards after success with the gates of the last stage, forgetting all wealth.
@@ -246,6 +293,7 @@ impl Ledger {
             per_minute: float(pairs + solos) / minutes,
             excluded: self.excluded(),
             problem: self.problem(),
+            outage: self.outage(),
         }
     }
 
@@ -371,6 +419,17 @@ impl Ledger {
     /// Why nothing of it can be trusted, if so.
     fn problem(&self) -> Option<String> {
         self.state.lots.problem().or_else(|| self.turned_away())
+    }
+
+    /// Whether the primary fails so often that a candidate which does not proves nothing by it.
+    fn outage(&self) -> Option<String> {
+        let [primary, _] = &self.state.outcomes;
+        let counts = Outcome::ALL.into_iter().zip(primary).filter(|(it, _)| it.counts());
+        let (failed, calls) = counts.fold((0, 0), |(failed, calls), (outcome, count)| {
+            (failed + if outcome.failed() { *count } else { 0 }, calls + count)
+        });
+        let many = CALLS_MIN <= calls && calls < OUTAGE_ONE_IN * failed;
+        many.then(|| format!("{failed} of {calls} calls of the primary failed, more than 10%"))
     }
 
     /// Whether the candidate turns so many requests away that those it takes say too little.

@@ -5,7 +5,7 @@ use crate::analysis::{
     Lot,
     tests::{Random, call},
 };
-use crate::domain::{Margin, Slice, Verdict, default_ladder};
+use crate::domain::{Margin, Slice, Times, Verdict, default_ladder};
 
 /// The terms of the reference, for its vectors.
 pub(in crate::analysis) fn reference_terms() -> Terms {
@@ -23,6 +23,7 @@ fn plan(metrics: &[Metric]) -> Plan {
         copies_per_day_max: 1_000_000,
         judge_share: Share::ALL,
         risk: Risk::default(),
+        times: Times::default(),
     }
 }
 
@@ -78,6 +79,7 @@ impl World {
     }
 }
 
+/// E1
 #[test]
 fn nothing_known_is_undecided_and_made_of_numbers() {
     let mut ledger = Ledger::new(&plan(&Metric::DEFAULTS));
@@ -97,6 +99,7 @@ fn nothing_known_is_undecided_and_made_of_numbers() {
     assert_eq!(ledger.evidence(), Evidence::default());
 }
 
+/// E3 INV5
 #[test]
 fn numbers_that_are_none_never_enter() {
     let mut world = World::new(&plan(&Metric::ALL), 2);
@@ -120,6 +123,7 @@ fn numbers_that_are_none_never_enter() {
     }
 }
 
+/// E2 E13
 #[test]
 fn identical_arms_are_sent_back_no_more_often_than_the_level() {
     let mut plan = plan(&[Metric::ErrorRate, Metric::LatencyP99]);
@@ -177,6 +181,7 @@ fn the_strict_mode_sends_back_beyond_the_margin_and_not_at_it() {
     }
 }
 
+/// E11
 #[test]
 fn tripled_latency_is_a_breach_of_latency_alone() {
     let mut world = World::new(&plan(&Metric::DEFAULTS), 7);
@@ -203,6 +208,7 @@ fn a_worse_judgement_is_a_breach_and_an_equal_one_passes() {
     assert!((-0.05..-0.03).contains(&gate.bound), "{gate:?}");
 }
 
+/// E5 O2
 #[test]
 fn lost_judgements_make_the_gate_invalid_until_the_next_stage() {
     let mut world = World::new(&plan(&Metric::DEFAULTS), 3);
@@ -217,6 +223,7 @@ fn lost_judgements_make_the_gate_invalid_until_the_next_stage() {
     assert_eq!((gate.verdict, gate.samples), (Verdict::Undecided, 0));
 }
 
+/// E15 INV1
 #[test]
 fn every_stage_must_prove_safety_again() {
     let mut world = World::new(&plan(&[Metric::ErrorRate]), 5);
@@ -229,6 +236,7 @@ fn every_stage_must_prove_safety_again() {
     assert_eq!((evidence.gates[0].verdict, evidence.pairs), (Verdict::Undecided, 0));
 }
 
+/// INV11
 #[test]
 fn guarding_finds_a_new_fault_after_a_long_good_time() {
     let mut world = World::new(&plan(&[Metric::ErrorRate]), 9);

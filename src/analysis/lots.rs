@@ -153,6 +153,7 @@ mod tests {
         assert!(lots.young.len() <= KEYS_LEN_MAX && 1 <= lots.zeros_min);
     }
 
+    /// E19
     #[test]
     fn fourteen_percent_where_ten_were_asked_for_is_a_mismatch_and_ten_is_none() {
         let chances = Chances { primary: 1.0, candidate: 0.1 };

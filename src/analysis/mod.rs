@@ -179,6 +179,7 @@ mod tests {
         Sample { outcome, total_ms: ms, first_byte_ms, output_tokens, usd, well_formed }
     }
 
+    /// E21
     #[test]
     fn failing_fast_is_not_being_fast_and_a_timeout_is_slower_than_any_limit() {
         assert_eq!(call(Outcome::ProviderError, 1.0).latency(), None);

@@ -113,6 +113,7 @@ mod tests {
         }
     }
 
+    /// E14 INV10
     #[test]
     fn a_dead_candidate_is_seen_within_eight_calls() {
         let mut wire = Tripwire::new();
@@ -125,6 +126,7 @@ mod tests {
         assert!(calls.unwrap() < 8, "{calls:?}");
     }
 
+    /// E17
     #[test]
     fn failures_on_both_sides_do_not_trip_it() {
         let mut wire = Tripwire::new();

@@ -153,6 +153,16 @@ calls! {
     rollouts.list_rollouts(ListRolloutsRequest) -> ListRolloutsResponse;
     /// Creates a rollout.
     rollouts.create_rollout(CreateRolloutRequest) -> Rollout;
+    /// Replaces its plan.
+    rollouts.update_rollout(UpdateRolloutRequest) -> Rollout;
+    /// Moves it to another stage.
+    rollouts.jump_rollout(JumpRolloutRequest) -> Rollout;
+    /// Ends its ladder.
+    rollouts.complete_rollout(CompleteRolloutRequest) -> Rollout;
+    /// Stops everything.
+    rollouts.stop_rollouts(StopRolloutsRequest) -> StopRolloutsResponse;
+    /// Lets rollouts start again.
+    rollouts.lift_stop(LiftStopRequest) -> LiftStopResponse;
     /// Starts it.
     rollouts.start_rollout(StartRolloutRequest) -> Rollout;
     /// Moves it to its next stage.

@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::controller::Rejected;
-use crate::domain::{Name, PlanFault, Refusal, Verdict};
+use crate::domain::{Name, PlanFault, Refusal};
 
 /// The domain of every reason.
 const DOMAIN: &str = "crossfade.dev";
@@ -62,7 +62,9 @@ pub(super) fn rejected(rejected: &Rejected) -> Status {
                 .with("now", now.to_string())
         }
         Rejected::Overlap { rollout, other } => {
-            let hint = format!("`crossfade rollback {other}` frees its traffic");
+            let hint = format!(
+                "`crossfade start {rollout} --supersede` rolls `{other}` back and takes its place"
+            );
             let told = Told::new(Code::FailedPrecondition, "SLICE_OVERLAP", hint)
                 .with("rollout", rollout.to_string())
                 .with("other", other.to_string());
@@ -164,7 +166,7 @@ fn exists(name: &Name, message: &str) -> Status {
 }
 
 fn refused(rollout: &Name, refusal: &Refusal, message: &str) -> Status {
-    let told = Told::new(Code::FailedPrecondition, refusal.code(), hint(rollout, refusal))
+    let told = Told::new(Code::FailedPrecondition, refusal.code(), refusal.remedy(rollout))
         .with("rollout", rollout.to_string());
     let told = match refusal {
         Refusal::WrongState { state, .. } => told.with("state", state.as_str()),
@@ -173,9 +175,12 @@ fn refused(rollout: &Name, refusal: &Refusal, message: &str) -> Status {
             .with("stage", stage.as_str())
             .with("metric", metric.as_str())
             .with("verdict", verdict.as_str()),
-        Refusal::Untrusted { stage, .. } | Refusal::NeedsApproval { stage } => {
-            told.with("stage", stage.as_str())
-        }
+        Refusal::Untrusted { stage, .. }
+        | Refusal::Outage { stage, .. }
+        | Refusal::NeedsApproval { stage }
+        | Refusal::NeedsConsent { stage }
+        | Refusal::NeedsOverride { stage }
+        | Refusal::NoStage { asked: stage, .. } => told.with("stage", stage.as_str()),
         Refusal::Samples { stage, have, need } => told
             .with("stage", stage.as_str())
             .with("have", have.to_string())
@@ -183,27 +188,13 @@ fn refused(rollout: &Name, refusal: &Refusal, message: &str) -> Status {
         Refusal::TooEarly { stage, left_ms } => {
             told.with("stage", stage.as_str()).with("left_ms", left_ms.to_string())
         }
+        Refusal::Frozen { stage, thaw } => {
+            told.with("stage", stage.as_str()).with("until", thaw.local.as_str())
+        }
+        Refusal::Fixed { field, .. } => told.with("field", field.as_str()),
+        Refusal::Stopped { actor } => told.with("actor", actor.as_str()),
     };
     precondition(&told, rollout, message)
-}
-
-fn hint(rollout: &Name, refusal: &Refusal) -> String {
-    match refusal {
-        Refusal::WrongState { .. } | Refusal::StageMismatch { .. } => {
-            format!("`crossfade status {rollout}` shows where it stands")
-        }
-        Refusal::Gate { verdict: Verdict::Breach, .. } => {
-            format!("a broken gate cannot be skipped: `crossfade rollback {rollout}`")
-        }
-        Refusal::Gate { verdict: Verdict::Invalid, .. } | Refusal::Untrusted { .. } => {
-            format!("`crossfade explain {rollout}` says more; distrust cannot be skipped")
-        }
-        Refusal::Gate { .. } | Refusal::Samples { .. } | Refusal::TooEarly { .. } => format!(
-            "wait, or skip what is undecided (never what is broken): \
-             `crossfade advance {rollout} --override-undecided --comment \"…\"`"
-        ),
-        Refusal::NeedsApproval { stage } => format!("`crossfade approve {rollout} {stage}`"),
-    }
 }
 
 fn precondition(told: &Told, rollout: &Name, message: &str) -> Status {
@@ -222,7 +213,7 @@ fn short(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Metric, State};
+    use crate::domain::{Metric, State, Verdict};
 
     fn name() -> Name {
         "chat".parse().unwrap()

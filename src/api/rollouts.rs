@@ -16,7 +16,7 @@ use super::{
     watch::{self, WATCHERS_MAX},
 };
 use crate::controller::{Handle, Requester, View, Views};
-use crate::domain::{Answer, Command, Event, Name, Plan, Record, Undecided};
+use crate::domain::{Answer, Command, Consent, Name, Plan, Record, Undecided};
 use crate::tasks::{Pool, Stop, spawn};
 
 /// Answers that may wait for a watcher to read them.
@@ -104,6 +104,7 @@ impl RolloutService for Rollouts {
             rollouts: page.iter().map(convert::rollout).collect(),
             next_page_token,
             degraded: views.degraded.clone().unwrap_or_default(),
+            stopped: views.stopped.clone().unwrap_or_default(),
         }))
     }
 
@@ -122,9 +123,64 @@ impl RolloutService for Rollouts {
 
     async fn start_rollout(&self, request: Request<proto::StartRolloutRequest>) -> Answered {
         let actor = actor(&request)?;
-        let proto::StartRolloutRequest { name, etag, request_id, comment } = request.into_inner();
+        let asked = request.into_inner();
+        let (comment, request_id, etag) = (asked.comment, asked.request_id, asked.etag);
         let by = requester(actor, Said { comment, request_id, etag })?;
-        self.command(&name, Command::Start, by).await
+        let command = if asked.supersede { Command::Supersede } else { Command::Start };
+        self.command(&asked.name, command, by).await
+    }
+
+    async fn update_rollout(&self, request: Request<proto::UpdateRolloutRequest>) -> Answered {
+        let actor = actor(&request)?;
+        let proto::UpdateRolloutRequest { rollout, request_id, comment } = request.into_inner();
+        let mut rollout = rollout.unwrap_or_default();
+        let etag = std::mem::take(&mut rollout.etag);
+        let by = requester(actor, Said { comment, request_id, etag })?;
+        let Created { name, plan } =
+            convert::updated(rollout, &self.defaults).map_err(|faults| errors::plan(&faults))?;
+        self.command(&format!("rollouts/{name}"), Command::Revise(Box::new(plan)), by).await
+    }
+
+    async fn jump_rollout(&self, request: Request<proto::JumpRolloutRequest>) -> Answered {
+        let actor = actor(&request)?;
+        let asked = request.into_inner();
+        let (comment, request_id, etag) = (asked.comment, asked.request_id, asked.etag);
+        let by = requester(actor, Said { comment, request_id, etag })?;
+        let to_stage = word("to_stage_id", asked.to_stage_id)?;
+        let undecided = if asked.override_undecided { Undecided::Skip } else { Undecided::Hold };
+        let consent = if asked.approve { Consent::Given } else { Consent::Withheld };
+        self.command(&asked.name, Command::Jump { to_stage, undecided, consent }, by).await
+    }
+
+    async fn complete_rollout(&self, request: Request<proto::CompleteRolloutRequest>) -> Answered {
+        let actor = actor(&request)?;
+        let asked = request.into_inner();
+        let (comment, request_id, etag) = (asked.comment, asked.request_id, asked.etag);
+        let by = requester(actor, Said { comment, request_id, etag })?;
+        let consent = if asked.approve { Consent::Given } else { Consent::Withheld };
+        self.command(&asked.name, Command::Complete { consent }, by).await
+    }
+
+    async fn stop_rollouts(
+        &self,
+        request: Request<proto::StopRolloutsRequest>,
+    ) -> Result<Response<proto::StopRolloutsResponse>, Status> {
+        let comment = request.get_ref().comment.clone();
+        let by = rollback_requester(&request, &Said { comment, ..Said::default() });
+        let views = self.handle.stop(by).await.map_err(|error| errors::rejected(&error))?;
+        let rollouts = views.iter().map(convert::rollout).collect();
+        Ok(Response::new(proto::StopRolloutsResponse { rollouts }))
+    }
+
+    async fn lift_stop(
+        &self,
+        request: Request<proto::LiftStopRequest>,
+    ) -> Result<Response<proto::LiftStopResponse>, Status> {
+        let actor = actor(&request)?;
+        let comment = request.into_inner().comment;
+        let by = requester(actor, Said { comment, ..Said::default() })?;
+        self.handle.lift(by).await.map_err(|error| errors::rejected(&error))?;
+        Ok(Response::new(proto::LiftStopResponse {}))
     }
 
     async fn advance_rollout(&self, request: Request<proto::AdvanceRolloutRequest>) -> Answered {
@@ -267,15 +323,7 @@ fn page_of_records<'a>(
 /// The plan of a rollout that held at a point of the log; today's where the log begins later.
 fn plan_at<'a>(views: &'a Views, name: &Name, seq: u64) -> Option<&'a Plan> {
     let until = views.records.iter().rev().filter(|it| it.seq <= seq && it.rollout == *name);
-    let mut plans = until.filter_map(|it| match &it.event {
-        Event::Created(plan) | Event::Revised(plan) => Some(plan.as_ref()),
-        Event::StageEntered { .. }
-        | Event::ApprovalRequested
-        | Event::Paused
-        | Event::Resumed
-        | Event::Succeeded(_)
-        | Event::RolledBack(_) => None,
-    });
+    let mut plans = until.filter_map(|it| it.event.plan());
     let today = || views.rollouts.iter().find(|it| it.rollout.name() == name);
     plans.next().or_else(|| today().map(|it| it.rollout.plan()))
 }
@@ -283,7 +331,7 @@ fn plan_at<'a>(views: &'a Views, name: &Name, seq: u64) -> Option<&'a Plan> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{State, Timestamp};
+    use crate::domain::{Event, State, Timestamp};
 
     fn record(seq: u64, rollout: &str) -> Arc<Record> {
         Arc::new(Record {
@@ -293,9 +341,10 @@ mod tests {
             actor: String::new(),
             comment: String::new(),
             request_id: String::new(),
-            event: Event::Paused,
+            event: Event::Resumed,
             from: State::Running,
             to: State::Paused,
+            plan_revision: 1,
             evidence: vec![],
         })
     }

@@ -43,13 +43,35 @@ pub enum ClientCommand {
     },
     /// Create a rollout; no traffic moves before it is started
     Create(CreateArgs),
+    /// Replace the plan of a rollout; while it runs, what is to come and the running stage's terms
+    Update {
+        /// The rollout
+        name: String,
+        /// The whole plan as JSON, as `crossfade status NAME -o json` prints it
+        #[arg(long, value_name = "PATH")]
+        file: PathBuf,
+    },
     /// Start a rollout at its first stage, or begin anew after a rollback
     Start {
         /// The rollout
         name: String,
+        /// Roll back whichever rollouts govern its requests, and take their place
+        #[arg(long)]
+        supersede: bool,
     },
     /// Move to the next stage, if the gates are proven
     Advance(AdvanceArgs),
+    /// Go back to a stage and gather its evidence afresh, or with an override forward
+    Jump(JumpArgs),
+    /// End the ladder now, whatever is undecided; say why with --comment
+    Complete {
+        /// The rollout
+        #[arg(requires = "comment")]
+        name: String,
+        /// Approve the stages passed over that need it
+        #[arg(long)]
+        approve: bool,
+    },
     /// Hold a rollout at its stage; its gates still guard it
     Pause {
         /// The rollout
@@ -70,6 +92,12 @@ pub enum ClientCommand {
         /// Every rollout that moves traffic
         #[arg(long, conflicts_with = "name")]
         all: bool,
+    },
+    /// Send every rollout back to the primary, and let none start until this is lifted
+    Stop {
+        /// Let rollouts start again
+        #[arg(long)]
+        lift: bool,
     },
 }
 
@@ -97,6 +125,21 @@ pub struct AdvanceArgs {
     /// Skip what is undecided, never what is broken; say why with --comment
     #[arg(long, requires = "comment")]
     pub override_undecided: bool,
+}
+
+/// What `jump` takes.
+#[derive(Args, Clone, Debug)]
+pub struct JumpArgs {
+    /// The rollout
+    pub name: String,
+    /// The stage to go to
+    pub stage: String,
+    /// Needed to go forward: skip what is undecided, never what is broken
+    #[arg(long = "override", requires = "comment")]
+    pub override_undecided: bool,
+    /// Approve the stages passed over that need it
+    #[arg(long, requires = "comment")]
+    pub approve: bool,
 }
 
 /// What `approve` takes.
@@ -225,6 +268,12 @@ mod tests {
             "status chat --watch --exit-status",
             "advance chat --from-stage shadow --override-undecided --comment why",
             "approve chat half --decline",
+            "jump chat shadow",
+            "jump chat half --override --approve --comment why",
+            "complete chat --comment why",
+            "update chat --file plan.json",
+            "start chat --supersede",
+            "stop --lift",
             "rollback --all --server unix:/tmp/x.sock",
             "rollback chat --timeout 2s",
             "create chat --primary a --candidate b --gate error_rate=+1pp",
@@ -237,6 +286,10 @@ mod tests {
         for line in ["rollback", "rollback chat --all", "create chat --primary a", "events"] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
-        assert!(parse("advance chat --override-undecided").is_err(), "needs a comment");
+        for line in
+            ["advance chat --override-undecided", "jump chat half --override", "complete chat"]
+        {
+            assert!(parse(line).is_err(), "`{line}` needs a comment");
+        }
     }
 }

@@ -1,11 +1,14 @@
-//! `create`: a plan from flags or a file.
+//! `create` and `update`: a plan from flags or a file.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Exit, Problem,
     commands::{CreateArgs, Global},
-    moves,
+    look, moves,
     out::Out,
 };
 use crate::api::{Client, from_json, proto};
@@ -23,6 +26,23 @@ pub(super) async fn create(
         ..request(args)?
     };
     moves::tell(out, &client.create_rollout(request).await?)
+}
+
+/// Replaces a rollout's plan. An `etag` in the file is sent on: a plan made from what `status`
+/// printed does not undo what somebody else has changed since.
+pub(super) async fn update(
+    client: &mut Client,
+    out: &mut Out,
+    (name, file): (String, PathBuf),
+    global: &Global,
+) -> Result<Exit, Problem> {
+    let rollout: proto::Rollout = from_json("Rollout", &read(&file)?)?;
+    let request = proto::UpdateRolloutRequest {
+        rollout: Some(proto::Rollout { name: look::full(&name), ..rollout }),
+        request_id: global.request_id.clone().unwrap_or_default(),
+        comment: global.comment.clone().unwrap_or_default(),
+    };
+    moves::tell(out, &client.update_rollout(request).await?)
 }
 
 fn request(args: CreateArgs) -> Result<proto::CreateRolloutRequest, Problem> {

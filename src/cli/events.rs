@@ -57,6 +57,11 @@ fn what(event: &proto::Event) -> String {
         Type::Resumed => "▶ resumed".to_owned(),
         Type::Succeeded => "✔ succeeded".to_owned(),
         Type::RolledBack => "✖ rolled back".to_owned(),
+        Type::Loosened => "‼ has a looser plan, its stage began anew".to_owned(),
+        Type::Overdue => "‼ overdue".to_owned(),
+        Type::Baked => "✔ baked".to_owned(),
+        Type::Stopped => "✖ everything stopped".to_owned(),
+        Type::Lifted => "▶ stop lifted".to_owned(),
     }
 }
 

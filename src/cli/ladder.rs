@@ -36,13 +36,14 @@ pub(super) fn state(state: State) -> &'static str {
         State::Paused => "‼ PAUSED",
         State::AwaitingApproval => "‼ AWAITING APPROVAL",
         State::Succeeded => "✔ SUCCEEDED",
+        State::Baked => "✔ BAKED",
         State::RolledBack => "✖ ROLLED BACK",
     }
 }
 
 /// Where a rollout ended for good, or not yet.
 pub(super) fn ended(rollout: &proto::Rollout) -> bool {
-    matches!(rollout.state(), State::Succeeded | State::RolledBack)
+    matches!(rollout.state(), State::Succeeded | State::Baked | State::RolledBack)
 }
 
 /// The stage a rollout is in, or ended in.
@@ -145,7 +146,7 @@ fn ladder(rollout: &proto::Rollout) -> Table {
         let moving = here && rollout.stage_elapsed.is_some();
         let mark = match rollout.state() {
             State::RolledBack if here => "✖",
-            State::Succeeded => "✔",
+            State::Succeeded | State::Baked => "✔",
             State::Unspecified
             | State::Pending
             | State::Running
@@ -312,7 +313,7 @@ fn footer(rollout: &proto::Rollout) -> String {
             format!("next  crossfade approve {name} {stage}")
         }
         State::RolledBack => format!("next  crossfade pairs {name}"),
-        State::Running | State::Succeeded | State::Unspecified => {
+        State::Running | State::Succeeded | State::Baked | State::Unspecified => {
             format!("undo  crossfade rollback {name}   (at once, no questions asked)")
         }
     });

@@ -27,6 +27,9 @@ pub(super) async fn list(client: &mut Client, out: &mut Out) -> Result<Exit, Pro
     if !all.degraded.is_empty() {
         out.note(&format!("warning: nothing can go forward: {}", harmless(&all.degraded)))?;
     }
+    if !all.stopped.is_empty() {
+        out.note(&format!("warning: {}", harmless(&all.stopped)))?;
+    }
     Ok(Exit::Done)
 }
 
@@ -37,7 +40,7 @@ async fn all(client: &mut Client) -> Result<proto::ListRolloutsResponse, Problem
     loop {
         let page = client.list_rollouts(request.clone()).await?;
         all.rollouts.extend(page.rollouts);
-        all.degraded = page.degraded;
+        (all.degraded, all.stopped) = (page.degraded, page.stopped);
         if page.next_page_token.is_empty() {
             return Ok(all);
         }

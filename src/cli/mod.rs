@@ -19,7 +19,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::api::{Caller, Client, Failure, FailureKind, JsonError};
+use crate::api::{Caller, Client, Failure, FailureKind, JsonError, proto};
 use crate::telemetry::Logs;
 
 use out::Out;
@@ -211,12 +211,26 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
         ClientCommand::Pairs { name, limit } => pairs::list(client, out, &name, limit).await,
         ClientCommand::Pair { id } => pairs::one(client, out, &id).await,
         ClientCommand::Create(args) => create::create(client, out, args, global).await,
-        ClientCommand::Start { name } => moves::start(client, out, name, global).await,
+        ClientCommand::Update { name, file } => {
+            create::update(client, out, (name, file), global).await
+        }
+        ClientCommand::Start { name, supersede } => {
+            let request = proto::StartRolloutRequest { supersede, ..moves::start(&name, global) };
+            moves::tell(out, &client.start_rollout(request).await?)
+        }
         ClientCommand::Advance(args) => moves::advance(client, out, args, global).await,
+        ClientCommand::Jump(args) => moves::jump(client, out, args, global).await,
+        ClientCommand::Complete { name, approve } => {
+            let request =
+                proto::CompleteRolloutRequest { approve, ..moves::complete(&name, global) };
+            moves::tell(out, &client.complete_rollout(request).await?)
+        }
         ClientCommand::Pause { name } => moves::pause(client, out, name, global).await,
         ClientCommand::Resume { name } => moves::resume(client, out, name, global).await,
         ClientCommand::Approve(args) => moves::approve(client, out, args, global).await,
         ClientCommand::Rollback { name, .. } => moves::rollback(client, out, name, global).await,
+        ClientCommand::Stop { lift: false } => moves::stop(client, out, global).await,
+        ClientCommand::Stop { lift: true } => moves::lift(client, out, global).await,
     }
 }
 

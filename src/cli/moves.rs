@@ -2,7 +2,7 @@
 
 use super::{
     Exit, Problem,
-    commands::{AdvanceArgs, ApproveArgs, Global, Output},
+    commands::{AdvanceArgs, ApproveArgs, Global, JumpArgs, Output},
     ladder,
     look::full,
     out::Out,
@@ -18,20 +18,69 @@ fn request_id(global: &Global) -> String {
     global.request_id.clone().unwrap_or_default()
 }
 
-/// Begins at the first stage.
-pub(super) async fn start(
-    client: &mut Client,
-    out: &mut Out,
-    name: String,
-    global: &Global,
-) -> Result<Exit, Problem> {
-    let request = proto::StartRolloutRequest {
-        name: full(&name),
+/// What begins at the first stage.
+pub(super) fn start(name: &str, global: &Global) -> proto::StartRolloutRequest {
+    proto::StartRolloutRequest {
+        name: full(name),
         request_id: request_id(global),
         comment: comment(global),
+        ..Default::default()
+    }
+}
+
+/// What ends the ladder.
+pub(super) fn complete(name: &str, global: &Global) -> proto::CompleteRolloutRequest {
+    proto::CompleteRolloutRequest {
+        name: full(name),
+        request_id: request_id(global),
+        comment: comment(global),
+        ..Default::default()
+    }
+}
+
+/// Goes to another stage.
+pub(super) async fn jump(
+    client: &mut Client,
+    out: &mut Out,
+    args: JumpArgs,
+    global: &Global,
+) -> Result<Exit, Problem> {
+    let request = proto::JumpRolloutRequest {
+        name: full(&args.name),
+        request_id: request_id(global),
+        comment: comment(global),
+        to_stage_id: args.stage,
+        override_undecided: args.override_undecided,
+        approve: args.approve,
         etag: String::new(),
     };
-    tell(out, &client.start_rollout(request).await?)
+    tell(out, &client.jump_rollout(request).await?)
+}
+
+/// Stops everything.
+pub(super) async fn stop(
+    client: &mut Client,
+    out: &mut Out,
+    global: &Global,
+) -> Result<Exit, Problem> {
+    let request = proto::StopRolloutsRequest { comment: comment(global) };
+    let answer = client.stop_rollouts(request).await?;
+    for rollout in &answer.rollouts {
+        tell(out, rollout)?;
+    }
+    out.note("‼ everything is stopped: no rollout starts\nnext  crossfade stop --lift")?;
+    Ok(Exit::Done)
+}
+
+/// Lets rollouts start again.
+pub(super) async fn lift(
+    client: &mut Client,
+    out: &mut Out,
+    global: &Global,
+) -> Result<Exit, Problem> {
+    client.lift_stop(proto::LiftStopRequest { comment: comment(global) }).await?;
+    out.note("✔ rollouts may start again\nnext  crossfade list")?;
+    Ok(Exit::Done)
 }
 
 /// Leaves the stage.
@@ -160,6 +209,10 @@ fn summary(rollout: &proto::Rollout) -> String {
         ),
         State::Succeeded => format!(
             "✔ {name} SUCCEEDED: {candidate} serves {serves}, gates still guard\n\
+             undo  crossfade rollback {name}"
+        ),
+        State::Baked => format!(
+            "✔ {name} is BAKED: {candidate} serves {serves}, nothing is copied any more\n\
              undo  crossfade rollback {name}"
         ),
         State::RolledBack => format!(

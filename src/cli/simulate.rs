@@ -1,11 +1,16 @@
 //! The verb `simulate`: plans under virtual time.
 
-use std::{fmt::Write as _, fs, io, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use clap::{ArgGroup, Args};
 
 use crate::config;
 use crate::domain::{Name, Plan};
+use crate::scenario;
 use crate::simulate::{self, Backtest, BacktestError, PLAN, Recorded, StreamError};
 use crate::store::{JournalError, PairsError};
 
@@ -20,8 +25,11 @@ const IN_USE: &str = "hint: a store has one reader. Stop the node, or copy `jour
 
 /// What `simulate` takes.
 #[derive(Args, Clone, Debug)]
-#[command(group(ArgGroup::new("source").required(true).args(["stream", "pairs"])))]
+#[command(group(ArgGroup::new("source").required(true).args(["story", "stream", "pairs"])))]
 pub(super) struct SimulateArgs {
+    /// A story: commands and the answers they must get; prints it with the answers they do get
+    #[arg(value_name = "FILE")]
+    story: Option<PathBuf>,
     /// Read what was seen from standard input, a JSON object a line, and answer each tick
     #[arg(long)]
     stream: bool,
@@ -40,8 +48,11 @@ pub(super) struct SimulateArgs {
     attempt: Option<u32>,
 }
 
-/// Tries a plan.
+/// Tries a plan, or plays a story.
 pub(super) fn simulate(args: &SimulateArgs, form: Form) -> u8 {
+    if let Some(file) = &args.story {
+        return story(file);
+    }
     let plan = match args.plan.as_ref().map(plan).transpose() {
         Ok(plan) => plan,
         Err(said) => return complain(&said, CONFIG_INVALID),
@@ -66,6 +77,27 @@ fn stream(plan: Option<(Name, Plan)>) -> u8 {
         Err(error @ StreamError::Io { .. }) => complain(&causes(&error), FAILED),
         Err(error @ (StreamError::Form { .. } | StreamError::Sense { .. })) => {
             complain(&causes(&error), Exit::Usage.code())
+        }
+    }
+}
+
+/// Plays a story. Where an answer is another one than it says, the difference goes to standard
+/// error.
+fn story(file: &Path) -> u8 {
+    let shown = file.display();
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => return complain(&format!("cannot read the story {shown}: {error}"), FAILED),
+    };
+    match scenario::replay(&text) {
+        Err(bad) => complain(&format!("{shown}: {bad}"), Exit::Usage.code()),
+        Ok(replay) => {
+            say(replay.text.trim_end());
+            if replay.differences.is_empty() {
+                return DONE;
+            }
+            let told: Vec<String> = replay.differences.iter().map(|it| it.show()).collect();
+            complain(&format!("{shown} comes out otherwise\n{}", told.join("\n")), FAILED)
         }
     }
 }

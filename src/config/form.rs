@@ -250,6 +250,7 @@ pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<String> {
 mod tests {
     use super::*;
 
+    /// F6
     #[test]
     fn a_share_is_read_exactly_or_not_at_all() {
         let read = |text| (SHARE.read)(text).map(Share::basis_points);

@@ -14,6 +14,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+mod plan_tests;
+
 pub use faults::{Fault, Faults, Place};
 pub use form::share;
 pub use limits::Limits;

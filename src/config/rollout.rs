@@ -3,8 +3,8 @@
 use toml::de::DeTable;
 
 use crate::domain::{
-    Approval, Gate, Kind, Margin, Metric, Name, Plan, PlanFault, Risk, Role, Share, Slice, Stage,
-    default_ladder,
+    Approval, Freeze, FreezeText, Gate, Kind, Margin, Metric, Name, OnIdle, Plan, PlanFault, Risk,
+    Role, Share, Slice, Stage, Times, default_ladder,
 };
 
 use super::{
@@ -131,6 +131,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
     let (stages, tables) = ladder.read();
     let copies = table.amount("copies_per_day", Unit::Count, 1..=1_000_000_000);
     let risk = risk(table);
+    let times = times(table);
     let autostart = table.choice("autostart", Autostart::Yes, Autostart::No).unwrap_or_default();
     table.close();
     let plan = Plan {
@@ -141,6 +142,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
         copies_per_day_max: copies.unwrap_or(COPIES_PER_DAY_DEFAULT),
         judge_share,
         risk,
+        times,
     };
     for fault in plan.faults() {
         report(&fault, table, &tables);
@@ -229,6 +231,32 @@ fn risk(table: &Table<'_>) -> Risk {
     };
     table.close();
     risk
+}
+
+/// When the rollout may not move, and how long it waits.
+fn times(table: &Table<'_>) -> Times {
+    let default = Times::default();
+    let read = |table: &Table<'_>| {
+        let text = |key| table.raw(key, "a text", "write it between quotes").map(str::to_owned);
+        let text = FreezeText {
+            days: table.list("days"),
+            from: text("from").unwrap_or_default(),
+            to: text("to").unwrap_or_default(),
+            zone: text("zone").unwrap_or_else(|| "UTC".to_owned()),
+        };
+        table.close();
+        let freeze = Freeze::read(&text);
+        freeze.map_err(|error| table.fault(error.field, "cannot stand", error.problem)).ok()
+    };
+    let words = [("pause", OnIdle::Pause), ("rollback", OnIdle::Rollback)];
+    Times {
+        freezes: table.array("freeze").iter().filter_map(read).collect(),
+        idle_ms_max: table
+            .amount("idle", Unit::Millis, 1_000..=365 * DAY_MS)
+            .unwrap_or(default.idle_ms_max),
+        on_idle: table.word("on_idle", &words).unwrap_or(default.on_idle),
+        bake_ms: table.amount("bake", Unit::Millis, 1_000..=365 * DAY_MS),
+    }
 }
 
 /// Every gate at its default; scores only where somebody gives them.
@@ -331,6 +359,7 @@ impl<'a> Ladder<'a, '_> {
             mirror: table.text("mirror", &SHARE).unwrap_or(self.mirror),
             slice: slice(table),
             duration_ms_min: duration.unwrap_or(DAY_MS),
+            duration_ms_max: table.amount("duration_max", Unit::Millis, 1_000..=365 * DAY_MS),
             samples_min: samples.unwrap_or(SAMPLES_MIN),
             gates: margins.iter().map(gate).collect(),
             approval: approval.unwrap_or(Approval::NotNeeded),
@@ -378,6 +407,8 @@ fn report(fault: &PlanFault, table: &Table<'_>, stages: &[Table<'_>]) {
         "serve_bps" => "serve",
         "mirror_bps" => "mirror",
         "min_samples" => "samples",
+        "max_duration" => "duration_max",
+        "freezes" => "freeze",
         "stage_id" => "name",
         "stages" => "stage",
         other => other,

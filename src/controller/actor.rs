@@ -13,9 +13,7 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::domain::{
-    Command, Event, Input, Metric, Name, Plan, PlanFault, Record, Seen, State, Timestamp,
-};
+use crate::domain::{Event, Name, Record, Seen, State, Timestamp};
 use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
@@ -26,11 +24,10 @@ use super::{
     explain::explain,
     handle::{
         Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, Step, View, Views,
-        Wish,
     },
-    managed::{Managed, Replayed},
+    managed::Managed,
     rebuild,
-    setup::{Judged, Setup, Start, Takeover, Wanted},
+    setup::{Judged, Setup, Takeover, Wanted},
     steps::Pending,
 };
 
@@ -44,11 +41,11 @@ const CHANGES_LEN_MAX: usize = 1_024;
 const SEEN_BATCH_MAX: usize = 512;
 /// Records kept in memory.
 const RECORDS_LEN_MAX: usize = 10_000;
-/// Rollouts at the same time.
-const ROLLOUTS_LEN_MAX: usize = 256;
 
 /// How often the day's copies are kept, in milliseconds: what a crash may forget of them.
 const KEEP_COPIES_MS: u64 = 1_000;
+/// A wall clock that has moved against ours by so much is worth a word, in milliseconds.
+const WALL_MOVED_MS: u64 = 60_000;
 
 /// Moves rollouts.
 #[derive(Debug)]
@@ -56,9 +53,11 @@ pub struct Controller {
     pub(super) managed: BTreeMap<Name, Managed>,
     pub(super) providers: BTreeMap<Name, Vec<String>>,
     pub(super) pairs: Option<Pairs>,
-    primary: Name,
-    judge: Judged,
-    priced: BTreeSet<Name>,
+    /// Who stopped everything, while it is stopped.
+    pub(super) stopped: Option<Arc<Record>>,
+    pub(super) primary: Name,
+    pub(super) judge: Judged,
+    pub(super) priced: BTreeSet<Name>,
     pub(super) board: Arc<Board>,
     pub(super) clock: Clock,
     pub(super) book: Book,
@@ -66,8 +65,8 @@ pub struct Controller {
     pub(super) pending: Option<Pending>,
     /// Steps forward that wait until it is.
     pub(super) waiting: VecDeque<Step>,
-    /// Rollbacks that took effect, whose answers wait for the disk.
-    pub(super) owed: Vec<(Name, Reply<View>)>,
+    /// Rollbacks and stops that took effect, whose answers wait for the disk.
+    pub(super) owed: Vec<(Vec<Name>, Reply<Vec<View>>)>,
     records: Arc<Vec<Arc<Record>>>,
     /// What the configuration asks for, until there is a journal.
     wanted: Vec<Wanted>,
@@ -82,6 +81,7 @@ pub struct Controller {
     copies_kept: Timestamp,
     /// The keeping under way.
     keeping: Option<JoinHandle<()>>,
+    wall_ahead_ms: i64,
 }
 
 impl Controller {
@@ -96,6 +96,7 @@ impl Controller {
             managed: BTreeMap::new(),
             providers: setup.providers,
             pairs: setup.pairs,
+            stopped: None,
             primary: setup.primary,
             judge: setup.judge,
             priced: setup.priced,
@@ -117,6 +118,7 @@ impl Controller {
             metrics: setup.metrics,
             copies_kept: Timestamp::default(),
             keeping: None,
+            wall_ahead_ms: 0,
         };
         match setup.journal {
             Ok(journal) => controller.begin(journal).await,
@@ -128,16 +130,21 @@ impl Controller {
     /// Stands where the journal left off, and does what the configuration asks for.
     async fn begin(&mut self, (journal, history): (Journal, History)) {
         self.book = Book::new(Ok(journal));
-        let History { past, records, .. } = history;
+        let History { past, records, stopped, .. } = history;
         self.records = Arc::new(records.into_iter().map(Arc::new).collect());
+        self.stopped = stopped.map(Arc::new);
+        let now = self.clock.now();
         for (name, past) in past {
             let made = rebuild::copies(self.pairs.as_ref(), &name);
-            self.managed.insert(name, Managed::restored(past, made));
+            self.managed.insert(name, Managed::restored(past, made, now));
         }
         for record in Arc::clone(&self.records).iter() {
             self.replay(record);
         }
         rebuild::evidence(self).await;
+        // While nobody listened nobody was silent.
+        let now = self.clock.now();
+        self.managed.values_mut().for_each(|it| it.heard = now);
         let wanted = std::mem::take(&mut self.wanted);
         self.want(wanted).await;
         self.find_broken();
@@ -183,6 +190,12 @@ impl Controller {
 
     /// Makes a record so: an old one again, or one that is on disk now.
     pub(super) fn replay(&mut self, record: &Record) {
+        let now = self.clock.now();
+        // Where the wall clock went back since, time spent is nothing and never less.
+        let record = &Record { at: record.at.min(now), ..record.clone() };
+        if self.note_stop(record) {
+            return;
+        }
         match (&record.event, self.managed.get_mut(&record.rollout)) {
             (_, Some(managed)) => managed.apply(record),
             (Event::Created(plan), None) => {
@@ -195,32 +208,6 @@ impl Controller {
             (_, None) => {
                 let (rollout, seq) = (&record.rollout, record.seq);
                 tracing::error!(%rollout, seq, "an event of an unknown rollout is ignored");
-            }
-        }
-    }
-
-    /// Creates, revises and starts what the configuration asks for.
-    async fn want(&mut self, wanted: Vec<Wanted>) {
-        let by = || Requester { actor: "config".to_owned(), ..Requester::default() };
-        for Wanted { name, plan, start } in wanted {
-            let known = self.managed.get(&name).map(|it| it.rollout.plan() == &plan);
-            let done = match known {
-                None => self.at_once(&name, Wish::Create(Box::new(plan)), by()).await,
-                Some(true) => Ok(()),
-                Some(false) => {
-                    let revise = Command::Revise(Box::new(plan));
-                    self.at_once(&name, Wish::Obey(revise), by()).await
-                }
-            };
-            let fresh = self.managed.get(&name).is_some_and(|it| it.rollout.attempt() == 0);
-            let done = match (done, start) {
-                (Ok(()), Start::Once) if fresh => {
-                    self.at_once(&name, Wish::Obey(Command::Start), by()).await
-                }
-                (done, Start::Once | Start::WhenAsked) => done,
-            };
-            if let Err(error) = done {
-                tracing::error!(rollout = %name, %error, "the configuration of this rollout is not in force");
             }
         }
     }
@@ -243,118 +230,17 @@ impl Controller {
         }
     }
 
-    /// What creating a rollout comes to: none when it was done before.
-    pub(super) fn create(
-        &self,
-        name: &Name,
-        plan: &Plan,
-        by: &Requester,
-    ) -> Result<Option<Event>, Rejected> {
-        if let Some(managed) = self.managed.get(name) {
-            return match managed.requests.get(&by.request_id) {
-                Some(Event::Created(created)) if **created == *plan => Ok(None),
-                Some(_) => Err(Rejected::ReusedRequestId(by.request_id.clone())),
-                None => Err(Rejected::Exists(name.clone())),
-            };
-        }
-        let faults = self.plan_faults(plan);
-        if !faults.is_empty() {
-            return Err(Rejected::Plan(faults));
-        }
-        if ROLLOUTS_LEN_MAX <= self.managed.len() {
-            let why = format!("there are {ROLLOUTS_LEN_MAX} rollouts already");
-            return Err(Rejected::Unavailable(why));
-        }
-        Ok(Some(Event::Created(Box::new(plan.clone()))))
-    }
-
-    fn plan_faults(&self, plan: &Plan) -> Vec<PlanFault> {
-        let mut faults = plan.faults();
-        let mut fault = |field: &str, problem: String| {
-            faults.push(PlanFault { field: field.to_owned(), problem });
-        };
-        if plan.primary != self.primary {
-            fault("primary", format!("is `{}`, but `{}` serves here", plan.primary, self.primary));
-        }
-        if !self.providers.contains_key(&plan.candidate) {
-            fault("candidate", format!("provider `{}` is not configured", plan.candidate));
-        }
-        if plan.gates(Metric::JudgeScore) && self.judge == Judged::No {
-            fault("stages", "has a judge_score gate, but no [judge] is configured".to_owned());
-        }
-        let sides = [("primary", &plan.primary), ("candidate", &plan.candidate)];
-        for (side, name) in sides.into_iter().filter(|_| plan.gates(Metric::Cost)) {
-            if !self.priced.contains(name) {
-                fault(side, format!("`{name}` has no price, and a stage has a gate on cost"));
-            }
-        }
-        faults
-    }
-
-    /// What a command comes to: none when it changes nothing.
-    pub(super) fn obey(
-        &mut self,
-        name: &Name,
-        command: &Command,
-        by: &Requester,
-    ) -> Result<Option<Event>, Rejected> {
-        let now = self.clock.now();
-        let Some(managed) = self.managed.get_mut(name) else {
-            return Err(Rejected::Unknown(name.clone()));
-        };
-        // A rollback is done again rather than taken for an old one: it may be asked of a new attempt.
-        match managed.replayed(&by.request_id, command) {
-            Some(_) if *command == Command::Rollback => {}
-            Some(Replayed::Same) => return Ok(None),
-            Some(Replayed::Other) => {
-                return Err(Rejected::ReusedRequestId(by.request_id.clone()));
-            }
-            None => {}
-        }
-        managed.weigh();
-        let at = managed.rollout.revision();
-        if let Some(seen) = by.revision.filter(|it| *it != at && *command != Command::Rollback) {
-            return Err(Rejected::Stale { rollout: name.clone(), seen, now: at });
-        }
-        let event = managed.rollout.decide(now, &Input::Command(command), &managed.evidence);
-        let event = event.map_err(|refusal| Rejected::Refused {
-            rollout: name.clone(),
-            refusal: Box::new(refusal),
-        })?;
-        if *command == Command::Start {
-            self.find_overlap(name)?;
-        }
-        if let Command::Revise(plan) = command {
-            let faults = self.plan_faults(plan);
-            if !faults.is_empty() {
-                return Err(Rejected::Plan(faults));
-            }
-        }
-        Ok(event)
-    }
-
-    fn find_overlap(&self, name: &Name) -> Result<(), Rejected> {
-        let Some(starting) = self.managed.get(name) else { return Ok(()) };
-        let slice = &starting.rollout.plan().slice;
-        let other = self.managed.values().find(|it| {
-            it.rollout.name() != name
-                && it.rollout.stage().is_some()
-                && it.rollout.plan().slice.overlaps(slice)
-        });
-        let Some(other) = other else { return Ok(()) };
-        let other = other.rollout.name().clone();
-        Err(Rejected::Overlap { rollout: name.clone(), other })
-    }
-
     pub(super) fn evaluate(&mut self, name: &Name) -> Result<Evaluation, Rejected> {
         let now = self.clock.now();
         let managed = self.managed.get_mut(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
         managed.weigh();
-        let event = managed.rollout.decide(now, &Input::Tick, &managed.evidence);
+        let event = managed.rollout.decide(now, &managed.input(now), &managed.evidence);
         let decision = match event {
             Ok(Some(Event::RolledBack(_))) => Decision::RollBack,
-            Ok(Some(_)) => Decision::Advance,
-            Ok(None) | Err(_) => Decision::Hold,
+            Ok(Some(
+                Event::StageEntered { .. } | Event::ApprovalRequested | Event::Succeeded(_),
+            )) => Decision::Advance,
+            Ok(Some(_) | None) | Err(_) => Decision::Hold,
         };
         let view = self.view(name)?;
         let explanation = explain(&view, decision);
@@ -377,8 +263,27 @@ impl Controller {
         if kept && KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {
             self.copies_kept = now;
             self.keeping = rebuild::keep_counts(self.pairs.as_ref(), &self.managed);
+            self.watch_wall();
         }
         self.catch_up();
+    }
+
+    /// What time, evidence or silence makes of a rollout now, if anything.
+    pub(super) fn due(&mut self, name: &Name, now: Timestamp) -> Option<Event> {
+        let managed = self.managed.get_mut(name)?;
+        managed.weigh();
+        let input = managed.input(now);
+        managed.rollout.decide(now, &input, &managed.evidence).ok().flatten()
+    }
+
+    /// Says when the wall clock was moved. Nothing here goes by it until the next start.
+    fn watch_wall(&mut self) {
+        let ahead_ms = self.clock.wall_ahead_ms();
+        if WALL_MOVED_MS <= ahead_ms.abs_diff(self.wall_ahead_ms) {
+            let moved_ms = ahead_ms - self.wall_ahead_ms;
+            tracing::warn!(moved_ms, "the wall clock was moved; timers go on as before");
+            self.wall_ahead_ms = ahead_ms;
+        }
     }
 
     pub(super) fn record(
@@ -388,7 +293,10 @@ impl Controller {
         by: &Requester,
         states: (State, State),
     ) -> Record {
-        let evidence = self.managed.get(name).map_or_else(Vec::new, |it| it.evidence.gates.clone());
+        let managed = self.managed.get(name);
+        let evidence = managed.map_or_else(Vec::new, |it| it.evidence.gates.clone());
+        let before = managed.map_or(0, |it| it.rollout.plan_revision());
+        let plan_revision = before + u64::from(event.plan().is_some());
         Record {
             seq: 0,
             at: self.clock.now(),
@@ -399,6 +307,7 @@ impl Controller {
             event,
             from: states.0,
             to: states.1,
+            plan_revision,
             evidence,
         }
     }
@@ -412,12 +321,18 @@ impl Controller {
         records.push(Arc::clone(&record));
         self.records = Arc::new(records);
         self.show();
+        if record.event == Event::Lifted {
+            tracing::warn!(actor = record.actor, "a lift of the stop is on disk");
+        }
         let Some(managed) = self.managed.get(&record.rollout) else { return };
         // A step that was overtaken while it was written never took effect.
         if managed.rollout.state() == record.to {
             self.metrics.transition(&managed.rollout, record.from);
         }
         let stage = managed.rollout.plan().stages.get(managed.rollout.stage_index());
+        if record.event == Event::Overdue {
+            tracing::warn!(rollout = %record.rollout, "the stage lasts longer than its duration_max");
+        }
         tracing::info!(
             rollout = %record.rollout,
             from = record.from.as_str(),
@@ -454,6 +369,7 @@ impl Controller {
         let degraded = self.book.problem();
         self.metrics.degraded(degraded.as_deref());
         let records = Arc::clone(&self.records);
-        self.views.send_replace(Arc::new(Views { rollouts, records, degraded }));
+        let stopped = self.stop_text();
+        self.views.send_replace(Arc::new(Views { rollouts, records, degraded, stopped }));
     }
 }

@@ -14,6 +14,10 @@
 //!                            Replayed, both end in `RolledBack`
 //! a start, then a rollback   nothing has moved yet; the rollback is noted all the same, so the
 //!                            start is overtaken as above
+//! a stop of the whole node   is a step back of its own, noted before the falls it brings; it
+//!                            overtakes a start and a lift
+//! a start that supersedes    waits its turn, then sends the others back, then waits until that
+//!                            is on disk
 //! the write fails            the step never happened; steps back take the free position
 //! kill -9, power cut         the step forward is there or not, as its asker was never told; a
 //!                            step back that was not on disk said so (`durable`: false)
@@ -202,6 +206,11 @@ impl Book {
         match self.forward.take() {
             Some(record) => Written::Forward(result.map(|()| {
                 self.next_seq = record.seq + 1;
+                // Steps back that have overtaken it stand behind it: its plan holds after them.
+                let behind = |it: &&mut Noted| it.record.rollout == record.rollout;
+                for noted in self.backlog.iter_mut().filter(behind) {
+                    noted.record.plan_revision = record.plan_revision;
+                }
                 Box::new(record)
             })),
             None => Written::Back(self.back_written(result)),

@@ -8,7 +8,7 @@ use super::handle::{Decision, View};
 
 /// The explanation of a decision: the decision, what it waits for, each gate, what counts.
 pub(super) fn explain(view: &View, decision: Decision) -> String {
-    let Some(stage) = view.rollout.stage() else { return view.message.clone() };
+    let Some(stage) = view.rollout.guarded() else { return view.message.clone() };
     let mut lines = vec![match decision {
         Decision::RollBack => "it would go back to the primary: a gate is proven broken".to_owned(),
         Decision::Advance => "it would go on: every gate of the stage is proven".to_owned(),
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::domain::{
         Approval, Cause, Event, Excluded, Margin, Metric, Name, Plan, Risk, Rollout, Share, Slice,
-        Timestamp,
+        Times, Timestamp,
     };
 
     fn view() -> View {
@@ -129,6 +129,7 @@ mod tests {
             mirror: Share::ALL,
             slice: Slice::default(),
             duration_ms_min: 3_600_000,
+            duration_ms_max: None,
             samples_min: 1_000,
             gates: vec![
                 gate(Metric::ErrorRate, Role::Prove),
@@ -145,6 +146,7 @@ mod tests {
             copies_per_day_max: 1_000,
             judge_share: Share::NONE,
             risk: Risk::default(),
+            times: Times::default(),
         };
         let mut rollout = Rollout::new(name("chat"), plan);
         let entered = Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator };
@@ -174,6 +176,7 @@ mod tests {
                 per_minute: 120.0,
                 excluded: vec![Excluded { reason: "throttled", count: 3 }],
                 problem: None,
+                outage: None,
             },
             created: Timestamp(0),
             updated: Timestamp(0),

@@ -35,6 +35,8 @@ pub struct Views {
     pub records: Arc<Vec<Arc<Record>>>,
     /// Why nothing can be controlled, if so.
     pub degraded: Option<String>,
+    /// Who stopped everything, and why; none when nothing is stopped.
+    pub stopped: Option<String>,
 }
 
 /// One rollout as people see it.
@@ -84,6 +86,13 @@ pub struct Requester {
     pub revision: Option<u64>,
 }
 
+impl Requester {
+    /// The controller itself.
+    pub(super) fn controller() -> Self {
+        Self { actor: "controller".to_owned(), ..Self::default() }
+    }
+}
+
 /// Why something asked of the controller was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejected {
@@ -116,7 +125,7 @@ pub enum Rejected {
     },
     /// Two rollouts would serve the same requests.
     #[error(
-        "`{rollout}` would govern requests that `{other}` governs; narrow the slice of one of them, or roll `{other}` back"
+        "`{rollout}` would govern requests that `{other}` governs; narrow the slice of one of them, or start it to supersede `{other}`"
     )]
     Overlap {
         /// The rollout that was to begin.
@@ -136,16 +145,18 @@ pub enum Rejected {
 #[derive(Debug)]
 pub(super) enum Ask {
     Step(Step),
+    Stop { by: Requester, reply: Reply<Vec<View>> },
     Evaluate { name: Name, reply: Reply<Evaluation> },
 }
 
-/// A step somebody asks for.
+/// A step somebody asks for, and an answer that shows what it was about.
 #[derive(Debug)]
 pub(super) struct Step {
+    /// The rollout; [`Name::every`] for what is about the whole node.
     pub(super) name: Name,
     pub(super) wish: Wish,
     pub(super) by: Requester,
-    pub(super) reply: Reply<View>,
+    pub(super) reply: Reply<Vec<View>>,
 }
 
 /// What a step is to do.
@@ -153,6 +164,7 @@ pub(super) struct Step {
 pub(super) enum Wish {
     Create(Box<Plan>),
     Obey(Command),
+    Lift,
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Rejected>>;
@@ -210,8 +222,7 @@ impl Handle {
     /// # Errors
     /// When the plan is faulty, the name is taken or nothing can be written.
     pub async fn create(&self, name: Name, plan: Plan, by: Requester) -> Result<View, Rejected> {
-        let wish = Wish::Create(Box::new(plan));
-        self.ask(COMMAND_WAIT, |reply| Ask::Step(Step { name, wish, by, reply })).await
+        self.step(COMMAND_WAIT, name, Wish::Create(Box::new(plan)), by).await
     }
 
     /// Obeys a command, or says why not.
@@ -227,19 +238,43 @@ impl Handle {
         command: Command,
         by: Requester,
     ) -> Result<View, Rejected> {
-        let forward = command != Command::Rollback;
-        let (asked, wish) = (name.clone(), Wish::Obey(command));
-        let step = |reply| Ask::Step(Step { name: asked, wish, by, reply });
-        if forward {
-            return self.ask(COMMAND_WAIT, step).await;
+        if command != Command::Rollback {
+            return self.step(COMMAND_WAIT, name, Wish::Obey(command), by).await;
         }
         let before = self.view(&name)?;
         self.board.halt(&name);
-        match self.ask(ROLLBACK_WAIT, step).await {
+        match self.step(ROLLBACK_WAIT, name, Wish::Obey(command), by).await {
             Ok(view) => Ok(view),
             // Done in the data path; only the writing of it takes longer.
-            Err(_) => Ok(View { durable: false, ..self.view(&name).unwrap_or(before) }),
+            Err(_) => Ok(self.not_durable(before)),
         }
+    }
+
+    /// Sends every rollout back, and lets none start until [`Self::lift`]. Answers those that
+    /// moved traffic; their views say whether that is durable yet.
+    ///
+    /// # Errors
+    /// When the controller does not answer in time; the data path has obeyed all the same. When
+    /// nobody knows which rollouts there are.
+    pub async fn stop(&self, by: Requester) -> Result<Vec<View>, Rejected> {
+        let mut moving = self.views().rollouts.clone();
+        moving.retain(|it| it.rollout.stage().is_some());
+        moving.iter().for_each(|it| self.board.halt(it.rollout.name()));
+        let stopped = self.ask(ROLLBACK_WAIT, |reply| Ask::Stop { by, reply }).await;
+        // Done; only the writing of it takes longer.
+        if stopped.is_err() && self.views().stopped.is_some() {
+            return Ok(moving.into_iter().map(|it| self.not_durable(it)).collect());
+        }
+        stopped
+    }
+
+    /// Lets rollouts start again.
+    ///
+    /// # Errors
+    /// When it cannot be written, or everything is stopped again meanwhile.
+    pub async fn lift(&self, by: Requester) -> Result<(), Rejected> {
+        let (name, wish) = (Name::every(), Wish::Lift);
+        self.ask(COMMAND_WAIT, |reply| Ask::Step(Step { name, wish, by, reply })).await.map(drop)
     }
 
     /// What the controller would do now, and why. Changes nothing.
@@ -248,6 +283,25 @@ impl Handle {
     /// When there is no such rollout.
     pub async fn evaluate(&self, name: Name) -> Result<Evaluation, Rejected> {
         self.ask(COMMAND_WAIT, |reply| Ask::Evaluate { name, reply }).await
+    }
+
+    /// A rollout that went back, and nobody can say that it is on disk.
+    fn not_durable(&self, before: View) -> View {
+        let name = before.rollout.name().clone();
+        View { durable: false, ..self.view(&name).unwrap_or(before) }
+    }
+
+    async fn step(
+        &self,
+        wait: Duration,
+        name: Name,
+        wish: Wish,
+        by: Requester,
+    ) -> Result<View, Rejected> {
+        let asked = name.clone();
+        let step = |reply| Ask::Step(Step { name, wish, by, reply });
+        let shown = self.ask(wait, step).await?;
+        shown.into_iter().next().map_or_else(|| self.view(&asked), Ok)
     }
 
     async fn ask<T>(

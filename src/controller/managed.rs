@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::analysis::{Chances, Ledger, Observation};
+use crate::analysis::{Ledger, Observation};
 use crate::domain::{
-    Answer, Cause, Command, Event, Evidence, Lane, Name, Note, Order, Plan, Record, Requests,
-    Rollout, Seen, Share, Slice, State, Timestamp, Told, Undecided, Verdict, Window,
+    Answer, Cause, Command, Event, Evidence, Input, Lane, Name, Note, Order, Plan, Record,
+    Requests, Rollout, Seen, Share, Slice, State, Timestamp, Told, Undecided, Verdict, Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
@@ -30,6 +30,10 @@ pub(super) struct Managed {
     pub(super) requests: Requests,
     /// That the bets of a stage or of the guard began, and when, until it is noted.
     pub(super) begun: Option<(Told, Timestamp)>,
+    /// The plan the configuration asked for last, if it ever did.
+    pub(super) wanted: Option<Plan>,
+    /// When something was last heard of it: a pair, a step, or the start of this process.
+    pub(super) heard: Timestamp,
     created: Timestamp,
     updated: Timestamp,
     actor: String,
@@ -48,6 +52,8 @@ impl Managed {
             broken: None,
             requests: Requests::default(),
             begun: None,
+            wanted: None,
+            heard: at,
             created: at,
             updated: at,
             actor: String::new(),
@@ -56,8 +62,9 @@ impl Managed {
     }
 
     /// A rollout as the journal remembers it, with no evidence yet.
-    pub(super) fn restored(past: Past, made: (u64, u64)) -> Self {
-        let Past { rollout, created, updated, actor, comment, requests } = past;
+    pub(super) fn restored(past: Past, made: (u64, u64), now: Timestamp) -> Self {
+        let Past { rollout, created, updated, actor, comment, requests, wanted } = past;
+        let rollout = Rollout::restore(rollout.save().until(now));
         let copies = Arc::new(Copies::new(rollout.plan().copies_per_day_max, made));
         let live = Arc::new(Live::new(copies));
         if rollout.stage().is_none() {
@@ -69,9 +76,11 @@ impl Managed {
             evidence: Evidence::default(),
             broken: None,
             requests,
+            wanted,
+            heard: now,
             begun: None,
-            created,
-            updated,
+            created: created.min(now),
+            updated: updated.min(now),
             actor,
             comment,
             rollout,
@@ -80,40 +89,73 @@ impl Managed {
 
     /// Makes a record so: the machine, and what hangs on it.
     pub(super) fn apply(&mut self, record: &Record) {
+        let (attempt, stage) = (self.rollout.attempt(), self.rollout.stage_index());
         self.rollout.apply(record.at, &record.event);
-        self.updated = record.at;
+        (self.updated, self.heard) = (record.at, self.heard.max(record.at));
         (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
-        self.requests.insert(&record.request_id, &record.event);
+        self.note(record);
+        if self.rollout.attempt() != attempt {
+            self.ledger = Ledger::new(self.rollout.plan());
+        }
+        self.ledger.follow(&self.rollout, record.at, &record.event);
         match &record.event {
-            Event::StageEntered { stage, .. } => {
+            Event::StageEntered { .. } | Event::Loosened(_) => {
                 self.evidence = Evidence::default();
                 self.begun = Some((Told::Entered, record.at));
-                if *stage == 0 {
-                    self.ledger = Ledger::new(self.rollout.plan());
-                    self.live = Arc::new(Live::new(Arc::clone(self.live.copies())));
+                self.live = Arc::new(if self.rollout.attempt() == attempt {
+                    self.live.next()
                 } else {
-                    self.live = Arc::new(self.live.next());
-                }
-                let chances = self.rollout.stage().map(Chances::of);
-                if let Some(chances) = chances {
-                    self.ledger.enter(*stage, record.at, chances);
-                }
+                    Live::new(Arc::clone(self.live.copies()))
+                });
             }
             Event::Succeeded(_) => {
-                self.ledger.guard(record.at);
                 self.begun = Some((Told::Guarded, record.at));
+                // A ladder that was ended early counts its copies in another window.
+                if self.rollout.stage_index() != stage {
+                    self.live = Arc::new(self.live.next());
+                }
             }
             Event::RolledBack(_) => {
                 self.live.close();
                 self.begun = None;
             }
-            Event::Created(plan) | Event::Revised(plan) => {
-                let made = self.live.copies().made();
-                let copies = Arc::new(Copies::new(plan.copies_per_day_max, made));
-                self.live = Arc::new(Live::new(copies));
-            }
-            Event::ApprovalRequested | Event::Paused | Event::Resumed => {}
+            Event::Created(_)
+            | Event::Revised(_)
+            | Event::ApprovalRequested
+            | Event::Paused(_)
+            | Event::Resumed
+            | Event::Overdue
+            | Event::Baked
+            | Event::Stopped
+            | Event::Lifted => {}
         }
+        self.cap(&record.event);
+    }
+
+    /// Remembers what was asked, whether or not it took effect.
+    fn note(&mut self, record: &Record) {
+        self.requests.insert(&record.request_id, &record.event);
+        if let Some(plan) = record.wanted() {
+            self.wanted = Some(plan.clone());
+        }
+    }
+
+    /// Another plan has another cap of copies.
+    fn cap(&mut self, event: &Event) {
+        if let Some(plan) = event.plan() {
+            let copies = Copies::new(plan.copies_per_day_max, self.live.copies().made());
+            self.live = Arc::new(self.live.capped(Arc::new(copies)));
+        }
+    }
+
+    /// What the machine has to react to now: the worst first.
+    pub(super) fn input(&self, now: Timestamp) -> Input<'static> {
+        if self.live.is_tripped() {
+            return Input::Tripped;
+        }
+        // Where our own cap keeps copies from being made, it is not the traffic that is silent.
+        let silent = self.rollout.is_idle(now, self.heard) && !self.live.is_capped();
+        if silent { Input::Idle } else { Input::Tick }
     }
 
     /// Takes note of a step forward that is on disk, but that a step back has overtaken.
@@ -125,7 +167,8 @@ impl Managed {
             rollout.apply(back.at, &back.event);
             self.rollout = rollout;
         }
-        self.requests.insert(&forward.request_id, &forward.event);
+        self.note(forward);
+        self.cap(&forward.event);
     }
 
     /// Whether evidence of that window counts now.
@@ -144,7 +187,7 @@ impl Managed {
 
     /// Brings the evidence up to date. An ended rollout keeps its last one.
     pub(super) fn weigh(&mut self) {
-        if self.rollout.window().is_none() {
+        if self.rollout.guarded().is_none() {
             return;
         }
         let mut evidence = self.ledger.evidence();
@@ -185,7 +228,7 @@ impl Managed {
             slice: plan.slice.clone(),
             stage_slice: stage.map_or_else(Slice::default, |it| it.slice.clone()),
             serve: stage.map_or(Share::NONE, |it| it.serve),
-            mirror: stage.map_or(Share::NONE, |it| it.mirror),
+            mirror: stage.map_or(Share::NONE, |_| self.rollout.mirror()),
             cleared,
             judge: plan.judge_share,
         }
@@ -198,56 +241,38 @@ impl Managed {
             let left = self.rollout.plan().stages.get(stage.checked_sub(1)?);
             left.map(|it| it.name.as_str())
         };
+        let entered = event.entered().map(|(_, stage)| stage);
+        let (cause, ladder) = (event.cause(), self.rollout.plan().stages.len());
         let same = match command {
-            Command::Start => matches!(event, Event::StageEntered { stage: 0, .. }),
-            // What was overridden was asked to be; without being asked nothing is.
-            Command::Advance { undecided: Undecided::Hold, .. }
-                if matches!(
-                    event,
-                    Event::StageEntered { cause: Cause::Override, .. }
-                        | Event::Succeeded(Cause::Override)
-                ) =>
-            {
-                false
+            Command::Start | Command::Supersede => entered == Some(0) && cause == Cause::Operator,
+            Command::Advance { from_stage, undecided } => {
+                let named = |it: &str| from_stage.is_empty() || it == from_stage;
+                // What was overridden was asked to be; without being asked nothing is.
+                let skipped = cause == Cause::Override && *undecided == Undecided::Skip;
+                let to = if matches!(event, Event::Succeeded(_)) { Some(ladder) } else { entered };
+                let done = to.and_then(left).is_some_and(named);
+                *event == Event::ApprovalRequested
+                    || (done && (cause == Cause::Operator || skipped))
             }
-            Command::Advance { from_stage, .. } => match event {
-                Event::StageEntered { stage, cause: Cause::Operator | Cause::Override, .. } => {
-                    left(*stage).is_some_and(|it| from_stage.is_empty() || it == from_stage)
-                }
-                Event::Succeeded(Cause::Operator | Cause::Override) => {
-                    left(self.rollout.plan().stages.len())
-                        .is_some_and(|it| from_stage.is_empty() || it == from_stage)
-                }
-                Event::Succeeded(_) => false,
-                Event::ApprovalRequested => true,
-                Event::StageEntered { .. }
-                | Event::Created(_)
-                | Event::Revised(_)
-                | Event::Paused
-                | Event::Resumed
-                | Event::RolledBack(_) => false,
-            },
-            Command::Pause => *event == Event::Paused,
+            Command::Jump { to_stage, .. } => {
+                let stage = entered.and_then(|it| self.rollout.plan().stages.get(it));
+                stage.is_some_and(|it| it.name == *to_stage)
+                    && matches!(cause, Cause::Jump | Cause::Override)
+            }
+            Command::Complete { .. } => *event == Event::Succeeded(Cause::Override),
+            Command::Pause => *event == Event::Paused(Cause::Operator),
             Command::Resume => *event == Event::Resumed,
-            Command::Approve { answer: Answer::No, .. } => {
-                *event == Event::RolledBack(Cause::Declined)
+            Command::Approve { answer: Answer::No, .. } => cause == Cause::Declined,
+            Command::Approve { stage, answer: Answer::Yes } => {
+                let named = |it: &str| stage.is_empty() || it == stage;
+                let ended = matches!(event, Event::Succeeded(_));
+                cause == Cause::Approved && (ended || entered.and_then(left).is_some_and(named))
             }
-            Command::Approve { stage, answer: Answer::Yes } => match event {
-                Event::StageEntered { stage: next, cause: Cause::Approved, .. } => {
-                    left(*next).is_some_and(|it| it == stage)
-                }
-                Event::Succeeded(Cause::Approved) => true,
-                Event::StageEntered { .. }
-                | Event::Succeeded(_)
-                | Event::Created(_)
-                | Event::Revised(_)
-                | Event::ApprovalRequested
-                | Event::Paused
-                | Event::Resumed
-                | Event::RolledBack(_) => false,
-            },
             Command::Rollback => matches!(event, Event::RolledBack(_)),
-            Command::Revise(plan) => *event == Event::Revised(plan.clone()),
+            Command::Revise(plan) => {
+                let created = matches!(event, Event::Created(_));
+                !created && event.plan() == Some(plan.as_ref())
+            }
         };
         Some(if same { Replayed::Same } else { Replayed::Other })
     }
@@ -283,12 +308,19 @@ impl Managed {
         };
         match self.rollout.state() {
             State::Pending => format!("not started; `crossfade start {name}` begins it"),
+            State::Running if self.rollout.is_overdue() => {
+                format!("overdue: the stage lasts longer than it should; waits: {}", waits())
+            }
             State::Running => format!("waits: {}", waits()),
+            State::Paused if self.rollout.cause() == Some(Cause::Idle) => {
+                format!("held: no pair came for too long; `crossfade resume {name}` goes on")
+            }
             State::Paused => format!("held by {}; `crossfade resume {name}` goes on", self.actor),
             State::AwaitingApproval => {
                 format!("proven; `crossfade approve {name} {stage}` lets it go on")
             }
             State::Succeeded => "the candidate serves; the last stage's gates guard it".to_owned(),
+            State::Baked => "the candidate serves, and nothing is copied any more".to_owned(),
             State::RolledBack => self.epitaph(),
         }
     }
@@ -310,6 +342,20 @@ impl Managed {
             gate.bound,
             gate.samples
         )
+    }
+}
+
+/// When what was told was made, as far as that is known: it belongs to the visit of that time.
+pub(super) fn made(seen: &Seen) -> Timestamp {
+    match seen {
+        Seen::Pair(pair) => pair.at,
+        Seen::Score(score) => score.pair.at(),
+        Seen::Note(note) => match &note.told {
+            Told::Solo { call, .. } => {
+                Timestamp(note.order.at.0.saturating_sub(u64::from(call.total_ms)))
+            }
+            Told::CopyLost | Told::ScoreLost | Told::Entered | Told::Guarded => note.order.at,
+        },
     }
 }
 

@@ -13,9 +13,11 @@ mod book;
 mod explain;
 mod handle;
 mod managed;
+mod orders;
 mod rebuild;
 mod setup;
 mod steps;
+mod stop;
 mod take;
 
 pub use actor::Controller;

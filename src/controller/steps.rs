@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::domain::{Command, Event, Name, Record, Rollout, State};
+use crate::domain::{Cause, Command, Event, Name, Record, Refusal, Rollout, State};
 
 use super::{
     actor::{ASKS_LEN_MAX, Controller},
@@ -26,12 +26,13 @@ const HALT_MAX: Duration = Duration::from_secs(2);
 /// A step forward that is being written.
 #[derive(Debug)]
 pub(super) struct Pending {
-    rollout: Name,
+    /// [`Name::every`] for a step of the whole node.
+    pub(super) rollout: Name,
     /// The rollout as it stood when the step was decided; none when the step creates it.
     before: Option<Rollout>,
     /// The step back that took effect meanwhile.
     overtaken: Option<Record>,
-    reply: Option<Reply<View>>,
+    reply: Option<Reply<Vec<View>>>,
 }
 
 impl Controller {
@@ -45,6 +46,7 @@ impl Controller {
                     self.publish();
                 }
             }
+            Ask::Stop { by, reply } => self.stop(&by, reply),
             Ask::Evaluate { name, reply } => respond(reply, self.evaluate(&name)),
         }
         self.show();
@@ -55,24 +57,29 @@ impl Controller {
         let event = match &step.wish {
             Wish::Create(plan) => self.create(&step.name, plan, &step.by),
             Wish::Obey(command) => self.obey(&step.name, command, &step.by),
+            Wish::Lift => {
+                let lifted = || Ok(self.stopped.as_ref().map(|_| Event::Lifted));
+                self.blind().map_or_else(lifted, Err)
+            }
         };
         let event = match event {
-            Ok(None) if step.is_rollback() => self.would_begin(&step.name),
+            Ok(None) if step.is_rollback() => self.would_begin(&step.name, Cause::Operator),
             Ok(event) => event,
-            // Without a journal nobody knows which rollouts there are.
-            Err(Rejected::Unknown(_)) if self.managed.is_empty() && self.book.is_gone() => {
-                let why = self.book.problem().unwrap_or_default();
-                return respond(step.reply, Err(Rejected::Unavailable(why)));
+            Err(Rejected::Unknown(name)) => {
+                let why = self.blind().unwrap_or(Rejected::Unknown(name));
+                return respond(step.reply, Err(why));
             }
             Err(rejected) => return respond(step.reply, Err(rejected)),
         };
         let Some(event) = event else {
-            return respond(step.reply, self.view(&step.name));
+            return respond(step.reply, self.shown(&[step.name]));
         };
         if matches!(event, Event::RolledBack(_)) {
             return self.carry_out(&step.name, event, step.by, Some(step.reply));
         }
         match self.book.ready() {
+            // What is superseded goes back first, on disk too.
+            Ready::Yes if self.makes_room(&step) => self.waiting.push_front(step),
             Ready::Yes => self.carry_out(&step.name, event, step.by, Some(step.reply)),
             Ready::Busy if self.waiting.len() < ASKS_LEN_MAX => self.waiting.push_back(step),
             Ready::Busy => {
@@ -84,11 +91,28 @@ impl Controller {
     }
 
     /// What a rollback comes to where nothing moves yet, but a start is being written.
-    fn would_begin(&self, name: &Name) -> Option<Event> {
-        let pending = self.pending.as_ref().filter(|it| it.rollout == *name)?;
-        let mut after = pending.before.clone().filter(|_| pending.overtaken.is_none())?;
+    pub(super) fn would_begin(&self, name: &Name, cause: Cause) -> Option<Event> {
+        let pending = self.pending.as_ref().filter(|_| self.is_under_way(name))?;
+        let mut after = pending.before.clone()?;
         after.apply(self.clock.now(), self.book.under_way()?);
-        after.stage().map(|_| Event::RolledBack(crate::domain::Cause::Operator))
+        after.stage().map(|_| Event::RolledBack(cause))
+    }
+
+    /// Whether a step forward of a rollout is being written and can still take effect.
+    pub(super) fn is_under_way(&self, name: &Name) -> bool {
+        self.pending.as_ref().is_some_and(|it| it.rollout == *name && it.overtaken.is_none())
+    }
+
+    /// What to say where nobody knows which rollouts there are, because there is no journal.
+    pub(super) fn blind(&self) -> Option<Rejected> {
+        let blind = self.managed.is_empty() && self.book.is_gone();
+        blind.then(|| Rejected::Unavailable(self.book.problem().unwrap_or_default()))
+    }
+
+    /// The rollouts of these names; a step of the whole node has none to show.
+    fn shown(&self, names: &[Name]) -> Result<Vec<View>, Rejected> {
+        let every = Name::every();
+        names.iter().filter(|it| **it != every).map(|it| self.view(it)).collect()
     }
 
     /// Forward: write, then publish. Backward: publish, then write.
@@ -100,7 +124,7 @@ impl Controller {
         name: &Name,
         event: Event,
         by: Requester,
-        reply: Option<Reply<View>>,
+        reply: Option<Reply<Vec<View>>>,
     ) {
         let before = self.managed.get(name).map(|it| it.rollout.clone());
         let from = before.as_ref().map_or(State::Pending, Rollout::state);
@@ -119,29 +143,50 @@ impl Controller {
         }
     }
 
-    fn go_back(&mut self, name: &Name, record: Record, reply: Option<Reply<View>>) {
+    fn go_back(&mut self, name: &Name, record: Record, reply: Option<Reply<Vec<View>>>) {
         self.board.halt(name);
-        let mut revision = 0;
         if let Some(managed) = self.managed.get_mut(name) {
             managed.apply(&record);
-            revision = managed.rollout.revision();
         }
         self.board.release(name);
         self.publish();
-        if let Some(pending) = self.pending.as_mut().filter(|it| it.rollout == *name) {
-            pending.overtaken = Some(record.clone());
-            if let Some(reply) = pending.reply.take() {
-                let seen = pending.before.as_ref().map_or(0, Rollout::revision);
-                let stale = Rejected::Stale { rollout: name.clone(), seen, now: revision };
-                respond(reply, Err(stale));
-            }
-        }
-        self.owed.retain(|(_, reply)| !reply.is_closed());
-        self.owed.extend(reply.map(|it| (name.clone(), it)));
+        self.overtake(&record);
         self.book.note(record);
-        if self.book.is_gone() {
-            self.pay();
+        if let Some(reply) = reply {
+            self.owe(vec![name.clone()], reply);
         }
+    }
+
+    /// A step forward that is being written never takes effect once this has; who asked for it is
+    /// told so at once.
+    pub(super) fn overtake(&mut self, back: &Record) {
+        let pending = self.pending.as_mut().filter(|it| it.rollout == back.rollout);
+        let Some(pending) = pending else { return };
+        pending.overtaken = Some(back.clone());
+        let Some(reply) = pending.reply.take() else { return };
+        let rollout = back.rollout.clone();
+        let seen = pending.before.as_ref().map_or(0, Rollout::revision);
+        let now = self.managed.get(&rollout).map_or(0, |it| it.rollout.revision());
+        let why = if matches!(back.event, Event::Stopped | Event::RolledBack(Cause::Stopped)) {
+            let refusal = Box::new(Refusal::Stopped { actor: back.actor.clone() });
+            Rejected::Refused { rollout, refusal }
+        } else {
+            Rejected::Stale { rollout, seen, now }
+        };
+        respond(reply, Err(why));
+    }
+
+    /// Answers when all that these rollouts went back by is on disk, or cannot be written.
+    pub(super) fn owe(&mut self, names: Vec<Name>, reply: Reply<Vec<View>>) {
+        self.owed.retain(|(_, reply)| !reply.is_closed());
+        if self.book.is_gone() || self.are_durable(&names) {
+            return respond(reply, self.shown(&names));
+        }
+        self.owed.push((names, reply));
+    }
+
+    fn are_durable(&self, names: &[Name]) -> bool {
+        names.iter().all(|it| self.book.is_durable(it))
     }
 
     /// A write has ended: what it was for takes effect, and the next one begins.
@@ -152,11 +197,8 @@ impl Controller {
                 self.book.go_on();
             }
             Written::Back(Ok(())) => {
-                let durable = |name: &Name| self.book.is_durable(name);
-                let (paid, owed): (Vec<_>, Vec<_>) =
-                    std::mem::take(&mut self.owed).into_iter().partition(|it| durable(&it.0));
-                self.owed = owed;
-                paid.into_iter().for_each(|(name, reply)| respond(reply, self.view(&name)));
+                let owed = std::mem::take(&mut self.owed);
+                owed.into_iter().for_each(|(names, reply)| self.owe(names, reply));
                 self.book.go_on();
             }
             Written::Back(Err(error)) => {
@@ -185,8 +227,8 @@ impl Controller {
 
     /// Answers rollbacks that took effect, on disk or not.
     fn pay(&mut self) {
-        for (name, reply) in std::mem::take(&mut self.owed) {
-            respond(reply, self.view(&name));
+        for (names, reply) in std::mem::take(&mut self.owed) {
+            respond(reply, self.shown(&names));
         }
     }
 
@@ -216,7 +258,7 @@ impl Controller {
         self.publish();
         self.keep(record);
         if let Some(reply) = reply {
-            respond(reply, self.view(&name));
+            respond(reply, self.shown(&[name]));
         }
     }
 
@@ -276,7 +318,7 @@ impl Step {
 }
 
 /// Whoever asked may have left; the step was taken all the same.
-fn respond<T>(reply: Reply<T>, result: Result<T, Rejected>) {
+pub(super) fn respond<T>(reply: Reply<T>, result: Result<T, Rejected>) {
     drop(reply.send(result));
 }
 

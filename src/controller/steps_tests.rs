@@ -55,6 +55,7 @@ fn plan(feature: &str) -> Plan {
         copies_per_day_max: 1_000,
         judge_share: Share::NONE,
         risk: Risk::default(),
+        times: crate::domain::Times::default(),
     }
 }
 

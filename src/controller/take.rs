@@ -1,6 +1,6 @@
 //! Taking what was seen of the traffic into the evidence, and the steps it asks for.
 
-use crate::domain::{Input, Name, Note, Seen};
+use crate::domain::{Name, Note, Seen};
 use crate::store::Offered;
 use crate::telemetry::Loss;
 
@@ -13,9 +13,11 @@ impl Controller {
         let name = seen.window().rollout.clone();
         let Some(managed) = self.managed.get_mut(&name) else { return };
         let begun = managed.begun_before(seen.order().seq);
-        // Late news of an earlier stage is kept in the store and counts no more.
-        let current = managed.is_current(seen.window());
+        // Late news of an earlier stage or visit is kept in the store and counts no more.
+        let current =
+            managed.is_current(seen.window()) && managed.rollout.since() <= managed::made(&seen);
         if current {
+            managed.heard = managed.heard.max(seen.order().at);
             managed::observe(&mut managed.ledger, &seen);
         }
         let broken = current && managed.ledger.is_broken();
@@ -41,15 +43,11 @@ impl Controller {
         }
     }
 
-    /// Takes the step of a rollout that its evidence asks for, if any.
+    /// Takes the step of a rollout that its evidence, time or silence asks for, if any.
     pub(super) fn weigh(&mut self, name: &Name) {
         let now = self.clock.now();
-        let Some(managed) = self.managed.get_mut(name) else { return };
-        managed.weigh();
-        let input = if managed.live.is_tripped() { Input::Tripped } else { Input::Tick };
-        let event = managed.rollout.decide(now, &input, &managed.evidence).ok().flatten();
-        let Some(event) = event else { return };
-        let by = Requester { actor: "controller".to_owned(), ..Requester::default() };
-        self.carry_out(name, event, by, None);
+        if let Some(event) = self.due(name, now) {
+            self.carry_out(name, event, Requester::controller(), None);
+        }
     }
 }

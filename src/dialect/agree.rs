@@ -73,6 +73,7 @@ mod tests {
         assert_eq!(compare(&says("[1,2]"), &says("[2,1]")), Agreement::Different);
     }
 
+    /// M7
     #[test]
     fn calls_agree_by_name_and_arguments_in_order() {
         let one = calls(&[("a", "f", r#"{"x":1,"y":2}"#), ("b", "g", "")]);

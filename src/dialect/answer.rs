@@ -301,6 +301,7 @@ mod tests {
         assert_eq!(outcome(400, filter, End::Whole), Outcome::Refused);
     }
 
+    /// M17
     #[test]
     fn finish_reasons_are_told_apart() {
         assert_eq!(finished("stop"), Outcome::Ok);

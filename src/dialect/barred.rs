@@ -163,6 +163,7 @@ mod tests {
         }
     }
 
+    /// M7
     #[test]
     fn chat_is_barred_by_state_hosted_tools_choices_and_audio() {
         check(

@@ -1,18 +1,34 @@
-//! What is asked of a rollout, what happened to it, and why something was refused.
+//! What is asked of a rollout, and what happened to it.
 
-use super::{Metric, Plan, State, Verdict};
+use super::{Metric, Plan};
 
 /// What a person or a pipeline asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Begin a new attempt at the first stage.
     Start,
+    /// The same, and send back whichever rollouts govern its requests now.
+    Supersede,
     /// Leave the named stage, which must be the current one.
     Advance {
         /// The stage to leave; empty means whichever is current.
         from_stage: String,
         /// Whether gates may be skipped that are not decided yet.
         undecided: Undecided,
+    },
+    /// Go to the named stage: back to gather its evidence afresh, or forward past others.
+    Jump {
+        /// The stage to go to.
+        to_stage: String,
+        /// Whether stages may be passed over whose gates are not proven.
+        undecided: Undecided,
+        /// Whether stages may be passed over that need an approval.
+        consent: Consent,
+    },
+    /// End the ladder now: to the shares of its last stage, whatever is not decided yet.
+    Complete {
+        /// Whether stages may be passed over that need an approval.
+        consent: Consent,
     },
     /// Hold.
     Pause,
@@ -27,7 +43,7 @@ pub enum Command {
     },
     /// Send everything back to the primary.
     Rollback,
-    /// Replace the plan of a rollout that moves no traffic.
+    /// Replace the plan. While traffic moves: what is to come, and the running stage's terms.
     Revise(Box<Plan>),
 }
 
@@ -38,6 +54,15 @@ pub enum Undecided {
     Hold,
     /// They are skipped, and the log says who did it.
     Skip,
+}
+
+/// Whether whoever asks agrees in the place of those whom a stage would ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// No: a stage that needs an approval is in the way.
+    Withheld,
+    /// Yes, and the log says who did it.
+    Given,
 }
 
 /// A person's answer.
@@ -56,6 +81,8 @@ pub enum Event {
     Created(Box<Plan>),
     /// It has another plan.
     Revised(Box<Plan>),
+    /// It has another plan that asks less of the running stage, which therefore began anew.
+    Loosened(Box<Plan>),
     /// A stage began.
     StageEntered {
         /// The attempt, from 1.
@@ -68,13 +95,21 @@ pub enum Event {
     /// The gates are proven, a person is asked.
     ApprovalRequested,
     /// Held.
-    Paused,
+    Paused(Cause),
     /// Going on.
     Resumed,
-    /// The last stage is proven.
+    /// The stage lasts longer than its plan thinks right. Moves nothing.
+    Overdue,
+    /// The ladder is at its end: the last stage's shares hold.
     Succeeded(Cause),
+    /// The gates have guarded long enough after success.
+    Baked,
     /// Everything went back to the primary.
     RolledBack(Cause),
+    /// Nothing may start on this node. About every rollout.
+    Stopped,
+    /// Rollouts may start again. About every rollout.
+    Lifted,
 }
 
 /// Why the last step was taken.
@@ -94,76 +129,70 @@ pub enum Cause {
     Breach(Metric),
     /// The candidate simply died.
     Tripwire,
+    /// A person or pipeline sent it to an earlier stage.
+    Jump,
+    /// A person or pipeline asked less of the running stage.
+    Loosened,
+    /// Another rollout took its place.
+    Superseded,
+    /// Nothing was heard of it for too long.
+    Idle,
+    /// Everything on the node was stopped.
+    Stopped,
+    /// A time that the plan sets has passed.
+    Time,
 }
 
-/// Why a command was refused. Says what would be possible instead.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The command does not fit the state.
-    #[error("it is {} and cannot {verb}; {instead}", state.as_str())]
-    WrongState {
-        /// What was asked.
-        verb: &'static str,
-        /// Where the rollout stands.
-        state: State,
-        /// What is possible.
-        instead: &'static str,
-    },
-    /// The named stage is not the current one.
-    #[error("stage `{asked}` is not the current one; that is `{current}`")]
-    StageMismatch {
-        /// What was asked.
-        asked: String,
-        /// Where the rollout is.
-        current: String,
-    },
-    /// A gate stands in the way.
-    #[error("gate `{}` of stage `{stage}` is {}: {detail}", metric.as_str(), verdict.as_str())]
-    Gate {
-        /// The stage.
-        stage: String,
-        /// The gate.
-        metric: Metric,
-        /// What it says.
-        verdict: Verdict,
-        /// The numbers, or the problem.
-        detail: String,
-    },
-    /// The evidence cannot be trusted.
-    #[error("the evidence of stage `{stage}` cannot be trusted: {problem}")]
-    Untrusted {
-        /// The stage.
-        stage: String,
-        /// Why.
-        problem: String,
-    },
-    /// Too few pairs yet.
-    #[error("stage `{stage}` has {have} of at least {need} pairs")]
-    Samples {
-        /// The stage.
-        stage: String,
-        /// Pairs that count so far.
-        have: u64,
-        /// Pairs needed.
-        need: u64,
-    },
-    /// Too early.
-    #[error("stage `{stage}` has to last {} more", humantime::format_duration(std::time::Duration::from_secs(left_ms.div_ceil(1_000))))]
-    TooEarly {
-        /// The stage.
-        stage: String,
-        /// Milliseconds left.
-        left_ms: u64,
-    },
-    /// A person has to agree first.
-    #[error("stage `{stage}` needs an approval before it is left")]
-    NeedsApproval {
-        /// The stage.
-        stage: String,
-    },
+impl Event {
+    /// Why it happened.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Created(_) | Self::Revised(_) | Self::Resumed => Cause::Operator,
+            Self::Loosened(_) => Cause::Loosened,
+            Self::ApprovalRequested => Cause::GatesPassed,
+            Self::StageEntered { cause, .. }
+            | Self::Paused(cause)
+            | Self::Succeeded(cause)
+            | Self::RolledBack(cause) => *cause,
+            Self::Overdue | Self::Baked => Cause::Time,
+            Self::Stopped | Self::Lifted => Cause::Operator,
+        }
+    }
+
+    /// The attempt and the position of the stage that began, if one did.
+    pub fn entered(&self) -> Option<(u32, usize)> {
+        if let Self::StageEntered { attempt, stage, .. } = self {
+            return Some((*attempt, *stage));
+        }
+        None
+    }
+
+    /// The plan it brings, if any.
+    pub fn plan(&self) -> Option<&Plan> {
+        if let Self::Created(plan) | Self::Revised(plan) | Self::Loosened(plan) = self {
+            return Some(plan);
+        }
+        None
+    }
 }
 
 impl Cause {
+    /// Every cause but a broken gate.
+    pub const PLAIN: [Self; 12] = [
+        Self::Operator,
+        Self::Override,
+        Self::GatesPassed,
+        Self::Approved,
+        Self::Declined,
+        Self::Tripwire,
+        Self::Jump,
+        Self::Loosened,
+        Self::Superseded,
+        Self::Idle,
+        Self::Stopped,
+        Self::Time,
+    ];
+
     /// The stable code of the API.
     pub fn code(self) -> &'static str {
         match self {
@@ -174,6 +203,12 @@ impl Cause {
             Self::Declined => "APPROVAL_DECLINED",
             Self::Breach(_) => "GATE_BREACHED",
             Self::Tripwire => "TRIPWIRE",
+            Self::Jump => "OPERATOR_JUMP",
+            Self::Loosened => "PLAN_LOOSENED",
+            Self::Superseded => "SUPERSEDED",
+            Self::Idle => "IDLE",
+            Self::Stopped => "STOPPED",
+            Self::Time => "TIME_PASSED",
         }
     }
 
@@ -186,24 +221,13 @@ impl Cause {
             | Self::GatesPassed
             | Self::Approved
             | Self::Declined
-            | Self::Tripwire => None,
-        }
-    }
-}
-
-impl Refusal {
-    /// The stable code of the API.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::WrongState { .. } => "WRONG_STATE",
-            Self::StageMismatch { .. } => "STAGE_MISMATCH",
-            Self::Gate { verdict: Verdict::Breach, .. } => "GATE_BREACHED",
-            Self::Gate { verdict: Verdict::Invalid, .. } => "GATE_INVALID",
-            Self::Gate { .. } => "GATE_UNDECIDED",
-            Self::Untrusted { .. } => "EVIDENCE_UNTRUSTED",
-            Self::Samples { .. } => "TOO_FEW_SAMPLES",
-            Self::TooEarly { .. } => "TOO_EARLY",
-            Self::NeedsApproval { .. } => "NEEDS_APPROVAL",
+            | Self::Tripwire
+            | Self::Jump
+            | Self::Loosened
+            | Self::Superseded
+            | Self::Idle
+            | Self::Stopped
+            | Self::Time => None,
         }
     }
 }

@@ -213,6 +213,8 @@ pub struct Evidence {
     pub excluded: Vec<Excluded>,
     /// Why none of it can be trusted, if so: coverage lost, cap reached.
     pub problem: Option<String>,
+    /// Why the primary is no measure for anybody, if so: it fails itself. A person may go on.
+    pub outage: Option<String>,
 }
 
 /// Requests that were seen and do not count.

@@ -5,11 +5,13 @@
 
 mod call;
 mod event;
+mod freeze;
 mod gate;
 mod margin;
 mod plan;
 mod price;
 mod record;
+mod refusal;
 mod requests;
 mod rollout;
 mod route;
@@ -20,14 +22,16 @@ pub use call::{
     Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
     Window,
 };
-pub use event::{Answer, Cause, Command, Event, Refusal, Undecided};
+pub use event::{Answer, Cause, Command, Consent, Event, Undecided};
+pub use freeze::{Freeze, FreezeError, FreezeText, Thaw};
 pub use gate::{Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Role, Verdict};
 pub use margin::{Limit, Margin, MarginError};
-pub use plan::{Approval, Plan, PlanFault, Risk, Slice, Stage, default_ladder};
+pub use plan::{Approval, OnIdle, Plan, PlanFault, Risk, Slice, Stage, Times, default_ladder};
 pub use price::{Price, Prices};
 pub use record::Record;
+pub use refusal::Refusal;
 pub use requests::Requests;
-pub use rollout::{Input, Rollout, Saved, State};
+pub use rollout::{Input, Rollout, Saved, State, Visit};
 pub use route::{Endpoint, Facts, Key, Lane, Lot, Places, Route, Skip, Snapshot, Tie};
 pub use seen::{Note, Order, Seen, Told};
 pub use share::{Share, ShareError};
@@ -60,6 +64,11 @@ pub struct Name(Arc<str>);
 pub struct NameError(String);
 
 impl Name {
+    /// What stands where a name would and every rollout is meant: `-`. No rollout is called so.
+    pub fn every() -> Self {
+        Self("-".into())
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

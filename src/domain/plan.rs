@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Gate, Kind, Margin, Metric, Name, Role, Share};
+use super::{Freeze, Gate, Kind, Margin, Metric, Name, Role, Share};
 
 /// Which requests; an empty list matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Stage {
     pub slice: Slice,
     /// Least time to stay, in milliseconds.
     pub duration_ms_min: u64,
+    /// Time after which somebody should look, in milliseconds; none for never. Moves nothing.
+    pub duration_ms_max: Option<u64>,
     /// Least pairs that count before the stage may be left.
     pub samples_min: u64,
     /// Limits that hold in this stage.
@@ -64,6 +66,35 @@ impl Default for Risk {
     }
 }
 
+/// When nothing goes forward, and how long a rollout goes on in silence and after success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Times in which nothing goes forward.
+    pub freezes: Vec<Freeze>,
+    /// Longest a running rollout goes without a pair, in milliseconds.
+    pub idle_ms_max: u64,
+    /// What is done then.
+    pub on_idle: OnIdle,
+    /// How long the gates guard after success, in milliseconds; none for as long as the
+    /// candidate serves.
+    pub bake_ms: Option<u64>,
+}
+
+/// What is done with a running rollout of which nothing is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnIdle {
+    /// It is held, and says so.
+    Pause,
+    /// It goes back.
+    Rollback,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self { freezes: Vec::new(), idle_ms_max: DAY_MS, on_idle: OnIdle::Pause, bake_ms: None }
+    }
+}
+
 /// A whole plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -81,6 +112,8 @@ pub struct Plan {
     pub judge_share: Share,
     /// The chances of error accepted.
     pub risk: Risk,
+    /// When it may not move, and how long it waits.
+    pub times: Times,
 }
 
 /// Something wrong with a plan.
@@ -95,6 +128,8 @@ pub struct PlanFault {
 
 /// Most stages of a plan.
 const STAGES_MAX: usize = 20;
+/// Most freezes of a plan.
+const FREEZES_MAX: usize = 32;
 
 impl Slice {
     /// Whether a request with these marks is inside.
@@ -144,6 +179,14 @@ impl Plan {
         if !(1..=100).contains(&risk.alarm_from_percent) {
             fault("risk.alarm_from_percent", "is 1 to 100".to_owned());
         }
+        if FREEZES_MAX < self.times.freezes.len() {
+            fault("freezes", format!("are at most {FREEZES_MAX}"));
+        }
+        for (key, ms) in [("idle", Some(self.times.idle_ms_max)), ("bake", self.times.bake_ms)] {
+            if ms == Some(0) {
+                fault(key, "is longer than nothing".to_owned());
+            }
+        }
         let mut seen = HashSet::new();
         let mut serve_before = Share::NONE;
         for (index, stage) in self.stages.iter().enumerate() {
@@ -169,6 +212,9 @@ impl Stage {
         let mut faults = Vec::new();
         if self.mirror.is_none() {
             faults.push(("mirror_bps", "is 0: without pairs nothing can be proven".to_owned()));
+        }
+        if self.duration_ms_max.is_some_and(|it| it <= self.duration_ms_min) {
+            faults.push(("max_duration", "is more than the least duration".to_owned()));
         }
         if self.samples_min == 0 {
             faults.push(("min_samples", "is at least 1".to_owned()));
@@ -218,6 +264,7 @@ pub fn default_ladder(
             ..Slice::default()
         },
         duration_ms_min: days * DAY_MS,
+        duration_ms_max: None,
         samples_min: 1_000,
         gates: margins
             .iter()
@@ -246,6 +293,7 @@ pub(super) mod tests {
             copies_per_day_max: 10_000,
             judge_share: Share::ALL,
             risk: Risk::default(),
+            times: Times::default(),
         }
     }
 
@@ -258,6 +306,7 @@ pub(super) mod tests {
         assert!(plan.stages.iter().all(|it| it.samples_min == 1_000));
     }
 
+    /// F5
     #[test]
     fn every_fault_of_a_plan_is_told_at_once() {
         let mut plan = plan();

@@ -1,6 +1,6 @@
 //! The record of one event: what the journal keeps and people read.
 
-use super::{Event, GateEvidence, Name, State, Timestamp};
+use super::{Event, GateEvidence, Name, Plan, State, Timestamp};
 
 /// One line of a rollout's log.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,7 +9,7 @@ pub struct Record {
     pub seq: u64,
     /// When.
     pub at: Timestamp,
-    /// The rollout.
+    /// The rollout; [`Name::every`] for what is about the whole node.
     pub rollout: Name,
     /// Who: `controller`, or what the caller of the API called itself.
     pub actor: String,
@@ -23,6 +23,18 @@ pub struct Record {
     pub from: State,
     /// State after.
     pub to: State,
+    /// The revision of the plan that holds after it, from 1; 0 in records of before there was one.
+    pub plan_revision: u64,
     /// The evidence the decision used, frozen.
     pub evidence: Vec<GateEvidence>,
+}
+
+impl Record {
+    /// Who acts for the configuration.
+    pub const CONFIG: &'static str = "config";
+
+    /// The plan the configuration asked for with it, if it did.
+    pub fn wanted(&self) -> Option<&Plan> {
+        self.event.plan().filter(|_| self.actor == Self::CONFIG)
+    }
 }

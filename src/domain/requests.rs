@@ -50,23 +50,23 @@ mod tests {
     #[test]
     fn the_last_thousand_keys_are_remembered() {
         let mut requests = Requests::default();
-        requests.insert("", &Event::Paused);
+        requests.insert("", &Event::Overdue);
         for number in 0..=KEYS_LEN_MAX {
-            requests.insert(&number.to_string(), &Event::Paused);
+            requests.insert(&number.to_string(), &Event::Overdue);
         }
         assert_eq!(requests.iter().count(), KEYS_LEN_MAX);
         assert_eq!((requests.get("0"), requests.get("")), (None, None));
-        assert_eq!(requests.get("1"), Some(&Event::Paused));
-        assert_eq!(requests.iter().next(), Some(("1", &Event::Paused)));
+        assert_eq!(requests.get("1"), Some(&Event::Overdue));
+        assert_eq!(requests.iter().next(), Some(("1", &Event::Overdue)));
     }
 
     #[test]
     fn a_key_used_again_keeps_its_place_and_takes_the_newer_meaning() {
         let mut requests = Requests::default();
-        for (key, event) in [("a", Event::Paused), ("b", Event::Paused), ("a", Event::Resumed)] {
+        for (key, event) in [("a", Event::Overdue), ("b", Event::Overdue), ("a", Event::Resumed)] {
             requests.insert(key, &event);
         }
         let all: Vec<_> = requests.iter().collect();
-        assert_eq!(all, [("a", &Event::Resumed), ("b", &Event::Paused)]);
+        assert_eq!(all, [("a", &Event::Resumed), ("b", &Event::Overdue)]);
     }
 }

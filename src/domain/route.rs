@@ -235,7 +235,10 @@ impl Snapshot {
         let governs = |lane: &Arc<Lane>| {
             lane.slice.matches(&facts.feature, &facts.segment, &facts.task, &facts.model)
         };
-        let index = self.lanes.iter().position(governs);
+        // A rollout that moves nothing stands in nobody's way.
+        let moves = |lane: &Arc<Lane>| lane.window.is_some() && governs(lane);
+        let index = self.lanes.iter().position(moves);
+        let index = index.or_else(|| self.lanes.iter().position(governs));
         let no = |skip| Route {
             lane: index,
             serve: Side::Primary,
@@ -321,6 +324,7 @@ mod tests {
         }
     }
 
+    /// M8
     #[test]
     fn compliance_comes_before_every_share() {
         let all = snapshot(10_000, 10_000);
@@ -362,6 +366,16 @@ mod tests {
         assert_eq!(lot(Key::Request("c-1".to_owned())), Some(Lot::Once));
         let barred = Facts { barred: Some(Skip::Retry), ..facts("1") };
         assert_eq!(all.route(&barred).lot, None);
+    }
+
+    /// V21
+    #[test]
+    fn a_rollout_that_went_back_stands_in_nobodys_way() {
+        let (old, new) = (snapshot(10_000, 10_000), snapshot(10_000, 10_000));
+        let still = Arc::new(Lane { window: None, ..(*old.lanes[0]).clone() });
+        let both = Snapshot { lanes: vec![still, Arc::clone(&new.lanes[0])] };
+        let route = both.route(&facts("1"));
+        assert_eq!((route.lane, route.serve, route.mirror), (Some(1), Side::Candidate, Ok(())));
     }
 
     #[test]

@@ -88,6 +88,7 @@ mod tests {
         Share::from_basis_points(basis_points).unwrap()
     }
 
+    /// F6 INV12
     #[test]
     fn raising_a_share_only_adds_keys() {
         for user in 0..2_000 {

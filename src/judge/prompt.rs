@@ -150,6 +150,7 @@ mod tests {
         assert!((second.parts[0].candidate - 1.0).abs() < 1e-12);
     }
 
+    /// E5 O2
     #[test]
     fn anything_but_the_exact_form_is_no_score() {
         let wrong = [

@@ -246,6 +246,7 @@ mod tests {
 
     const BODY: &str = r#"{"model":"gpt","messages":[],"user":"u-1"}"#;
 
+    /// M10 M11
     #[test]
     fn the_conversation_is_the_key_else_the_user_else_the_request() {
         assert_eq!(facts(&[], BODY).key, Key::User("u-1".to_owned()));
@@ -255,6 +256,7 @@ mod tests {
         assert_eq!(request.key, Key::Request("r-1".to_owned()));
     }
 
+    /// M8
     #[test]
     fn data_classes_of_header_and_key_add_up_and_the_default_fills_a_gap() {
         assert_eq!(facts(&[], BODY).data, ["q"], "a key in the query counts too");

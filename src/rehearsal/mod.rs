@@ -139,7 +139,7 @@ async fn halt(tasks: Tasks) {
 }
 
 fn is_decided(rollout: &Rollout) -> bool {
-    matches!(rollout.state(), State::Succeeded | State::RolledBack)
+    matches!(rollout.state(), State::Succeeded | State::Baked | State::RolledBack)
 }
 
 fn traffic(plan: &Plan, base_url: &str, feature: Option<&String>) -> Traffic {

@@ -85,7 +85,7 @@ impl RolloutReport {
         let stage = usize::try_from(rollout.stage_index).ok();
         let stage = stage.and_then(|it| rollout.stages.get(it));
         let outcome = match rollout.state() {
-            State::Succeeded => "succeeded",
+            State::Succeeded | State::Baked => "succeeded",
             State::RolledBack => "rolled_back",
             State::Unspecified
             | State::Pending

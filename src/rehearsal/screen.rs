@@ -125,7 +125,8 @@ impl Screen {
                 | State::Running
                 | State::Paused
                 | State::AwaitingApproval
-                | State::Succeeded => String::new(),
+                | State::Succeeded
+                | State::Baked => String::new(),
             };
             writeln!(self.out, "{seconds:6.1}s  {:<12} {says}{end}", short(rollout))?;
         }
@@ -149,7 +150,7 @@ fn ladder(rollout: &Rollout) -> String {
     let rungs = rollout.stages.iter().enumerate().map(|(index, stage)| {
         let mark = match (index.cmp(&current), state) {
             (_, State::Pending) => '·',
-            (std::cmp::Ordering::Less, _) | (_, State::Succeeded) => '✔',
+            (std::cmp::Ordering::Less, _) | (_, State::Succeeded | State::Baked) => '✔',
             (std::cmp::Ordering::Equal, State::RolledBack) => '✖',
             (std::cmp::Ordering::Equal, _) => '▶',
             (std::cmp::Ordering::Greater, _) => '·',
@@ -157,7 +158,7 @@ fn ladder(rollout: &Rollout) -> String {
         format!("{mark}{}", stage.stage_id)
     });
     let end = match state {
-        State::Succeeded => "  SUCCEEDED",
+        State::Succeeded | State::Baked => "  SUCCEEDED",
         State::RolledBack => "  ROLLED BACK",
         State::AwaitingApproval => "  waits for approval",
         State::Paused => "  paused",

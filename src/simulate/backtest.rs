@@ -337,7 +337,7 @@ impl Player {
         let state = rollout.state();
         let why = match state {
             State::RolledBack => self.simulation.epitaph(),
-            State::Succeeded => "every gate is proven".to_owned(),
+            State::Succeeded | State::Baked => "every gate is proven".to_owned(),
             State::Pending | State::Running | State::Paused | State::AwaitingApproval => {
                 self.simulation.decide(self.now, Numbers::Told).err().unwrap_or_default()
             }

@@ -55,10 +55,15 @@ impl Simulation {
 
     /// What is known now; of a rollout that went back, what was known then.
     pub fn evidence(&self) -> Evidence {
-        if self.rollout.state() == State::RolledBack {
-            return self.evidence.clone();
+        match self.rollout.state() {
+            State::RolledBack => self.evidence.clone(),
+            State::Pending
+            | State::Running
+            | State::Paused
+            | State::AwaitingApproval
+            | State::Succeeded
+            | State::Baked => self.ledger.evidence(),
         }
-        self.ledger.evidence()
     }
 
     /// Starts the attempt at the first stage.
@@ -135,10 +140,19 @@ impl Simulation {
     /// stage it enters, if it enters one.
     pub fn apply(&mut self, at: Timestamp, event: &Event, chances: Chances) {
         self.rollout.apply(at, event);
-        if let Event::StageEntered { stage, .. } = event {
-            self.ledger.enter(*stage, at, chances);
-        } else if let Event::Succeeded(_) = event {
-            self.ledger.guard(at);
+        match event {
+            Event::StageEntered { stage, .. } => self.ledger.enter(*stage, at, chances),
+            Event::Succeeded(_) => self.ledger.guard(at),
+            Event::Revised(_) | Event::Loosened(_) => self.ledger.follow(&self.rollout, at, event),
+            Event::Created(_)
+            | Event::ApprovalRequested
+            | Event::Paused(_)
+            | Event::Resumed
+            | Event::Overdue
+            | Event::Baked
+            | Event::RolledBack(_)
+            | Event::Stopped
+            | Event::Lifted => {}
         }
     }
 

@@ -151,7 +151,8 @@ impl Player {
             state @ (State::Pending
             | State::Paused
             | State::AwaitingApproval
-            | State::Succeeded) => {
+            | State::Succeeded
+            | State::Baked) => {
                 let state = state.as_str();
                 Err(self.nonsense(format!("stage {index} cannot begin: the rollout is {state}")))
             }
@@ -179,6 +180,7 @@ impl Player {
         Ok(match self.simulation.rollout().state() {
             State::RolledBack => Answer { d: "rollback", why: self.simulation.epitaph() },
             State::Succeeded => hold("succeeded; the gates of the last stage guard it"),
+            State::Baked => hold("guarded for long enough; nothing is copied any more"),
             State::Pending => hold("no stage has begun"),
             State::Running | State::Paused | State::AwaitingApproval => self.decide(at),
         })

@@ -35,7 +35,8 @@ use crate::domain::Record;
 pub(super) const FILE_NAME: &str = "journal.log";
 /// What we read. Version 2 begins with where rollouts stood.
 const FORMAT: Format = Format { magic: *b"xf-jrnal", version: 2 };
-/// What we write where nothing was compacted yet, so that an older program can read it too.
+/// What we write where nothing was compacted yet. Whether an older program can read the records
+/// behind it, each of them says itself.
 pub(super) const PLAIN: Format = Format { version: 1, ..FORMAT };
 
 /// How long a journal may get.

@@ -69,7 +69,7 @@ impl Checker {
                     "{context}: records are in no archive"
                 );
                 let seq = journal.next_seq();
-                journal.append(&samples::record(seq, crate::domain::Event::Paused)).unwrap();
+                journal.append(&samples::record(seq, crate::domain::Event::Resumed)).unwrap();
             }
         }
     }
@@ -126,7 +126,7 @@ fn play(sim: &Sim, checker: &mut Checker, context: &str) -> Said {
         opened.ok()
     });
     let Some((mut journal, _)) = opened else { return said };
-    for record in samples::life("chat") {
+    for record in samples::first_life("chat") {
         let written = (0..TRIES).any(|number| {
             // Another record than the refused one, as a rollback is.
             let comment = format!("{} {number}", record.comment);
@@ -231,7 +231,7 @@ fn two_faults_in_one_life_leave_before_or_after() {
 fn a_disk_too_full_for_an_archive_keeps_the_journal_long_and_working() {
     let sim = Sim::default();
     let (mut journal, _) = sim.journal(SMALL).unwrap();
-    let life = samples::life("chat");
+    let life = samples::first_life("chat");
     life[..6].iter().for_each(|it| journal.append(it).unwrap());
     // The next append: write, sync, read, then the archive.
     let full = Fault { step: sim.steps() + 4, error: Errno::Full, lasts: Lasts::Once };
@@ -247,7 +247,7 @@ fn archives_have_a_bound_and_the_oldest_goes_first() {
     let bounds = Bounds { archives_bytes_max: 8_000, ..SMALL };
     let (mut journal, _) = sim.journal(bounds).unwrap();
     for seq in 1..=60 {
-        journal.append(&samples::record(seq, crate::domain::Event::Paused)).unwrap();
+        journal.append(&samples::record(seq, crate::domain::Event::Resumed)).unwrap();
     }
     let archives: Vec<(String, usize)> = sim
         .seen()

@@ -5,11 +5,11 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::Event;
+use crate::domain::{Event, Times};
 use crate::store::samples;
 
 fn record(seq: u64) -> Record {
-    samples::record(seq, Event::Paused)
+    samples::record(seq, Event::Resumed)
 }
 
 fn journal_of(count: u64) -> (TempDir, Journal) {
@@ -97,6 +97,7 @@ fn a_missing_record_is_corruption() {
     assert!(error.to_string().contains("record 3 where 2 is next"), "{error}");
 }
 
+/// C7
 #[test]
 fn a_second_opener_is_refused() {
     let (dir, journal) = journal_of(1);
@@ -128,18 +129,33 @@ fn a_later_version_is_refused_and_left_as_it_is() {
     assert_eq!(fs::read(&path).unwrap(), log);
 }
 
+/// What the first version wrote: no times in plans, no cause of a pause, no revision of the plan.
+fn life_of_version_1() -> Vec<Record> {
+    let mut life = samples::first_life("chat");
+    for record in &mut life {
+        record.plan_revision = 0;
+        if let Event::Created(plan) | Event::Revised(plan) = &mut record.event {
+            plan.times = Times::default();
+            plan.stages.iter_mut().for_each(|it| it.duration_ms_max = None);
+        }
+    }
+    life
+}
+
 #[test]
-fn a_journal_of_the_first_version_opens_and_stays_readable_for_that_version() {
+fn a_journal_of_the_first_version_opens_and_is_only_added_to() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(FILE_NAME);
     let old = include_bytes!("../../tests/golden/journal/v1.log");
     fs::write(&path, old).unwrap();
     let (mut journal, history) = Journal::open(dir.path()).unwrap();
-    assert_eq!(history.records, samples::life("chat"));
+    assert_eq!(history.records, life_of_version_1());
     journal.append(&record(12)).unwrap();
     drop(journal);
     let now = fs::read(&path).unwrap();
     assert!(now.starts_with(old), "only added to, the header included");
+    let (_, history) = Journal::open(dir.path()).unwrap();
+    assert_eq!(history.records.last(), Some(&record(12)));
 }
 
 #[test]

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::domain::{Name, Share};
 
-/// The version of every record written here.
+/// The latest version of any record, up to which everything is read.
 ///
 /// Fields are only added, with a default; a reader ignores those it does not know. What an
 /// older program must not overlook, such as a new kind of event, raises the version.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Why a stored record cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -125,8 +125,8 @@ mod tests {
     #[test]
     fn unknown_fields_are_ignored_and_later_versions_refused() {
         assert!(decode::<Sample>(br#"{"v":1,"value":"1.5","new":[]}"#).is_ok());
-        let newer = decode::<Sample>(br#"{"v":2,"other":"shape"}"#).unwrap_err();
-        assert!(matches!(newer, DecodeError::Newer { found: 2 }));
+        let newer = decode::<Sample>(br#"{"v":3,"other":"shape"}"#).unwrap_err();
+        assert!(matches!(newer, DecodeError::Newer { found: 3 }));
     }
 
     #[test]

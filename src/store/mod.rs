@@ -44,6 +44,6 @@ pub use past::{History, Past};
 pub use recorder::{Offered, Recorder, RecorderHandle, RecorderThread};
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 #[cfg(test)]
 pub(crate) mod sim;

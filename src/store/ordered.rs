@@ -80,19 +80,22 @@ impl Pairs {
         Ok(())
     }
 
-    /// When a window was opened, if that is known: after all that was told up to that place.
+    /// The place after which, and the time at which, each visit of a stage or the guard began in a
+    /// window, as far as that was noted.
     ///
     /// # Errors
-    /// When the index refuses.
-    pub fn entered(&self, window: &Window) -> Result<Option<Order>, PairsError> {
-        let Some(first) = self.index().notes(window).next() else { return Ok(None) };
-        let (_, payload) = first.map_err(to("list notes"))?;
-        let mut entered = None;
-        self.read_notes(&payload, &mut |seen| match seen {
-            Seen::Note(note) if note.told == Told::Entered => entered = Some(note.order),
-            Seen::Note(_) | Seen::Pair(_) | Seen::Score(_) => {}
-        });
-        Ok(entered)
+    /// When the index refuses. A record that cannot be read is passed over and counted.
+    pub fn begun(&self, window: &Window, each: &mut dyn FnMut(Order)) -> Result<(), PairsError> {
+        for batch in self.index().notes(window) {
+            let (_, payload) = batch.map_err(to("list notes"))?;
+            self.read_notes(&payload, &mut |seen| match seen {
+                Seen::Note(note) if matches!(note.told, Told::Entered | Told::Guarded) => {
+                    each(note.order);
+                }
+                Seen::Note(_) | Seen::Pair(_) | Seen::Score(_) => {}
+            });
+        }
+        Ok(())
     }
 
     fn read_notes(&self, payload: &[u8], each: &mut dyn FnMut(Seen)) {

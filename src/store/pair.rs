@@ -15,6 +15,9 @@ const RATIONALE_LEN_MAX: usize = 2_048;
 /// Most dimensions kept of a score.
 const PARTS_LEN_MAX: usize = 16;
 
+/// The version of records of pairs and scores.
+const VERSION: u32 = 1;
+
 #[derive(Serialize, Deserialize)]
 struct PairJson {
     v: u32,
@@ -107,7 +110,7 @@ struct ScorePartJson {
 /// The bytes of a pair, without its id.
 pub(super) fn encode(pair: &Pair) -> Vec<u8> {
     json::encode(&PairJson {
-        v: json::VERSION,
+        v: VERSION,
         at: pair.at.0,
         window: WindowJson::from(&pair.window),
         served: pair.served.as_str().to_owned(),
@@ -149,7 +152,7 @@ pub(super) fn decode(id: PairId, bytes: &[u8]) -> Result<Pair, DecodeError> {
 /// The bytes of a score, without its pair's id.
 pub(super) fn encode_score(score: &Score) -> Vec<u8> {
     json::encode(&ScoreJson {
-        v: json::VERSION,
+        v: VERSION,
         at: score.at.0,
         order: score.order.map(OrderJson::from),
         window: WindowJson::from(&score.window),

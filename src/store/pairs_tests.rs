@@ -5,7 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::{Order, Seen};
+use crate::domain::{Order, Seen, Window};
 use crate::store::samples::{self, HOUR_MS, LIMITS};
 
 fn store() -> (TempDir, Pairs) {
@@ -129,8 +129,13 @@ fn a_window_is_told_in_the_order_in_which_it_counted() {
         (41, "note"),
     ];
     assert_eq!(told(&pairs), expected);
-    assert_eq!(pairs.entered(&slow.window).unwrap().map(|it| it.seq), Some(10));
-    assert_eq!(pairs.entered(&other.window).unwrap(), None);
+    let begun = |window: &Window| {
+        let mut begun = Vec::new();
+        pairs.begun(window, &mut |order| begun.push(order.seq)).unwrap();
+        begun
+    };
+    assert_eq!(begun(&slow.window).first(), Some(&10));
+    assert_eq!(begun(&other.window), [] as [u64; 0]);
     assert_eq!((pairs.counters().notes, pairs.counters().unreadable), (5, 0));
 }
 

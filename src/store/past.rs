@@ -1,9 +1,10 @@
 //! Where rollouts stood before the first record that is kept: the beginning of a compacted journal.
 //!
 //! ```text
-//! {"v":1,"seq":S,"rollouts":n}     every record up to S is in what follows
-//! {"v":1,"name":…,"keys":m}        one rollout; n times, each with
-//! {"v":1,"key":…,"event":{…}}      what one idempotency key did, m times
+//! {"v":2,"seq":S,"rollouts":n}     every record up to S is in what follows; with the stop of the
+//!                                  whole node, while that holds
+//! {"v":2,"name":…,"keys":m}        one rollout; n times, each with
+//! {"v":2,"key":…,"event":{…}}      what one idempotency key did, m times
 //! ```
 
 use std::collections::BTreeMap;
@@ -13,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     json::{self, DecodeError, known},
     plan::PlanJson,
-    record::{CauseJson, EventJson},
+    record::{CauseJson, EventJson, RecordJson},
 };
-use crate::domain::{Event, Name, Record, Requests, Rollout, Saved, State, Timestamp};
+use crate::domain::{Event, Name, Plan, Record, Requests, Rollout, Saved, State, Timestamp, Visit};
 
 /// One rollout as the records up to some position made it.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct Past {
     pub comment: String,
     /// Idempotency keys that were used.
     pub requests: Requests,
+    /// The plan the configuration asked for last, if it ever did.
+    pub wanted: Option<Plan>,
 }
 
 /// What a journal remembers: where every rollout stood, and the records since.
@@ -41,6 +44,8 @@ pub struct History {
     pub forgotten: u64,
     /// Every rollout as it stood then.
     pub past: BTreeMap<Name, Past>,
+    /// The stop of the whole node that held then.
+    pub stopped: Option<Record>,
     /// The records after it, without holes.
     pub records: Vec<Record>,
 }
@@ -50,6 +55,8 @@ struct HeadJson {
     v: u32,
     seq: u64,
     rollouts: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stopped: Option<RecordJson>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -57,12 +64,15 @@ struct PastJson {
     v: u32,
     name: String,
     plan: PlanJson,
+    plan_revision: u64,
     state: String,
     attempt: u32,
     stage: usize,
     entered: u64,
+    visits: Vec<VisitJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    paused: Option<u64>,
+    held: Option<u64>,
+    overdue: bool,
     revision: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cause: Option<CauseJson>,
@@ -70,7 +80,15 @@ struct PastJson {
     updated: u64,
     actor: String,
     comment: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wanted: Option<PlanJson>,
     keys: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct VisitJson {
+    stage: usize,
+    from: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,13 +123,17 @@ impl History {
     pub(super) fn forget(&mut self, count: usize) {
         for record in self.records.drain(..count) {
             self.forgotten = record.seq;
-            if let Some(past) = self.past.get_mut(&record.rollout) {
-                past.apply(&record);
-            } else if let Event::Created(plan) = &record.event {
-                let mut past =
-                    Past::new(Rollout::new(record.rollout.clone(), (**plan).clone()), record.at);
-                past.apply(&record);
-                self.past.insert(record.rollout.clone(), past);
+            match (&record.event, self.past.get_mut(&record.rollout)) {
+                (Event::Stopped, _) => self.stopped = Some(record),
+                (Event::Lifted, _) => self.stopped = None,
+                (_, Some(past)) => past.apply(&record),
+                (Event::Created(plan), None) => {
+                    let rollout = Rollout::new(record.rollout.clone(), (**plan).clone());
+                    let mut past = Past::new(rollout, record.at);
+                    past.apply(&record);
+                    self.past.insert(record.rollout, past);
+                }
+                (_, None) => {}
             }
         }
     }
@@ -119,7 +141,8 @@ impl History {
     /// The payloads that say where every rollout stood.
     pub(super) fn encode(&self) -> Vec<Vec<u8>> {
         let v = json::VERSION;
-        let head = HeadJson { v, seq: self.forgotten, rollouts: self.past.len() };
+        let stopped = self.stopped.as_ref().map(RecordJson::from);
+        let head = HeadJson { v, seq: self.forgotten, rollouts: self.past.len(), stopped };
         let mut payloads = vec![json::encode(&head)];
         for past in self.past.values() {
             payloads.push(json::encode(&PastJson::from(past)));
@@ -148,7 +171,8 @@ impl History {
             }
             past.insert(one.rollout.name().clone(), one);
         }
-        Ok(Self { forgotten: head.seq, past, records: Vec::new() })
+        let stopped = head.stopped.map(RecordJson::record).transpose()?;
+        Ok(Self { forgotten: head.seq, past, stopped, records: Vec::new() })
     }
 }
 
@@ -156,7 +180,7 @@ impl Past {
     fn new(rollout: Rollout, at: Timestamp) -> Self {
         let (actor, comment) = (String::new(), String::new());
         let requests = Requests::default();
-        Self { rollout, created: at, updated: at, actor, comment, requests }
+        Self { rollout, created: at, updated: at, actor, comment, requests, wanted: None }
     }
 
     fn apply(&mut self, record: &Record) {
@@ -164,28 +188,35 @@ impl Past {
         self.updated = record.at;
         (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
         self.requests.insert(&record.request_id, &record.event);
+        if let Some(plan) = record.wanted() {
+            self.wanted = Some(plan.clone());
+        }
     }
 }
 
 impl From<&Past> for PastJson {
     fn from(past: &Past) -> Self {
-        let Saved { name, plan, state, attempt, stage, entered, paused, revision, cause } =
-            past.rollout.save();
+        let saved = past.rollout.save();
+        let visit = |it: &Visit| VisitJson { stage: it.stage, from: it.from.0 };
         Self {
             v: json::VERSION,
-            name: name.as_str().to_owned(),
-            plan: PlanJson::from(&plan),
-            state: state.as_str().to_owned(),
-            attempt,
-            stage,
-            entered: entered.0,
-            paused: paused.map(|it| it.0),
-            revision,
-            cause: cause.map(CauseJson::from),
+            name: saved.name.as_str().to_owned(),
+            plan: PlanJson::from(&saved.plan),
+            plan_revision: saved.plan_revision,
+            state: saved.state.as_str().to_owned(),
+            attempt: saved.attempt,
+            stage: saved.stage,
+            entered: saved.entered.0,
+            visits: saved.visits.iter().map(visit).collect(),
+            held: saved.held.map(|it| it.0),
+            overdue: saved.overdue,
+            revision: saved.revision,
+            cause: saved.cause.map(CauseJson::from),
             created: past.created.0,
             updated: past.updated.0,
             actor: past.actor.clone(),
             comment: past.comment.clone(),
+            wanted: past.wanted.as_ref().map(PlanJson::from),
             keys: past.requests.iter().count(),
         }
     }
@@ -193,14 +224,18 @@ impl From<&Past> for PastJson {
 
 impl PastJson {
     fn past(self) -> Result<Past, DecodeError> {
+        let visit = |it: VisitJson| Visit { stage: it.stage, from: Timestamp(it.from) };
         let saved = Saved {
             name: json::name("name", &self.name)?,
             plan: self.plan.plan()?,
+            plan_revision: self.plan_revision,
             state: known("state", &self.state, State::from_name(&self.state))?,
             attempt: self.attempt,
             stage: self.stage,
             entered: Timestamp(self.entered),
-            paused: self.paused.map(Timestamp),
+            visits: self.visits.into_iter().map(visit).collect(),
+            held: self.held.map(Timestamp),
+            overdue: self.overdue,
             revision: self.revision,
             cause: self.cause.map(|it| it.cause()).transpose()?,
         };
@@ -211,6 +246,7 @@ impl PastJson {
             actor: self.actor,
             comment: self.comment,
             requests: Requests::default(),
+            wanted: self.wanted.map(PlanJson::plan).transpose()?,
         })
     }
 }
@@ -220,19 +256,90 @@ mod tests {
     use super::*;
     use crate::store::samples;
 
+    /// Two rollouts that live through everything, and the stops of the node.
+    fn lives() -> Vec<Record> {
+        let mut lives = samples::life("chat");
+        lives.extend(samples::life("search"));
+        lives
+    }
+
+    /// What a compaction after `count` records leaves of the ones before.
+    fn compacted(records: &[Record], count: usize) -> History {
+        let mut history = History { records: records.to_vec(), ..History::default() };
+        history.forget(count);
+        history.records.clear();
+        let payloads = history.encode();
+        let mut given = payloads.iter().map(Vec::as_slice);
+        let back = History::decode(&mut given).unwrap();
+        assert!(given.next().is_none());
+        assert_eq!(format!("{back:?}"), format!("{history:?}"), "after {count} records");
+        back
+    }
+
     #[test]
-    fn a_past_reads_back_after_any_number_of_records() {
-        let mut records = samples::life("chat");
-        records.extend(samples::life("search"));
+    fn a_life_has_every_event() {
+        let life: Vec<_> = samples::life("chat");
+        for event in samples::events() {
+            let kind = std::mem::discriminant(&event);
+            let lived = life.iter().any(|it| std::mem::discriminant(&it.event) == kind);
+            assert!(lived, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_compacted_journal_replays_to_what_the_whole_one_does() {
+        let records = lives();
+        let mut whole: BTreeMap<Name, Rollout> = BTreeMap::new();
+        for record in records.iter().filter(|it| it.rollout != Name::every()) {
+            let new = || Rollout::new(record.rollout.clone(), samples::plan());
+            whole.entry(record.rollout.clone()).or_insert_with(new).apply(record.at, &record.event);
+        }
+        let all = compacted(&records, records.len());
         for count in 0..=records.len() {
-            let mut history = History { records: records.clone(), ..History::default() };
-            history.forget(count);
-            history.records.clear();
-            let payloads = history.encode();
-            let mut given = payloads.iter().map(Vec::as_slice);
-            let back = History::decode(&mut given).unwrap();
-            assert!(given.next().is_none());
-            assert_eq!(format!("{back:?}"), format!("{history:?}"), "after {count} records");
+            let mut history = compacted(&records, count);
+            history.records = records[count..].to_vec();
+            history.forget(records.len() - count);
+            assert_eq!(format!("{history:?}"), format!("{all:?}"), "after {count} records");
+            for (name, past) in &history.past {
+                assert_eq!(past.rollout.save(), whole[name].save(), "{name} after {count} records");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stop_is_remembered_until_it_is_lifted() {
+        let records = lives();
+        let mut stopped = false;
+        for (count, record) in (1..).zip(&records) {
+            stopped = record.event == Event::Stopped || (stopped && record.event != Event::Lifted);
+            let past = compacted(&records, count).stopped;
+            assert_eq!(past.is_some(), stopped, "after {count} records");
+        }
+    }
+
+    #[test]
+    fn what_the_configuration_asked_for_last_is_remembered_through_what_others_asked_for() {
+        let mut records = samples::life("chat");
+        let wanted = |records: &[Record]| {
+            compacted(records, records.len()).past.into_values().next().unwrap().wanted
+        };
+        assert_eq!(wanted(&records), None);
+        records[0].actor = Record::CONFIG.to_owned();
+        assert_eq!(wanted(&records), records[0].event.plan().cloned());
+        assert!(records.iter().skip(1).any(|it| it.event.plan().is_some()), "others asked");
+    }
+
+    #[test]
+    fn nothing_of_a_rollout_is_later_than_the_clock() {
+        let mut rollout = Rollout::new("chat".parse().unwrap(), samples::plan());
+        for record in samples::life("chat") {
+            rollout.apply(record.at, &record.event);
+            let (saved, now) = (rollout.save(), Timestamp(5));
+            assert_eq!(saved.clone().until(record.at), saved);
+            let early = saved.until(now);
+            assert!(early.entered <= now && early.visits.iter().all(|it| it.from <= now));
+            assert_eq!(early.held.is_some(), rollout.save().held.is_some());
+            assert!(early.attempt == 0 || Rollout::restore(early).dwelt_ms(now) == 0);
         }
     }
 

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::json::{self, DecodeError, known};
-use crate::domain::{Approval, Gate, Margin, Metric, Plan, Risk, Role, Slice, Stage};
+use crate::domain::{
+    Approval, Freeze, FreezeText, Gate, Margin, Metric, OnIdle, Plan, Risk, Role, Slice, Stage,
+    Times,
+};
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct PlanJson {
@@ -14,6 +17,8 @@ pub(super) struct PlanJson {
     copies_per_day_max: u64,
     judge_share_bps: u16,
     risk: RiskJson,
+    #[serde(default)]
+    times: TimesJson,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -31,6 +36,8 @@ struct StageJson {
     mirror_bps: u16,
     slice: SliceJson,
     duration_ms_min: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    duration_ms_max: Option<u64>,
     samples_min: u64,
     gates: Vec<GateJson>,
     approval: ApprovalJson,
@@ -64,6 +71,32 @@ struct RiskJson {
     alarm_from_percent: u32,
 }
 
+/// Plans of before there were such times have none of their own.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct TimesJson {
+    freezes: Vec<FreezeJson>,
+    idle_ms_max: Option<u64>,
+    on_idle: OnIdleJson,
+    bake_ms: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FreezeJson {
+    days: Vec<String>,
+    from: String,
+    to: String,
+    zone: String,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OnIdleJson {
+    #[default]
+    Pause,
+    Rollback,
+}
+
 impl From<&Plan> for PlanJson {
     fn from(plan: &Plan) -> Self {
         Self {
@@ -78,6 +111,7 @@ impl From<&Plan> for PlanJson {
                 safe_bps: plan.risk.safe_bps,
                 alarm_from_percent: plan.risk.alarm_from_percent,
             },
+            times: TimesJson::from(&plan.times),
         }
     }
 }
@@ -98,6 +132,43 @@ impl PlanJson {
                 safe_bps: self.risk.safe_bps,
                 alarm_from_percent: self.risk.alarm_from_percent,
             },
+            times: self.times.times()?,
+        })
+    }
+}
+
+impl From<&Times> for TimesJson {
+    fn from(times: &Times) -> Self {
+        let freeze = |it: &Freeze| {
+            let FreezeText { days, from, to, zone } = it.text();
+            FreezeJson { days, from, to, zone }
+        };
+        Self {
+            freezes: times.freezes.iter().map(freeze).collect(),
+            idle_ms_max: Some(times.idle_ms_max),
+            on_idle: match times.on_idle {
+                OnIdle::Pause => OnIdleJson::Pause,
+                OnIdle::Rollback => OnIdleJson::Rollback,
+            },
+            bake_ms: times.bake_ms,
+        }
+    }
+}
+
+impl TimesJson {
+    fn times(self) -> Result<Times, DecodeError> {
+        let freeze = |FreezeJson { days, from, to, zone }| {
+            let text = FreezeText { days, from, to, zone };
+            known("freezes", &format!("{text:?}"), Freeze::read(&text).ok())
+        };
+        Ok(Times {
+            freezes: self.freezes.into_iter().map(freeze).collect::<Result<_, _>>()?,
+            idle_ms_max: self.idle_ms_max.unwrap_or(Times::default().idle_ms_max),
+            on_idle: match self.on_idle {
+                OnIdleJson::Pause => OnIdle::Pause,
+                OnIdleJson::Rollback => OnIdle::Rollback,
+            },
+            bake_ms: self.bake_ms,
         })
     }
 }
@@ -128,6 +199,7 @@ impl From<&Stage> for StageJson {
             mirror_bps: stage.mirror.basis_points(),
             slice: SliceJson::from(&stage.slice),
             duration_ms_min: stage.duration_ms_min,
+            duration_ms_max: stage.duration_ms_max,
             samples_min: stage.samples_min,
             gates: stage.gates.iter().map(GateJson::from).collect(),
             approval: match stage.approval {
@@ -146,6 +218,7 @@ impl StageJson {
             mirror: json::share("mirror_bps", self.mirror_bps)?,
             slice: self.slice.slice(),
             duration_ms_min: self.duration_ms_min,
+            duration_ms_max: self.duration_ms_max,
             samples_min: self.samples_min,
             gates: self.gates.iter().map(GateJson::gate).collect::<Result<_, _>>()?,
             approval: match self.approval {

@@ -6,10 +6,16 @@ use super::{
     json::{self, DecodeError, float, known},
     plan::PlanJson,
 };
-use crate::domain::{Cause, Event, GateEvidence, Metric, Plan, Record, State, Timestamp, Verdict};
+use crate::domain::{
+    Cause, Event, GateEvidence, Metric, Name, Plan, Record, State, Timestamp, Verdict,
+};
+
+/// The version of records since plans have times, and events and causes that must not be
+/// overlooked: a program of before refuses the journal rather than move through a freeze.
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
-struct RecordJson {
+pub(super) struct RecordJson {
     v: u32,
     seq: u64,
     at: u64,
@@ -20,20 +26,44 @@ struct RecordJson {
     event: EventJson,
     from: String,
     to: String,
+    #[serde(default)]
+    plan_revision: u64,
     evidence: Vec<EvidenceJson>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum EventJson {
-    Created { plan: Box<PlanJson> },
-    Revised { plan: Box<PlanJson> },
-    StageEntered { attempt: u32, stage: usize, cause: CauseJson },
+    Created {
+        plan: Box<PlanJson>,
+    },
+    Revised {
+        plan: Box<PlanJson>,
+    },
+    Loosened {
+        plan: Box<PlanJson>,
+    },
+    StageEntered {
+        attempt: u32,
+        stage: usize,
+        cause: CauseJson,
+    },
     ApprovalRequested,
-    Paused,
+    Paused {
+        #[serde(default)]
+        cause: CauseJson,
+    },
     Resumed,
-    Succeeded { cause: CauseJson },
-    RolledBack { cause: CauseJson },
+    Overdue,
+    Succeeded {
+        cause: CauseJson,
+    },
+    Baked,
+    RolledBack {
+        cause: CauseJson,
+    },
+    Stopped,
+    Lifted,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,37 +107,61 @@ fn alarm_before() -> u32 {
 
 /// The bytes of a record.
 pub(super) fn encode(record: &Record) -> Vec<u8> {
-    json::encode(&RecordJson {
-        v: json::VERSION,
-        seq: record.seq,
-        at: record.at.0,
-        rollout: record.rollout.as_str().to_owned(),
-        actor: record.actor.clone(),
-        comment: record.comment.clone(),
-        request_id: record.request_id.clone(),
-        event: EventJson::from(&record.event),
-        from: record.from.as_str().to_owned(),
-        to: record.to.as_str().to_owned(),
-        evidence: record.evidence.iter().map(EvidenceJson::from).collect(),
-    })
+    json::encode(&RecordJson::from(record))
 }
 
 /// The record of some bytes.
 pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
-    let json: RecordJson = json::decode(bytes)?;
-    let evidence = json.evidence.into_iter().map(EvidenceJson::evidence);
-    Ok(Record {
-        seq: json.seq,
-        at: Timestamp(json.at),
-        rollout: json::name("rollout", &json.rollout)?,
-        actor: json.actor,
-        comment: json.comment,
-        request_id: json.request_id,
-        event: json.event.event()?,
-        from: known("from", &json.from, State::from_name(&json.from))?,
-        to: known("to", &json.to, State::from_name(&json.to))?,
-        evidence: evidence.collect::<Result<_, _>>()?,
-    })
+    json::decode::<RecordJson>(bytes)?.record()
+}
+
+impl From<&Record> for RecordJson {
+    fn from(record: &Record) -> Self {
+        Self {
+            v: VERSION,
+            seq: record.seq,
+            at: record.at.0,
+            rollout: record.rollout.as_str().to_owned(),
+            actor: record.actor.clone(),
+            comment: record.comment.clone(),
+            request_id: record.request_id.clone(),
+            event: EventJson::from(&record.event),
+            from: record.from.as_str().to_owned(),
+            to: record.to.as_str().to_owned(),
+            plan_revision: record.plan_revision,
+            evidence: record.evidence.iter().map(EvidenceJson::from).collect(),
+        }
+    }
+}
+
+impl RecordJson {
+    pub(super) fn record(self) -> Result<Record, DecodeError> {
+        let evidence = self.evidence.into_iter().map(EvidenceJson::evidence);
+        Ok(Record {
+            seq: self.seq,
+            at: Timestamp(self.at),
+            rollout: if self.rollout == Name::every().as_str() {
+                Name::every()
+            } else {
+                json::name("rollout", &self.rollout)?
+            },
+            actor: self.actor,
+            comment: self.comment,
+            request_id: self.request_id,
+            event: self.event.event()?,
+            from: known("from", &self.from, State::from_name(&self.from))?,
+            to: known("to", &self.to, State::from_name(&self.to))?,
+            plan_revision: self.plan_revision,
+            evidence: evidence.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// Records of before a pause had a cause: a person asked.
+impl Default for CauseJson {
+    fn default() -> Self {
+        Cause::Operator.into()
+    }
 }
 
 impl From<&Event> for EventJson {
@@ -116,14 +170,19 @@ impl From<&Event> for EventJson {
         match event {
             Event::Created(plan) => Self::Created { plan: packed(plan) },
             Event::Revised(plan) => Self::Revised { plan: packed(plan) },
+            Event::Loosened(plan) => Self::Loosened { plan: packed(plan) },
             Event::StageEntered { attempt, stage, cause } => {
                 Self::StageEntered { attempt: *attempt, stage: *stage, cause: (*cause).into() }
             }
             Event::ApprovalRequested => Self::ApprovalRequested,
-            Event::Paused => Self::Paused,
+            Event::Paused(cause) => Self::Paused { cause: (*cause).into() },
             Event::Resumed => Self::Resumed,
+            Event::Overdue => Self::Overdue,
             Event::Succeeded(cause) => Self::Succeeded { cause: (*cause).into() },
+            Event::Baked => Self::Baked,
             Event::RolledBack(cause) => Self::RolledBack { cause: (*cause).into() },
+            Event::Stopped => Self::Stopped,
+            Event::Lifted => Self::Lifted,
         }
     }
 }
@@ -133,14 +192,19 @@ impl EventJson {
         Ok(match self {
             Self::Created { plan } => Event::Created(Box::new(plan.plan()?)),
             Self::Revised { plan } => Event::Revised(Box::new(plan.plan()?)),
+            Self::Loosened { plan } => Event::Loosened(Box::new(plan.plan()?)),
             Self::StageEntered { attempt, stage, cause } => {
                 Event::StageEntered { attempt, stage, cause: cause.cause()? }
             }
             Self::ApprovalRequested => Event::ApprovalRequested,
-            Self::Paused => Event::Paused,
+            Self::Paused { cause } => Event::Paused(cause.cause()?),
             Self::Resumed => Event::Resumed,
+            Self::Overdue => Event::Overdue,
             Self::Succeeded { cause } => Event::Succeeded(cause.cause()?),
+            Self::Baked => Event::Baked,
             Self::RolledBack { cause } => Event::RolledBack(cause.cause()?),
+            Self::Stopped => Event::Stopped,
+            Self::Lifted => Event::Lifted,
         })
     }
 }
@@ -155,15 +219,7 @@ impl From<Cause> for CauseJson {
 impl CauseJson {
     pub(super) fn cause(&self) -> Result<Cause, DecodeError> {
         let breached = self.metric.as_deref().and_then(Metric::from_name).map(Cause::Breach);
-        let plain = [
-            Cause::Operator,
-            Cause::Override,
-            Cause::GatesPassed,
-            Cause::Approved,
-            Cause::Declined,
-            Cause::Tripwire,
-        ];
-        let cause = plain.into_iter().chain(breached).find(|it| it.code() == self.code);
+        let cause = Cause::PLAIN.into_iter().chain(breached).find(|it| it.code() == self.code);
         known("cause", &self.code, cause)
     }
 }
@@ -226,14 +282,46 @@ mod tests {
     #[test]
     fn every_state_reads_back() {
         for (from, to) in State::ALL.into_iter().zip(State::ALL.into_iter().rev()) {
-            let record = Record { from, to, ..samples::record(1, Event::Paused) };
+            let record = Record { from, to, ..samples::record(1, Event::Paused(Cause::Operator)) };
             assert_eq!(decode(&encode(&record)).unwrap(), record);
         }
     }
 
     #[test]
+    fn an_alarm_reads_back_as_it_was_shown() {
+        let mut record = samples::record(1, Event::Resumed);
+        for percent in [1, 100] {
+            record.evidence[0].alarm_from_percent = percent;
+            assert_eq!(decode(&encode(&record)).unwrap(), record);
+        }
+    }
+
+    /// What version 1 wrote.
+    #[test]
+    fn records_of_the_first_version_still_read() {
+        let text = r#"{"v":1,"seq":4,"at":7,"rollout":"chat","actor":"ana","comment":"","request_id":"",
+            "event":{"kind":"paused"},"from":"running","to":"paused","evidence":[]}"#;
+        let record = decode(text.as_bytes()).unwrap();
+        assert_eq!(record.event, Event::Paused(Cause::Operator));
+        assert_eq!(record.plan_revision, 0);
+        let text = r#"{"v":1,"seq":1,"at":7,"rollout":"chat","actor":"ana","comment":"","request_id":"",
+            "event":{"kind":"created","plan":{"primary":"gpt","candidate":"cheap","slice":{"features":[],
+            "segments":[],"tasks":[],"models":[]},"stages":[{"name":"shadow","serve_bps":0,
+            "mirror_bps":100,"slice":{"features":[],"segments":[],"tasks":[],"models":[]},
+            "duration_ms_min":1,"samples_min":1,"gates":[],"approval":"not_needed"}],
+            "copies_per_day_max":9,"judge_share_bps":0,"risk":{"harm_bps":100,"safe_bps":500,
+            "alarm_from_percent":70}}},"from":"pending","to":"pending","evidence":[]}"#;
+        let Event::Created(plan) = decode(text.as_bytes()).unwrap().event else {
+            panic!("created")
+        };
+        assert_eq!(plan.times, crate::domain::Times::default());
+        assert_eq!(plan.stages[0].duration_ms_max, None);
+    }
+
+    #[test]
     fn what_no_version_wrote_is_named() {
-        let text = String::from_utf8(encode(&samples::record(1, Event::Paused))).unwrap();
+        let text =
+            String::from_utf8(encode(&samples::record(1, Event::Paused(Cause::Operator)))).unwrap();
         let wrong = text.replace("\"to\":\"paused\"", "\"to\":\"flying\"");
         let error = decode(wrong.as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), "`to` cannot be `flying`");

@@ -4,17 +4,17 @@ use bytes::Bytes;
 
 use super::{Bodies, Limits};
 use crate::domain::{
-    Agreement, Approval, Call, Cause, Event, GateEvidence, Lot, Margin, Metric, Note, Order,
-    Outcome, Pair, PairId, Plan, Record, Risk, Role, Score, ScorePart, Share, Side, Slice, State,
-    Timestamp, Told, Usage, Verdict, Window, default_ladder,
+    Agreement, Approval, Call, Cause, Event, Freeze, FreezeText, GateEvidence, Lot, Margin, Metric,
+    Name, Note, OnIdle, Order, Outcome, Pair, PairId, Plan, Record, Risk, Role, Score, ScorePart,
+    Share, Side, Slice, State, Times, Timestamp, Told, Usage, Verdict, Window, default_ladder,
 };
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
 
-pub(super) const LIMITS: Limits =
+pub(crate) const LIMITS: Limits =
     Limits { bytes_max: 1 << 40, age_ms_max: 1 << 50, free_bytes_min: 0, queue_len_max: 8 };
 
-pub(super) fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let margins = [
         Margin::parse(Metric::ErrorRate, "+0.05pp").unwrap(),
         Margin::parse(Metric::LatencyP99, "+15%").unwrap(),
@@ -22,6 +22,7 @@ pub(super) fn plan() -> Plan {
     ];
     let mut stages = default_ladder(&margins, &["search".to_owned()], &["tag \"x\"".to_owned()]);
     stages[0].approval = Approval::Needed;
+    stages[0].duration_ms_max = Some(u64::MAX);
     stages[1].gates[1].role = Role::Guard;
     Plan {
         primary: "gpt".parse().unwrap(),
@@ -31,31 +32,41 @@ pub(super) fn plan() -> Plan {
         copies_per_day_max: u64::MAX,
         judge_share: Share::from_basis_points(2_500).unwrap(),
         risk: Risk::default(),
+        times: Times {
+            freezes: vec![
+                freeze(&["fri", "sat"], "18:00", "08:00"),
+                freeze(&[], "2026-12-20T00:00", "2027-01-02T00:00"),
+            ],
+            idle_ms_max: 7,
+            on_idle: OnIdle::Rollback,
+            bake_ms: Some(9),
+        },
     }
+}
+
+fn freeze(days: &[&str], from: &str, to: &str) -> Freeze {
+    let days = days.iter().map(|it| (*it).to_owned()).collect();
+    let [from, to, zone] = [from, to, "Europe/Berlin"].map(str::to_owned);
+    Freeze::read(&FreezeText { days, from, to, zone }).unwrap()
 }
 
 /// Every kind of event, and every cause.
 pub(super) fn events() -> Vec<Event> {
-    let causes = [
-        Cause::Operator,
-        Cause::Override,
-        Cause::GatesPassed,
-        Cause::Approved,
-        Cause::Declined,
-        Cause::Tripwire,
-        Cause::Breach(Metric::ErrorRate),
-        Cause::Breach(Metric::LatencyP99),
-        Cause::Breach(Metric::JudgeScore),
-    ];
+    let causes = Cause::PLAIN.into_iter().chain(Metric::ALL.map(Cause::Breach));
     let mut events = vec![
         Event::Created(Box::new(plan())),
         Event::Revised(Box::new(plan())),
+        Event::Loosened(Box::new(plan())),
         Event::ApprovalRequested,
-        Event::Paused,
         Event::Resumed,
+        Event::Overdue,
+        Event::Baked,
+        Event::Stopped,
+        Event::Lifted,
     ];
     for cause in causes {
         events.push(Event::StageEntered { attempt: 3, stage: 4, cause });
+        events.push(Event::Paused(cause));
         events.push(Event::Succeeded(cause));
         events.push(Event::RolledBack(cause));
     }
@@ -73,10 +84,11 @@ pub(super) fn record(seq: u64, event: Event) -> Record {
         event,
         from: State::Running,
         to: State::Paused,
+        plan_revision: 2,
         evidence: vec![GateEvidence {
             metric: Metric::LatencyP99,
             verdict: Verdict::Undecided,
-            alarm_from_percent: 100,
+            alarm_from_percent: 70,
             problem: String::new(),
             samples: 12,
             samples_needed: None,
@@ -93,12 +105,48 @@ pub(super) fn record(seq: u64, event: Event) -> Record {
 }
 
 /// A rollout's records from its creation to a guarded success, keys and all.
+pub(super) fn first_life(rollout: &str) -> Vec<Record> {
+    lived(rollout, first_events())
+}
+
+/// The same life and how it goes on: every event there is, the ones about the whole node too.
 pub(super) fn life(rollout: &str) -> Vec<Record> {
-    let enter = |attempt, stage, cause| Event::StageEntered { attempt, stage, cause };
-    let events = [
+    let mut tighter = Plan { copies_per_day_max: 8, ..plan() };
+    tighter.stages[0].samples_min += 1;
+    let mut events = first_events();
+    events.extend([
+        Event::RolledBack(Cause::Superseded),
+        enter(3, 1, Cause::Operator),
+        Event::Overdue,
+        Event::Loosened(Box::new(plan())),
+        Event::Paused(Cause::Idle),
+        enter(3, 0, Cause::Jump),
+        Event::Revised(Box::new(tighter)),
+        Event::Paused(Cause::Operator),
+        Event::Resumed,
+        Event::Succeeded(Cause::Override),
+        Event::Baked,
+        Event::Stopped,
+        Event::RolledBack(Cause::Stopped),
+        Event::Lifted,
+        enter(4, 0, Cause::Operator),
+        Event::Overdue,
+        Event::Paused(Cause::Operator),
+        Event::Stopped,
+    ]);
+    lived(rollout, events)
+}
+
+fn enter(attempt: u32, stage: usize, cause: Cause) -> Event {
+    Event::StageEntered { attempt, stage, cause }
+}
+
+/// What the first version could write.
+fn first_events() -> Vec<Event> {
+    vec![
         Event::Created(Box::new(plan())),
         enter(1, 0, Cause::Operator),
-        Event::Paused,
+        Event::Paused(Cause::Operator),
         Event::Resumed,
         Event::ApprovalRequested,
         enter(1, 1, Cause::Approved),
@@ -107,9 +155,16 @@ pub(super) fn life(rollout: &str) -> Vec<Record> {
         enter(2, 0, Cause::Operator),
         enter(2, 1, Cause::Override),
         Event::Succeeded(Cause::GatesPassed),
-    ];
+    ]
+}
+
+fn lived(rollout: &str, events: Vec<Event>) -> Vec<Record> {
     let named = |(seq, event): (u64, Event)| Record {
-        rollout: rollout.parse().unwrap(),
+        rollout: if matches!(event, Event::Stopped | Event::Lifted) {
+            Name::every()
+        } else {
+            rollout.parse().unwrap()
+        },
         request_id: if seq % 3 == 0 { format!("build-{seq}") } else { String::new() },
         comment: format!("{rollout} {seq}"),
         ..record(seq, event)
@@ -122,7 +177,7 @@ pub(super) fn id(at: u64, number: u64) -> PairId {
     PairId((u128::from(at) << 80) | (7 << 76) | u128::from(number))
 }
 
-pub(super) fn pair(rollout: &str, at: u64, number: u64) -> Pair {
+pub(crate) fn pair(rollout: &str, at: u64, number: u64) -> Pair {
     let call = |provider: &str| Call {
         provider: provider.parse().unwrap(),
         model: Some("m-1".to_owned()),
@@ -172,7 +227,7 @@ pub(super) fn notes(pair: &Pair, seq: u64, len: u64) -> Vec<Note> {
     (seq..seq + len).map(note).collect()
 }
 
-pub(super) fn bodies(text: &str) -> Bodies {
+pub(crate) fn bodies(text: &str) -> Bodies {
     Bodies {
         request: Bytes::from(format!("request {text}")),
         primary: Bytes::from(format!("{{\"text\":\"{text}\"}}")),

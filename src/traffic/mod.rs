@@ -130,6 +130,12 @@ impl Live {
         Self::counting(Arc::clone(&self.way), Arc::clone(&self.copies), (0, 0))
     }
 
+    /// The same window under another cap.
+    #[must_use]
+    pub fn capped(&self, copies: Arc<Copies>) -> Self {
+        Self::counting(Arc::clone(&self.way), copies, self.coverage())
+    }
+
     /// The same window with copies due and missing that were counted before a restart.
     #[must_use]
     pub fn resumed(&self, coverage: (u64, u64)) -> Self {

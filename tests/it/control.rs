@@ -2,7 +2,9 @@
 
 use crossfade::players::Delivery;
 
-use crate::world::{World, rollout, until};
+use serde_json::Value;
+
+use crate::world::{Serve, World, rollout, until};
 
 const LADDER: &str = r#"
 [rollout.chat]
@@ -44,6 +46,106 @@ async fn the_verbs_do_what_they_say_and_refusals_say_what_would_work() {
     assert_eq!(events.len(), 5, "{events:?}");
 }
 
+/// Runs a command, expects its exit code, and answers what it said.
+async fn said(serve: &Serve, args: &[&str], code: i32) -> String {
+    let (got, text) = serve.cli(args).await;
+    assert_eq!(got, code, "{args:?}: {text}");
+    text
+}
+
+/// Gives `chat` the plan it has, changed.
+async fn update(world: &World, serve: &Serve, change: impl FnOnce(&mut Value)) -> (i32, String) {
+    let mut plan = serve.json(&["status", "chat"]).await;
+    change(&mut plan);
+    let file = world.dir.path().join("plan.json");
+    std::fs::write(&file, plan.to_string()).unwrap();
+    serve.cli(&["update", "chat", "--file", file.to_str().unwrap()]).await
+}
+
+#[tokio::test]
+async fn a_ladder_is_jumped_on_edited_and_ended_as_the_asker_may() {
+    let world = World::new().await;
+    let serve = world.serve(LADDER).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    said(&serve, &["start", "chat"], 0).await;
+
+    let over = said(&serve, &["jump", "chat", "two"], 6).await;
+    assert!(over.contains("--approve"), "{over}");
+    let why = ["--override", "--comment", "why"];
+    let over = said(&serve, &[&["jump", "chat", "two"], &why[..]].concat(), 6).await;
+    assert!(over.contains("`one` needs an approval"), "{over}");
+    said(&serve, &[&["jump", "chat", "two", "--approve"], &why[..]].concat(), 0).await;
+    let status = serve.json(&["status", "chat"]).await;
+    assert_eq!((&status["stageIndex"], &status["attempt"]), (&1.into(), &1.into()));
+    assert_eq!(status["reason"]["code"], "OPERATOR_OVERRIDE");
+    said(&serve, &["jump", "chat", "one"], 0).await;
+    assert_eq!(serve.json(&["status", "chat"]).await["reason"]["code"], "OPERATOR_JUMP");
+
+    let (code, text) = update(&world, &serve, |it| it["stages"][1]["minSamples"] = 7.into()).await;
+    assert_eq!(code, 0, "what is to come may change: {text}");
+    let (code, text) = update(&world, &serve, |it| it["stages"][0]["serveBps"] = 10.into()).await;
+    assert_eq!(code, 6, "{text}");
+    assert!(text.contains("stages[0].serve_bps"), "{text}");
+    let (code, text) = update(&world, &serve, |it| it["etag"] = "1".into()).await;
+    assert_eq!(code, 6, "somebody else was first: {text}");
+    let (code, text) = update(&world, &serve, |it| it["stages"][0]["minSamples"] = 1.into()).await;
+    assert_eq!(code, 0, "{text}");
+    let status = serve.json(&["status", "chat"]).await;
+    assert_eq!(
+        (&status["planRevision"], &status["reason"]["code"]),
+        (&"3".into(), &"PLAN_LOOSENED".into())
+    );
+
+    serve.kill().await;
+    let serve = Serve::start(&world.dir.path().join("crossfade.toml")).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    let status = serve.json(&["status", "chat"]).await;
+    assert_eq!(status["planRevision"], "3", "a restart undoes no edit");
+    assert_eq!(status["stages"][1]["minSamples"], "7");
+    said(&serve, &["complete", "chat", "--approve", "--comment", "why"], 0).await;
+    let status = serve.json(&["status", "chat"]).await;
+    assert_eq!((&status["state"], &status["stageIndex"]), (&"STATE_SUCCEEDED".into(), &1.into()));
+}
+
+#[tokio::test]
+async fn one_rollout_supersedes_another_and_a_stop_outlasts_a_restart() {
+    let world = World::new().await;
+    let serve = world.serve(LADDER).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    said(&serve, &["start", "chat"], 0).await;
+    let create = ["create", "next", "--primary", "primary", "--candidate", "candidate"];
+    said(&serve, &[&create[..], &["--gate", "error_rate=+1pp"]].concat(), 0).await;
+    let refused = said(&serve, &["start", "next"], 6).await;
+    assert!(refused.contains("`chat`") && refused.contains("--supersede"), "{refused}");
+    said(&serve, &["start", "next", "--supersede"], 0).await;
+    let status = serve.json(&["status", "chat"]).await;
+    assert_eq!(
+        (&status["state"], &status["reason"]["code"]),
+        (&"STATE_ROLLED_BACK".into(), &"SUPERSEDED".into())
+    );
+    assert_eq!(serve.json(&["status", "next"]).await["state"], "STATE_RUNNING");
+
+    said(&serve, &["stop", "--comment", "fire"], 0).await;
+    let status = serve.json(&["status", "next"]).await;
+    assert_eq!(
+        (&status["state"], &status["reason"]["code"]),
+        (&"STATE_ROLLED_BACK".into(), &"STOPPED".into())
+    );
+    serve.kill().await;
+    let serve = Serve::start(&world.dir.path().join("crossfade.toml")).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    let refused = said(&serve, &["start", "next"], 6).await;
+    assert!(refused.contains("crossfade stop --lift"), "{refused}");
+    assert!(said(&serve, &["list"], 0).await.contains("fire"));
+    said(&serve, &["stop", "--lift"], 0).await;
+    said(&serve, &["start", "next"], 0).await;
+    let events = serve.json_lines(&["events", "-"]).await;
+    let kinds: Vec<_> =
+        events.iter().rev().map(|it| it["type"].as_str().unwrap()).take(4).collect();
+    assert_eq!(kinds, ["TYPE_STAGE_ENTERED", "TYPE_LIFTED", "TYPE_ROLLED_BACK", "TYPE_STOPPED"]);
+}
+
+/// V8 INV6
 #[tokio::test]
 async fn a_request_id_is_obeyed_once_also_across_a_restart() {
     let world = World::new().await;
@@ -54,7 +156,7 @@ async fn a_request_id_is_obeyed_once_also_across_a_restart() {
     assert_eq!(serve.cli(&start).await.0, 0);
     assert_eq!(serve.cli(&["rollback", "chat"]).await.0, 0);
     serve.kill().await;
-    let serve = crate::world::Serve::start(&world.dir.path().join("crossfade.toml")).await;
+    let serve = Serve::start(&world.dir.path().join("crossfade.toml")).await;
     until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
     assert_eq!(serve.cli(&start).await.0, 0, "the same answer, and nothing done");
     assert_eq!(serve.json(&["status", "chat"]).await["state"], "STATE_ROLLED_BACK");
@@ -71,7 +173,7 @@ async fn a_unix_socket_serves_the_same_and_other_addresses_are_refused() {
         .replace("control = \"127.0.0.1:0\"", &format!("control = \"unix:{}\"", socket.display()));
     let file = world.dir.path().join("unix.toml");
     std::fs::write(&file, text).unwrap();
-    let serve = crate::world::Serve::start(&file).await;
+    let serve = Serve::start(&file).await;
     assert!(serve.control.starts_with("unix:"), "{}", serve.control);
     until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
     let mode =
@@ -79,11 +181,12 @@ async fn a_unix_socket_serves_the_same_and_other_addresses_are_refused() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
+/// C3
 #[tokio::test]
 async fn evidence_survives_a_restart_by_way_of_the_stored_pairs() {
     let world = World::new().await;
     let serve = world.serve(&rollout("0%", "100%")).await;
-    let pairs = |status: &serde_json::Value| {
+    let pairs = |status: &Value| {
         status["evidence"][0]["samples"].as_str().and_then(|it| it.parse::<u64>().ok()).unwrap_or(0)
     };
     let mut sent = 0;
@@ -99,7 +202,7 @@ async fn evidence_survives_a_restart_by_way_of_the_stored_pairs() {
     })
     .await;
     assert!(serve.stop().await.success(), "an orderly stop");
-    let serve = crate::world::Serve::start(&world.dir.path().join("crossfade.toml")).await;
+    let serve = Serve::start(&world.dir.path().join("crossfade.toml")).await;
     until("they count again", || async {
         let (code, text) = serve.cli(&["status", "chat", "-o", "json"]).await;
         code == 0 && 40 <= pairs(&serde_json::from_str(&text).unwrap())
@@ -114,7 +217,7 @@ async fn c7_b67_a_second_process_on_one_store_serves_and_waits_for_the_first_to_
     until("the controller is up", || async { first.cli(&["list"]).await.0 == 0 }).await;
     assert_eq!(first.cli(&["start", "chat"]).await.0, 0);
     let file = world.dir.path().join("crossfade.toml");
-    let second = crate::world::Serve::start(&file).await;
+    let second = Serve::start(&file).await;
     let answer = second.chat(world.body(1, Delivery::Whole), &[]).await;
     assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
     let named = format!("in use by process {}", first.pid());

@@ -89,6 +89,7 @@ fn walked(log: &[Value]) -> i64 {
     height
 }
 
+/// C1 INV4
 #[tokio::test]
 async fn c1_b28_b31_a_hundred_kills_lose_nothing_acknowledged_and_raise_nothing() {
     let world = World::new().await;

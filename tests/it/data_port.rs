@@ -159,6 +159,7 @@ async fn a_chunked_body_over_the_limit_is_refused_and_one_below_passes() {
     assert!(passed.starts_with("HTTP/1.1 400"), "the player's own word for no JSON: {passed}");
 }
 
+/// M5
 #[tokio::test]
 async fn a_caller_who_leaves_cancels_the_call_upstream() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -184,6 +185,7 @@ async fn a_caller_who_leaves_cancels_the_call_upstream() {
     rest.await.unwrap();
 }
 
+/// C4 INV7
 #[tokio::test]
 async fn without_a_usable_store_the_primary_is_served_and_readiness_says_so() {
     let world = World::new().await;

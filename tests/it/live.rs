@@ -22,6 +22,7 @@ async fn candidate_serves(world: &World, serve: &Serve) {
     .await;
 }
 
+/// M10
 #[tokio::test]
 async fn a_serving_share_is_sticky_for_a_user_and_about_right() {
     let world = World::new().await;
@@ -104,6 +105,7 @@ async fn after_the_first_byte_a_failure_is_delivered_as_it_is() {
     assert!(body.is_err(), "a cut answer must not look whole");
 }
 
+/// INV10
 #[tokio::test]
 async fn a_candidate_that_simply_dies_is_sent_back_within_a_handful_of_calls() {
     let world = World::new().await;
@@ -144,6 +146,7 @@ async fn a_bad_candidate_is_sent_back_by_the_bets_over_pairs() {
     assert_eq!(rollout["reason"]["metric"], "error_rate");
 }
 
+/// C9 INV2
 #[tokio::test]
 async fn no_new_request_reaches_the_candidate_after_a_rollback_was_answered() {
     let world = Arc::new(World::with(|_, candidate| candidate.latency = slow(20)).await);
@@ -194,6 +197,7 @@ async fn no_new_request_reaches_the_candidate_after_a_rollback_was_answered() {
     }
 }
 
+/// M1
 #[tokio::test]
 async fn a_hanging_candidate_and_a_hanging_judge_leave_memory_bounded_and_callers_alone() {
     let world = World::with(faulty(Fault::Hang)).await;
@@ -215,6 +219,7 @@ async fn a_hanging_candidate_and_a_hanging_judge_leave_memory_bounded_and_caller
     assert!(grown < 32 * 1024, "{grown} KiB more after twice the requests");
 }
 
+/// O1
 #[tokio::test]
 async fn a_hanging_judge_costs_scores_and_nothing_else() {
     let world = World::new().await;

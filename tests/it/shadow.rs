@@ -7,6 +7,7 @@ use crate::world::{CANDIDATE, World, faulty, rollout, until};
 /// Reason, path, body, headers.
 type Case<'a> = (&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
 
+/// M14
 #[tokio::test]
 async fn a_copy_has_its_own_credential_and_model_and_nothing_of_the_caller() {
     let world = World::new().await;
@@ -138,6 +139,7 @@ async fn a_request_is_explained_by_its_id() {
     assert!(code == 5 && text.contains("never seen here"), "{code} {text}");
 }
 
+/// M8
 #[tokio::test]
 async fn data_the_candidate_is_not_cleared_for_is_never_copied() {
     let world = World::new().await;
@@ -161,6 +163,7 @@ async fn data_the_candidate_is_not_cleared_for_is_never_copied() {
     assert!((serve.metric(skipped).await - 3.0).abs() < 1e-9);
 }
 
+/// M13
 #[tokio::test]
 async fn the_daily_cap_stops_copies_and_the_stage_says_so() {
     let world = World::new().await;
@@ -210,6 +213,7 @@ async fn what_may_not_be_copied_is_passed_on_and_counted_by_reason() {
     assert_eq!(copies(), before);
 }
 
+/// M1 INV7
 #[tokio::test]
 async fn a_candidate_that_fails_in_any_way_changes_nothing_for_callers() {
     for fault in [Fault::Dead, Fault::Hang, Fault::Errors(500), Fault::CutBody, Fault::BadJson] {
@@ -231,6 +235,7 @@ async fn a_candidate_that_fails_in_any_way_changes_nothing_for_callers() {
     }
 }
 
+/// M3
 #[tokio::test]
 async fn a_full_pool_drops_copies_counts_them_and_delays_nobody() {
     let world = World::with(faulty(Fault::Hang)).await;

@@ -28,8 +28,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("players",    &["domain", "clock", "tasks"]),
     ("rehearsal",  &["domain", "clock", "tasks", "config", "api", "app", "players"]),
     ("simulate",   &["domain", "analysis", "config", "store"]),
+    ("scenario",   &["domain", "analysis", "config"]),
     ("cli",        &["domain", "tasks", "telemetry", "config", "store", "api", "app", "players", "rehearsal",
-                     "simulate"]),
+                     "simulate", "scenario"]),
 ];
 
 /// Crates that only some modules may name, and why there is more than one home.
@@ -47,6 +48,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("hyper",             &["upstream", "proxy", "operations", "players", "api"]),
     ("prometheus_client", &["telemetry"]),
     ("clap",              &["cli"]),
+    ("jiff",              &["domain"]),           // zones for freezes: its tz database is compiled in, so it stays pure
     ("toml",              &["config", "rehearsal"]),
 ];
 

@@ -7,15 +7,15 @@ mod plan;
 pub(super) use evidence::{bodies, pair};
 pub(super) use explain::{trace, trace_of_pair};
 pub use plan::PlanDefaults;
-pub(super) use plan::{Created, created};
+pub(super) use plan::{Created, created, updated};
 
 use evidence::gate_evidence;
 
 use super::proto;
 use crate::controller::{Decision, Evaluation, View};
 use crate::domain::{
-    Approval, Cause, Event, Evidence, Excluded, Gate, GateEvidence, Name, Plan, Record, Refusal,
-    Risk, Role, Slice, Stage, State, Timestamp, Verdict,
+    Approval, Cause, Event, Evidence, Excluded, Freeze, FreezeText, Gate, GateEvidence, Name,
+    OnIdle, Plan, Record, Refusal, Risk, Role, Slice, Stage, State, Times, Timestamp, Verdict,
 };
 
 /// Milliseconds of a message's duration; zero for a negative one.
@@ -78,6 +78,8 @@ pub(super) fn rollout(view: &View) -> proto::Rollout {
         create_time: Some(time(view.created)),
         update_time: Some(time(view.updated)),
         durable: view.durable,
+        plan_revision: long(rollout.plan_revision()),
+        overdue: rollout.is_overdue(),
         etag: revision.to_string(),
         ..planned(rollout.plan())
     }
@@ -95,9 +97,10 @@ fn excluded(excluded: &Excluded) -> proto::Excluded {
 
 /// A rollout that has nothing but a plan.
 fn planned(plan: &Plan) -> proto::Rollout {
-    let Plan { primary, candidate, slice: of, stages, copies_per_day_max, judge_share, risk } =
+    let Plan { primary, candidate, slice: of, stages, copies_per_day_max, .. } = plan;
+    let Plan { judge_share, risk: Risk { harm_bps, safe_bps, alarm_from_percent }, times, .. } =
         plan;
-    let Risk { harm_bps, safe_bps, alarm_from_percent } = *risk;
+    let Times { freezes, idle_ms_max, on_idle, bake_ms } = times;
     proto::Rollout {
         slice: Some(slice(of)),
         primary: provider(primary),
@@ -106,12 +109,24 @@ fn planned(plan: &Plan) -> proto::Rollout {
         copies_per_day: Some(long(*copies_per_day_max)),
         judge_share_bps: Some(judge_share.basis_points().into()),
         risk: Some(proto::Risk {
-            harm_bps: int(harm_bps),
-            safe_bps: int(safe_bps),
-            alarm_from_percent: int(alarm_from_percent),
+            harm_bps: int(*harm_bps),
+            safe_bps: int(*safe_bps),
+            alarm_from_percent: int(*alarm_from_percent),
         }),
+        freezes: freezes.iter().map(freeze).collect(),
+        idle: Some(duration(*idle_ms_max)),
+        on_idle: match on_idle {
+            OnIdle::Pause => proto::rollout::OnIdle::Pause.into(),
+            OnIdle::Rollback => proto::rollout::OnIdle::RollBack.into(),
+        },
+        bake: bake_ms.map(duration),
         ..proto::Rollout::default()
     }
+}
+
+fn freeze(freeze: &Freeze) -> proto::Freeze {
+    let FreezeText { days, from, to, zone } = freeze.text();
+    proto::Freeze { days, from, to, zone }
 }
 
 fn slice(slice: &Slice) -> proto::TrafficSlice {
@@ -120,8 +135,8 @@ fn slice(slice: &Slice) -> proto::TrafficSlice {
 }
 
 fn stage(stage: &Stage) -> proto::Stage {
-    let Stage { name, serve, mirror, slice: of, duration_ms_min, samples_min, gates, approval } =
-        stage;
+    let Stage { name, serve, mirror, slice: of, duration_ms_min, duration_ms_max, .. } = stage;
+    let Stage { samples_min, gates, approval, .. } = stage;
     proto::Stage {
         stage_id: name.clone(),
         serve_bps: serve.basis_points().into(),
@@ -131,6 +146,7 @@ fn stage(stage: &Stage) -> proto::Stage {
         gates: gates.iter().map(gate).collect(),
         approval_required: *approval == Approval::Needed,
         slice: Some(slice(of)),
+        max_duration: duration_ms_max.map(duration),
     }
 }
 
@@ -153,6 +169,7 @@ fn state(state: State) -> proto::rollout::State {
         State::Paused => proto::rollout::State::Paused,
         State::AwaitingApproval => proto::rollout::State::AwaitingApproval,
         State::Succeeded => proto::rollout::State::Succeeded,
+        State::Baked => proto::rollout::State::Baked,
         State::RolledBack => proto::rollout::State::RolledBack,
     }
 }
@@ -163,9 +180,16 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
         Refusal::WrongState { .. }
         | Refusal::StageMismatch { .. }
         | Refusal::Untrusted { .. }
+        | Refusal::Outage { .. }
         | Refusal::Samples { .. }
         | Refusal::TooEarly { .. }
-        | Refusal::NeedsApproval { .. } => "",
+        | Refusal::Frozen { .. }
+        | Refusal::NeedsApproval { .. }
+        | Refusal::NeedsConsent { .. }
+        | Refusal::NeedsOverride { .. }
+        | Refusal::NoStage { .. }
+        | Refusal::Fixed { .. }
+        | Refusal::Stopped { .. } => "",
     };
     proto::Obstacle {
         code: refusal.code().to_owned(),
@@ -187,18 +211,23 @@ fn reason(cause: Option<Cause>, actor: &str, comment: &str) -> proto::Reason {
 /// One line of the log. `plan` is the one that held then, for the names of its stages.
 pub(super) fn event(record: &Record, plan: Option<&Plan>) -> proto::Event {
     use proto::event::Type;
-    let (kind, entered, cause) = match &record.event {
-        Event::Created(_) => (Type::Created, None, None),
-        Event::Revised(_) => (Type::Revised, None, None),
-        Event::StageEntered { attempt, stage, cause } => {
-            (Type::StageEntered, Some((*attempt, *stage)), Some(*cause))
-        }
-        Event::ApprovalRequested => (Type::ApprovalRequested, None, None),
-        Event::Paused => (Type::Paused, None, None),
-        Event::Resumed => (Type::Resumed, None, None),
-        Event::Succeeded(cause) => (Type::Succeeded, None, Some(*cause)),
-        Event::RolledBack(cause) => (Type::RolledBack, None, Some(*cause)),
+    let kind = match &record.event {
+        Event::Created(_) => Type::Created,
+        Event::Revised(_) => Type::Revised,
+        Event::Loosened(_) => Type::Loosened,
+        Event::StageEntered { .. } => Type::StageEntered,
+        Event::ApprovalRequested => Type::ApprovalRequested,
+        Event::Paused(_) => Type::Paused,
+        Event::Resumed => Type::Resumed,
+        Event::Overdue => Type::Overdue,
+        Event::Succeeded(_) => Type::Succeeded,
+        Event::Baked => Type::Baked,
+        Event::RolledBack(_) => Type::RolledBack,
+        Event::Stopped => Type::Stopped,
+        Event::Lifted => Type::Lifted,
     };
+    let entered = record.event.entered();
+    let cause = Some(record.event.cause());
     let stage = entered.and_then(|(_, stage)| plan?.stages.get(stage));
     proto::Event {
         name: format!("rollouts/{}/events/{}", record.rollout, record.seq),
@@ -211,6 +240,7 @@ pub(super) fn event(record: &Record, plan: Option<&Plan>) -> proto::Event {
         stage_id: stage.map(|it| it.name.clone()).unwrap_or_default(),
         attempt: entered.map_or(0, |(attempt, _)| int(attempt)),
         request_id: record.request_id.clone(),
+        plan_revision: long(record.plan_revision),
     }
 }
 
@@ -243,7 +273,15 @@ mod tests {
             copies_per_day_max: 9_000,
             judge_share: Share::from_basis_points(2_500).unwrap(),
             risk: Risk { harm_bps: 200, safe_bps: 300, alarm_from_percent: 80 },
+            times: times(),
         }
+    }
+
+    fn times() -> Times {
+        let days = vec!["fri".to_owned(), "sat".to_owned()];
+        let [from, to, zone] = ["18:00", "08:00", "Europe/Berlin"].map(str::to_owned);
+        let freezes = vec![Freeze::read(&FreezeText { days, from, to, zone }).unwrap()];
+        Times { freezes, idle_ms_max: 60_000, on_idle: OnIdle::Rollback, bake_ms: Some(9_000) }
     }
 
     fn view() -> View {
@@ -305,6 +343,7 @@ mod tests {
             event: Event::StageEntered { attempt: 2, stage: 1, cause: Cause::GatesPassed },
             from: State::Running,
             to: State::Running,
+            plan_revision: 3,
             evidence: vec![],
         };
         let told = event(&record, Some(&plan()));

@@ -4,12 +4,14 @@ use std::{fmt::Display, str::FromStr};
 
 use crate::api::proto;
 use crate::domain::{
-    Approval, Gate, Margin, Metric, Name, Plan, PlanFault, Risk, Role, Share, Slice, Stage,
-    default_ladder,
+    Approval, Freeze, FreezeText, Gate, Margin, Metric, Name, OnIdle, Plan, PlanFault, Risk, Role,
+    Share, Slice, Stage, Times, default_ladder,
 };
 
 /// Stages that are looked at; a ladder with as many is faulty already.
 const STAGES_READ_MAX: usize = 21;
+/// Freezes that are looked at; as many are faulty already.
+const FREEZES_READ_MAX: usize = 33;
 /// Most names in one list of a slice.
 const SLICE_LEN_MAX: usize = 100;
 /// Most bytes of one of them.
@@ -71,19 +73,20 @@ pub(in crate::api) fn created(
 ) -> Result<Created, Vec<PlanFault>> {
     let mut faults = Faults::default();
     let name = faults.take("rollout_id", request.rollout_id.parse::<Name>());
-    let asked = request.rollout.unwrap_or_default();
+    let mut asked = request.rollout.unwrap_or_default();
     let stages = match (asked.stages.is_empty(), request.default_ladder) {
         (true, ladder) => default_stages(&mut faults, ladder.unwrap_or_default(), defaults),
         (false, Some(_)) => {
             faults.add("default_ladder", "is refused beside explicit stages; leave one out");
-            explicit_stages(&mut faults, asked.stages)
+            explicit_stages(&mut faults, std::mem::take(&mut asked.stages))
         }
-        (false, None) => explicit_stages(&mut faults, asked.stages),
+        (false, None) => explicit_stages(&mut faults, std::mem::take(&mut asked.stages)),
     };
     let copies = asked.copies_per_day.map_or(Ok(defaults.copies_per_day_max), positive);
     let copies = faults.take("rollout.copies_per_day", copies);
     let judged = asked.judge_share_bps.map_or(Ok(defaults.judge_share), share);
     let judged = faults.take("rollout.judge_share_bps", judged);
+    let times = times(&mut faults, &mut asked);
     let plan = Plan {
         primary: provider(&mut faults, "rollout.primary", &asked.primary),
         candidate: provider(&mut faults, "rollout.candidate", &asked.candidate),
@@ -92,11 +95,55 @@ pub(in crate::api) fn created(
         copies_per_day_max: copies.unwrap_or(defaults.copies_per_day_max),
         judge_share: judged.unwrap_or(Share::ALL),
         risk: asked.risk.map_or(defaults.risk, risk),
+        times,
     };
     faults.add_new(plan.faults());
     match name {
         Some(name) if faults.0.is_empty() => Ok(Created { name, plan }),
         Some(_) | None => Err(faults.0),
+    }
+}
+
+/// Reads a whole plan that is to replace that of a rollout.
+///
+/// # Errors
+/// Every fault, by its field in the request.
+pub(in crate::api) fn updated(
+    rollout: proto::Rollout,
+    defaults: &PlanDefaults,
+) -> Result<Created, Vec<PlanFault>> {
+    let rollout_id = rollout.name.strip_prefix("rollouts/").unwrap_or(&rollout.name).to_owned();
+    let rollout = Some(rollout);
+    created(proto::CreateRolloutRequest { rollout_id, rollout, ..Default::default() }, defaults)
+}
+
+fn times(faults: &mut Faults, asked: &mut proto::Rollout) -> Times {
+    let default = Times::default();
+    let mut freezes = Vec::new();
+    for (index, asked) in asked.freezes.drain(..).take(FREEZES_READ_MAX).enumerate() {
+        let proto::Freeze { days, from, to, zone } = asked;
+        match Freeze::read(&FreezeText { days, from, to, zone }) {
+            Ok(freeze) => freezes.push(freeze),
+            Err(error) => {
+                faults.add(&format!("rollout.freezes[{index}].{}", error.field), error.problem);
+            }
+        }
+    }
+    let idle = asked.idle.map_or(Ok(default.idle_ms_max), span);
+    let bake = asked.bake.map(span).transpose();
+    let on_idle = match proto::rollout::OnIdle::try_from(asked.on_idle) {
+        Ok(proto::rollout::OnIdle::Unspecified | proto::rollout::OnIdle::Pause) => OnIdle::Pause,
+        Ok(proto::rollout::OnIdle::RollBack) => OnIdle::Rollback,
+        Err(_) => {
+            faults.add("rollout.on_idle", "is ON_IDLE_PAUSE or ON_IDLE_ROLL_BACK");
+            OnIdle::Pause
+        }
+    };
+    Times {
+        freezes,
+        idle_ms_max: faults.take("rollout.idle", idle).unwrap_or(default.idle_ms_max),
+        on_idle,
+        bake_ms: faults.take("rollout.bake", bake).flatten(),
     }
 }
 
@@ -151,6 +198,7 @@ fn stage(faults: &mut Faults, at: &str, asked: proto::Stage) -> Stage {
     // Stages are named in commands and log lines, so they keep to plain names.
     faults.take(&field("stage_id"), asked.stage_id.parse::<Name>());
     let lasting = asked.min_duration.ok_or("has to be set; `0s` is allowed").and_then(span);
+    let longest = asked.max_duration.map(span).transpose();
     let gates = asked.gates.iter().enumerate();
     let gates = gates.filter_map(|(index, it)| gate(faults, &format!("{at}.gates[{index}]"), it));
     let gates: Vec<Gate> = gates.collect();
@@ -160,6 +208,7 @@ fn stage(faults: &mut Faults, at: &str, asked: proto::Stage) -> Stage {
         mirror: faults.take(&field("mirror_bps"), share(asked.mirror_bps)).unwrap_or_default(),
         slice: slice(faults, &field("slice"), asked.slice),
         duration_ms_min: faults.take(&field("min_duration"), lasting).unwrap_or(0),
+        duration_ms_max: faults.take(&field("max_duration"), longest).flatten(),
         samples_min: faults.take(&field("min_samples"), positive(asked.min_samples)).unwrap_or(1),
         gates,
         approval: if asked.approval_required { Approval::Needed } else { Approval::NotNeeded },

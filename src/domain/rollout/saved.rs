@@ -1,6 +1,6 @@
 //! A rollout as plain values, for whoever keeps it without its events.
 
-use super::{Cause, Name, Plan, Rollout, State, Timestamp};
+use crate::domain::{Cause, Name, Plan, Rollout, State, Timestamp, Visit};
 
 /// Everything a rollout is. A new field of [`Rollout`] does not compile before it stands here.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,6 +9,8 @@ pub struct Saved {
     pub name: Name,
     /// See [`Rollout::plan`].
     pub plan: Plan,
+    /// See [`Rollout::plan_revision`].
+    pub plan_revision: u64,
     /// See [`Rollout::state`].
     pub state: State,
     /// See [`Rollout::attempt`].
@@ -17,34 +19,94 @@ pub struct Saved {
     pub stage: usize,
     /// See [`Rollout::entered`].
     pub entered: Timestamp,
-    /// Since when it is paused, if it is.
-    pub paused: Option<Timestamp>,
+    /// See [`Rollout::visits`].
+    pub visits: Vec<Visit>,
+    /// Since when the stage's timer stands still, if it does.
+    pub held: Option<Timestamp>,
+    /// See [`Rollout::is_overdue`].
+    pub overdue: bool,
     /// See [`Rollout::revision`].
     pub revision: u64,
     /// See [`Rollout::cause`].
     pub cause: Option<Cause>,
 }
 
+impl Saved {
+    /// The same with nothing later than `now`: where the wall clock went back since, time spent
+    /// is nothing and never less.
+    #[must_use]
+    pub fn until(mut self, now: Timestamp) -> Self {
+        self.entered = self.entered.min(now);
+        self.held = self.held.map(|it| it.min(now));
+        for visit in &mut self.visits {
+            visit.from = visit.from.min(now);
+        }
+        self
+    }
+}
+
 impl Rollout {
     /// The rollout as plain values.
     pub fn save(&self) -> Saved {
-        let Self { name, plan, state, attempt, stage, entered, paused, revision, cause } = self;
+        let Self {
+            name,
+            plan,
+            plan_revision,
+            state,
+            attempt,
+            stage,
+            entered,
+            visits,
+            held,
+            overdue,
+            revision,
+            cause,
+        } = self.clone();
         Saved {
-            name: name.clone(),
-            plan: plan.clone(),
-            state: *state,
-            attempt: *attempt,
-            stage: *stage,
-            entered: *entered,
-            paused: *paused,
-            revision: *revision,
-            cause: *cause,
+            name,
+            plan,
+            plan_revision,
+            state,
+            attempt,
+            stage,
+            entered,
+            visits,
+            held,
+            overdue,
+            revision,
+            cause,
         }
     }
 
     /// The rollout of these values.
     pub fn restore(saved: Saved) -> Self {
-        let Saved { name, plan, state, attempt, stage, entered, paused, revision, cause } = saved;
-        Self { name, plan, state, attempt, stage, entered, paused, revision, cause }
+        let Saved {
+            name,
+            plan,
+            plan_revision,
+            state,
+            attempt,
+            stage,
+            entered,
+            visits,
+            held,
+            overdue,
+            revision,
+            cause,
+        } = saved;
+        Self {
+            name,
+            plan,
+            plan_revision,
+            state,
+            attempt,
+            stage,
+            entered,
+            visits,
+            held,
+            overdue,
+            revision,
+            cause,
+        }
     }
 }

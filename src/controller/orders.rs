@@ -1,0 +1,211 @@
+//! What the controller is asked to do: create, revise, start and all other commands.
+
+use crate::domain::{
+    Command, Event, Input, Metric, Name, Plan, PlanFault, Record, Refusal, Timestamp,
+};
+
+use super::{
+    actor::Controller,
+    handle::{Rejected, Requester, Step, Wish},
+    managed::Replayed,
+    setup::{Judged, Start, Wanted},
+};
+
+/// Rollouts at the same time.
+const ROLLOUTS_LEN_MAX: usize = 256;
+
+impl Controller {
+    /// Creates, revises and starts what the configuration asks for.
+    pub(super) async fn want(&mut self, wanted: Vec<Wanted>) {
+        let by = || Requester { actor: Record::CONFIG.to_owned(), ..Requester::default() };
+        for Wanted { name, plan, start } in wanted {
+            // What somebody changed since the configuration asked for it last is not undone by
+            // a restart.
+            let known = self
+                .managed
+                .get(&name)
+                .map(|it| it.rollout.plan() == &plan || it.wanted.as_ref() == Some(&plan));
+            let done = match known {
+                None => self.at_once(&name, Wish::Create(Box::new(plan)), by()).await,
+                Some(true) => Ok(()),
+                Some(false) => {
+                    let revise = Command::Revise(Box::new(plan));
+                    self.at_once(&name, Wish::Obey(revise), by()).await
+                }
+            };
+            let fresh = self.managed.get(&name).is_some_and(|it| it.rollout.attempt() == 0);
+            let done = match (done, start) {
+                (Ok(()), Start::Once) if fresh => {
+                    self.at_once(&name, Wish::Obey(Command::Start), by()).await
+                }
+                (done, Start::Once | Start::WhenAsked) => done,
+            };
+            if let Err(error) = done {
+                tracing::error!(rollout = %name, %error, "the configuration of this rollout is not in force");
+            }
+        }
+    }
+
+    /// What creating a rollout comes to: none when it was done before.
+    pub(super) fn create(
+        &self,
+        name: &Name,
+        plan: &Plan,
+        by: &Requester,
+    ) -> Result<Option<Event>, Rejected> {
+        if let Some(managed) = self.managed.get(name) {
+            return match managed.requests.get(&by.request_id) {
+                Some(Event::Created(created)) if **created == *plan => Ok(None),
+                Some(_) => Err(Rejected::ReusedRequestId(by.request_id.clone())),
+                None => Err(Rejected::Exists(name.clone())),
+            };
+        }
+        let faults = self.plan_faults(plan);
+        if !faults.is_empty() {
+            return Err(Rejected::Plan(faults));
+        }
+        if ROLLOUTS_LEN_MAX <= self.managed.len() {
+            let why = format!("there are {ROLLOUTS_LEN_MAX} rollouts already");
+            return Err(Rejected::Unavailable(why));
+        }
+        Ok(Some(Event::Created(Box::new(plan.clone()))))
+    }
+
+    fn plan_faults(&self, plan: &Plan) -> Vec<PlanFault> {
+        let mut faults = plan.faults();
+        let mut fault = |field: &str, problem: String| {
+            faults.push(PlanFault { field: field.to_owned(), problem });
+        };
+        if plan.primary != self.primary {
+            fault("primary", format!("is `{}`, but `{}` serves here", plan.primary, self.primary));
+        }
+        if !self.providers.contains_key(&plan.candidate) {
+            fault("candidate", format!("provider `{}` is not configured", plan.candidate));
+        }
+        if plan.gates(Metric::JudgeScore) && self.judge == Judged::No {
+            fault("stages", "has a judge_score gate, but no [judge] is configured".to_owned());
+        }
+        let sides = [("primary", &plan.primary), ("candidate", &plan.candidate)];
+        for (side, name) in sides.into_iter().filter(|_| plan.gates(Metric::Cost)) {
+            if !self.priced.contains(name) {
+                fault(side, format!("`{name}` has no price, and a stage has a gate on cost"));
+            }
+        }
+        faults
+    }
+
+    /// What a command comes to: none when it changes nothing.
+    pub(super) fn obey(
+        &mut self,
+        name: &Name,
+        command: &Command,
+        by: &Requester,
+    ) -> Result<Option<Event>, Rejected> {
+        let now = self.clock.now();
+        let Some(managed) = self.managed.get_mut(name) else {
+            return Err(Rejected::Unknown(name.clone()));
+        };
+        // A rollback is done again rather than taken for an old one: it may be asked of a new attempt.
+        match managed.replayed(&by.request_id, command) {
+            Some(_) if *command == Command::Rollback => {}
+            Some(Replayed::Same) => return Ok(None),
+            Some(Replayed::Other) => {
+                return Err(Rejected::ReusedRequestId(by.request_id.clone()));
+            }
+            None => {}
+        }
+        self.fall_first(name, now, command);
+        let Some(managed) = self.managed.get_mut(name) else {
+            return Err(Rejected::Unknown(name.clone()));
+        };
+        let at = managed.rollout.revision();
+        if let Some(seen) = by.revision.filter(|it| *it != at && *command != Command::Rollback) {
+            return Err(Rejected::Stale { rollout: name.clone(), seen, now: at });
+        }
+        let event = managed.rollout.decide(now, &Input::Command(command), &managed.evidence);
+        let refused =
+            |refusal| Rejected::Refused { rollout: name.clone(), refusal: Box::new(refusal) };
+        let event = event.map_err(refused)?;
+        match command {
+            Command::Start | Command::Supersede => self.may_start(name, command)?,
+            Command::Revise(plan) => {
+                let faults = self.plan_faults(plan);
+                if !faults.is_empty() {
+                    return Err(Rejected::Plan(faults));
+                }
+            }
+            Command::Advance { .. }
+            | Command::Jump { .. }
+            | Command::Complete { .. }
+            | Command::Pause
+            | Command::Resume
+            | Command::Approve { .. }
+            | Command::Rollback => {}
+        }
+        Ok(event)
+    }
+
+    /// What goes back goes first, whatever was asked at the same time.
+    fn fall_first(&mut self, name: &Name, now: Timestamp, command: &Command) {
+        let due = self.due(name, now).filter(|_| *command != Command::Rollback);
+        if let Some(event @ Event::RolledBack(_)) = due {
+            self.carry_out(name, event, Requester::controller(), None);
+        }
+    }
+
+    /// Refuses a start while everything is stopped, or while another rollout governs the same
+    /// requests and is not to be superseded.
+    fn may_start(&self, name: &Name, command: &Command) -> Result<(), Rejected> {
+        if let Some(stop) = &self.stopped {
+            let refusal = Box::new(Refusal::Stopped { actor: stop.actor.clone() });
+            return Err(Rejected::Refused { rollout: name.clone(), refusal });
+        }
+        match self.overlapping(name).first() {
+            Some(other) if *command == Command::Start => {
+                Err(Rejected::Overlap { rollout: name.clone(), other: other.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Sends back what a start supersedes; says whether there was anything.
+    ///
+    /// Called where the start could be written at once: nothing is sent back for one that cannot.
+    pub(super) fn makes_room(&mut self, step: &Step) -> bool {
+        if !matches!(step.wish, Wish::Obey(Command::Supersede)) {
+            return false;
+        }
+        let by = Requester {
+            actor: step.by.actor.clone(),
+            comment: format!("superseded by `{}`", step.name),
+            ..Requester::default()
+        };
+        let others = self.overlapping(&step.name);
+        for other in &others {
+            self.send_back(other, &Input::Superseded, &by);
+        }
+        !others.is_empty()
+    }
+
+    /// Sends a rollout back for a reason that is not its own.
+    pub(super) fn send_back(&mut self, name: &Name, why: &Input<'_>, by: &Requester) {
+        let now = self.clock.now();
+        let Some(managed) = self.managed.get(name) else { return };
+        let event = managed.rollout.decide(now, why, &managed.evidence);
+        if let Ok(Some(event)) = event {
+            self.carry_out(name, event, by.clone(), None);
+        }
+    }
+
+    /// The rollouts that move some of the same requests now.
+    fn overlapping(&self, name: &Name) -> Vec<Name> {
+        let Some(starting) = self.managed.get(name) else { return Vec::new() };
+        let slice = &starting.rollout.plan().slice;
+        let others = self.managed.values().filter(|it| {
+            it.rollout.name() != name
+                && it.rollout.stage().is_some()
+                && it.rollout.plan().slice.overlaps(slice)
+        });
+        others.map(|it| it.rollout.name().clone()).collect()
+    }
+}

@@ -1,0 +1,171 @@
+//! What is stored in its order gives the evidence that was there live.
+
+use super::*;
+use crate::domain::{
+    Agreement, Call, Lot, Margin, Metric, Note, Order, Outcome, Pair, PairId, Plan, Risk, Share,
+    Side, Slice, Times, Verdict, default_ladder,
+};
+use crate::store::{Bodies, Limits};
+
+const LIMITS: Limits =
+    Limits { bytes_max: 1 << 40, age_ms_max: 1 << 50, free_bytes_min: 0, queue_len_max: 8 };
+
+fn plan() -> Plan {
+    let margins = [Metric::ErrorRate, Metric::LatencyP99].map(Margin::default_of);
+    Plan {
+        primary: "gpt".parse().unwrap(),
+        candidate: "cheap".parse().unwrap(),
+        slice: Slice::default(),
+        stages: default_ladder(&margins, &[], &[]),
+        copies_per_day_max: 10_000,
+        judge_share: Share::ALL,
+        risk: Risk::default(),
+        times: Times::default(),
+    }
+}
+
+fn rollout() -> Rollout {
+    let mut rollout = Rollout::new("chat".parse().unwrap(), plan());
+    enter(&mut rollout, 0, 1_000);
+    rollout
+}
+
+fn enter(rollout: &mut Rollout, stage: usize, at: u64) {
+    let cause = Cause::GatesPassed;
+    rollout.apply(Timestamp(at), &Event::StageEntered { attempt: 1, stage, cause });
+}
+
+fn call(provider: &str, outcome: Outcome, total_ms: u32) -> Call {
+    Call {
+        provider: provider.parse().unwrap(),
+        model: None,
+        status: 200,
+        outcome,
+        first_byte_ms: Some(1),
+        total_ms,
+        usage: None,
+        finish_reason: None,
+        cost_nano_usd: None,
+        well_formed: None,
+    }
+}
+
+fn pair(window: &Window, order: Order, candidate: Outcome) -> Pair {
+    Pair {
+        id: PairId((u128::from(order.at.0) << 80) | u128::from(order.seq)),
+        // The later ones were asked first.
+        at: Timestamp(order.at.0 - order.seq % 700),
+        window: window.clone(),
+        served: Side::Primary,
+        path: String::new(),
+        feature: String::new(),
+        segment: String::new(),
+        judgeable: false,
+        primary: call("gpt", Outcome::Ok, 100),
+        candidate: call("cheap", candidate, 120),
+        agreement: Agreement::Unknown,
+        lot: Some(Lot::Sticky(order.seq / 3)),
+        order: Some(order),
+    }
+}
+
+/// What a stage is told: pairs, solos of both sides and lost copies, all mixed.
+fn told(window: &Window, places: std::ops::Range<u64>) -> Vec<Seen> {
+    let told = |seq: u64| {
+        let order = Order { seq, at: Timestamp(1_000 + seq * 20) };
+        let note = |told| Seen::Note(Box::new(Note { window: window.clone(), order, told }));
+        let failed = if seq.is_multiple_of(101) { Outcome::Timeout } else { Outcome::Ok };
+        let solo = |side: Side, provider| {
+            let call = Box::new(call(provider, failed, 90 + u32::try_from(seq % 50).unwrap()));
+            note(Told::Solo { lot: Lot::Sticky(seq / 3), side, call })
+        };
+        match seq % 20 {
+            0 => Seen::Pair(Box::new(pair(window, order, failed))),
+            1 => solo(Side::Candidate, "cheap"),
+            2 if seq.is_multiple_of(7) => note(Told::CopyLost),
+            _ => solo(Side::Primary, "gpt"),
+        }
+    };
+    places.map(told).collect()
+}
+
+fn keep(pairs: &Pairs, seen: &[Seen]) {
+    let mut notes = Vec::new();
+    for it in seen {
+        match it {
+            Seen::Pair(pair) => {
+                pairs.put_batch(&[((**pair).clone(), Bodies::default())]).unwrap();
+            }
+            Seen::Note(note) => notes.push((**note).clone()),
+            Seen::Score(_) => {}
+        }
+    }
+    pairs.put_notes(notes).unwrap();
+}
+
+/// Takes what is told in a visit, as the controller does.
+fn take(live: &mut Ledger, seen: &[Seen], since: Timestamp) {
+    for it in seen.iter().filter(|it| since <= managed::made(it)) {
+        managed::observe(live, it);
+    }
+}
+
+#[test]
+fn a_restart_gives_the_evidence_that_was_there_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+    let mut rollout = rollout();
+    let mut live = Ledger::new(rollout.plan());
+    let chances = |stage: usize| Chances::of(&plan().stages[stage]);
+    let mut managed = Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), (0, 0));
+    let mut begin = |rollout: &Rollout, seq: u64, at: u64| {
+        managed.rollout = rollout.clone();
+        managed.begun = Some((Told::Entered, Timestamp(at)));
+        pairs.put_notes(vec![managed.begun_before(seq).unwrap()]).unwrap();
+    };
+
+    let first = rollout.window().unwrap();
+    live.enter(0, Timestamp(1_000), chances(0));
+    begin(&rollout, 1, 1_000);
+    let seen = told(&first, 1..3_000);
+    take(&mut live, &seen, Timestamp(1_000));
+    keep(&pairs, &seen);
+
+    enter(&mut rollout, 1, 61_010);
+    let second = rollout.window().unwrap();
+    live.enter(1, Timestamp(61_010), chances(1));
+    begin(&rollout, 3_000, 61_010);
+    // A pair of the first stage that came too late to count is kept all the same.
+    let late = Order { seq: 3_000, at: Timestamp(61_020) };
+    keep(&pairs, &[Seen::Pair(Box::new(pair(&first, late, Outcome::Timeout)))]);
+    let seen = told(&second, 3_001..5_000);
+    take(&mut live, &seen, Timestamp(61_010));
+    keep(&pairs, &seen);
+
+    let rebuilt = rebuilt(&rollout, Some(&pairs));
+    assert_eq!(format!("{:?}", rebuilt.ledger.evidence()), format!("{:?}", live.evidence()));
+    assert!(500 < live.evidence().solos && rebuilt.noted && rebuilt.seq == 4_999);
+}
+
+#[test]
+fn copies_of_failures_that_are_lost_never_prove_safe() {
+    let verdict = |lost: Told| {
+        let rollout = rollout();
+        let window = rollout.window().unwrap();
+        let mut ledger = Ledger::new(rollout.plan());
+        ledger.enter(0, Timestamp(0), Chances::of(&plan().stages[0]));
+        for seq in 0..20_000 {
+            let order = Order { seq, at: Timestamp(1_000 + seq * 100) };
+            let seen = if seq % 20 == 0 {
+                Seen::Note(Box::new(Note { window: window.clone(), order, told: lost.clone() }))
+            } else {
+                let pair = pair(&window, order, Outcome::Ok);
+                Seen::Pair(Box::new(Pair { lot: None, ..pair }))
+            };
+            managed::observe(&mut ledger, &seen);
+        }
+        ledger.evidence().gates[0].verdict
+    };
+    assert_eq!(verdict(Told::CopyLost), Verdict::Undecided);
+    assert_eq!(verdict(Told::ScoreLost), Verdict::Pass, "without them it would be proven");
+}

@@ -1,0 +1,76 @@
+//! The stop of a whole node: everything goes back, and nothing starts until somebody lifts it.
+
+use std::sync::Arc;
+
+use crate::domain::{Cause, Event, Input, Name, Record, State};
+
+use super::{
+    actor::Controller,
+    handle::{Reply, Requester, View},
+    steps::respond,
+};
+
+impl Controller {
+    /// Sends everything back, and from now on refuses what would start.
+    ///
+    /// Like every fall it is in force before it is written, and it is written before the falls it
+    /// brings: what fell is never on disk without it.
+    pub(super) fn stop(&mut self, by: &Requester, reply: Reply<Vec<View>>) {
+        if let Some(blind) = self.blind() {
+            return respond(reply, Err(blind));
+        }
+        let every = Name::every();
+        if self.stopped.is_none() || self.is_under_way(&every) {
+            let record = self.record(&every, Event::Stopped, by, (State::Pending, State::Pending));
+            tracing::warn!(actor = record.actor, comment = record.comment, "everything is stopped");
+            self.stopped = Some(Arc::new(record.clone()));
+            self.overtake(&record);
+            self.book.note(record);
+        }
+        let moving = self.managed.values().filter(|it| it.rollout.stage().is_some());
+        let mut shown: Vec<Name> = moving.map(|it| it.rollout.name().clone()).collect();
+        for name in &shown {
+            self.send_back(name, &Input::Stopped, by);
+        }
+        let starting = self.pending.as_ref().map(|it| it.rollout.clone());
+        if let Some(name) = starting
+            && let Some(event) = self.would_begin(&name, Cause::Stopped)
+        {
+            self.carry_out(&name, event, by.clone(), None);
+            shown.push(name);
+        }
+        // Nothing moves any more, so no halt in the data path has anything left to hold.
+        self.managed.keys().for_each(|name| self.board.release(name));
+        self.publish();
+        shown.push(every);
+        self.owe(shown, reply);
+    }
+
+    /// Takes note of a record about the whole node; says whether it was one.
+    pub(super) fn note_stop(&mut self, record: &Record) -> bool {
+        match record.event {
+            Event::Stopped => self.stopped = Some(Arc::new(record.clone())),
+            Event::Lifted => self.stopped = None,
+            Event::Created(_)
+            | Event::Revised(_)
+            | Event::Loosened(_)
+            | Event::StageEntered { .. }
+            | Event::ApprovalRequested
+            | Event::Paused(_)
+            | Event::Resumed
+            | Event::Overdue
+            | Event::Succeeded(_)
+            | Event::Baked
+            | Event::RolledBack(_) => return false,
+        }
+        true
+    }
+
+    /// Who stopped everything and why, for people.
+    pub(super) fn stop_text(&self) -> Option<String> {
+        let stop = self.stopped.as_ref()?;
+        let said = if stop.comment.is_empty() { "" } else { ": " };
+        let by = format!("stopped by {}{said}{}", stop.actor, stop.comment);
+        Some(format!("{by}; `crossfade stop --lift` lets rollouts start again"))
+    }
+}

@@ -1,0 +1,253 @@
+//! Why something was refused, and what would work instead.
+
+use super::{Metric, Name, State, Thaw, Verdict};
+
+/// Why a command was refused. Says what would be possible instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The command does not fit the state.
+    #[error("it is {} and cannot {verb}; {instead}", state.as_str())]
+    WrongState {
+        /// What was asked.
+        verb: &'static str,
+        /// Where the rollout stands.
+        state: State,
+        /// What is possible.
+        instead: &'static str,
+    },
+    /// The named stage is not the current one.
+    #[error("stage `{asked}` is not the current one; that is `{current}`")]
+    StageMismatch {
+        /// What was asked.
+        asked: String,
+        /// Where the rollout is.
+        current: String,
+    },
+    /// A gate stands in the way.
+    #[error("gate `{}` of stage `{stage}` is {}: {detail}", metric.as_str(), verdict.as_str())]
+    Gate {
+        /// The stage.
+        stage: String,
+        /// The gate.
+        metric: Metric,
+        /// What it says.
+        verdict: Verdict,
+        /// The numbers, or the problem.
+        detail: String,
+    },
+    /// The evidence cannot be trusted.
+    #[error("the evidence of stage `{stage}` cannot be trusted: {problem}")]
+    Untrusted {
+        /// The stage.
+        stage: String,
+        /// Why.
+        problem: String,
+    },
+    /// The primary fails itself: being better than that is no reason to go on unasked.
+    #[error("stage `{stage}` has no measure to go by: {problem}")]
+    Outage {
+        /// The stage.
+        stage: String,
+        /// What the primary does.
+        problem: String,
+    },
+    /// Too few pairs yet.
+    #[error("stage `{stage}` has {have} of at least {need} pairs")]
+    Samples {
+        /// The stage.
+        stage: String,
+        /// Pairs that count so far.
+        have: u64,
+        /// Pairs needed.
+        need: u64,
+    },
+    /// Too early.
+    #[error("stage `{stage}` has to last {} more", humantime::format_duration(std::time::Duration::from_secs(left_ms.div_ceil(1_000))))]
+    TooEarly {
+        /// The stage.
+        stage: String,
+        /// Milliseconds left.
+        left_ms: u64,
+    },
+    /// A freeze holds.
+    #[error("stage `{stage}` is frozen until {}", thaw.local)]
+    Frozen {
+        /// The stage.
+        stage: String,
+        /// When that ends.
+        thaw: Thaw,
+    },
+    /// A person has to agree first.
+    #[error("stage `{stage}` needs an approval before it is left")]
+    NeedsApproval {
+        /// The stage.
+        stage: String,
+    },
+    /// A stage that needs an approval would be passed over.
+    #[error("stage `{stage}` needs an approval, and nobody gave one")]
+    NeedsConsent {
+        /// The stage.
+        stage: String,
+    },
+    /// Stages would be passed over whose gates are not proven.
+    #[error("stage `{stage}` would be passed over without proof")]
+    NeedsOverride {
+        /// The first of them.
+        stage: String,
+    },
+    /// The plan has no such stage.
+    #[error("there is no stage `{asked}`; there are {}", known.join(", "))]
+    NoStage {
+        /// What was asked.
+        asked: String,
+        /// The plan's stages.
+        known: Vec<String>,
+    },
+    /// What cannot be changed while traffic moves.
+    #[error("`{field}` cannot be changed now: {why}")]
+    Fixed {
+        /// Where, as the API names it: `stages[1].serve_bps`.
+        field: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Everything on the node was stopped.
+    #[error("everything was stopped by {actor}")]
+    Stopped {
+        /// Who did it.
+        actor: String,
+    },
+}
+
+impl Refusal {
+    /// The stable code of the API.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::WrongState { .. } => "WRONG_STATE",
+            Self::StageMismatch { .. } => "STAGE_MISMATCH",
+            Self::Gate { verdict: Verdict::Breach, .. } => "GATE_BREACHED",
+            Self::Gate { verdict: Verdict::Invalid, .. } => "GATE_INVALID",
+            Self::Gate { .. } => "GATE_UNDECIDED",
+            Self::Untrusted { .. } => "EVIDENCE_UNTRUSTED",
+            Self::Outage { .. } => "PRIMARY_OUTAGE",
+            Self::Samples { .. } => "TOO_FEW_SAMPLES",
+            Self::TooEarly { .. } => "TOO_EARLY",
+            Self::Frozen { .. } => "FROZEN",
+            Self::NeedsApproval { .. } => "NEEDS_APPROVAL",
+            Self::NeedsConsent { .. } => "NEEDS_CONSENT",
+            Self::NeedsOverride { .. } => "NEEDS_OVERRIDE",
+            Self::NoStage { .. } => "NO_SUCH_STAGE",
+            Self::Fixed { .. } => "FIXED_WHILE_ACTIVE",
+            Self::Stopped { .. } => "STOPPED",
+        }
+    }
+
+    /// The next sensible step for whoever was refused, with a command to type.
+    pub fn remedy(&self, rollout: &Name) -> String {
+        match self {
+            Self::WrongState { state, .. } => match state {
+                State::Pending | State::RolledBack => format!("`crossfade start {rollout}` begins"),
+                State::Paused => format!("`crossfade resume {rollout}` goes on"),
+                State::Running | State::AwaitingApproval => {
+                    format!("`crossfade explain {rollout}` says what it waits for")
+                }
+                State::Succeeded | State::Baked => {
+                    format!("`crossfade rollback {rollout}` undoes it")
+                }
+            },
+            Self::StageMismatch { .. } => {
+                format!("`crossfade status {rollout}` shows where it stands")
+            }
+            Self::Gate { verdict: Verdict::Breach, .. } => {
+                format!("a broken gate cannot be skipped: `crossfade rollback {rollout}`")
+            }
+            Self::Gate { verdict: Verdict::Invalid, .. } | Self::Untrusted { .. } => {
+                format!("`crossfade explain {rollout}` says more; distrust cannot be skipped")
+            }
+            Self::Gate { .. }
+            | Self::Outage { .. }
+            | Self::Samples { .. }
+            | Self::TooEarly { .. } => format!(
+                "wait, or skip what is undecided (never what is broken): \
+                 `crossfade advance {rollout} --override-undecided --comment \"…\"`"
+            ),
+            Self::Frozen { .. } => format!(
+                "wait until then, or go on all the same: \
+                 `crossfade jump {rollout} STAGE --override --comment \"…\"`"
+            ),
+            Self::NeedsApproval { stage } => format!("`crossfade approve {rollout} {stage}`"),
+            Self::NeedsConsent { .. } => format!(
+                "wait for its gates and approve it, or with the right to approve: \
+                 `crossfade jump {rollout} STAGE --override --approve --comment \"…\"`"
+            ),
+            Self::NeedsOverride { .. } => {
+                format!("`crossfade jump {rollout} STAGE --override --comment \"…\"` skips it")
+            }
+            Self::NoStage { .. } => format!("`crossfade status {rollout}` shows the ladder"),
+            Self::Fixed { .. } => format!(
+                "keep it as `crossfade status {rollout} -o json` shows it, or put it into a new \
+                 rollout: `crossfade start NEW --supersede`"
+            ),
+            Self::Stopped { .. } => "`crossfade stop --lift` lets rollouts start again".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+
+    fn every() -> Vec<Refusal> {
+        let stage = || "half".to_owned();
+        let wrong = |state| Refusal::WrongState { verb: "advance", state, instead: "not now" };
+        let gate = |verdict| {
+            let (metric, detail) = (Metric::ErrorRate, "12 samples".to_owned());
+            Refusal::Gate { stage: stage(), metric, verdict, detail }
+        };
+        let thaw = Thaw { at: Timestamp(7), local: "2026-11-22 08:00 UTC".to_owned() };
+        let mut all: Vec<_> = State::ALL.into_iter().map(wrong).collect();
+        all.extend([Verdict::Breach, Verdict::Invalid, Verdict::Undecided].map(gate));
+        all.extend([
+            Refusal::StageMismatch { asked: "full".to_owned(), current: stage() },
+            Refusal::Untrusted { stage: stage(), problem: "copies are missing".to_owned() },
+            Refusal::Outage { stage: stage(), problem: "it fails".to_owned() },
+            Refusal::Samples { stage: stage(), have: 3, need: 9 },
+            Refusal::TooEarly { stage: stage(), left_ms: 60_000 },
+            Refusal::Frozen { stage: stage(), thaw },
+            Refusal::NeedsApproval { stage: stage() },
+            Refusal::NeedsConsent { stage: stage() },
+            Refusal::NeedsOverride { stage: stage() },
+            Refusal::NoStage { asked: "ful".to_owned(), known: vec![stage()] },
+            Refusal::Fixed { field: "slice".to_owned(), why: "it runs" },
+            Refusal::Stopped { actor: "ana".to_owned() },
+        ]);
+        all
+    }
+
+    #[test]
+    fn every_refusal_names_a_command_that_is_the_next_sensible_step() {
+        let name: Name = "chat".parse().unwrap();
+        let verbs = [
+            "start", "status", "explain", "advance", "approve", "jump", "resume", "rollback",
+            "stop",
+        ];
+        for refusal in every() {
+            let remedy = refusal.remedy(&name);
+            let verb =
+                remedy.split("`crossfade ").nth(1).and_then(|it| it.split([' ', '`']).next());
+            assert!(verb.is_some_and(|it| verbs.contains(&it)), "{refusal}: {remedy}");
+            let code = refusal.code();
+            assert!(code.bytes().all(|it| it == b'_' || it.is_ascii_uppercase()), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_by_state_never_advises_what_that_state_refuses() {
+        let name: Name = "chat".parse().unwrap();
+        let remedy = |state| Refusal::WrongState { verb: "jump", state, instead: "" }.remedy(&name);
+        assert!(remedy(State::RolledBack).contains("crossfade start chat"));
+        assert!(remedy(State::Paused).contains("crossfade resume chat"));
+        assert!(remedy(State::Baked).contains("crossfade rollback chat"));
+    }
+}

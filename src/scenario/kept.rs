@@ -1,0 +1,187 @@
+//! One rollout of a story: the real machine, bets and tripwire, and what was written of them.
+
+use crate::analysis::{Ledger, Sample, Tripwire};
+use crate::domain::{Event, Evidence, Input, Name, Plan, Refusal, Rollout, Timestamp};
+
+use super::traffic::Seen;
+
+/// What survives a restart, in its order.
+#[derive(Clone, Debug)]
+pub(super) enum Entry {
+    /// A step.
+    Event(Event),
+    /// A request.
+    Seen(Seen),
+    /// Evidence as the story says it.
+    Told(Evidence),
+}
+
+/// One rollout and all that hangs on it.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) rollout: Rollout,
+    pub(super) evidence: Evidence,
+    ledger: Ledger,
+    wire: Tripwire,
+    tripped: bool,
+    told: bool,
+    /// When something was last heard of it: traffic, a step, or the start of the process.
+    heard: Timestamp,
+    written: Vec<(Timestamp, Entry)>,
+}
+
+impl Kept {
+    /// A rollout that was just created.
+    pub(super) fn new(name: Name, plan: Plan, at: Timestamp) -> Self {
+        let mut kept = Self::blank(name, plan.clone(), at);
+        kept.put(at, Entry::Event(Event::Created(Box::new(plan))));
+        kept
+    }
+
+    fn blank(name: Name, plan: Plan, heard: Timestamp) -> Self {
+        Self {
+            ledger: Ledger::new(&plan),
+            rollout: Rollout::new(name, plan),
+            evidence: Evidence::default(),
+            wire: Tripwire::new(),
+            tripped: false,
+            told: false,
+            heard,
+            written: Vec::new(),
+        }
+    }
+
+    /// What should happen now.
+    pub(super) fn decide(
+        &self,
+        now: Timestamp,
+        input: &Input<'_>,
+    ) -> Result<Option<Event>, Refusal> {
+        self.rollout.decide(now, input, &self.evidence)
+    }
+
+    /// What a tick of the controller looks at: the worst first.
+    pub(super) fn input(&self, now: Timestamp) -> Input<'static> {
+        if self.tripped {
+            return Input::Tripped;
+        }
+        if self.rollout.is_idle(now, self.heard) { Input::Idle } else { Input::Tick }
+    }
+
+    /// Writes an entry and makes it so.
+    pub(super) fn put(&mut self, at: Timestamp, entry: Entry) {
+        self.absorb(at, &entry);
+        self.write(at, entry);
+    }
+
+    /// Writes an entry without making it so.
+    pub(super) fn write(&mut self, at: Timestamp, entry: Entry) {
+        self.written.push((at, entry));
+    }
+
+    /// Makes an entry so without writing it.
+    pub(super) fn absorb(&mut self, at: Timestamp, entry: &Entry) {
+        match entry {
+            Entry::Event(event) => self.step(at, event),
+            Entry::Told(evidence) => {
+                (self.evidence, self.told) = (evidence.clone(), true);
+                self.heard = self.heard.max(at);
+            }
+            Entry::Seen(seen) => {
+                if self.rollout.guarded().is_some() {
+                    self.see(at, *seen);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, at: Timestamp, event: &Event) {
+        let attempt = self.rollout.attempt();
+        self.rollout.apply(at, event);
+        self.heard = self.heard.max(at);
+        if self.rollout.attempt() != attempt {
+            self.ledger = Ledger::new(self.rollout.plan());
+            (self.wire, self.tripped) = (Tripwire::new(), false);
+        }
+        self.ledger.follow(&self.rollout, at, event);
+        match event {
+            Event::StageEntered { .. } | Event::Loosened(_) | Event::Succeeded(_) => {
+                (self.evidence, self.told) = (Evidence::default(), false);
+            }
+            Event::Created(_)
+            | Event::Revised(_)
+            | Event::ApprovalRequested
+            | Event::Paused(_)
+            | Event::Resumed
+            | Event::Overdue
+            | Event::Baked
+            | Event::RolledBack(_)
+            | Event::Stopped
+            | Event::Lifted => {}
+        }
+    }
+
+    fn see(&mut self, at: Timestamp, seen: Seen) {
+        self.heard = self.heard.max(at);
+        match seen {
+            Seen::Lost => self.ledger.copy_lost(at),
+            Seen::Known(seen, score) => {
+                let well = |it: Sample| it.outcome.counts().then_some(!it.outcome.failed());
+                let [primary, candidate] =
+                    [seen.primary, seen.candidate].map(|it| it.and_then(well));
+                self.tripped |= self.wire.see(at, primary, candidate);
+                self.ledger.observe(at, seen);
+                if let Some([primary, candidate]) = score {
+                    self.ledger.score(at, primary, candidate);
+                }
+            }
+        }
+    }
+
+    /// Whether the bets or the tripwire have seen enough to go back.
+    pub(super) fn is_alarmed(&self) -> bool {
+        self.tripped || self.ledger.is_broken()
+    }
+
+    /// Lets the wire trip.
+    pub(super) fn trip(&mut self) {
+        self.tripped = true;
+    }
+
+    /// Brings the evidence up to date with the bets, unless the story says it.
+    pub(super) fn weigh(&mut self) {
+        if !self.told && self.rollout.guarded().is_some() {
+            self.evidence = self.ledger.evidence();
+        }
+    }
+
+    /// Builds everything again from what was written. Says so where that stands elsewhere.
+    pub(super) fn restart(&mut self, now: Timestamp) -> Option<String> {
+        let written = std::mem::take(&mut self.written);
+        let plan = written.iter().find_map(|(_, it)| match it {
+            Entry::Event(Event::Created(plan)) => Some((**plan).clone()),
+            Entry::Event(_) | Entry::Seen(_) | Entry::Told(_) => None,
+        });
+        let plan = plan.unwrap_or_else(|| self.rollout.plan().clone());
+        let mut again = Self::blank(self.rollout.name().clone(), plan, now);
+        for (at, entry) in &written {
+            again.absorb(*at, entry);
+        }
+        again.written = written;
+        again.weigh();
+        self.weigh();
+        let (before, after) = (self.stand(), again.stand());
+        *self = again;
+        (before != after).then(|| format!("stood at {before}, and stands at {after}"))
+    }
+
+    /// All that decides what happens next.
+    fn stand(&self) -> String {
+        let it = &self.rollout;
+        let stage = it.stage().map_or("-", |it| &it.name);
+        let (state, attempt, revision) = (it.state().as_str(), it.attempt(), it.revision());
+        let evidence = it.guarded().map(|_| &self.evidence);
+        let entered = it.entered().0;
+        format!("{state} {stage}, attempt {attempt}, revision {revision}, {entered}, {evidence:?}")
+    }
+}

@@ -1,0 +1,356 @@
+//! The world of a story: its clock, its disk, its rollouts, and what its commands do.
+
+use std::collections::BTreeMap;
+
+use crate::domain::{Answer, Command, Consent, Event, Input, Plan, Refusal, Timestamp, Undecided};
+
+use super::{
+    BadLine, evidence,
+    kept::{Entry, Kept},
+    plan, tell,
+    traffic::Traffic,
+    words::{Read, duration_ms, since},
+};
+
+/// How often a controller looks while a story waits.
+const LOOK_MS: u64 = 60_000;
+/// Longest time of one command: 400 days.
+const WAIT_MS_MAX: u64 = 400 * 86_400_000;
+/// A Monday, 2026-01-05, at midnight UTC.
+const BEGUN: Timestamp = Timestamp(1_767_571_200_000);
+
+/// Everything a story is about.
+#[derive(Debug)]
+pub(super) struct World {
+    begun: Timestamp,
+    now: Timestamp,
+    /// How far the wall clock is ahead of the time that the process goes by.
+    ahead_ms: i64,
+    name: String,
+    rollouts: BTreeMap<String, Kept>,
+    crash: Option<Crash>,
+    /// Whether everything is stopped.
+    stopped: bool,
+}
+
+/// Where the next step is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Crash {
+    BeforeWrite,
+    AfterWrite,
+}
+
+impl World {
+    /// A world at its beginning.
+    pub(super) fn new() -> Self {
+        let name = "chat".to_owned();
+        let rollouts = BTreeMap::new();
+        Self { begun: BEGUN, now: BEGUN, ahead_ms: 0, name, rollouts, crash: None, stopped: false }
+    }
+
+    /// Does what a block asks, which begins in that line, and answers.
+    pub(super) fn run(&mut self, line: usize, block: &[&str]) -> Result<String, BadLine> {
+        let at = |offset: usize| move |problem| BadLine { line: line + offset, problem };
+        let head = block.first().copied().unwrap_or("");
+        let words: Vec<&str> = head.split_whitespace().collect();
+        let many = matches!(words.first(), Some(&"plan" | &"revise"));
+        if !many && 1 < block.len() {
+            return Err(at(1)("one command stands alone; leave a blank line after it".to_owned()));
+        }
+        let mut said = if many {
+            let plan = plan::read(head, block.get(1..).unwrap_or(&[]));
+            let plan = plan.map_err(|(offset, problem)| at(offset)(problem))?;
+            self.take_plan(&words, plan).map_err(at(0))?
+        } else {
+            self.command(&words).map_err(at(0))?
+        };
+        said.push(self.status());
+        Ok(said.join("\n"))
+    }
+
+    fn take_plan(&mut self, words: &[&str], plan: Plan) -> Read<Vec<String>> {
+        let faults = plan.faults();
+        if !faults.is_empty() {
+            return Ok(faults.iter().map(|it| format!("refused: {it}")).collect());
+        }
+        if words.first() == Some(&"revise") {
+            return self.order(&Command::Revise(Box::new(plan)));
+        }
+        if self.rollouts.contains_key(&self.name) {
+            return Err(format!("`{}` has a plan already; `revise` gives it another", self.name));
+        }
+        let name = self.name.parse().map_err(|error| format!("{error}"))?;
+        self.rollouts.insert(self.name.clone(), Kept::new(name, plan, self.now));
+        Ok(Vec::new())
+    }
+
+    fn command(&mut self, words: &[&str]) -> Read<Vec<String>> {
+        match words {
+            ["date", date] => self.date(date),
+            ["rollout", name] => {
+                (*name).clone_into(&mut self.name);
+                Ok(Vec::new())
+            }
+            ["status"] => Ok(Vec::new()),
+            ["explain"] => Ok(tell::evidence(self.kept()?)),
+            ["wait", time] => self.wait(time),
+            ["down", time] => {
+                self.now.0 += wait_ms(time)?;
+                self.restart()
+            }
+            ["clock", jump] => self.clock(jump),
+            ["restart"] => self.restart(),
+            ["crash", "before", "write"] => self.cut(Crash::BeforeWrite),
+            ["crash", "after", "write"] => self.cut(Crash::AfterWrite),
+            ["evidence", words @ ..] => {
+                let told = evidence::read(&self.kept()?.rollout, words.iter().copied())?;
+                let now = self.now;
+                self.kept()?.put(now, Entry::Told(told));
+                self.look()
+            }
+            ["traffic", words @ ..] => self.traffic(Traffic::read(words)?),
+            ["stop"] => self.stop(),
+            ["stop", "lift"] => self.lift(),
+            ["trip"] => {
+                self.kept()?.trip();
+                self.look()
+            }
+            words => self.order(&command(words)?),
+        }
+    }
+
+    fn date(&mut self, date: &str) -> Read<Vec<String>> {
+        let time = humantime::parse_rfc3339_weak(date).ok();
+        let since = time.and_then(|it| it.duration_since(std::time::UNIX_EPOCH).ok());
+        let ms = since.and_then(|it| u64::try_from(it.as_millis()).ok());
+        let problem = || format!("`{date}` is not a time: write it like `2026-11-20T17:00:00Z`");
+        self.now = Timestamp(ms.ok_or_else(problem)?);
+        if self.rollouts.is_empty() {
+            self.begun = self.now;
+            return Ok(Vec::new());
+        }
+        Err("a story has its date before its first plan".to_owned())
+    }
+
+    fn clock(&mut self, jump: &str) -> Read<Vec<String>> {
+        let (ahead, time) = match jump.split_at_checked(1) {
+            Some(("+", time)) => (1, time),
+            Some(("-", time)) => (-1, time),
+            Some(_) | None => return Err(format!("`{jump}` is not like `+1d` or `-1h`")),
+        };
+        self.ahead_ms += ahead * i64::try_from(wait_ms(time)?).unwrap_or(0);
+        self.look()
+    }
+
+    fn cut(&mut self, crash: Crash) -> Read<Vec<String>> {
+        self.crash = Some(crash);
+        Ok(Vec::new())
+    }
+
+    fn wait(&mut self, time: &str) -> Read<Vec<String>> {
+        let end = self.now.0 + wait_ms(time)?;
+        let mut said = Vec::new();
+        while self.now.0 < end {
+            self.now.0 = end.min(self.now.0 + LOOK_MS);
+            said.extend(self.look()?);
+        }
+        Ok(said)
+    }
+
+    /// The process starts again, by the wall clock as it is now.
+    fn restart(&mut self) -> Read<Vec<String>> {
+        self.now = Timestamp(self.now.0.saturating_add_signed(self.ahead_ms));
+        self.ahead_ms = 0;
+        let now = self.now;
+        let mut said: Vec<String> =
+            self.rollouts.values_mut().filter_map(|it| it.restart(now)).collect();
+        said.extend(self.look()?);
+        Ok(said)
+    }
+
+    fn traffic(&mut self, mut traffic: Traffic) -> Read<Vec<String>> {
+        let begun = self.now;
+        let mut said = Vec::new();
+        for index in 0..traffic.len {
+            self.now.0 = begun.0 + traffic.over_ms * (index + 1) / traffic.len;
+            let now = self.now;
+            let kept = self.kept()?;
+            let seen = traffic.request(index, kept.rollout.stage());
+            kept.put(now, Entry::Seen(seen));
+            // A controller looks ten times a second; here once for ten requests, and at alarms.
+            if kept.is_alarmed() || index % 10 == 9 || index + 1 == traffic.len {
+                let after = |it| format!("{it} after {} requests", index + 1);
+                said.extend(self.look()?.into_iter().map(after));
+            }
+        }
+        Ok(said)
+    }
+
+    /// What a controller does at every tick, for every rollout.
+    fn look(&mut self) -> Read<Vec<String>> {
+        let mut said = Vec::new();
+        let names: Vec<String> = self.rollouts.keys().cloned().collect();
+        for name in names {
+            let Some(kept) = self.rollouts.get_mut(&name) else { continue };
+            kept.weigh();
+            let input = kept.input(self.now);
+            if let Ok(Some(event)) = kept.decide(self.now, &input) {
+                said.extend(self.carry_out(&name, &event));
+            }
+        }
+        Ok(said)
+    }
+
+    /// What a controller does with a command.
+    fn order(&mut self, command: &Command) -> Read<Vec<String>> {
+        let (name, now, stopped) = (self.name.clone(), self.now, self.stopped);
+        let kept = self.kept()?;
+        kept.weigh();
+        let refused = |refusal: &Refusal, kept: &Kept| {
+            vec![format!("refused: {refusal}; {}", refusal.remedy(kept.rollout.name()))]
+        };
+        let event = match kept.decide(now, &Input::Command(command)) {
+            Err(refusal) => return Ok(refused(&refusal, kept)),
+            Ok(None) => return Ok(vec!["nothing to do".to_owned()]),
+            Ok(Some(event)) => event,
+        };
+        let starts = matches!(command, Command::Start | Command::Supersede);
+        if starts && stopped {
+            return Ok(refused(&Refusal::Stopped { actor: "operator".to_owned() }, kept));
+        }
+        let rivals = if starts { self.rivals(&name) } else { Vec::new() };
+        let mut said = Vec::new();
+        if let (Some(other), Command::Start) = (rivals.first(), command) {
+            return Ok(vec![format!("refused: `{other}` moves some of the same requests now")]);
+        }
+        for other in rivals {
+            said.extend(self.send_back(&other, &Input::Superseded));
+        }
+        said.extend(self.carry_out(&name, &event));
+        Ok(said)
+    }
+
+    /// Everything goes back, and nothing starts until the stop is lifted.
+    fn stop(&mut self) -> Read<Vec<String>> {
+        self.stopped = true;
+        let names: Vec<String> = self.rollouts.keys().cloned().collect();
+        Ok(names.iter().flat_map(|it| self.send_back(it, &Input::Stopped)).collect())
+    }
+
+    fn lift(&mut self) -> Read<Vec<String>> {
+        self.stopped = false;
+        Ok(Vec::new())
+    }
+
+    fn send_back(&mut self, name: &str, why: &Input<'_>) -> Vec<String> {
+        let event = self.rollouts.get(name).map(|it| it.decide(self.now, why));
+        match event {
+            Some(Ok(Some(event))) => self.carry_out(name, &event),
+            Some(Ok(None) | Err(_)) | None => Vec::new(),
+        }
+    }
+
+    /// Other rollouts that move some of the same requests.
+    fn rivals(&self, name: &str) -> Vec<String> {
+        let Some(kept) = self.rollouts.get(name) else { return Vec::new() };
+        let slice = &kept.rollout.plan().slice;
+        let meets =
+            |it: &Kept| it.rollout.stage().is_some() && it.rollout.plan().slice.overlaps(slice);
+        let others = self.rollouts.iter().filter(|(other, it)| *other != name && meets(it));
+        others.map(|(other, _)| other.clone()).collect()
+    }
+
+    /// Forward: write, then make it so. Backward: make it so, then write.
+    fn carry_out(&mut self, name: &str, event: &Event) -> Vec<String> {
+        let (at, many) = (self.now, 1 < self.rollouts.len());
+        let time = since(self.begun, at);
+        let Some(kept) = self.rollouts.get_mut(name) else { return Vec::new() };
+        let told = tell::event(kept.rollout.plan(), event);
+        let whose = if many { format!("`{name}`: ") } else { String::new() };
+        let entry = Entry::Event(event.clone());
+        let back = matches!(event, Event::RolledBack(_));
+        let crash = self.crash.take();
+        if back || crash.is_none() {
+            kept.absorb(at, &entry);
+        }
+        let between = tell::serves(&kept.rollout);
+        if crash != Some(Crash::BeforeWrite) {
+            kept.write(at, entry);
+        }
+        let Some(crash) = crash else { return vec![format!("{time} {whose}{told}")] };
+        let place = match crash {
+            Crash::BeforeWrite => "before",
+            Crash::AfterWrite => "after",
+        };
+        // Building again what was written is what differs from before here, and rightly so.
+        drop(kept.restart(at));
+        vec![format!("{time} {whose}crash {place} the write of: {told}; it served {between}")]
+    }
+
+    fn kept(&mut self) -> Read<&mut Kept> {
+        let name = &self.name;
+        let missing = || format!("`{name}` has no plan yet: begin with `plan`");
+        self.rollouts.get_mut(name).ok_or_else(missing)
+    }
+
+    fn status(&mut self) -> String {
+        let (time, now, many) = (since(self.begun, self.now), self.now, 1 < self.rollouts.len());
+        let name = self.name.clone();
+        let Ok(kept) = self.kept() else { return format!("{time} | nothing yet") };
+        kept.weigh();
+        let obstacle = kept.rollout.obstacle(now, &kept.evidence);
+        let waits = obstacle.map_or_else(|| "every gate is proven".to_owned(), |it| it.to_string());
+        let whose = if many { format!(" | {name}") } else { String::new() };
+        format!("{time}{whose} | {}", tell::status(kept, &waits))
+    }
+}
+
+/// A command of an operator.
+fn command(words: &[&str]) -> Read<Command> {
+    let advance = |from: &str, undecided| Command::Advance { from_stage: from.into(), undecided };
+    let command = match words {
+        ["start"] => Command::Start,
+        ["supersede"] => Command::Supersede,
+        ["pause"] => Command::Pause,
+        ["resume"] => Command::Resume,
+        ["rollback"] => Command::Rollback,
+        ["advance"] => advance("", Undecided::Hold),
+        ["advance", "override"] => advance("", Undecided::Skip),
+        ["advance", stage] => advance(stage, Undecided::Hold),
+        ["advance", stage, "override"] => advance(stage, Undecided::Skip),
+        ["jump", stage, rest @ ..] => {
+            let (undecided, consent) = leave(rest)?;
+            Command::Jump { to_stage: (*stage).to_owned(), undecided, consent }
+        }
+        ["complete", rest @ ..] => Command::Complete { consent: leave(rest)?.1 },
+        ["approve", stage, "yes"] => approve(stage, Answer::Yes),
+        ["approve", stage, "no"] => approve(stage, Answer::No),
+        words => return Err(format!("`{}` is not understood", words.join(" "))),
+    };
+    Ok(command)
+}
+
+/// What may be passed over: `override` what is not decided, `consent` what asks for approval.
+fn leave(words: &[&str]) -> Read<(Undecided, Consent)> {
+    let (mut undecided, mut consent) = (Undecided::Hold, Consent::Withheld);
+    for word in words {
+        match *word {
+            "override" => undecided = Undecided::Skip,
+            "consent" => consent = Consent::Given,
+            other => return Err(format!("`{other}` is neither override nor consent")),
+        }
+    }
+    Ok((undecided, consent))
+}
+
+fn approve(stage: &str, answer: Answer) -> Command {
+    Command::Approve { stage: stage.to_owned(), answer }
+}
+
+fn wait_ms(text: &str) -> Read<u64> {
+    let ms = duration_ms(text)?;
+    if WAIT_MS_MAX < ms {
+        return Err(format!("`{text}` is too long: at most 400 days at a time"));
+    }
+    Ok(ms)
+}
