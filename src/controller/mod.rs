@@ -15,6 +15,8 @@ mod handle;
 mod managed;
 mod orders;
 mod rebuild;
+#[cfg(test)]
+mod rig;
 mod setup;
 mod steps;
 mod stop;

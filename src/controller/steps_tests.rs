@@ -1,213 +1,14 @@
 //! Steps while the disk hangs or fails: what comes between a write's beginning and its end.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
-
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::controller::{Controller, Handle, Judged, Rejected, Requester, Setup, View};
-use crate::domain::{
-    Command, Event, Margin, Metric, Name, Plan, Record, Risk, Saved, Share, Slice, State,
-    Undecided, default_ladder,
+use crate::controller::{
+    Rejected, Requester,
+    rig::{Rig, SOON, advance, by, name, plan, saved, until},
 };
-use crate::store::{
-    History, Journal,
-    sim::{Errno, Fault, Lasts, Sim},
-};
-use crate::tasks::{Tasks, spawn};
-use crate::telemetry::Metrics;
-use crate::traffic::{Board, Outbox};
-
-const SOON: Duration = Duration::from_secs(20);
-
-/// A controller on a simulated disk.
-struct Rig {
-    sim: Sim,
-    handle: Handle,
-    board: Arc<Board>,
-    tasks: Option<Tasks>,
-}
-
-/// A disk that hangs must not keep a failed test from ending.
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.sim.go_on();
-    }
-}
-
-fn name(text: &str) -> Name {
-    text.parse().unwrap()
-}
-
-fn plan(feature: &str) -> Plan {
-    Plan {
-        primary: name("gpt"),
-        candidate: name("cheap"),
-        slice: Slice { features: vec![feature.to_owned()], ..Slice::default() },
-        stages: default_ladder(&[Margin::default_of(Metric::ErrorRate)], &[], &[]),
-        copies_per_day_max: 1_000,
-        judge_share: Share::NONE,
-        risk: Risk::default(),
-        times: crate::domain::Times::default(),
-    }
-}
-
-fn by(key: &str) -> Requester {
-    let actor = "test".to_owned();
-    Requester { actor, request_id: key.to_owned(), ..Requester::default() }
-}
-
-fn advance() -> Command {
-    Command::Advance { from_stage: String::new(), undecided: Undecided::Skip }
-}
-
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let ends = Instant::now() + SOON;
-    while !holds() {
-        assert!(Instant::now() < ends, "never came true: {what}");
-        sleep(Duration::from_millis(2)).await;
-    }
-}
-
-impl Rig {
-    async fn new(sim: Sim) -> Self {
-        let journal = sim.endless_journal().unwrap();
-        Self::on(sim, journal).await
-    }
-
-    async fn on(sim: Sim, (journal, history): (Journal, History)) -> Self {
-        let board = Arc::<Board>::default();
-        let (sender, seen) = mpsc::channel(1);
-        let clock = Clock::start();
-        let cleared = ["gpt", "cheap"].map(|it| (name(it), Vec::new()));
-        let setup = Setup {
-            board: Arc::clone(&board),
-            outbox: Outbox::new(sender, clock),
-            recorder: Arc::default(),
-            priced: BTreeSet::new(),
-            clock,
-            journal: Ok((journal, history)),
-            takeover: mpsc::channel(1).1,
-            pairs: None,
-            providers: BTreeMap::from(cleared),
-            primary: name("gpt"),
-            judge: Judged::No,
-            wanted: Vec::new(),
-            seen,
-            metrics: Arc::new(Metrics::new()),
-        };
-        let (controller, handle) = Controller::new(setup).await;
-        let mut tasks = Tasks::default();
-        tasks.start("controller", |stop| controller.run(stop));
-        Self { sim, handle, board, tasks: Some(tasks) }
-    }
-
-    /// With rollouts of these names, running in their second stage.
-    async fn running(names: &[&str]) -> Self {
-        let rig = Self::new(Sim::default()).await;
-        for it in names {
-            rig.handle.create(name(it), plan(it), by("")).await.unwrap();
-            rig.run(it, Command::Start).await.unwrap();
-            rig.run(it, advance()).await.unwrap();
-            assert!(rig.moves(it));
-        }
-        rig
-    }
-
-    async fn run(&self, rollout: &str, command: Command) -> Result<View, Rejected> {
-        timeout(SOON, self.handle.command(name(rollout), command, by(""))).await.unwrap()
-    }
-
-    /// Asks, and does not wait for the answer.
-    fn ask(
-        &self,
-        rollout: &str,
-        command: Command,
-        by: Requester,
-    ) -> mpsc::Receiver<Result<View, Rejected>> {
-        let (answer, here) = mpsc::channel(1);
-        let (handle, rollout) = (self.handle.clone(), name(rollout));
-        spawn("ask", async move {
-            drop(answer.send(handle.command(rollout, command, by).await).await);
-        });
-        here
-    }
-
-    /// Makes the disk hang in a step forward of this rollout.
-    async fn hang_in(
-        &self,
-        rollout: &str,
-        command: Command,
-    ) -> mpsc::Receiver<Result<View, Rejected>> {
-        let steps = self.sim.steps();
-        self.sim.hang();
-        let answer = self.ask(rollout, command, by("hung"));
-        until("the disk hangs", || steps < self.sim.steps()).await;
-        answer
-    }
-
-    /// Whether a rollout's traffic moves.
-    fn moves(&self, rollout: &str) -> bool {
-        let board = self.board.load();
-        board.snapshot.lanes.iter().any(|it| it.rollout == name(rollout) && it.window.is_some())
-    }
-
-    fn view(&self, rollout: &str) -> View {
-        self.handle.view(&name(rollout)).unwrap()
-    }
-
-    /// Kinds of the last events that were told.
-    fn told(&self, count: usize) -> Vec<String> {
-        let views = self.handle.views();
-        let from = views.records.len() - count;
-        views.records[from..].iter().map(|it| kind(it)).collect()
-    }
-
-    async fn until_durable(&self, rollout: &str) {
-        until("it is durable", || self.view(rollout).durable).await;
-    }
-
-    /// Stops it, and checks that whoever reads the journal finds what was shown last.
-    async fn agrees_with_its_journal(mut self) -> History {
-        self.sim.go_on();
-        self.sim.fail(None);
-        until("all is well", || self.handle.views().degraded.is_none()).await;
-        let rollouts = self.handle.views().rollouts.clone();
-        for view in &rollouts {
-            self.until_durable(view.rollout.name().as_str()).await;
-        }
-        let (shown, told) = (saved(&self.handle), Arc::clone(&self.handle.views().records));
-        self.tasks.take().unwrap().run(async {}, SOON).await.unwrap();
-        let (_, history) = self.sim.endless_journal().unwrap();
-        let told: Vec<Record> = told.iter().map(|it| (**it).clone()).collect();
-        assert_eq!(told, history.records, "told is what is in the journal, each once, in order");
-        let again = Self::new(self.sim.clone()).await;
-        until("it is shown", || saved(&again.handle).len() == shown.len()).await;
-        assert_eq!(saved(&again.handle), shown);
-        history
-    }
-}
-
-fn saved(handle: &Handle) -> BTreeMap<Name, Saved> {
-    let views = handle.views();
-    views.rollouts.iter().map(|it| (it.rollout.name().clone(), it.rollout.save())).collect()
-}
-
-fn kind(record: &Record) -> String {
-    let event = match &record.event {
-        Event::StageEntered { stage, .. } => format!("stage {stage}"),
-        Event::RolledBack(_) => "back".to_owned(),
-        other => format!("{other:?}").split('(').next().unwrap().to_owned(),
-    };
-    format!("{} {event}", record.rollout)
-}
+use crate::domain::{Command, Plan, State, Undecided};
+use crate::store::sim::{Errno, Fault, Lasts, Sim};
 
 #[tokio::test]
 async fn a_write_that_hangs_keeps_nobody_else_waiting() {
@@ -343,6 +144,7 @@ async fn a_disk_that_is_slow_for_long_refuses_steps_forward_at_once() {
     rig.agrees_with_its_journal().await;
 }
 
+/// C5
 #[tokio::test]
 async fn c5_a_broken_disk_moves_nothing_forward_and_everything_back() {
     for error in [Errno::Io, Errno::Full] {

@@ -74,3 +74,7 @@ impl Controller {
         Some(format!("{by}; `crossfade stop --lift` lets rollouts start again"))
     }
 }
+
+#[cfg(test)]
+#[path = "stop_tests.rs"]
+mod tests;
