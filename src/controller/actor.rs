@@ -373,7 +373,7 @@ impl Controller {
 
     fn tick(&mut self) {
         let now = self.clock.now();
-        self.book.go_on();
+        self.book.try_again();
         self.keep_forgotten();
         let names: Vec<Name> = self.managed.keys().cloned().collect();
         for name in names {
@@ -383,7 +383,7 @@ impl Controller {
             let event = managed.rollout.decide(now, &input, &managed.evidence).ok().flatten();
             let Some(event) = event else { continue };
             let by = Requester { actor: "controller".to_owned(), ..Requester::default() };
-            self.carry_out(&name, event, by, None);
+            self.carry_out(&name, event, &by, None);
         }
         for managed in self.managed.values() {
             self.metrics.rollout(&managed.rollout, &managed.evidence);

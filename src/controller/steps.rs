@@ -70,10 +70,10 @@ impl Controller {
             return respond(step.reply, self.view(&step.name));
         };
         if matches!(event, Event::RolledBack(_)) {
-            return self.carry_out(&step.name, event, step.by, Some(step.reply));
+            return self.carry_out(&step.name, event, &step.by, Some(step.reply));
         }
         match self.book.ready() {
-            Ready::Yes => self.carry_out(&step.name, event, step.by, Some(step.reply)),
+            Ready::Yes => self.carry_out(&step.name, event, &step.by, Some(step.reply)),
             Ready::Busy if self.waiting.len() < ASKS_LEN_MAX => self.waiting.push_back(step),
             Ready::Busy => {
                 let why = format!("{ASKS_LEN_MAX} steps wait to be written");
@@ -99,7 +99,7 @@ impl Controller {
         &mut self,
         name: &Name,
         event: Event,
-        by: Requester,
+        by: &Requester,
         reply: Option<Reply<View>>,
     ) {
         let before = self.managed.get(name).map(|it| it.rollout.clone());
@@ -109,7 +109,7 @@ impl Controller {
             after.state()
         });
         let back = matches!(event, Event::RolledBack(_));
-        let record = self.record(name, event, &by, (from, to));
+        let record = self.record(name, event, by, (from, to));
         if back {
             self.go_back(name, record, reply);
         } else if self.book.ready() == Ready::Yes {
@@ -156,9 +156,12 @@ impl Controller {
                 let (paid, owed): (Vec<_>, Vec<_>) =
                     std::mem::take(&mut self.owed).into_iter().partition(|it| durable(&it.0));
                 self.owed = owed;
-                paid.into_iter().for_each(|(name, reply)| respond(reply, self.view(&name)));
+                for (name, reply) in paid {
+                    respond(reply, self.view(&name));
+                }
                 self.book.go_on();
             }
+            Written::Settled => {}
             Written::Back(Err(error)) => {
                 tracing::error!(error, "a rollback is done but not on disk yet; it is tried again");
                 self.pay();
@@ -244,7 +247,7 @@ impl Controller {
     /// Gives the disk a last moment before the program ends.
     pub(super) async fn settle(&mut self) {
         let ends = Instant::now() + STOP_WAIT;
-        // Bounded: a write that fails begins no other one.
+        // Bounded by that time, whatever the writes come to.
         while self.book.is_writing() {
             match timeout_at(ends, self.book.written()).await {
                 Ok(written) => self.written(written),
