@@ -249,7 +249,7 @@ impl Controller {
 
     fn tick(&mut self) {
         let now = self.clock.now();
-        self.book.go_on();
+        self.book.try_again();
         self.keep_forgotten();
         self.outbox.retell();
         let names: Vec<Name> = self.managed.keys().cloned().collect();

@@ -18,7 +18,9 @@
 //!                            overtakes a start and a lift
 //! a start that supersedes    waits its turn, then sends the others back, then waits until that
 //!                            is on disk
-//! the write fails            the step never happened; steps back take the free position
+//! the write fails            the step never happened; steps back take the free position. What
+//!                            the disk may hold of it is taken away as soon as the disk works,
+//!                            and nothing goes forward before
 //! kill -9, power cut         the step forward is there or not, as its asker was never told; a
 //!                            step back that was not on disk said so (`durable`: false)
 //! ```
@@ -39,6 +41,8 @@ use crate::tasks::describe;
 
 /// A write that takes longer is trouble, and nothing goes forward behind it.
 const WRITE_WAIT: Duration = Duration::from_secs(1);
+/// Between two tries to write what failed before.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Writes records in order, one at a time, off the controller's own thread.
 #[derive(Debug)]
@@ -50,8 +54,8 @@ pub(super) struct Book {
     forward: Option<Record>,
     /// Steps back that are done but not on disk yet. Bounded: nothing goes forward meanwhile.
     backlog: VecDeque<Noted>,
-    /// Why the last step back could not be written, until all are.
-    trouble: Option<String>,
+    /// Why the last write failed and since when, until one succeeds.
+    trouble: Option<(String, Instant)>,
     /// Steps back that are on disk before anybody was told.
     untold: Vec<Record>,
 }
@@ -61,11 +65,23 @@ pub(super) struct Book {
 enum Hand {
     Free(Box<Journal>),
     Writing {
-        write: JoinHandle<(Box<Journal>, Result<(), JournalError>)>,
+        write: Write,
+        errand: Errand,
         since: Instant,
     },
     /// There is none, or its writer died: nothing can be written any more.
     Gone(String),
+}
+
+type Write = JoinHandle<(Box<Journal>, Result<(), JournalError>)>;
+
+/// What is being written.
+#[derive(Clone, Copy, Debug)]
+enum Errand {
+    Forward,
+    Back,
+    /// Nothing new: what a failed write may have left is taken away.
+    Settle,
 }
 
 /// A step back on its way to the disk.
@@ -94,6 +110,8 @@ pub(super) enum Written {
     Forward(Result<Box<Record>, String>),
     /// A step back. On an error it is tried again.
     Back(Result<(), String>),
+    /// The journal was brought in order, or not yet.
+    Settled,
 }
 
 impl Book {
@@ -114,9 +132,10 @@ impl Book {
         let waiting = self.backlog.len();
         match (&self.hand, &self.trouble) {
             (Hand::Gone(why), _) => Some(why.clone()),
-            (Hand::Free(_) | Hand::Writing { .. }, Some(why)) => Some(format!(
-                "{waiting} rollbacks are done but not on disk yet; they are tried again: {why}"
-            )),
+            (Hand::Free(_) | Hand::Writing { .. }, Some((why, _))) => Some(match waiting {
+                0 => format!("nothing goes forward until the journal is in order again: {why}"),
+                _ => format!("rollbacks that are done but not on disk yet: {waiting}; {why}"),
+            }),
             (Hand::Writing { since, .. }, None) if WRITE_WAIT <= since.elapsed() => Some(format!(
                 "a write of the journal has been waiting for the disk for {} s; rollbacks that \
                  are done but not on disk: {waiting}",
@@ -158,8 +177,8 @@ impl Book {
     /// Begins to write a step forward. Only where [`Self::ready`] says yes.
     pub(super) fn forward(&mut self, mut record: Record) {
         record.seq = self.next_seq;
-        self.write(record.clone());
-        self.forward = Some(record);
+        self.forward = Some(record.clone());
+        self.begin(Errand::Forward, move |journal| journal.append(&record));
     }
 
     /// Takes note of a step back, to be written as soon as the disk allows.
@@ -168,11 +187,22 @@ impl Book {
         self.go_on();
     }
 
-    /// Writes the next step back, unless a write is under way.
+    /// Writes the next step back, or brings the journal in order, unless a write is under way.
     pub(super) fn go_on(&mut self) {
         self.number();
+        let Hand::Free(journal) = &self.hand else { return };
         if let Some(next) = self.backlog.front() {
-            self.write(next.record.clone());
+            let record = next.record.clone();
+            self.begin(Errand::Back, move |journal| journal.append(&record));
+        } else if journal.is_suspect() {
+            self.begin(Errand::Settle, Journal::settle);
+        }
+    }
+
+    /// The same, some time after it failed.
+    pub(super) fn try_again(&mut self) {
+        if self.trouble.as_ref().is_none_or(|(_, since)| RETRY_PAUSE <= since.elapsed()) {
+            self.go_on();
         }
     }
 
@@ -189,11 +219,14 @@ impl Book {
 
     /// Waits for the write under way; for ever if there is none. Safe to drop half-way.
     pub(super) async fn written(&mut self) -> Written {
-        let Hand::Writing { write, .. } = &mut self.hand else {
+        let Hand::Writing { write, errand, .. } = &mut self.hand else {
             return future::pending().await;
         };
-        let result = match write.await {
+        let (ended, errand) = (write.await, *errand);
+        let mut suspect = true;
+        let result = match ended {
             Ok((journal, result)) => {
+                suspect = journal.is_suspect();
                 self.hand = Hand::Free(journal);
                 result.map_err(|it| format!("the journal cannot be written: {}", describe(&it)))
             }
@@ -203,32 +236,31 @@ impl Book {
                 Err(why)
             }
         };
-        match self.forward.take() {
-            Some(record) => Written::Forward(result.map(|()| {
-                self.next_seq = record.seq + 1;
-                // Steps back that have overtaken it stand behind it: its plan holds after them.
-                let behind = |it: &&mut Noted| it.record.rollout == record.rollout;
-                for noted in self.backlog.iter_mut().filter(behind) {
-                    noted.record.plan_revision = record.plan_revision;
+        // A step forward that failed and left nothing behind is nobody's trouble any more.
+        let failed = result.as_ref().err().filter(|_| suspect || !self.backlog.is_empty());
+        self.trouble = failed.map(|why| (why.clone(), Instant::now()));
+        match errand {
+            Errand::Forward => Written::Forward(match (self.forward.take(), result) {
+                (Some(record), Ok(())) => {
+                    self.next_seq = record.seq + 1;
+                    // Steps back that have overtaken it stand behind it: its plan holds after them.
+                    let behind = |it: &&mut Noted| it.record.rollout == record.rollout;
+                    for noted in self.backlog.iter_mut().filter(behind) {
+                        noted.record.plan_revision = record.plan_revision;
+                    }
+                    Ok(Box::new(record))
                 }
-                Box::new(record)
-            })),
-            None => Written::Back(self.back_written(result)),
-        }
-    }
-
-    fn back_written(&mut self, result: Result<(), String>) -> Result<(), String> {
-        match &result {
-            Ok(()) => {
-                let noted = self.backlog.pop_front();
-                self.untold.extend(noted.filter(|it| !it.told).map(|it| it.record));
-                if self.backlog.is_empty() {
-                    self.trouble = None;
+                (_, result) => Err(result.err().unwrap_or_default()),
+            }),
+            Errand::Back => {
+                if result.is_ok() {
+                    let noted = self.backlog.pop_front();
+                    self.untold.extend(noted.filter(|it| !it.told).map(|it| it.record));
                 }
+                Written::Back(result)
             }
-            Err(why) => self.trouble = Some(why.clone()),
+            Errand::Settle => Written::Settled,
         }
-        result
     }
 
     /// Gives positions, unless it is still open what stands before.
@@ -242,15 +274,19 @@ impl Book {
         }
     }
 
-    fn write(&mut self, record: Record) {
+    fn begin(
+        &mut self,
+        errand: Errand,
+        work: impl FnOnce(&mut Journal) -> Result<(), JournalError> + Send + 'static,
+    ) {
         let hand = std::mem::replace(&mut self.hand, Hand::Gone("the journal is lost".to_owned()));
         self.hand = match hand {
             Hand::Free(mut journal) => {
                 let write = spawn_blocking(move || {
-                    let result = journal.append(&record);
+                    let result = work(&mut journal);
                     (journal, result)
                 });
-                Hand::Writing { write, since: Instant::now() }
+                Hand::Writing { write, errand, since: Instant::now() }
             }
             Hand::Writing { .. } | Hand::Gone(_) => hand,
         };

@@ -149,7 +149,7 @@ impl Controller {
     fn fall_first(&mut self, name: &Name, now: Timestamp, command: &Command) {
         let due = self.due(name, now).filter(|_| *command != Command::Rollback);
         if let Some(event @ Event::RolledBack(_)) = due {
-            self.carry_out(name, event, Requester::controller(), None);
+            self.carry_out(name, event, &Requester::controller(), None);
         }
     }
 
@@ -193,7 +193,7 @@ impl Controller {
         let Some(managed) = self.managed.get(name) else { return };
         let event = managed.rollout.decide(now, why, &managed.evidence);
         if let Ok(Some(event)) = event {
-            self.carry_out(name, event, by.clone(), None);
+            self.carry_out(name, event, by, None);
         }
     }
 

@@ -75,12 +75,12 @@ impl Controller {
             return respond(step.reply, self.shown(&[step.name]));
         };
         if matches!(event, Event::RolledBack(_)) {
-            return self.carry_out(&step.name, event, step.by, Some(step.reply));
+            return self.carry_out(&step.name, event, &step.by, Some(step.reply));
         }
         match self.book.ready() {
             // What is superseded goes back first, on disk too.
             Ready::Yes if self.makes_room(&step) => self.waiting.push_front(step),
-            Ready::Yes => self.carry_out(&step.name, event, step.by, Some(step.reply)),
+            Ready::Yes => self.carry_out(&step.name, event, &step.by, Some(step.reply)),
             Ready::Busy if self.waiting.len() < ASKS_LEN_MAX => self.waiting.push_back(step),
             Ready::Busy => {
                 let why = format!("{ASKS_LEN_MAX} steps wait to be written");
@@ -123,7 +123,7 @@ impl Controller {
         &mut self,
         name: &Name,
         event: Event,
-        by: Requester,
+        by: &Requester,
         reply: Option<Reply<Vec<View>>>,
     ) {
         let before = self.managed.get(name).map(|it| it.rollout.clone());
@@ -133,7 +133,7 @@ impl Controller {
             after.state()
         });
         let back = matches!(event, Event::RolledBack(_));
-        let record = self.record(name, event, &by, (from, to));
+        let record = self.record(name, event, by, (from, to));
         if back {
             self.go_back(name, record, reply);
         } else if self.book.ready() == Ready::Yes {
@@ -198,9 +198,12 @@ impl Controller {
             }
             Written::Back(Ok(())) => {
                 let owed = std::mem::take(&mut self.owed);
-                owed.into_iter().for_each(|(names, reply)| self.owe(names, reply));
+                for (names, reply) in owed {
+                    self.owe(names, reply);
+                }
                 self.book.go_on();
             }
+            Written::Settled => {}
             Written::Back(Err(error)) => {
                 tracing::error!(error, "a rollback is done but not on disk yet; it is tried again");
                 self.pay();
@@ -286,7 +289,7 @@ impl Controller {
     /// Gives the disk a last moment before the program ends.
     pub(super) async fn settle(&mut self) {
         let ends = Instant::now() + STOP_WAIT;
-        // Bounded: a write that fails begins no other one.
+        // Bounded by that time, whatever the writes come to.
         while self.book.is_writing() {
             match timeout_at(ends, self.book.written()).await {
                 Ok(written) => self.written(written),

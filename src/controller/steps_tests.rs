@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::controller::{
     Rejected, Requester,
-    rig::{Rig, SOON, advance, by, name, plan, saved, until},
+    rig::{Rig, SOON, advance, by, kind, name, plan, saved, until},
 };
 use crate::domain::{Command, Plan, State, Undecided};
 use crate::store::sim::{Errno, Fault, Lasts, Sim};
@@ -159,7 +159,7 @@ async fn c5_a_broken_disk_moves_nothing_forward_and_everything_back() {
         assert!(!rig.moves("b"));
         until("it is told", || rig.handle.views().records.len() == count + 1).await;
         let problem = rig.handle.views().degraded.clone().unwrap();
-        assert!(problem.contains("not on disk yet"), "{problem}");
+        assert!(problem.contains("not on disk yet: 1"), "{problem}");
         let refused = rig.run("a", advance()).await;
         assert!(matches!(refused, Err(Rejected::Unavailable(_))), "{refused:?}");
         rig.sim.fail(None);
@@ -262,4 +262,23 @@ async fn a_key_is_obeyed_once_and_refused_for_anything_else_also_after_compactio
         until("it is shown", || !saved(&rig.handle).is_empty()).await;
         assert_eq!(saved(&rig.handle), shown);
     }
+}
+
+#[tokio::test]
+async fn a_step_that_was_refused_does_not_come_back_with_the_next_start() {
+    let rig = Rig::running(&["a"]).await;
+    // Its bytes are written, the sync fails, and so does taking them away.
+    let from = rig.sim.steps();
+    let fault = |step| Fault { step: from + step, error: Errno::Io, lasts: Lasts::Once };
+    rig.sim.fail(Some(fault(2)));
+    rig.sim.fail_again(fault(3));
+    let refused = rig.run("a", advance()).await;
+    assert!(matches!(refused, Err(Rejected::Unavailable(_))), "{refused:?}");
+    let (_, history) = Sim::with(&rig.sim.seen()).endless_journal().unwrap();
+    assert_eq!(kind(history.records.last().unwrap()), "a stage 2", "a kill -9 now: in doubt");
+    until("it is in order", || rig.handle.views().degraded.is_none()).await;
+    let (_, history) = Sim::with(&rig.sim.seen()).endless_journal().unwrap();
+    assert_eq!(kind(history.records.last().unwrap()), "a stage 1");
+    assert_eq!(rig.told(1), ["a stage 1"]);
+    rig.agrees_with_its_journal().await;
 }

@@ -36,7 +36,7 @@ impl Controller {
         if let Some(name) = starting
             && let Some(event) = self.would_begin(&name, Cause::Stopped)
         {
-            self.carry_out(&name, event, by.clone(), None);
+            self.carry_out(&name, event, by, None);
             shown.push(name);
         }
         // Nothing moves any more, so no halt in the data path has anything left to hold.

@@ -47,7 +47,7 @@ impl Controller {
     pub(super) fn weigh(&mut self, name: &Name) {
         let now = self.clock.now();
         if let Some(event) = self.due(name, now) {
-            self.carry_out(name, event, Requester::controller(), None);
+            self.carry_out(name, event, &Requester::controller(), None);
         }
     }
 }

@@ -218,6 +218,22 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether the disk may hold something of a record that was refused.
+    pub fn is_suspect(&self) -> bool {
+        self.tail == Tail::Suspect
+    }
+
+    /// Makes sure that nothing that was refused comes back.
+    ///
+    /// # Errors
+    /// When the disk refuses. It may be tried again.
+    pub fn settle(&mut self) -> Result<(), JournalError> {
+        match self.tail {
+            Tail::Trusted => Ok(()),
+            Tail::Suspect => self.renew(Some(self.next_seq)).map(drop),
+        }
+    }
+
     /// The position the next record must have.
     pub fn next_seq(&self) -> u64 {
         self.next_seq
