@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::config;
 use crate::domain::{Name, Plan};
-use crate::scenario;
+use crate::scenario::{self, Difference};
 use crate::simulate::{self, PLAN, StreamError};
 
 use super::{
@@ -67,7 +67,7 @@ fn story(file: &Path) -> u8 {
             if replay.differences.is_empty() {
                 return DONE;
             }
-            let told: Vec<String> = replay.differences.iter().map(|it| it.show()).collect();
+            let told: Vec<String> = replay.differences.iter().map(Difference::show).collect();
             complain(&format!("{shown} comes out otherwise\n{}", told.join("\n")), FAILED)
         }
     }
