@@ -158,7 +158,11 @@ impl Ledger {
         let chances = || rollout.stage().map_or_else(Chances::default, Chances::of);
         match event {
             Event::StageEntered { .. } => self.enter(stage, at, chances()),
-            Event::Succeeded(_) => self.guard(at),
+            Event::Succeeded(_) => {
+                // A ladder may be ended early, from a stage with other chances.
+                self.state.chances = chances();
+                self.guard(at);
+            }
             Event::Revised(plan) => self.revise(plan, stage, at),
             Event::Loosened(plan) => {
                 self.revise(plan, stage, at);

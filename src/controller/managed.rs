@@ -56,7 +56,7 @@ impl Managed {
 
     /// Makes a record so: the machine, and what hangs on it.
     pub(super) fn apply(&mut self, record: &Record) {
-        let attempt = self.rollout.attempt();
+        let (attempt, stage) = (self.rollout.attempt(), self.rollout.stage_index());
         self.rollout.apply(record.at, &record.event);
         (self.updated, self.heard) = (record.at, self.heard.max(record.at));
         (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
@@ -75,6 +75,10 @@ impl Managed {
                 } else {
                     Live::new(Arc::clone(self.live.copies()))
                 });
+            }
+            // A ladder that was ended early counts its copies in another window.
+            Event::Succeeded(_) if self.rollout.stage_index() != stage => {
+                self.live = Arc::new(self.live.next());
             }
             Event::RolledBack(_) => self.live.close(),
             Event::Created(_)

@@ -1,11 +1,11 @@
 //! After a restart: evidence from the stored pairs, the day's copies from what was kept.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::spawn_blocking;
 
-use crate::analysis::{Ledger, Observation};
-use crate::domain::{Event, Name, Record, Rollout, Timestamp, Window};
+use crate::analysis::{Chances, Ledger, Observation};
+use crate::domain::{Cause, Event, Name, Rollout, State, Timestamp, Visit, Window};
 use crate::store::Pairs;
 
 use super::{actor::Controller, managed::Managed};
@@ -22,8 +22,7 @@ pub(super) async fn evidence(controller: &mut Controller) {
             continue;
         }
         let (rollout, pairs) = (managed.rollout.clone(), pairs.clone());
-        let records = Arc::clone(&controller.records);
-        let rebuilt = spawn_blocking(move || ledger(&rollout, &records, &pairs)).await;
+        let rebuilt = spawn_blocking(move || ledger(&rollout, &pairs)).await;
         match rebuilt {
             Ok(ledger) => managed.ledger = ledger,
             Err(error) => tracing::error!(%error, "evidence could not be rebuilt; it begins anew"),
@@ -31,40 +30,38 @@ pub(super) async fn evidence(controller: &mut Controller) {
     }
 }
 
-fn ledger(rollout: &Rollout, records: &[Arc<Record>], pairs: &Pairs) -> Ledger {
-    // Steps that move the bets, of the whole life of the rollout: plans may be older than the attempt.
-    let moves = |it: &&Arc<Record>| {
-        let steered = matches!(it.event, Event::StageEntered { .. } | Event::Succeeded(_));
-        it.rollout == *rollout.name() && (steered || it.event.plan().is_some())
-    };
-    let mut steps = records.iter().filter(moves).peekable();
+fn ledger(rollout: &Rollout, pairs: &Pairs) -> Ledger {
     let mut ledger = Ledger::new(rollout.plan());
-    let mut then = Rollout::new(rollout.name().clone(), rollout.plan().clone());
+    let visits = rollout.visits();
+    let ends = visits.iter().skip(1).map(|it| it.from).chain([Timestamp(u64::MAX)]);
     let mut counted = 0;
-    while let Some(step) = steps.next() {
-        let attempt = then.attempt();
-        then.apply(step.at, &step.event);
-        if then.attempt() != attempt {
-            ledger = Ledger::new(then.plan());
+    for (index, (visit, end)) in visits.iter().zip(ends).enumerate() {
+        if rollout.state() == State::Succeeded && index + 1 == visits.len() {
+            ledger.follow(rollout, visit.from, &Event::Succeeded(Cause::GatesPassed));
+        } else {
+            let stage = rollout.plan().stages.get(visit.stage);
+            let chances = stage.map_or_else(Chances::default, Chances::of);
+            ledger.enter(visit.stage, visit.from, chances);
         }
-        if then.attempt() < rollout.attempt() {
-            continue;
-        }
-        ledger.follow(&then, step.at, &step.event);
-        let end = steps.peek().map_or(Timestamp(u64::MAX), |it| it.at);
-        counted += feed(&mut ledger, &then, step.at..end, pairs);
+        counted += feed(&mut ledger, rollout, (*visit, end), pairs);
     }
     tracing::info!(rollout = %rollout.name(), pairs = counted, "evidence rebuilt from stored pairs");
     ledger
 }
 
-/// Enters what was stored in a visit of a stage; how many pairs counted.
-fn feed(ledger: &mut Ledger, then: &Rollout, visit: Range<Timestamp>, pairs: &Pairs) -> u64 {
-    let stage = u32::try_from(then.stage_index()).unwrap_or(u32::MAX);
-    let window = Window { rollout: then.name().clone(), attempt: then.attempt(), stage };
+/// Enters what was stored in a visit of a stage, up to its end; how many pairs counted.
+fn feed(
+    ledger: &mut Ledger,
+    rollout: &Rollout,
+    (visit, end): (Visit, Timestamp),
+    pairs: &Pairs,
+) -> u64 {
+    let stage = u32::try_from(visit.stage).unwrap_or(u32::MAX);
+    let (name, attempt) = (rollout.name(), rollout.attempt());
+    let window = Window { rollout: name.clone(), attempt, stage };
     let mut counted = 0;
     let read = pairs.of_window(&window, &mut |pair, score| {
-        if !visit.contains(&pair.at) {
+        if !(visit.from..end).contains(&pair.at) {
             return;
         }
         ledger.observe(pair.at, Observation::of(&pair));
@@ -74,8 +71,7 @@ fn feed(ledger: &mut Ledger, then: &Rollout, visit: Range<Timestamp>, pairs: &Pa
         }
     });
     if let Err(error) = read {
-        let rollout = then.name();
-        tracing::error!(%rollout, stage, %error, "stored pairs of a stage cannot be read");
+        tracing::error!(rollout = %name, stage, %error, "stored pairs of a stage cannot be read");
     }
     counted
 }

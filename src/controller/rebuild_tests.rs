@@ -1,5 +1,7 @@
 //! Which stored pairs are evidence after a restart.
 
+use std::ops::Range;
+
 use super::*;
 use crate::domain::{Cause, GateEvidence, Margin, Outcome, Pair, Plan};
 use crate::store::samples;
@@ -18,18 +20,13 @@ fn pairs(stage: u32, seconds: Range<u64>) -> (tempfile::TempDir, Pairs) {
     (dir, pairs)
 }
 
-/// The rollout after those events, each some seconds after the start, and their records.
-fn after(events: Vec<(u64, Event)>) -> (Rollout, Vec<Arc<Record>>) {
-    let plan = samples::plan();
-    let mut rollout = Rollout::new("chat".parse().unwrap(), plan.clone());
-    let created = (0, Event::Created(Box::new(plan)));
-    let mut records = Vec::new();
-    for (seq, (second, event)) in (1..).zip([created].into_iter().chain(events)) {
-        let at = Timestamp(START + second * 1_000);
-        rollout.apply(at, &event);
-        records.push(Arc::new(Record { at, ..samples::record(seq, event) }));
+/// The rollout after those events, each some seconds after the start.
+fn after(events: Vec<(u64, Event)>) -> Rollout {
+    let mut rollout = Rollout::new("chat".parse().unwrap(), samples::plan());
+    for (second, event) in events {
+        rollout.apply(Timestamp(START + second * 1_000), &event);
     }
-    (rollout, records)
+    rollout
 }
 
 fn entered(attempt: u32, stage: usize, cause: Cause) -> Event {
@@ -45,22 +42,22 @@ fn errors(ledger: &Ledger) -> GateEvidence {
 fn after_a_jump_back_the_old_pairs_of_a_stage_are_not_its_evidence_again() {
     let (_dir, pairs) = pairs(0, 0..100);
     let start = || (0, entered(1, 0, Cause::Operator));
-    let (rollout, records) = after(vec![start()]);
-    assert_eq!(ledger(&rollout, &records, &pairs).evidence().pairs, 100);
-    let (rollout, records) = after(vec![
+    let rollout = after(vec![start()]);
+    assert_eq!(ledger(&rollout, &pairs).evidence().pairs, 100);
+    let rollout = after(vec![
         start(),
         (60, entered(1, 1, Cause::Override)),
         (90, entered(1, 0, Cause::Jump)),
     ]);
-    let back = ledger(&rollout, &records, &pairs);
+    let back = ledger(&rollout, &pairs);
     assert_eq!(back.evidence().pairs, 10);
     assert!(0.0 < errors(&back).harm, "what was won against the candidate is not forgotten");
-    let (rollout, records) = after(vec![
+    let rollout = after(vec![
         start(),
         (50, Event::RolledBack(Cause::Operator)),
         (50, entered(2, 0, Cause::Operator)),
     ]);
-    assert_eq!(ledger(&rollout, &records, &pairs).evidence().pairs, 0, "another attempt");
+    assert_eq!(ledger(&rollout, &pairs).evidence().pairs, 0, "another attempt");
 }
 
 #[test]
@@ -70,8 +67,8 @@ fn a_tighter_gate_is_proven_by_what_comes_after_it_and_looser_terms_begin_anew()
     tighter.stages[0].gates[0].margin =
         Margin::parse(crate::domain::Metric::ErrorRate, "+0.01pp").unwrap();
     for event in [Event::Revised(Box::new(tighter.clone())), Event::Loosened(Box::new(tighter))] {
-        let (rollout, records) = after(vec![(0, entered(1, 0, Cause::Operator)), (30, event)]);
-        let ledger = ledger(&rollout, &records, &pairs);
+        let rollout = after(vec![(0, entered(1, 0, Cause::Operator)), (30, event)]);
+        let ledger = ledger(&rollout, &pairs);
         assert_eq!((ledger.evidence().pairs, errors(&ledger).samples), (10, 10));
         assert!(0.0 < errors(&ledger).harm, "harm goes on with what it has won");
     }

@@ -26,7 +26,7 @@ pub use margin::{Limit, Margin, MarginError};
 pub use plan::{Approval, OnIdle, Plan, PlanFault, Risk, Slice, Stage, Times, default_ladder};
 pub use record::Record;
 pub use refusal::Refusal;
-pub use rollout::{Input, Rollout, State};
+pub use rollout::{Input, Rollout, State, Visit};
 pub use route::{Endpoint, Facts, Key, Lane, Route, Skip, Snapshot, Tie};
 pub use share::{Share, ShareError};
 

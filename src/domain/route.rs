@@ -202,7 +202,10 @@ impl Snapshot {
         let governs = |lane: &Arc<Lane>| {
             lane.slice.matches(&facts.feature, &facts.segment, &facts.task, &facts.model)
         };
-        let index = self.lanes.iter().position(governs);
+        // A rollout that moves nothing stands in nobody's way.
+        let moves = |lane: &Arc<Lane>| lane.window.is_some() && governs(lane);
+        let index = self.lanes.iter().position(moves);
+        let index = index.or_else(|| self.lanes.iter().position(governs));
         let no = |skip| Route { lane: index, serve: Side::Primary, mirror: Err(skip) };
         let Some(lane) = index.and_then(|it| self.lanes.get(it)) else {
             return no(Skip::NoRollout);
@@ -300,6 +303,16 @@ mod tests {
         tied.tie = Tie::Primary;
         let route = snapshot(10_000, 10_000).route(&tied);
         assert_eq!((route.serve, route.mirror), (Side::Primary, Ok(())));
+    }
+
+    /// V21
+    #[test]
+    fn a_rollout_that_went_back_stands_in_nobodys_way() {
+        let (old, new) = (snapshot(10_000, 10_000), snapshot(10_000, 10_000));
+        let still = Arc::new(Lane { window: None, ..(*old.lanes[0]).clone() });
+        let both = Snapshot { lanes: vec![still, Arc::clone(&new.lanes[0])] };
+        let route = both.route(&facts("1"));
+        assert_eq!((route.lane, route.serve, route.mirror), (Some(1), Side::Candidate, Ok(())));
     }
 
     #[test]

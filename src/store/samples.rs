@@ -73,7 +73,7 @@ pub(super) fn events() -> Vec<Event> {
     events
 }
 
-pub(crate) fn record(seq: u64, event: Event) -> Record {
+pub(super) fn record(seq: u64, event: Event) -> Record {
     Record {
         seq,
         at: Timestamp(1_795_000_000_000 + seq),

@@ -34,7 +34,8 @@ pub struct Rollout {
     attempt: u32,
     stage: usize,
     entered: Timestamp,
-    since: Timestamp,
+    /// Of the attempt, oldest first.
+    visits: Vec<Visit>,
     /// Since when the stage's timer stands still.
     held: Option<Timestamp>,
     overdue: bool,
@@ -60,6 +61,19 @@ pub enum State {
     /// The primary answers everything.
     RolledBack,
 }
+
+/// A time in which evidence of one stage was gathered under the same terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// Position of the stage.
+    pub stage: usize,
+    /// When it began.
+    pub from: Timestamp,
+}
+
+/// Most visits remembered of an attempt. A ladder has 20 stages at most; more than this only
+/// people make, and what is forgotten was evidence of long ago.
+const VISITS_LEN_MAX: usize = 256;
 
 /// What the machine reacts to.
 #[derive(Clone, Debug)]
@@ -120,7 +134,7 @@ impl Rollout {
             attempt: 0,
             stage: 0,
             entered: Timestamp::default(),
-            since: Timestamp::default(),
+            visits: Vec::new(),
             held: None,
             overdue: false,
             revision: 1,
@@ -166,7 +180,12 @@ impl Rollout {
     /// When the evidence that counts now began: what came before is of an earlier visit of the
     /// stage, or of other terms.
     pub fn since(&self) -> Timestamp {
-        self.since
+        self.visits.last().map_or_else(Timestamp::default, |it| it.from)
+    }
+
+    /// The visits of stages in this attempt, oldest first. Each lasts until the next begins.
+    pub fn visits(&self) -> &[Visit] {
+        &self.visits
     }
 
     /// Whether the stage lasts longer than its plan thinks right.
@@ -252,8 +271,8 @@ impl Rollout {
             Event::Created(plan) => self.plan = (**plan).clone(),
             Event::Revised(plan) => {
                 let gates = |plan: &Plan| plan.stages.get(self.stage).map(|it| it.gates.clone());
-                if gates(&self.plan) != gates(plan) {
-                    self.since = at;
+                if self.stage().is_some() && gates(&self.plan) != gates(plan) {
+                    self.visit(at);
                 }
                 self.take(plan);
                 self.ask_again(at);
@@ -265,6 +284,9 @@ impl Rollout {
                 self.held = self.held.map(|_| at);
             }
             Event::StageEntered { attempt, stage, .. } => {
+                if *attempt != self.attempt {
+                    self.visits.clear();
+                }
                 (self.state, self.attempt, self.stage) = (State::Running, *attempt, *stage);
                 self.begin(at);
                 self.held = None;
@@ -301,7 +323,15 @@ impl Rollout {
 
     /// Begins to count afresh: time, evidence and the alarm.
     fn begin(&mut self, at: Timestamp) {
-        (self.entered, self.since, self.overdue) = (at, at, false);
+        (self.entered, self.overdue) = (at, false);
+        self.visit(at);
+    }
+
+    fn visit(&mut self, from: Timestamp) {
+        if VISITS_LEN_MAX <= self.visits.len() {
+            self.visits.remove(0);
+        }
+        self.visits.push(Visit { stage: self.stage, from });
     }
 
     fn go_on(&mut self, at: Timestamp) {
