@@ -10,7 +10,7 @@ use clap::{ArgGroup, Args};
 
 use crate::config;
 use crate::domain::{Name, Plan};
-use crate::scenario;
+use crate::scenario::{self, Difference};
 use crate::simulate::{self, Backtest, BacktestError, PLAN, Recorded, StreamError};
 use crate::store::{JournalError, PairsError};
 
@@ -96,7 +96,7 @@ fn story(file: &Path) -> u8 {
             if replay.differences.is_empty() {
                 return DONE;
             }
-            let told: Vec<String> = replay.differences.iter().map(|it| it.show()).collect();
+            let told: Vec<String> = replay.differences.iter().map(Difference::show).collect();
             complain(&format!("{shown} comes out otherwise\n{}", told.join("\n")), FAILED)
         }
     }

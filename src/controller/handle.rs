@@ -259,7 +259,9 @@ impl Handle {
     pub async fn stop(&self, by: Requester) -> Result<Vec<View>, Rejected> {
         let mut moving = self.views().rollouts.clone();
         moving.retain(|it| it.rollout.stage().is_some());
-        moving.iter().for_each(|it| self.board.halt(it.rollout.name()));
+        for view in &moving {
+            self.board.halt(view.rollout.name());
+        }
         let stopped = self.ask(ROLLBACK_WAIT, |reply| Ask::Stop { by, reply }).await;
         // Done; only the writing of it takes longer.
         if stopped.is_err() && self.views().stopped.is_some() {

@@ -185,7 +185,7 @@ impl Rig {
         for view in &rollouts {
             self.until_durable(view.rollout.name().as_str()).await;
         }
-        let (shown, told) = (saved(&self.handle), self.handle.views().records.clone());
+        let (shown, told) = (saved(&self.handle), Arc::clone(&self.handle.views().records));
         self.tasks.take().unwrap().run(async {}, SOON).await.unwrap();
         let (_, history) = self.sim.endless_journal().unwrap();
         let told: Vec<Record> = told.iter().map(|it| (**it).clone()).collect();

@@ -267,15 +267,16 @@ async fn a_key_is_obeyed_once_and_refused_for_anything_else_also_after_compactio
 #[tokio::test]
 async fn a_step_that_was_refused_does_not_come_back_with_the_next_start() {
     let rig = Rig::running(&["a"]).await;
-    // Its bytes are written, the sync fails, and so does taking them away.
+    // Its bytes are written, the sync fails, and so does taking them away, until the disk works.
     let from = rig.sim.steps();
-    let fault = |step| Fault { step: from + step, error: Errno::Io, lasts: Lasts::Once };
-    rig.sim.fail(Some(fault(2)));
-    rig.sim.fail_again(fault(3));
+    let fault = |step, lasts| Fault { step: from + step, error: Errno::Io, lasts };
+    rig.sim.fail(Some(fault(2, Lasts::Once)));
+    rig.sim.fail_again(fault(3, Lasts::ForEver));
     let refused = rig.run("a", advance()).await;
     assert!(matches!(refused, Err(Rejected::Unavailable(_))), "{refused:?}");
     let (_, history) = Sim::with(&rig.sim.seen()).endless_journal().unwrap();
     assert_eq!(kind(history.records.last().unwrap()), "a stage 2", "a kill -9 now: in doubt");
+    rig.sim.fail(None);
     until("it is in order", || rig.handle.views().degraded.is_none()).await;
     let (_, history) = Sim::with(&rig.sim.seen()).endless_journal().unwrap();
     assert_eq!(kind(history.records.last().unwrap()), "a stage 1");

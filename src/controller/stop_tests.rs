@@ -1,5 +1,7 @@
 //! Stops, lifts and starts that supersede, while the disk hangs or fails.
 
+use std::sync::Arc;
+
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::controller::{
@@ -156,7 +158,7 @@ async fn a_plan_that_was_overtaken_holds_for_the_next_attempt_as_in_the_journal(
     rig.until_durable("a").await;
     drop(hung);
     assert_eq!(*rig.view("a").rollout.plan(), revised);
-    let back = rig.handle.views().records.last().unwrap().clone();
+    let back = Arc::clone(rig.handle.views().records.last().unwrap());
     assert!(matches!(back.event, Event::RolledBack(_)));
     assert_eq!(back.plan_revision, rig.view("a").rollout.plan_revision());
     rig.agrees_with_its_journal().await;

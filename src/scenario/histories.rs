@@ -5,15 +5,11 @@
 
 use std::env;
 
-use crate::domain::{
-    Answer, Approval, Cause, Command, Consent, Event, Evidence, Freeze, FreezeText, Gate,
-    GateEvidence, Input, Margin, Metric, OnIdle, Plan, Risk, Role, Rollout, Share, Slice, Stage,
-    Times, Timestamp, Undecided, Verdict,
-};
+use crate::domain::{Cause, Command, Event, Evidence, Input, Plan, Rollout, Timestamp};
 
 use super::{
     invariants::{self, Step},
-    traffic::Dice,
+    random::Random,
 };
 
 /// Histories on every run.
@@ -27,24 +23,24 @@ const HOUR_MS: u64 = 3_600_000;
 fn whatever_happens_in_whatever_order_the_invariants_hold() {
     let histories = env::var_os("CROSSFADE_HISTORIES");
     let histories = histories.map_or(HISTORIES, |it| it.to_str().unwrap().parse().unwrap());
-    let mut seen = Seen::default();
+    let mut counts = Counts::default();
     for seed in 0..histories {
-        if play(seed, &mut seen, &mut |_| ()).is_err() {
+        if play(seed, &mut counts, &mut |_| ()).is_err() {
             let mut steps = Vec::new();
-            let broken = play(seed, &mut Seen::default(), &mut |it| steps.push(it)).unwrap_err();
+            let broken = play(seed, &mut Counts::default(), &mut |it| steps.push(it)).unwrap_err();
             panic!("seed {seed}, step {}: {broken}\n{}", steps.len(), steps.join("\n"));
         }
     }
-    println!("{histories} histories of {STEPS} steps: {seen:?}");
+    println!("{histories} histories of {STEPS} steps: {counts:?}");
     // Histories that never get anywhere would hold everything.
-    let Seen { rises, falls, crashes, successes, refusals, overrides, loosened, baked } = seen;
+    let Counts { rises, falls, crashes, successes, refusals, overrides, loosened, baked } = counts;
     let each = [rises, falls, crashes, successes, refusals, overrides, loosened, baked];
     assert!(each.iter().all(|it| histories / 50 <= *it), "{each:?}");
 }
 
 /// How often what matters happened.
 #[derive(Debug, Default)]
-struct Seen {
+struct Counts {
     rises: u64,
     falls: u64,
     crashes: u64,
@@ -88,8 +84,8 @@ enum Crash {
 }
 
 /// Plays one history; says which invariant breaks.
-fn play(seed: u64, seen: &mut Seen, log: &mut dyn FnMut(String)) -> Result<(), String> {
-    let mut dice = Random(Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+fn play(seed: u64, counts: &mut Counts, log: &mut dyn FnMut(String)) -> Result<(), String> {
+    let mut dice = Random::new(seed);
     let mut node = Node::new(&dice.plan());
     log(format!("plan {:?}", node.live.plan()));
     for _ in 0..STEPS {
@@ -109,17 +105,17 @@ fn play(seed: u64, seen: &mut Seen, log: &mut dyn FnMut(String)) -> Result<(), S
                 if dice.one_in(2) {
                     node.evidence = dice.evidence(&node.live);
                 }
-                node.step(&Input::Tick, dice.crash(), seen, log)?;
+                node.step(&Input::Tick, crash(&mut dice), counts, log)?;
             }
             8 if dice.one_in(3) => {
                 let all =
                     [Input::Tripped, Input::Idle, Input::Idle, Input::Superseded, Input::Stopped];
-                node.step(&dice.pick(&all), dice.crash(), seen, log)?;
+                node.step(&dice.pick(&all), crash(&mut dice), counts, log)?;
             }
             _ => {
                 let again = node.last.clone().filter(|_| dice.one_in(4));
                 let command = again.unwrap_or_else(|| dice.command(&node.live));
-                node.step(&Input::Command(&command), dice.crash(), seen, log)?;
+                node.step(&Input::Command(&command), crash(&mut dice), counts, log)?;
                 node.last = Some(command);
             }
         }
@@ -164,7 +160,7 @@ impl Node {
         &mut self,
         input: &Input<'_>,
         crash: Crash,
-        seen: &mut Seen,
+        counts: &mut Counts,
         log: &mut dyn FnMut(String),
     ) -> Result<(), String> {
         let before = self.live.clone();
@@ -188,15 +184,18 @@ impl Node {
             ran_ms: self.ran_ms[0],
         };
         invariants::check(&step)?;
-        seen.refusals += u64::from(refused);
-        seen.note(&step);
+        counts.refusals += u64::from(refused);
+        counts.note(&step);
         let Some(event) = event else { return Ok(()) };
         let undurable = !self.unwritten.is_empty();
         self.carry_out(&event, crash);
         self.follow(&before, &event);
-        invariants::inv4_rise_is_written_first(&self.live, &self.durable)?;
+        invariants::inv4_a_rise_is_written_first(&self.live, &self.durable, &before)?;
+        if crash != Crash::Decided {
+            invariants::inv4_a_rollback_waits_for_nothing(&self.live, &event)?;
+        }
         if crash != Crash::Never {
-            seen.crashes += 1;
+            counts.crashes += 1;
             self.restart()?;
             if !undurable {
                 invariants::inv4_before_or_after(&self.live, &before, &after)?;
@@ -284,7 +283,7 @@ fn begins(event: &Event) -> bool {
     matches!(event, Event::StageEntered { .. } | Event::Loosened(_) | Event::Succeeded(_))
 }
 
-impl Seen {
+impl Counts {
     fn note(&mut self, step: &Step<'_>) {
         let (before, after) = (invariants::served(step.before), invariants::served(step.after));
         self.rises += u64::from(before < after);
@@ -306,188 +305,11 @@ fn brief(evidence: &Evidence) -> String {
     format!("{} pairs {} {:?}", evidence.pairs, gates.join(" "), evidence.problem)
 }
 
-/// Random plans, evidence and commands.
-struct Random(Dice);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0.roll() % end
-    }
-
-    fn one_in(&mut self, many: u64) -> bool {
-        self.below(many) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, all: &[T]) -> T {
-        let index = self.below(u64::try_from(all.len()).unwrap());
-        all[usize::try_from(index).unwrap()].clone()
-    }
-
-    fn crash(&mut self) -> Crash {
-        match self.below(16) {
-            0 => Crash::Decided,
-            1 => Crash::Halfway,
-            _ => Crash::Never,
-        }
-    }
-
-    fn plan(&mut self) -> Plan {
-        let mut serve = 0;
-        let stages = (0..=self.below(4)).map(|index| {
-            serve = 10_000.min(serve + self.below(3_000));
-            self.stage(&format!("s{index}"), serve)
-        });
-        Plan {
-            primary: "gpt".parse().unwrap(),
-            candidate: "cheap".parse().unwrap(),
-            slice: Slice::default(),
-            stages: stages.collect(),
-            copies_per_day_max: 1_000,
-            judge_share: Share::ALL,
-            risk: Risk::default(),
-            times: self.times(),
-        }
-    }
-
-    fn times(&mut self) -> Times {
-        let night = FreezeText {
-            days: vec!["mon".to_owned(), "wed".to_owned()],
-            from: "20:00".to_owned(),
-            to: "06:00".to_owned(),
-            zone: self.pick(&["UTC", "Europe/Berlin"]).to_owned(),
-        };
-        Times {
-            freezes: if self.one_in(3) { vec![Freeze::read(&night).unwrap()] } else { vec![] },
-            idle_ms_max: HOUR_MS,
-            on_idle: self.pick(&[OnIdle::Pause, OnIdle::Rollback]),
-            bake_ms: self.one_in(2).then_some(HOUR_MS),
-        }
-    }
-
-    /// The plan with one thing changed, or another one.
-    fn revision(&mut self, rollout: &Rollout) -> Plan {
-        let mut plan = rollout.plan().clone();
-        let last = u64::try_from(plan.stages.len()).unwrap();
-        let near = u64::try_from(rollout.stage_index()).unwrap();
-        let index = if self.one_in(2) { near } else { self.below(last) };
-        let other = self.stage("other", 0);
-        let Some(stage) = plan.stages.get_mut(usize::try_from(index).unwrap()) else {
-            return self.plan();
-        };
-        match self.below(8) {
-            0 => stage.samples_min = other.samples_min,
-            1 => stage.duration_ms_min = other.duration_ms_min,
-            2 => stage.approval = other.approval,
-            3 => stage.gates = other.gates,
-            4 => stage.serve = Share::from_basis_points(stage.serve.basis_points() / 2).unwrap(),
-            5 => drop(plan.stages.pop()),
-            6 => plan.times = self.times(),
-            _ => return self.plan(),
-        }
-        // Nobody can ask for a plan with faults.
-        if plan.faults().is_empty() { plan } else { rollout.plan().clone() }
-    }
-
-    fn stage(&mut self, name: &str, serve: u64) -> Stage {
-        let mut metrics = Metric::ALL.to_vec();
-        let gates = (0..=self.below(3)).map(|index| {
-            let place = self.below(u64::try_from(metrics.len()).unwrap());
-            let metric = metrics.remove(usize::try_from(place).unwrap());
-            let guards = 0 < index && self.one_in(2);
-            let role = if guards { Role::Guard } else { Role::Prove };
-            Gate { margin: Margin::default_of(metric), role }
-        });
-        let gates = gates.collect();
-        Stage {
-            name: name.to_owned(),
-            serve: Share::from_basis_points(u16::try_from(serve).unwrap()).unwrap(),
-            mirror: Share::ALL,
-            slice: Slice::default(),
-            duration_ms_min: self.below(2) * self.below(2 * HOUR_MS),
-            duration_ms_max: self.one_in(2).then_some(3 * HOUR_MS),
-            samples_min: 1 + self.below(500),
-            gates,
-            approval: if self.one_in(5) { Approval::Needed } else { Approval::NotNeeded },
-        }
-    }
-
-    /// Evidence of the stage it is in: often good, and in every way that it can be bad.
-    fn evidence(&mut self, rollout: &Rollout) -> Evidence {
-        let Some(stage) = rollout.plan().stages.get(rollout.stage_index()) else {
-            return Evidence::default();
-        };
-        let good = self.one_in(2);
-        let mut evidence = Evidence { pairs: self.below(1_000), ..Evidence::default() };
-        for gate in &stage.gates {
-            let verdict = match self.below(8) {
-                _ if good => Verdict::Pass,
-                0 => continue,
-                1 | 2 => Verdict::Undecided,
-                3 => Verdict::Invalid,
-                4 => Verdict::Breach,
-                _ => Verdict::Pass,
-            };
-            evidence.gates.push(self.gate(gate.metric(), verdict));
-        }
-        if good {
-            evidence.pairs = stage.samples_min.saturating_sub(1) + self.below(4);
-        } else if self.one_in(8) {
-            evidence.problem = Some("coverage is 90%".to_owned());
-        } else if self.one_in(8) {
-            evidence.outage = Some("the primary fails".to_owned());
-        }
-        evidence
-    }
-
-    fn gate(&mut self, metric: Metric, verdict: Verdict) -> GateEvidence {
-        let odd = [0.0, 1.0, -3.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
-        let [primary, candidate, difference, lower, upper] = [(); 5].map(|()| self.pick(&odd));
-        GateEvidence {
-            metric,
-            verdict,
-            alarm_from_percent: 70,
-            problem: String::new(),
-            samples: self.below(2_000),
-            samples_needed: self.one_in(2).then_some(3),
-            primary,
-            candidate,
-            difference,
-            lower,
-            upper,
-            bound: 0.5,
-            harm: 0.0,
-            safe: 0.0,
-        }
-    }
-
-    /// A stage by name: most often the current one, else any, else none that exists.
-    fn name(&mut self, rollout: &Rollout) -> String {
-        let names: Vec<String> = rollout.plan().stages.iter().map(|it| it.name.clone()).collect();
-        match self.below(8) {
-            0 => "elsewhere".to_owned(),
-            1 | 2 => self.pick(&names),
-            3 => String::new(),
-            _ => rollout.stage().map_or_else(String::new, |it| it.name.clone()),
-        }
-    }
-
-    fn command(&mut self, rollout: &Rollout) -> Command {
-        let undecided = self.pick(&[Undecided::Hold, Undecided::Skip]);
-        let consent = self.pick(&[Consent::Given, Consent::Withheld]);
-        match self.below(16) {
-            0..=2 => Command::Start,
-            3 if self.one_in(2) => Command::Supersede,
-            3..=6 => Command::Advance { from_stage: self.name(rollout), undecided },
-            7 => Command::Jump { to_stage: self.name(rollout), undecided, consent },
-            8 if self.one_in(2) => Command::Complete { consent },
-            8 | 9 => Command::Pause,
-            10 | 11 => Command::Resume,
-            12 | 13 => {
-                let answer = if self.one_in(4) { Answer::No } else { Answer::Yes };
-                Command::Approve { stage: self.name(rollout), answer }
-            }
-            14 if self.one_in(2) => Command::Rollback,
-            _ => Command::Revise(Box::new(self.revision(rollout))),
-        }
+/// Rarely a crash, in one of the places that matter.
+fn crash(dice: &mut Random) -> Crash {
+    match dice.below(16) {
+        0 => Crash::Decided,
+        1 => Crash::Halfway,
+        _ => Crash::Never,
     }
 }

@@ -163,8 +163,23 @@ fn inv3_nobody_overrides_a_person(step: &Step<'_>) -> Checked {
 }
 
 /// INV4
-pub(super) fn inv4_rise_is_written_first(live: &Rollout, durable: &Rollout) -> Checked {
-    holds("INV4", "more is served than was written", served(live) <= served(durable))
+///
+/// A step back on the ladder, or an edit that lowers a share, is written first as well; until
+/// then what was served before is served.
+pub(super) fn inv4_a_rise_is_written_first(
+    live: &Rollout,
+    durable: &Rollout,
+    before: &Rollout,
+) -> Checked {
+    let most = served(durable).max(served(before));
+    holds("INV4", "more is served than was written", served(live) <= most)
+}
+
+/// INV4
+pub(super) fn inv4_a_rollback_waits_for_nothing(live: &Rollout, event: &Event) -> Checked {
+    let back = matches!(event, Event::RolledBack(_));
+    let gone = live.state() == State::RolledBack;
+    holds("INV4", "a rollback is not in force yet", !back || gone)
 }
 
 /// INV4

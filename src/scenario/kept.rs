@@ -178,10 +178,13 @@ impl Kept {
     /// All that decides what happens next.
     fn stand(&self) -> String {
         let it = &self.rollout;
-        let stage = it.stage().map_or("-", |it| &it.name);
-        let (state, attempt, revision) = (it.state().as_str(), it.attempt(), it.revision());
+        let place = it.stage().map_or("-", |it| &it.name);
+        let (attempt, revision) = (it.attempt(), it.revision());
         let evidence = it.guarded().map(|_| &self.evidence);
-        let entered = it.entered().0;
-        format!("{state} {stage}, attempt {attempt}, revision {revision}, {entered}, {evidence:?}")
+        format!(
+            "{} {place}, attempt {attempt}, revision {revision}, {}, {evidence:?}",
+            it.state().as_str(),
+            it.entered().0
+        )
     }
 }

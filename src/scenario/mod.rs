@@ -49,6 +49,8 @@ mod world;
 mod histories;
 #[cfg(test)]
 mod invariants;
+#[cfg(test)]
+mod random;
 
 use std::fmt::Write as _;
 

@@ -96,24 +96,24 @@ impl World {
             ["wait", time] => self.wait(time),
             ["down", time] => {
                 self.now.0 += wait_ms(time)?;
-                self.restart()
+                Ok(self.restart())
             }
             ["clock", jump] => self.clock(jump),
-            ["restart"] => self.restart(),
-            ["crash", "before", "write"] => self.cut(Crash::BeforeWrite),
-            ["crash", "after", "write"] => self.cut(Crash::AfterWrite),
+            ["restart"] => Ok(self.restart()),
+            ["crash", "before", "write"] => Ok(self.cut(Crash::BeforeWrite)),
+            ["crash", "after", "write"] => Ok(self.cut(Crash::AfterWrite)),
             ["evidence", words @ ..] => {
                 let told = evidence::read(&self.kept()?.rollout, words.iter().copied())?;
                 let now = self.now;
                 self.kept()?.put(now, Entry::Told(told));
-                self.look()
+                Ok(self.look())
             }
             ["traffic", words @ ..] => self.traffic(Traffic::read(words)?),
-            ["stop"] => self.stop(),
-            ["stop", "lift"] => self.lift(),
+            ["stop"] => Ok(self.stop()),
+            ["stop", "lift"] => Ok(self.lift()),
             ["trip"] => {
                 self.kept()?.trip();
-                self.look()
+                Ok(self.look())
             }
             words => self.order(&command(words)?),
         }
@@ -139,12 +139,12 @@ impl World {
             Some(_) | None => return Err(format!("`{jump}` is not like `+1d` or `-1h`")),
         };
         self.ahead_ms += ahead * i64::try_from(wait_ms(time)?).unwrap_or(0);
-        self.look()
+        Ok(self.look())
     }
 
-    fn cut(&mut self, crash: Crash) -> Read<Vec<String>> {
+    fn cut(&mut self, crash: Crash) -> Vec<String> {
         self.crash = Some(crash);
-        Ok(Vec::new())
+        Vec::new()
     }
 
     fn wait(&mut self, time: &str) -> Read<Vec<String>> {
@@ -152,20 +152,20 @@ impl World {
         let mut said = Vec::new();
         while self.now.0 < end {
             self.now.0 = end.min(self.now.0 + LOOK_MS);
-            said.extend(self.look()?);
+            said.extend(self.look());
         }
         Ok(said)
     }
 
     /// The process starts again, by the wall clock as it is now.
-    fn restart(&mut self) -> Read<Vec<String>> {
+    fn restart(&mut self) -> Vec<String> {
         self.now = Timestamp(self.now.0.saturating_add_signed(self.ahead_ms));
         self.ahead_ms = 0;
         let now = self.now;
         let mut said: Vec<String> =
             self.rollouts.values_mut().filter_map(|it| it.restart(now)).collect();
-        said.extend(self.look()?);
-        Ok(said)
+        said.extend(self.look());
+        said
     }
 
     fn traffic(&mut self, mut traffic: Traffic) -> Read<Vec<String>> {
@@ -180,14 +180,14 @@ impl World {
             // A controller looks ten times a second; here once for ten requests, and at alarms.
             if kept.is_alarmed() || index % 10 == 9 || index + 1 == traffic.len {
                 let after = |it| format!("{it} after {} requests", index + 1);
-                said.extend(self.look()?.into_iter().map(after));
+                said.extend(self.look().into_iter().map(after));
             }
         }
         Ok(said)
     }
 
     /// What a controller does at every tick, for every rollout.
-    fn look(&mut self) -> Read<Vec<String>> {
+    fn look(&mut self) -> Vec<String> {
         let mut said = Vec::new();
         let names: Vec<String> = self.rollouts.keys().cloned().collect();
         for name in names {
@@ -198,7 +198,7 @@ impl World {
                 said.extend(self.carry_out(&name, &event));
             }
         }
-        Ok(said)
+        said
     }
 
     /// What a controller does with a command.
@@ -231,15 +231,15 @@ impl World {
     }
 
     /// Everything goes back, and nothing starts until the stop is lifted.
-    fn stop(&mut self) -> Read<Vec<String>> {
+    fn stop(&mut self) -> Vec<String> {
         self.stopped = true;
         let names: Vec<String> = self.rollouts.keys().cloned().collect();
-        Ok(names.iter().flat_map(|it| self.send_back(it, &Input::Stopped)).collect())
+        names.iter().flat_map(|it| self.send_back(it, &Input::Stopped)).collect()
     }
 
-    fn lift(&mut self) -> Read<Vec<String>> {
+    fn lift(&mut self) -> Vec<String> {
         self.stopped = false;
-        Ok(Vec::new())
+        Vec::new()
     }
 
     fn send_back(&mut self, name: &str, why: &Input<'_>) -> Vec<String> {

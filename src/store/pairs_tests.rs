@@ -135,7 +135,7 @@ fn a_window_is_told_in_the_order_in_which_it_counted() {
         begun
     };
     assert_eq!(begun(&slow.window).first(), Some(&10));
-    assert_eq!(begun(&other.window), [] as [u64; 0]);
+    assert!(begun(&other.window).is_empty());
     assert_eq!((pairs.counters().notes, pairs.counters().unreadable), (5, 0));
 }
 

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crossfade::scenario;
+use crossfade::scenario::{self, Difference};
 
 /// The behaviours, as the design numbers them.
 #[rustfmt::skip]
@@ -51,7 +51,7 @@ fn every_story_comes_out_as_told() {
             Ok(replay) if update => fs::write(&path, replay.text).unwrap(),
             Ok(replay) if replay.text == text => {}
             Ok(replay) => {
-                let told: Vec<String> = replay.differences.iter().map(|it| it.show()).collect();
+                let told: Vec<String> = replay.differences.iter().map(Difference::show).collect();
                 wrong.push(format!("{}:\n{}", path.display(), told.join("\n")));
             }
         }

@@ -464,3 +464,11 @@ fn what_is_superseded_or_stopped_goes_back_whatever_its_state() {
         }
     }
 }
+
+#[test]
+fn every_state_has_a_name_that_reads_back() {
+    for state in State::ALL {
+        assert_eq!(State::from_name(state.as_str()), Some(state));
+    }
+    assert_eq!(State::from_name("elsewhere"), None);
+}
