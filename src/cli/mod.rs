@@ -65,6 +65,9 @@ enum Verb {
         /// The plans
         #[arg(required = true, value_name = "PLAN")]
         plans: Vec<PathBuf>,
+        /// Leave the stores in this folder, one for each plan, for `crossfade simulate --pairs`
+        #[arg(long, value_name = "DIR")]
+        keep: Option<PathBuf>,
     },
     /// Try a plan under virtual time, without a server
     Simulate(SimulateArgs),
@@ -116,7 +119,7 @@ async fn dispatch(Line { command, global }: Line) -> u8 {
         }
         Verb::Config(ConfigVerb::Check { config }) => program::check(&config),
         Verb::Simulate(args) => simulate::simulate(&args, form),
-        Verb::Rehearse { plans } => program::rehearse(&plans, form).await,
+        Verb::Rehearse { plans, keep } => program::rehearse(&plans, keep.as_deref(), form).await,
         Verb::Client(command) => run(command, global).await,
     }
 }

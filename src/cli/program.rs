@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::config::Config;
-use crate::rehearsal::{self, DEMO, Plan, Report, Screen, Style};
+use crate::rehearsal::{self, DEMO, Places, Plan, Report, Screen, Style};
 use crate::telemetry::{self, Logs};
 
 /// Exit codes of these verbs; `crossfade help exit-codes` lists all.
@@ -77,16 +77,18 @@ pub(super) async fn demo(form: Form) -> u8 {
         Ok(plan) => plan,
         Err(error) => return complain(&causes(&error), FAILED),
     };
-    play(&plan, title, form).await
+    play(&plan, title, None, form).await
 }
 
 /// Plays plans one after the other; the worst ending is the exit code.
-pub(super) async fn rehearse(files: &[PathBuf], form: Form) -> u8 {
+pub(super) async fn rehearse(files: &[PathBuf], keep: Option<&Path>, form: Form) -> u8 {
     telemetry::init(&filter("off"), Logs::Text);
     let mut worst = DONE;
     for file in files {
+        // A store for each plan, by the name of its file.
+        let keep = keep.zip(file.file_stem()).map(|(folder, name)| folder.join(name));
         let code = match Plan::load(file) {
-            Ok(plan) => play(&plan, &format!("{}", file.display()), form).await,
+            Ok(plan) => play(&plan, &format!("{}", file.display()), keep.as_deref(), form).await,
             Err(error) => complain(&causes(&error), FAILED),
         };
         worst = worst.max(code);
@@ -94,7 +96,7 @@ pub(super) async fn rehearse(files: &[PathBuf], form: Form) -> u8 {
     worst
 }
 
-async fn play(plan: &Plan, title: &str, form: Form) -> u8 {
+async fn play(plan: &Plan, title: &str, keep: Option<&Path>, form: Form) -> u8 {
     let style = match form {
         Form::Json => Style::Silent,
         Form::Table if io::stdout().is_terminal() => Style::Live,
@@ -102,8 +104,9 @@ async fn play(plan: &Plan, title: &str, form: Form) -> u8 {
     };
     let mut screen = Screen::new(style, title, Box::new(io::stdout()));
     let data = data();
+    let places = Places { data: &data, keep };
     let played = tokio::select! {
-        played = rehearsal::play(plan, &data, &mut screen) => played,
+        played = rehearsal::play(plan, places, &mut screen) => played,
         () = stop_signal() => Err("interrupted".into()),
     };
     match played {

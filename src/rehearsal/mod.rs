@@ -42,13 +42,26 @@ const IN_FLIGHT_MAX: usize = 256;
 /// The plan of `crossfade demo`.
 pub const DEMO: &str = include_str!("../../config/demo.toml");
 
+/// Where a rehearsal finds and leaves things.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// The folder of the recordings.
+    pub data: &'a Path,
+    /// The folder in which the store is left behind; none to remove it at the end.
+    pub keep: Option<&'a Path>,
+}
+
 /// Plays a plan to its end: every rollout decided, the rows used up, or the time over.
 ///
 /// # Errors
 /// When the plan cannot be played at all. A rollout that ends otherwise than expected is in
 /// the report, not an error.
-pub async fn play(plan: &Plan, data: &Path, screen: &mut Screen) -> Result<Report, BoxError> {
-    let (set, config) = Set::build(plan, data).await?;
+pub async fn play(
+    plan: &Plan,
+    places: Places<'_>,
+    screen: &mut Screen,
+) -> Result<Report, BoxError> {
+    let (set, config) = Set::build(plan, places).await?;
     let app = App::start(config).await?;
     screen.begin(&app.addresses, plan)?;
     let control = app.addresses.control.clone();

@@ -16,7 +16,10 @@ use crate::players::{
 };
 use crate::tasks::BoxError;
 
-use super::plan::{LatencyPlan, Plan, PlayerPlan};
+use super::{
+    Places,
+    plan::{LatencyPlan, Plan, PlayerPlan},
+};
 
 /// Everything that plays. Dropped, it is gone: sockets, files and all.
 pub(super) struct Set {
@@ -26,28 +29,42 @@ pub(super) struct Set {
     _folder: Folder,
 }
 
-/// A folder of our own, removed at the end.
-struct Folder(PathBuf);
+/// Where the program keeps its store.
+enum Folder {
+    /// Our own, removed at the end.
+    Own(PathBuf),
+    /// Somebody wants it afterwards.
+    Kept(PathBuf),
+}
 
 impl Folder {
-    fn new() -> io::Result<Self> {
-        let path = env::temp_dir().join(format!("crossfade-{}", uuid::Uuid::now_v7()));
-        fs::create_dir_all(&path)?;
-        Ok(Self(path))
+    fn new(keep: Option<&Path>) -> io::Result<Self> {
+        let own = || env::temp_dir().join(format!("crossfade-{}", uuid::Uuid::now_v7()));
+        let folder = keep.map_or_else(|| Self::Own(own()), |it| Self::Kept(it.to_owned()));
+        fs::create_dir_all(folder.path())?;
+        Ok(folder)
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Own(path) | Self::Kept(path) => path,
+        }
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left behind in the system's temporary folder is the system's to remove.
-        drop(fs::remove_dir_all(&self.0));
+        if let Self::Own(path) = self {
+            // What is left behind in the system's temporary folder is the system's to remove.
+            drop(fs::remove_dir_all(path));
+        }
     }
 }
 
 impl Set {
     /// Starts the players, and writes the configuration for the program between them.
-    pub(super) async fn build(plan: &Plan, data: &Path) -> Result<(Self, Config), BoxError> {
-        let rows = Arc::new(rows(plan, data)?);
+    pub(super) async fn build(plan: &Plan, places: Places<'_>) -> Result<(Self, Config), BoxError> {
+        let rows = Arc::new(rows(plan, places.data)?);
         let mut players = Vec::new();
         let mut addresses = BTreeMap::new();
         for (name, player) in &plan.player {
@@ -57,8 +74,8 @@ impl Set {
             players.push(provider);
         }
         let judge = JudgePlayer::start(Arc::clone(&rows), Latency::None, local()).await?;
-        let folder = Folder::new()?;
-        let text = config(plan, &addresses, judge.address(), &folder.0)?;
+        let folder = Folder::new(places.keep)?;
+        let text = config(plan, &addresses, judge.address(), folder.path())?;
         let config = Config::parse(&text, "the rehearsal's configuration")?;
         Ok((Self { rows, _players: players, _judge: judge, _folder: folder }, config))
     }

@@ -1,7 +1,7 @@
 //! Rollouts tried out under virtual time: the real machine, bets and tripwire, nothing else.
 //!
 //! No socket, no clock and no journal: whoever plays says what was seen and when, and is told
-//! what the controller would do. [`stream`] plays what another program made up, line by line;
+//! what the controller would do. [`stream()`] plays what another program made up, line by line;
 //! a [`Backtest`] plays what a rollout has stored, by its own plan or another.
 
 mod backtest;
