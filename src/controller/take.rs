@@ -16,11 +16,14 @@ impl Controller {
         // Late news of an earlier stage or visit is kept in the store and counts no more.
         let current =
             managed.is_current(seen.window()) && managed.rollout.since() <= managed::made(&seen);
+        let before = managed.ledger.is_broken();
         if current {
             managed.heard = managed.heard.max(seen.order().at);
             managed::observe(&mut managed.ledger, &seen);
         }
-        let broken = current && managed.ledger.is_broken();
+        // A breach that could not be believed, for lost coverage, waits for the next tick: to weigh
+        // it again with every observation would cost a thousand of them.
+        let broken = !before && managed.ledger.is_broken();
         if let Some(begun) = begun {
             self.note(begun);
         }
