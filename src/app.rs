@@ -35,7 +35,7 @@ use crate::store::{
 };
 use crate::tasks::{BoxError, Ended, Pool, Stop, Tasks, describe};
 use crate::telemetry::Metrics;
-use crate::traffic::{Board, Job, Outbox, Trail};
+use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
 use crate::upstream::Upstream;
 
 /// Free space on the disk below which no more pairs are stored, in bytes.
@@ -93,6 +93,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     clock: Clock,
     outbox: Outbox,
+    barometer: Arc<Barometer>,
     trail: Arc<Trail>,
     recorder: Arc<OnceLock<RecorderHandle>>,
     operations: Arc<Operations>,
@@ -146,6 +147,7 @@ impl App {
             board: Arc::default(),
             clock,
             outbox: Outbox::new(seen, clock),
+            barometer: Arc::new(Barometer::new(config.primary.clone(), clock)),
             trail: Arc::default(),
             recorder: Arc::default(),
             operations: Arc::new(Operations {
@@ -256,6 +258,7 @@ fn proxy(
         },
         pool,
         outbox: parts.outbox.clone(),
+        barometer: Arc::clone(&parts.barometer),
         trail: Arc::clone(&parts.trail),
         recorder: Arc::clone(&parts.recorder),
         judge,
@@ -413,6 +416,7 @@ fn setup(
         wanted: config.rollouts.iter().map(wanted).collect(),
         seen,
         outbox: parts.outbox.clone(),
+        barometer: Arc::clone(&parts.barometer),
         recorder: Arc::clone(&parts.recorder),
         metrics: Arc::clone(&parts.metrics),
     }

@@ -100,6 +100,15 @@ impl Instrument {
         }
     }
 
+    /// Takes how unevenly the primary's hits are known to fall, in thousandths.
+    pub(super) fn tell_weather(&mut self, variance_permille: u32) {
+        match self {
+            Self::Rate(it) => it.weather.tell(variance_permille),
+            Self::Quantile(it) => it.weather.tell(variance_permille),
+            Self::Score(_) | Self::Ratio(_) => {}
+        }
+    }
+
     pub(super) fn wealth(&self) -> &Wealth {
         match self {
             Self::Rate(it) => &it.wealth,

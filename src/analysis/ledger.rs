@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     Event, Evidence, Excluded, Gate, Lot, Metric, Outcome, Plan, Risk, Role, Rollout, Share, Stage,
-    Timestamp, Verdict,
+    Timestamp, Verdict, Weather,
 };
 
 use super::{
@@ -221,6 +221,14 @@ impl Ledger {
         let money = self.state.money.guard(at);
         self.fund(money);
         self.begin(at);
+    }
+
+    /// Takes the weather that the primary is known to have, in place of what was known before.
+    pub fn tell_weather(&mut self, weather: &[Weather]) {
+        for (metric, instrument) in self.metrics.iter().zip(&mut self.state.instruments) {
+            let known = weather.iter().find(|it| it.metric == *metric);
+            instrument.tell_weather(known.map_or(0, |it| it.variance_permille));
+        }
     }
 
     /// Takes what one request said, at the time when all of it was known. Time does not go back.

@@ -12,6 +12,7 @@
 //! evidence, live, after a restart and in a backtest. Work for an observation and memory are constant.
 
 mod bet;
+mod climate;
 mod gate;
 mod histogram;
 mod instrument;
@@ -27,6 +28,7 @@ mod score;
 mod tripwire;
 mod weather;
 
+pub use climate::Climate;
 pub use ledger::{Chances, Ledger};
 pub use tripwire::Tripwire;
 

@@ -13,7 +13,7 @@ use super::{
     interval::p99_difference,
     ledger::Chances,
     odds::{Alarm, HarmPlan, Hit, Odds, SafePlan},
-    weather::Weather,
+    weather::{Count, Weather},
     whole,
 };
 
@@ -53,10 +53,10 @@ pub(super) struct Quantile {
     history: Histogram,
     seen: u64,
     halved_at_ms: u64,
-    weather: Weather,
+    pub(super) weather: Weather,
     plan: Option<Plan>,
-    /// Since the last plan: hits of the primary, calls of the candidate.
-    fresh: (u64, u64),
+    /// Since the last plan: the primary's, and calls of the candidate.
+    fresh: (Count, u64),
     /// In this stage.
     bets: u64,
     primary: Histogram,
@@ -89,7 +89,7 @@ impl Quantile {
             halved_at_ms: 0,
             weather: Weather::default(),
             plan: None,
-            fresh: (0, 0),
+            fresh: Default::default(),
             bets: 0,
             primary: Histogram::default(),
             candidate: Histogram::default(),
@@ -100,7 +100,7 @@ impl Quantile {
     pub(super) fn enter(&mut self, at: Timestamp, margin: Option<Margin>, chances: Chances) {
         self.wealth.renew_safe();
         self.weather.restart(at);
-        (self.fresh, self.bets) = ((0, 0), 0);
+        (self.fresh, self.bets) = Default::default();
         (self.primary, self.candidate) = (Histogram::default(), Histogram::default());
         (self.margin, self.chances) = (margin, chances);
         self.plan(at);
@@ -120,7 +120,7 @@ impl Quantile {
             let harm = Hit::of(slow, above(candidate, plan.alarm_ms)).map(|hit| harm.gains(hit));
             let safe = Hit::of(slow, above(candidate, plan.limit_ms)).map(|hit| safe.gains(hit));
             self.wealth.win(harm.unwrap_or_default(), safe.unwrap_or_default());
-            self.fresh.0 += u64::from(slow == Some(true));
+            self.fresh.0.see(slow);
             self.fresh.1 += u64::from(candidate.is_some());
             self.bets += u64::from(candidate.is_some());
         }
@@ -145,8 +145,8 @@ impl Quantile {
 
     /// Plans the next bets from the past alone.
     pub(super) fn plan(&mut self, at: Timestamp) {
-        let (hits, calls) = std::mem::take(&mut self.fresh);
-        self.weather.see(at, hits, calls);
+        let (primary, candidate_calls) = std::mem::take(&mut self.fresh);
+        self.weather.see(at, primary, candidate_calls);
         self.forget(at);
         self.plan = if self.seen < WARM_UP { None } else { self.prospect() };
     }

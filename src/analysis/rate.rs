@@ -11,7 +11,7 @@ use super::{
     interval::Differences,
     ledger::Chances,
     odds::{HarmPlan, Hit, Odds, SafePlan},
-    weather::Weather,
+    weather::{Count, Weather},
 };
 
 /// Least rate the stakes reckon with.
@@ -32,32 +32,14 @@ pub(super) struct Rate {
     margin: Option<f64>,
     /// The primary's calls and hits in this attempt.
     past: Count,
-    weather: Weather,
+    pub(super) weather: Weather,
     plans: Option<Streams<(HarmPlan, SafePlan)>>,
-    /// Since the last plan: hits of the primary, calls of the candidate.
-    fresh: Count,
+    /// Since the last plan: the primary's, and calls of the candidate.
+    fresh: (Count, u64),
     /// In this stage.
     primary: Count,
     candidate: Count,
     differences: Differences,
-}
-
-/// Calls, and how many were hits.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-struct Count {
-    calls: u64,
-    hits: u64,
-}
-
-impl Count {
-    fn see(&mut self, hit: Option<bool>) {
-        self.calls += u64::from(hit.is_some());
-        self.hits += u64::from(hit == Some(true));
-    }
-
-    fn share(self) -> f64 {
-        float(self.hits) / float(self.calls.max(1))
-    }
 }
 
 impl Rate {
@@ -70,7 +52,7 @@ impl Rate {
             past: Count::default(),
             weather: Weather::default(),
             plans: None,
-            fresh: Count::default(),
+            fresh: Default::default(),
             primary: Count::default(),
             candidate: Count::default(),
             differences: Differences::default(),
@@ -81,7 +63,7 @@ impl Rate {
     pub(super) fn enter(&mut self, at: Timestamp, margin: Option<f64>, chances: Chances) {
         self.wealth.renew_safe();
         self.weather.restart(at);
-        (self.primary, self.candidate, self.fresh) = <(Count, Count, Count)>::default();
+        (self.primary, self.candidate, self.fresh) = Default::default();
         self.differences = Differences::default();
         (self.margin, self.chances) = (margin, chances);
         self.plan(at);
@@ -98,12 +80,11 @@ impl Rate {
             let (harm, safe) = plans.of(stream);
             self.wealth.win(harm.gains(hit), safe.gains(hit));
         }
-        for count in [&mut self.past, &mut self.primary] {
+        for count in [&mut self.past, &mut self.primary, &mut self.fresh.0] {
             count.see(primary);
         }
         self.candidate.see(candidate);
-        self.fresh.hits += u64::from(primary == Some(true));
-        self.fresh.calls += u64::from(candidate.is_some());
+        self.fresh.1 += u64::from(candidate.is_some());
         let hit = |side: Option<bool>| f64::from(u8::from(side == Some(true)));
         self.differences.add(match stream {
             Stream::Drawn => self.chances.difference(hit(primary), hit(candidate)),
@@ -122,8 +103,8 @@ impl Rate {
 
     /// Plans the next bets from the past alone.
     pub(super) fn plan(&mut self, at: Timestamp) {
-        let Count { calls, hits } = std::mem::take(&mut self.fresh);
-        self.weather.see(at, hits, calls);
+        let (primary, candidate_calls) = std::mem::take(&mut self.fresh);
+        self.weather.see(at, primary, candidate_calls);
         let Some(margin) = self.margin else {
             self.plans = None;
             return;

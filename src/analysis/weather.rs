@@ -4,79 +4,161 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
 
-use super::float;
+use super::{float, whole};
 
 /// Length of a block; shorter ones miss most of a slow spell.
 const BLOCK_MS: u64 = 30 * 60 * 1_000;
 /// Differences between blocks that must be known before anything is said: half a day.
-const DIFFERENCES_MIN: f64 = 24.0;
+const DIFFERENCES_MIN: u64 = 24;
+/// Half of the past is forgotten when there are so many: two weeks.
+const DIFFERENCES_MAX: u64 = 14 * 48;
+/// Time over which a rate of calls is read off at least.
+const RATE_MS_MIN: u64 = 1_000;
+/// Thousandths in one.
+const THOUSAND: f64 = 1_000.0;
 
-/// The primary's hits counted in blocks of half an hour.
-///
-/// Providers have slow spells of their own, which make calls dependent and every test that
-/// counts calls too eager. How much is read off the primary: the variance between blocks
-/// beyond that of independent hits. Half squared *successive* differences are used, so that
-/// the slow drift of a day cancels out.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Weather {
-    since_ms: u64,
-    hits: f64,
-    calls: f64,
-    hits_before: Option<f64>,
-    calls_before: f64,
-    blocks: f64,
-    sum: f64,
-    differences: f64,
-    squares: f64,
+/// Calls, and how many of them were hits.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Count {
+    pub(super) calls: u64,
+    pub(super) hits: u64,
 }
 
-impl Weather {
-    /// Begins a block that is not compared with the one before, as traffic changes.
-    pub(super) fn restart(&mut self, at: Timestamp) {
-        self.since_ms = at.0;
-        (self.hits, self.calls, self.hits_before) = (0.0, 0.0, None);
+impl Count {
+    /// Counts a call, if it was seen: whether it was a hit.
+    pub(super) fn see(&mut self, hit: Option<bool>) {
+        self.calls += u64::from(hit.is_some());
+        self.hits += u64::from(hit == Some(true));
     }
 
-    /// Counts what came since it was told last.
-    pub(super) fn see(&mut self, now: Timestamp, primary_hits: u64, candidate_calls: u64) {
-        let blocks = now.0.saturating_sub(self.since_ms) / BLOCK_MS;
-        if 0 < blocks {
-            self.since_ms += blocks * BLOCK_MS;
+    /// The share of hits, 0 to 1.
+    pub(super) fn share(self) -> f64 {
+        float(self.hits) / float(self.calls.max(1))
+    }
+
+    fn add(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.hits += other.hits;
+    }
+}
+
+/// A provider's hits counted in blocks of half an hour, and how unevenly they fall.
+///
+/// Providers have slow spells of their own, which make calls dependent and every test that
+/// counts calls too eager. How much is read off the primary: the variance of the rate between
+/// blocks beyond that of independent hits. Half squared *successive* differences are used, so
+/// that the slow drift of a day cancels out; each counts by its calls, so that more traffic is
+/// no weather.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Blocks {
+    since_ms: u64,
+    now: Count,
+    before: Option<Count>,
+    differences: u64,
+    /// Sums over the differences: of their weights, of what is beyond chance, and of all calls.
+    weights: f64,
+    excess: f64,
+    calls: f64,
+    hits: f64,
+}
+
+impl Blocks {
+    /// Begins a block that is not compared with the one before, as other calls are seen.
+    pub(super) fn restart(&mut self, at: Timestamp) {
+        (self.since_ms, self.now, self.before) = (at.0, Count::default(), None);
+    }
+
+    /// Counts calls. True when a block ended before them.
+    pub(super) fn see(&mut self, at: Timestamp, count: Count) -> bool {
+        if self.now.calls == 0 && self.before.is_none() {
+            self.since_ms = self.since_ms.max(at.0);
+        }
+        let ended = at.0.saturating_sub(self.since_ms) / BLOCK_MS;
+        if 0 < ended {
+            self.since_ms += ended * BLOCK_MS;
             self.close();
         }
-        self.hits += float(primary_hits);
-        self.calls += float(candidate_calls);
+        self.now.add(count);
+        0 < ended
     }
 
     /// Ends the block; one without calls is passed over.
     fn close(&mut self) {
-        if 0.0 < self.calls {
-            if let Some(before) = self.hits_before {
-                self.differences += 1.0;
-                self.squares += 0.5 * (self.hits - before).powi(2);
-            }
-            self.blocks += 1.0;
-            self.sum += self.hits;
-            self.calls_before = self.calls;
-            self.hits_before = Some(self.hits);
-            (self.hits, self.calls) = (0.0, 0.0);
+        let now = std::mem::take(&mut self.now);
+        if now.calls == 0 {
+            return;
         }
+        if let Some(before) = self.before.replace(now) {
+            if DIFFERENCES_MAX <= self.differences {
+                self.differences /= 2;
+                for sum in [&mut self.weights, &mut self.excess, &mut self.calls, &mut self.hits] {
+                    *sum *= 0.5;
+                }
+            }
+            let calls = [now, before].map(|it| float(it.calls));
+            let weight = calls[0] * calls[1] / (calls[0] + calls[1]);
+            let mut both = now;
+            both.add(before);
+            self.differences += 1;
+            self.weights += weight;
+            let apart = now.share() - before.share();
+            self.excess += 0.5 * (weight * apart * apart - both.share());
+            (self.calls, self.hits) = (self.calls + calls[0], self.hits + float(now.hits));
+        }
+    }
+
+    /// The variance of the rate between blocks beyond that of independent hits, relative to
+    /// its square; 0 when calm or not yet known.
+    pub(super) fn variance(&self) -> f64 {
+        if self.differences < DIFFERENCES_MIN || self.hits <= 0.0 {
+            return 0.0;
+        }
+        let rate = self.hits / self.calls;
+        (self.excess / self.weights / (rate * rate)).max(0.0)
+    }
+
+    /// The same in thousandths.
+    pub(super) fn variance_permille(&self) -> u32 {
+        u32::try_from(whole((self.variance() * THOUSAND).round())).unwrap_or(u32::MAX)
+    }
+}
+
+/// The weather that a metric is bet in: what was known before, and what is seen.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Weather {
+    told: f64,
+    blocks: Blocks,
+    since_ms: u64,
+    now_ms: u64,
+    candidate_calls: u64,
+}
+
+impl Weather {
+    /// Begins a stage: other shares of the calls are seen in it.
+    pub(super) fn restart(&mut self, at: Timestamp) {
+        self.blocks.restart(at);
+        (self.since_ms, self.now_ms, self.candidate_calls) = (at.0, at.0, 0);
+    }
+
+    /// Takes what was known of the primary before, in thousandths.
+    pub(super) fn tell(&mut self, variance_permille: u32) {
+        self.told = f64::from(variance_permille) / THOUSAND;
+    }
+
+    /// Counts what came since it was asked last.
+    pub(super) fn see(&mut self, at: Timestamp, primary: Count, candidate_calls: u64) {
+        self.blocks.see(at, primary);
+        self.now_ms = self.now_ms.max(at.0);
+        self.candidate_calls += candidate_calls;
     }
 
     /// How much more the sum of differences over a block varies than independent calls
     /// would: 1 when calm or not yet known. `base` is the primary's rate of hits.
     pub(super) fn inflation(&self, base: f64, weight: f64) -> f64 {
-        let calls = self.calls.max(self.calls_before);
-        1.0 + 2.0 * self.variance() * calls * base * weight / (weight + 1.0)
-    }
-
-    /// The variance between blocks beyond that of independent hits, relative to the mean.
-    fn variance(&self) -> f64 {
-        if self.differences < DIFFERENCES_MIN || self.sum <= 0.0 {
-            return 0.0;
-        }
-        let mean = self.sum / self.blocks;
-        ((self.squares / self.differences - mean) / (mean * mean)).max(0.0)
+        let elapsed_ms = self.now_ms.saturating_sub(self.since_ms).max(RATE_MS_MIN);
+        let calls = float(self.candidate_calls) * float(BLOCK_MS) / float(elapsed_ms);
+        let variance = self.told.max(self.blocks.variance());
+        1.0 + 2.0 * variance * calls * base * weight / (weight + 1.0)
     }
 }
 
@@ -84,20 +166,49 @@ impl Weather {
 mod tests {
     use super::*;
 
-    fn after(blocks: &[u64]) -> f64 {
-        let mut weather = Weather::default();
-        for (index, hits) in (0..).zip(blocks) {
-            weather.see(Timestamp(index * BLOCK_MS), *hits, 1_000);
+    /// Blocks of so many calls and hits, one after the other.
+    fn blocks(counts: impl IntoIterator<Item = (u64, u64)>) -> Blocks {
+        let mut blocks = Blocks::default();
+        for (index, (calls, hits)) in (0..).zip(counts) {
+            blocks.see(Timestamp(index * BLOCK_MS), Count { calls, hits });
         }
-        weather.inflation(0.01, 1.0)
+        blocks
+    }
+
+    fn spells(len: usize) -> impl Iterator<Item = (u64, u64)> {
+        (0..len).map(|it| (1_000, if it % 8 == 0 { 60 } else { 5 }))
     }
 
     #[test]
-    fn spells_inflate_and_even_or_short_histories_do_not() {
-        let spells: Vec<u64> = (0..40).map(|it| if it % 8 == 0 { 60 } else { 5 }).collect();
-        assert!(5.0 < after(&spells));
-        assert!(after(&[10; 40]) < 1.0 + 1e-12);
-        assert!(after(&spells[..20]) < 1.0 + 1e-12);
-        assert!(after(&[0; 40]) < 1.0 + 1e-12);
+    fn spells_are_weather_and_even_short_or_empty_histories_are_not() {
+        assert!(1.0 < blocks(spells(40)).variance());
+        assert!(blocks(spells(20)).variance() <= 0.0);
+        assert!(blocks([(1_000, 10); 40]).variance() <= 0.0);
+        assert!(blocks([(1_000, 0); 40]).variance() <= 0.0);
+    }
+
+    #[test]
+    fn more_traffic_is_no_weather() {
+        let days = (0..100).map(|it| if it % 2 == 0 { (1_000, 10) } else { (9_000, 90) });
+        assert!(blocks(days).variance() <= 0.0);
+    }
+
+    #[test]
+    fn old_weather_is_forgotten_in_the_end() {
+        let calm = std::iter::repeat_n((1_000, 10), 6_000);
+        let now = blocks(spells(100).chain(calm)).variance();
+        assert!(now < 0.02 * blocks(spells(100)).variance(), "{now}");
+    }
+
+    #[test]
+    fn what_was_known_before_counts_from_the_first_call_on() {
+        let mut weather = Weather::default();
+        weather.restart(Timestamp(5_000));
+        weather.see(Timestamp(15_000), Count { calls: 1_000, hits: 9 }, 50);
+        assert!(weather.inflation(0.01, 20.0) < 1.0 + 1e-12);
+        weather.tell(500);
+        // 5 calls a second are 9,000 in a block, 90 of them hits.
+        let expected = 1.0 + 2.0 * 0.5 * 90.0 * 20.0 / 21.0;
+        assert!((weather.inflation(0.01, 20.0) - expected).abs() < 1e-9);
     }
 }

@@ -17,7 +17,7 @@ use crate::domain::{Event, Name, Record, Seen, State, Timestamp};
 use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
-use crate::traffic::{Board, Outbox};
+use crate::traffic::{Barometer, Board, Outbox};
 
 use super::{
     book::Book,
@@ -74,6 +74,7 @@ pub struct Controller {
     asks: mpsc::Receiver<Ask>,
     seen: mpsc::Receiver<Seen>,
     pub(super) outbox: Outbox,
+    pub(super) barometer: Arc<Barometer>,
     pub(super) recorder: Arc<OnceLock<RecorderHandle>>,
     views: watch::Sender<Arc<Views>>,
     changes: broadcast::Sender<Change>,
@@ -112,6 +113,7 @@ impl Controller {
             asks,
             seen: setup.seen,
             outbox: setup.outbox,
+            barometer: setup.barometer,
             recorder: setup.recorder,
             views,
             changes,
@@ -141,6 +143,7 @@ impl Controller {
         for record in Arc::clone(&self.records).iter() {
             self.replay(record);
         }
+        rebuild::climate(self.pairs.clone(), &self.barometer).await;
         rebuild::evidence(self).await;
         // While nobody listened nobody was silent.
         let now = self.clock.now();
@@ -262,7 +265,7 @@ impl Controller {
         let kept = self.keeping.as_ref().is_none_or(JoinHandle::is_finished);
         if kept && KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {
             self.copies_kept = now;
-            self.keeping = rebuild::keep_counts(self.pairs.as_ref(), &self.managed);
+            self.keeping = rebuild::keep(self);
             self.watch_wall();
         }
         self.catch_up();

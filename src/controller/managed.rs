@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::analysis::{Ledger, Observation};
 use crate::domain::{
     Answer, Cause, Command, Event, Evidence, Input, Lane, Name, Note, Order, Plan, Record,
-    Requests, Rollout, Seen, Share, Slice, State, Timestamp, Told, Undecided, Verdict, Window,
+    Requests, Rollout, Seen, Share, Slice, State, Timestamp, Told, Undecided, Verdict, Weather,
+    Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
@@ -101,7 +102,7 @@ impl Managed {
         match &record.event {
             Event::StageEntered { .. } | Event::Loosened(_) => {
                 self.evidence = Evidence::default();
-                self.begun = Some((Told::Entered, record.at));
+                self.begun = Some((Told::Entered(Vec::new()), record.at));
                 self.live = Arc::new(if self.rollout.attempt() == attempt {
                     self.live.next()
                 } else {
@@ -130,6 +131,14 @@ impl Managed {
             | Event::Lifted => {}
         }
         self.cap(&record.event);
+    }
+
+    /// Takes the weather in which the bets of a stage have just begun.
+    pub(super) fn tell_weather(&mut self, weather: &[Weather]) {
+        if let Some((Told::Entered(told), _)) = &mut self.begun {
+            *told = weather.to_vec();
+            self.ledger.tell_weather(weather);
+        }
     }
 
     /// Remembers what was asked, whether or not it took effect.
@@ -354,7 +363,7 @@ pub(super) fn made(seen: &Seen) -> Timestamp {
             Told::Solo { call, .. } => {
                 Timestamp(note.order.at.0.saturating_sub(u64::from(call.total_ms)))
             }
-            Told::CopyLost | Told::ScoreLost | Told::Entered | Told::Guarded => note.order.at,
+            Told::CopyLost | Told::ScoreLost | Told::Entered(_) | Told::Guarded => note.order.at,
         },
     }
 }
@@ -371,8 +380,9 @@ pub(super) fn observe(ledger: &mut Ledger, seen: &Seen) {
             }
             Told::CopyLost => ledger.copy_lost(at),
             Told::ScoreLost => ledger.score_lost(),
-            // The journal says so too, and it is what counts.
-            Told::Entered | Told::Guarded => {}
+            // That it began the journal says too, and it is what counts.
+            Told::Entered(weather) => ledger.tell_weather(weather),
+            Told::Guarded => {}
         },
     }
 }

@@ -7,6 +7,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use crate::analysis::{Chances, Ledger};
 use crate::domain::{Cause, Event, Name, Rollout, Seen, State, Timestamp, Told, Visit, Window};
 use crate::store::Pairs;
+use crate::traffic::Barometer;
 
 use super::{
     actor::Controller,
@@ -122,7 +123,7 @@ impl Rebuilt {
 /// Whether it only says that a visit began.
 fn is_begin(seen: &Seen) -> bool {
     match seen {
-        Seen::Note(note) => matches!(note.told, Told::Entered | Told::Guarded),
+        Seen::Note(note) => matches!(note.told, Told::Entered(_) | Told::Guarded),
         Seen::Pair(_) | Seen::Score(_) => false,
     }
 }
@@ -158,24 +159,42 @@ fn coverage(pairs: Option<&Pairs>, managed: &mut Managed) {
     }
 }
 
-/// Keeps the counts of every rollout, on a thread of its own: the index may wait for its disk.
-pub(super) fn keep_counts(
-    pairs: Option<&Pairs>,
-    managed: &BTreeMap<Name, Managed>,
-) -> Option<JoinHandle<()>> {
-    let pairs = pairs?.clone();
+/// Where the climate of a primary is kept.
+fn climate_key(primary: &Name) -> String {
+    format!("climate/{primary}")
+}
+
+/// The primary's climate goes on where it stood.
+pub(super) async fn climate(pairs: Option<Pairs>, barometer: &Barometer) {
+    let Some(pairs) = pairs else { return };
+    let key = climate_key(barometer.primary());
+    // A read that fails is as good as none: it is logged, and the climate begins anew.
+    let kept = spawn_blocking(move || pairs.kept(&key)).await.ok().flatten();
+    if let Some(kept) = kept
+        && !barometer.resume(&kept)
+    {
+        tracing::warn!("the primary's climate that was kept cannot be read; it begins anew");
+    }
+}
+
+/// Keeps the counts of every rollout, and the primary's climate when it has changed, on a thread
+/// of its own: the index may wait for its disk.
+pub(super) fn keep(controller: &Controller) -> Option<JoinHandle<()>> {
+    let Controller { pairs, managed, barometer, .. } = controller;
+    let pairs = pairs.as_ref()?.clone();
     let counts = |it: &Managed| {
         let ((day, made), (due, missing)) = (it.live.copies().made(), it.live.coverage());
         let window = it.rollout.window();
         let (attempt, stage) = window.map_or((0, 0), |it| (it.attempt, it.stage));
         let counts: Counts = [day, made, attempt.into(), stage.into(), due, missing];
-        (it.rollout.name().clone(), counts.map(u64::to_be_bytes).concat())
+        (key(it.rollout.name()), counts.map(u64::to_be_bytes).concat())
     };
-    let counted: Vec<(Name, Vec<u8>)> = managed.values().map(counts).collect();
+    let mut kept: Vec<(String, Vec<u8>)> = managed.values().map(counts).collect();
+    kept.extend(barometer.changed().map(|it| (climate_key(barometer.primary()), it)));
     Some(spawn_blocking(move || {
-        for (rollout, value) in counted {
-            if let Err(error) = pairs.keep(&key(&rollout), &value) {
-                tracing::warn!(%rollout, %error, "the day's copies are not kept");
+        for (key, value) in kept {
+            if let Err(error) = pairs.keep(&key, &value) {
+                tracing::warn!(key, %error, "what a restart must not forget is not kept");
             }
         }
     }))

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::{
     Agreement, Call, Lot, Margin, Metric, Note, Order, Outcome, Pair, PairId, Plan, Risk, Share,
-    Side, Slice, Times, Verdict, default_ladder,
+    Side, Slice, Times, Verdict, Weather, default_ladder,
 };
 use crate::store::{Bodies, Limits};
 
@@ -22,6 +22,10 @@ fn plan() -> Plan {
         risk: Risk::default(),
         times: Times::default(),
     }
+}
+
+fn storm() -> Vec<Weather> {
+    vec![Weather { metric: Metric::ErrorRate, variance_permille: 2_000 }]
 }
 
 fn rollout() -> Rollout {
@@ -120,12 +124,14 @@ fn a_restart_gives_the_evidence_that_was_there_before_it() {
     let mut managed = Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), (0, 0));
     let mut begin = |rollout: &Rollout, seq: u64, at: u64| {
         managed.rollout = rollout.clone();
-        managed.begun = Some((Told::Entered, Timestamp(at)));
+        managed.begun = Some((Told::Entered(Vec::new()), Timestamp(at)));
+        managed.tell_weather(&storm());
         pairs.put_notes(vec![managed.begun_before(seq).unwrap()]).unwrap();
     };
 
     let first = rollout.window().unwrap();
     live.enter(0, Timestamp(1_000), chances(0));
+    live.tell_weather(&storm());
     begin(&rollout, 1, 1_000);
     let seen = told(&first, 1..3_000);
     take(&mut live, &seen, Timestamp(1_000));
@@ -134,6 +140,7 @@ fn a_restart_gives_the_evidence_that_was_there_before_it() {
     enter(&mut rollout, 1, 61_010);
     let second = rollout.window().unwrap();
     live.enter(1, Timestamp(61_010), chances(1));
+    live.tell_weather(&storm());
     begin(&rollout, 3_000, 61_010);
     // A pair of the first stage that came too late to count is kept all the same.
     let late = Order { seq: 3_000, at: Timestamp(61_020) };

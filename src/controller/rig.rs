@@ -20,7 +20,7 @@ use crate::domain::{
 use crate::store::{History, Journal, sim::Sim};
 use crate::tasks::{Tasks, spawn};
 use crate::telemetry::Metrics;
-use crate::traffic::{Board, Outbox};
+use crate::traffic::{Barometer, Board, Outbox};
 
 pub(super) const SOON: Duration = Duration::from_secs(20);
 
@@ -92,6 +92,7 @@ impl Rig {
         let setup = Setup {
             board: Arc::clone(&board),
             outbox: Outbox::new(sender, clock),
+            barometer: Arc::new(Barometer::new(name("gpt"), clock)),
             recorder: Arc::default(),
             priced: BTreeSet::new(),
             clock,

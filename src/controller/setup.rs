@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::domain::{Name, Plan, Seen};
 use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::telemetry::Metrics;
-use crate::traffic::{Board, Outbox};
+use crate::traffic::{Barometer, Board, Outbox};
 
 /// What the controller is made of.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub struct Setup {
     pub seen: mpsc::Receiver<Seen>,
     /// The way into it, which has to go on where it stood before a restart.
     pub outbox: Outbox,
+    /// What tells the primary's weather.
+    pub barometer: Arc<Barometer>,
     /// Where what was seen and is no pair is kept, once the store is open.
     pub recorder: Arc<OnceLock<RecorderHandle>>,
     /// What we count.

@@ -251,7 +251,12 @@ impl Controller {
             }
         };
         match overtaken {
-            None => self.replay(&record),
+            None => {
+                self.replay(&record);
+                if let Some(managed) = self.managed.get_mut(&name) {
+                    managed.tell_weather(&self.barometer.weather());
+                }
+            }
             Some(back) => {
                 if let Some(managed) = self.managed.get_mut(&name) {
                     managed.overtake(before, &record, &back);

@@ -33,7 +33,7 @@ pub use refusal::Refusal;
 pub use requests::Requests;
 pub use rollout::{Input, Rollout, Saved, State, Visit};
 pub use route::{Endpoint, Facts, Key, Lane, Lot, Places, Route, Skip, Snapshot, Tie};
-pub use seen::{Note, Order, Seen, Told};
+pub use seen::{Note, Order, Seen, Told, Weather};
 pub use share::{Share, ShareError};
 
 use std::{fmt, str::FromStr, sync::Arc};

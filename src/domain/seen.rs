@@ -1,6 +1,6 @@
 //! What evidence is made of: everything the controller is told, each at its place and time.
 
-use super::{Call, Lot, Pair, Score, Side, Timestamp, Window};
+use super::{Call, Lot, Metric, Pair, Score, Side, Timestamp, Window};
 
 /// When the controller was told something, and its place among all it was ever told.
 ///
@@ -52,10 +52,21 @@ pub enum Told {
     CopyLost,
     /// A pair was to be judged and could not be.
     ScoreLost,
-    /// The window was opened at this time, after all that was told up to this place.
-    Entered,
+    /// The window was opened at this time, after all that was told up to this place, in this
+    /// weather.
+    Entered(Vec<Weather>),
     /// The guard after success began at this time, after all that was told up to this place.
     Guarded,
+}
+
+/// How unevenly the primary's failures or slow calls fall over time, beyond chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weather {
+    /// The metric whose bets it slows down.
+    pub metric: Metric,
+    /// The variance of the rate between half hours beyond that of independent calls, relative
+    /// to the rate's square, in thousandths.
+    pub variance_permille: u32,
 }
 
 impl Seen {

@@ -89,8 +89,8 @@ impl Proxy {
             Half { call, reading }
         };
         let (served, other) = (half(&served), half(&other));
-        self.metrics.call(&served.call, Role::Serve);
-        self.metrics.call(&other.call, Role::Mirror);
+        self.count(&served.call, Role::Serve);
+        self.count(&other.call, Role::Mirror);
         match side {
             Side::Candidate => self.pair(exchange, Side::Primary, (served, other), due),
             Side::Primary => self.pair(exchange, Side::Candidate, (other, served), due),
@@ -242,7 +242,7 @@ impl Proxy {
             };
             tasks::spawn("read", async move {
                 let (call, _) = proxy.read(&exchange, &taken);
-                proxy.metrics.call(&call, Role::Serve);
+                proxy.count(&call, Role::Serve);
                 let side = side(&exchange, &call);
                 exchange.routed.ended(side, &call);
                 if side == Side::Candidate {

@@ -34,7 +34,7 @@ use crate::domain::Name;
 use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop, describe};
 use crate::telemetry::Metrics;
-use crate::traffic::{Board, Job, Outbox, Trail};
+use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
 use crate::upstream::Upstream;
 
 /// Pause after a connection could not be accepted, such as without file descriptors.
@@ -100,6 +100,8 @@ pub struct Proxy {
     pub pool: Pool,
     /// To the controller.
     pub outbox: Outbox,
+    /// Reads the primary's weather off its calls.
+    pub barometer: Arc<Barometer>,
     /// What became of the last requests.
     pub trail: Arc<Trail>,
     /// To the store, once it is open.

@@ -14,7 +14,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::clock;
 use crate::dialect::{self, Asked, Edits, Purpose};
-use crate::domain::{Endpoint, Lane, Lot, Name, PairId, Side, Skip, Timestamp};
+use crate::domain::{Call, Endpoint, Lane, Lot, Name, PairId, Side, Skip, Timestamp};
 use crate::tasks::{BoxError, describe};
 use crate::telemetry::Role;
 use crate::traffic::{Live, Routed, Trace};
@@ -171,6 +171,12 @@ impl Proxy {
         self.trail.add(Trace::Passed { id, at: self.clock.now(), why });
     }
 
+    /// Counts a call that has ended.
+    pub(super) fn count(&self, call: &Call, role: Role) {
+        self.metrics.call(call, role);
+        self.barometer.see(call);
+    }
+
     /// What is refused before anything is looked at.
     fn check(&self, head: &Parts, body: &Incoming) -> Result<(), Own> {
         let plain = head.uri.authority().is_none() && head.uri.path().starts_with('/');
@@ -192,13 +198,13 @@ impl Proxy {
             Ok(response) => response,
             Err((own, ended)) => {
                 let taken = Taken::nothing(self.primary.clone(), started, ended);
-                self.metrics.call(&taken.read(Endpoint::Chat).0, Role::Serve);
+                self.count(&taken.read(Endpoint::Chat).0, Role::Serve);
                 return Err(own);
             }
         };
         let proxy = Arc::clone(self);
         let done: Done = Box::new(move |taken: Taken| {
-            proxy.metrics.call(&taken.read(Endpoint::Chat).0, Role::Serve);
+            proxy.count(&taken.read(Endpoint::Chat).0, Role::Serve);
         });
         let provider = self.primary.clone();
         Ok((tee(response, None, &provider, (started, Keep::Nothing, done)), provider))
@@ -266,10 +272,10 @@ impl Proxy {
         match answer_to {
             Use::Pair(_) => self.served(exchange, answer_to)(failed),
             Use::Solo(lot) => {
-                self.metrics.call(&call, Role::Serve);
+                self.count(&call, Role::Serve);
                 self.solo(exchange, lot, call);
             }
-            Use::Nothing => self.metrics.call(&call, Role::Serve),
+            Use::Nothing => self.count(&call, Role::Serve),
         }
         // This answer is seen because the candidate failed, so it says nothing.
         let answer = self.serve_primary(exchange, Use::Nothing).await;

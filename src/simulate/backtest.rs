@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::analysis::{Chances, Observation};
 use crate::domain::{
     Approval, Cause, Event, Metric, Name, Order, PairId, Plan, Rollout, Seen, State, Timestamp,
-    Told, Window,
+    Told, Weather, Window,
 };
 use crate::store::{Journal, JournalError, Limits, Pairs, PairsError};
 
@@ -61,7 +61,7 @@ pub struct Recorded {
 }
 
 /// One thing that came in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Heard {
     order: Order,
     /// The pair it is, or is about.
@@ -71,11 +71,12 @@ struct Heard {
     what: What,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum What {
     Request(Observation),
     Score { primary: f64, candidate: f64 },
     CopyLost,
+    Weather(Vec<Weather>),
 }
 
 /// What came of a plan.
@@ -241,7 +242,8 @@ fn heard(seen: &Seen) -> Option<Heard> {
                 (None, began, What::Request(Observation::solo(*lot, *side, call)))
             }
             Told::CopyLost => (None, order.at, What::CopyLost),
-            Told::ScoreLost | Told::Entered | Told::Guarded => return None,
+            Told::Entered(weather) => (None, order.at, What::Weather(weather.clone())),
+            Told::ScoreLost | Told::Guarded => return None,
         },
     };
     Some(Heard { order, pair, made, what })
@@ -277,18 +279,22 @@ impl Player {
             return;
         }
         self.pair = heard.pair.or(self.pair);
-        let back = match heard.what {
+        let back = match &heard.what {
             What::Request(seen) => {
                 self.pairs += u64::from(heard.pair.is_some());
-                self.simulation.observe(self.now, seen)
+                self.simulation.observe(self.now, *seen)
             }
             What::CopyLost => {
                 self.simulation.copy_lost(self.now);
                 false
             }
+            What::Weather(weather) => {
+                self.simulation.tell_weather(weather);
+                false
+            }
             What::Score { primary, candidate } => {
                 self.scores += 1;
-                self.simulation.score(self.now, primary, candidate)
+                self.simulation.score(self.now, *primary, *candidate)
             }
         };
         if back {

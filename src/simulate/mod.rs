@@ -16,7 +16,7 @@ pub use stream::{StreamError, stream};
 use crate::analysis::{Chances, Ledger, Observation, Sample, Tripwire};
 use crate::domain::{
     Cause, Command, Event, Evidence, GateEvidence, Input, Metric, Name, Plan, Refusal, Rollout,
-    State, Timestamp, Verdict,
+    State, Timestamp, Verdict, Weather,
 };
 
 /// The plan that is tried unless another is given.
@@ -76,6 +76,11 @@ impl Simulation {
             self.apply(at, &event, chances);
         }
         Ok(())
+    }
+
+    /// Takes the weather that the primary is known to have when a stage begins.
+    pub fn tell_weather(&mut self, weather: &[Weather]) {
+        self.ledger.tell_weather(weather);
     }
 
     /// Takes what one request said. True when it sends the rollout back: at once, as it

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 
 use serde::Serialize;
 
-use crate::analysis::{Chances, Observation, Sample};
+use crate::analysis::{Chances, Climate, Observation, Sample};
 use crate::domain::{Cause, Event, Lot, Name, Plan, State, Timestamp};
 
 use super::{
@@ -62,7 +62,8 @@ struct Answer {
 ///
 /// Lines are `stage`, `obs`, `score` and `tick` as `design/STATISTICS` has them. Whoever sends
 /// them routes by the answers: it says which stage begins, and with which chances each side is
-/// seen in it. An observation has its own time, a score that of the line before it.
+/// seen in it. What was seen of the primary before the first stage tells its weather.
+/// An observation has its own time, a score that of the line before it.
 /// Why it holds is told with the numbers of the gate once a minute, else by the gates' names.
 ///
 /// # Errors
@@ -73,7 +74,9 @@ pub fn stream(
     output: &mut dyn Write,
 ) -> Result<(), StreamError> {
     let simulation = Simulation::new(name, plan);
-    let mut player = Player { simulation, now: Timestamp(0), told: Timestamp(0), lines: 0 };
+    let climate = Climate::default();
+    let mut player =
+        Player { simulation, climate, now: Timestamp(0), told: Timestamp(0), lines: 0 };
     let mut text = Vec::new();
     loop {
         text.clear();
@@ -106,6 +109,8 @@ fn limit() -> u64 {
 
 struct Player {
     simulation: Simulation,
+    /// The primary's, also from before the first stage.
+    climate: Climate,
     now: Timestamp,
     /// When numbers were told last.
     told: Timestamp,
@@ -139,29 +144,34 @@ impl Player {
         match self.simulation.rollout().state() {
             State::Pending if index == 0 => {
                 let refused = self.simulation.start(at, chances);
-                refused.map_err(|error| self.nonsense(error.to_string()))
+                refused.map_err(|error| self.nonsense(error.to_string()))?;
             }
             State::Running => {
                 let event =
                     Event::StageEntered { attempt, stage: index, cause: Cause::GatesPassed };
                 self.simulation.apply(at, &event, chances);
-                Ok(())
             }
-            State::RolledBack => Ok(()),
+            State::RolledBack => {}
             state @ (State::Pending
             | State::Paused
             | State::AwaitingApproval
             | State::Succeeded
             | State::Baked) => {
                 let state = state.as_str();
-                Err(self.nonsense(format!("stage {index} cannot begin: the rollout is {state}")))
+                let problem = format!("stage {index} cannot begin: the rollout is {state}");
+                return Err(self.nonsense(problem));
             }
         }
+        self.simulation.tell_weather(&self.climate.weather());
+        Ok(())
     }
 
     fn observe(&mut self, line: &Line) -> Result<(), StreamError> {
         let at = self.pass(line)?;
         let (primary, candidate) = (self.sample(line.p)?, self.sample(line.c)?);
+        if let Some(call) = &primary {
+            self.climate.see(at, call);
+        }
         self.simulation.observe(at, Observation { lot: Some(Lot::Once), primary, candidate });
         Ok(())
     }

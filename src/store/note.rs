@@ -1,12 +1,14 @@
 //! Notes as the store keeps them: many small ones of a window together.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
     json::{self, DecodeError, known},
     pair::{CallJson, LotJson, OrderJson, WindowJson},
 };
-use crate::domain::{Note, Order, Side, Told, Window};
+use crate::domain::{Metric, Note, Order, Side, Told, Weather, Window};
 
 #[derive(Serialize, Deserialize)]
 struct NotesJson {
@@ -22,6 +24,9 @@ struct NoteJson {
     /// Of a solo alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     solo: Option<SoloJson>,
+    /// Of a beginning alone: thousandths by metric.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    weather: BTreeMap<String, u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -32,29 +37,35 @@ struct SoloJson {
 }
 
 const SOLO: &str = "solo";
+const ENTERED: &str = "entered";
 
-/// What is told, and the word for it.
-const PLAIN: [(&str, Told); 4] = [
-    ("copy_lost", Told::CopyLost),
-    ("score_lost", Told::ScoreLost),
-    ("entered", Told::Entered),
-    ("guarded", Told::Guarded),
-];
+/// What is told in a word, and the word for it.
+const PLAIN: [(&str, Told); 3] =
+    [("copy_lost", Told::CopyLost), ("score_lost", Told::ScoreLost), ("guarded", Told::Guarded)];
 
 /// The bytes of notes of one window.
 pub(super) fn encode(window: &Window, notes: &[Note]) -> Vec<u8> {
     let notes = notes.iter().map(|it| {
-        let (told, solo) = match &it.told {
+        let plain = |told: &str| NoteJson {
+            order: it.order.into(),
+            told: told.to_owned(),
+            solo: None,
+            weather: BTreeMap::new(),
+        };
+        match &it.told {
             Told::Solo { lot, side, call } => {
                 let (lot, side) = ((*lot).into(), side.as_str().to_owned());
-                (SOLO, Some(SoloJson { lot, side, call: CallJson::from(&**call) }))
+                let solo = SoloJson { lot, side, call: CallJson::from(&**call) };
+                NoteJson { solo: Some(solo), ..plain(SOLO) }
             }
-            Told::CopyLost => ("copy_lost", None),
-            Told::ScoreLost => ("score_lost", None),
-            Told::Entered => ("entered", None),
-            Told::Guarded => ("guarded", None),
-        };
-        NoteJson { order: it.order.into(), told: told.to_owned(), solo }
+            Told::Entered(weather) => {
+                let of = |it: &Weather| (it.metric.as_str().to_owned(), it.variance_permille);
+                NoteJson { weather: weather.iter().map(of).collect(), ..plain(ENTERED) }
+            }
+            Told::CopyLost => plain("copy_lost"),
+            Told::ScoreLost => plain("score_lost"),
+            Told::Guarded => plain("guarded"),
+        }
     });
     let (v, window) = (json::VERSION, WindowJson::from(window));
     json::encode(&NotesJson { v, window, notes: notes.collect() })
@@ -68,6 +79,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Note>, DecodeError> {
         let order = Order::from(it.order);
         let told = if let Some(solo) = it.solo {
             solo.told()?
+        } else if it.told == ENTERED {
+            Told::Entered(it.weather.iter().filter_map(weather).collect())
         } else {
             let plain = PLAIN.into_iter().find(|(word, _)| *word == it.told);
             known("told", &it.told, plain)?.1
@@ -75,6 +88,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Note>, DecodeError> {
         Ok(Note { window: window.clone(), order, told })
     };
     json.notes.into_iter().map(note).collect()
+}
+
+/// What a later version may measure besides is passed over.
+fn weather((metric, variance_permille): (&String, &u32)) -> Option<Weather> {
+    let metric = Metric::ALL.into_iter().find(|it| it.as_str() == metric)?;
+    Some(Weather { metric, variance_permille: *variance_permille })
 }
 
 impl SoloJson {

@@ -89,7 +89,7 @@ impl Pairs {
         for batch in self.index().notes(window) {
             let (_, payload) = batch.map_err(to("list notes"))?;
             self.read_notes(&payload, &mut |seen| match seen {
-                Seen::Note(note) if matches!(note.told, Told::Entered | Told::Guarded) => {
+                Seen::Note(note) if matches!(note.told, Told::Entered(_) | Told::Guarded) => {
                     each(note.order);
                 }
                 Seen::Note(_) | Seen::Pair(_) | Seen::Score(_) => {}

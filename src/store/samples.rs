@@ -6,7 +6,8 @@ use super::{Bodies, Limits};
 use crate::domain::{
     Agreement, Approval, Call, Cause, Event, Freeze, FreezeText, GateEvidence, Lot, Margin, Metric,
     Name, Note, OnIdle, Order, Outcome, Pair, PairId, Plan, Record, Risk, Role, Score, ScorePart,
-    Share, Side, Slice, State, Times, Timestamp, Told, Usage, Verdict, Window, default_ladder,
+    Share, Side, Slice, State, Times, Timestamp, Told, Usage, Verdict, Weather, Window,
+    default_ladder,
 };
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
@@ -212,7 +213,7 @@ pub(super) fn notes(pair: &Pair, seq: u64, len: u64) -> Vec<Note> {
     let told = |number: u64| match number % 8 {
         0 => Told::CopyLost,
         1 => Told::ScoreLost,
-        2 => Told::Entered,
+        2 => Told::Entered(vec![Weather { metric: Metric::LatencyP99, variance_permille: 450 }]),
         3 => Told::Guarded,
         _ => Told::Solo {
             lot: if number.is_multiple_of(2) { Lot::Once } else { Lot::Sticky(number) },

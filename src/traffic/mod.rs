@@ -1,8 +1,10 @@
 //! What the proxy and the controller share: the published snapshot, live counters, what was seen.
 
+mod barometer;
 mod outbox;
 mod trail;
 
+pub use barometer::Barometer;
 pub use outbox::Outbox;
 pub use trail::{Counted, REQUESTS_LEN_MAX, Routed, Trace, Trail};
 

@@ -1,0 +1,63 @@
+//! The barometer: reads the primary's weather off every call it answers.
+
+use std::sync::Mutex;
+
+use super::lock;
+use crate::analysis::{Climate, Sample};
+use crate::clock::Clock;
+use crate::domain::{Call, Name, Weather};
+
+/// Counts the primary's calls, whether or not a rollout governs them.
+#[derive(Debug)]
+pub struct Barometer {
+    primary: Name,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    climate: Climate,
+    /// Whether something may have changed since it was kept last.
+    changed: bool,
+}
+
+impl Barometer {
+    /// A barometer that has seen nothing.
+    pub fn new(primary: Name, clock: Clock) -> Self {
+        Self { primary, clock, state: Mutex::default() }
+    }
+
+    /// Whose weather it reads.
+    pub fn primary(&self) -> &Name {
+        &self.primary
+    }
+
+    /// Takes a call when it has ended; only the primary's count.
+    pub fn see(&self, call: &Call) {
+        if call.provider == self.primary {
+            let mut state = lock(&self.state);
+            let ended = state.climate.see(self.clock.now(), &Sample::of(call));
+            state.changed |= ended;
+        }
+    }
+
+    /// What is known by now.
+    pub fn weather(&self) -> Vec<Weather> {
+        lock(&self.state).climate.weather()
+    }
+
+    /// Goes on from what was kept before a restart; says whether it could. What was counted
+    /// meanwhile is given up for it.
+    pub fn resume(&self, kept: &[u8]) -> bool {
+        let Some(climate) = Climate::decode(kept) else { return false };
+        lock(&self.state).climate = climate;
+        true
+    }
+
+    /// All of it, to be kept, if half an hour has ended since it was asked last.
+    pub fn changed(&self) -> Option<Vec<u8>> {
+        let mut state = lock(&self.state);
+        std::mem::take(&mut state.changed).then(|| state.climate.encode())
+    }
+}
