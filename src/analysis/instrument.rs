@@ -38,6 +38,17 @@ impl Instrument {
         }
     }
 
+    /// Whether it measures such a metric.
+    pub(super) fn is_of(&self, metric: Metric) -> bool {
+        match (self, metric.kind()) {
+            (Self::Rate(_), Kind::Rate(_))
+            | (Self::Quantile(_), Kind::Quantile)
+            | (Self::Score(_), Kind::Score)
+            | (Self::Ratio(_), Kind::Ratio) => true,
+            (Self::Rate(_) | Self::Quantile(_) | Self::Score(_) | Self::Ratio(_), _) => false,
+        }
+    }
+
     /// Begins a stage with a gate on it, or without.
     pub(super) fn enter(&mut self, at: Timestamp, margin: Option<Margin>, chances: Chances) {
         let limit = margin.map(Margin::limit);

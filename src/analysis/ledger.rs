@@ -25,12 +25,12 @@ const GUARD_WINDOW_MS: u64 = 86_400_000;
 const TRUST: f64 = 0.5;
 /// Stakes are planned anew so often, in the observations' own time.
 const PLAN_MS: u64 = 1_000;
-/// Which form [`Ledger::encode`] gives.
-const FORMAT: u8 = 1;
 /// Candidate calls before their outcomes are held against it, and one in how many may be
 /// throttled, or be requests it cannot take.
 const CALLS_MIN: u64 = 20;
 const TURNED_AWAY_ONE_IN: u64 = 20;
+/// One in how many copies that were sent may be lost.
+const LOST_ONE_IN: u64 = 100;
 /// One in how many primary calls of a stage may fail before it is no measure for a candidate.
 const OUTAGE_ONE_IN: u64 = 10;
 
@@ -96,20 +96,20 @@ impl Chances {
 /// alarm is at most `risk.harm_bps` in any 7 days.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    stages: Vec<Stage>,
+    pub(super) stages: Vec<Stage>,
     /// What the plan gates anywhere, one for each instrument.
-    metrics: Vec<Metric>,
-    terms: Terms,
-    state: State,
+    pub(super) metrics: Vec<Metric>,
+    pub(super) terms: Terms,
+    pub(super) state: State,
 }
 
 /// What observations change.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct State {
-    instruments: Vec<Instrument>,
+pub(super) struct State {
+    pub(super) instruments: Vec<Instrument>,
     money: Money,
     lots: Lots,
-    stage: Option<usize>,
+    pub(super) stage: Option<usize>,
     chances: Chances,
     /// After success.
     guarding: bool,
@@ -187,19 +187,18 @@ impl Ledger {
         self.begin(at);
     }
 
-    /// Takes another plan in its stage, counted from 0. Where that stage's gates are others, the
-    /// proof of safety and the counters start fresh; the money and the proof of harm go on.
+    /// Takes another plan in its stage, counted from 0. Where that stage's gates or shares are
+    /// others, the proof of safety and the counters start fresh; the money and the proof of harm
+    /// go on.
     pub fn revise(&mut self, plan: &Plan, stage: usize, at: Timestamp) {
         self.pass(at);
-        let gates = self.gates().to_vec();
+        let before = self.stages.get(stage).cloned();
         self.stages.clone_from(&plan.stages);
-        if self.state.stage != Some(stage) {
+        let Some(now) = self.stages.get(stage).filter(|_| self.state.stage == Some(stage)) else {
             return;
-        }
-        if let Some(stage) = self.stages.get(stage) {
-            self.state.chances = Chances::of(stage);
-        }
-        if self.gates() != gates {
+        };
+        if before.is_none_or(|it| it.is_seen_otherwise(now)) {
+            self.state.chances = Chances::of(now);
             self.begin(at);
         }
     }
@@ -269,6 +268,13 @@ impl Ledger {
         }
     }
 
+    /// Whether so many copies were sent and lost that what came of the others may mislead, in
+    /// either direction.
+    pub fn has_lost_too_many(&self) -> bool {
+        let State { pairs, copies_lost, .. } = self.state;
+        pairs + copies_lost < LOST_ONE_IN * copies_lost
+    }
+
     /// Whether some gate of the stage is proven broken.
     pub fn is_broken(&self) -> bool {
         let broken = |gate: &Gate| {
@@ -303,28 +309,6 @@ impl Ledger {
             problem: self.problem(),
             outage: self.outage(),
         }
-    }
-
-    /// All that observations have changed, to be kept outside.
-    pub fn encode(&self) -> Vec<u8> {
-        // Only a length that cannot be known makes this fail, and there is none.
-        postcard::to_allocvec(&(FORMAT, &self.state)).unwrap_or_default()
-    }
-
-    /// Puts back what [`encode`](Self::encode) gave, of an attempt at the same plan. Says
-    /// whether it could: what is damaged, of another format or another plan changes nothing.
-    pub fn decode(&mut self, bytes: &[u8]) -> bool {
-        let Ok((FORMAT, state)) = postcard::from_bytes::<(u8, State)>(bytes) else { return false };
-        let same =
-            state.instruments.len() == self.metrics.len()
-                && state.stage.is_none_or(|it| it < self.stages.len())
-                && state.instruments.iter().zip(&self.state.instruments).all(|(read, ours)| {
-                    std::mem::discriminant(read) == std::mem::discriminant(ours)
-                });
-        if same {
-            self.state = state;
-        }
-        same
     }
 
     /// Lets time pass, and plans anew when it is time to. Returns the time it is now.

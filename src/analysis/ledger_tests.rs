@@ -373,6 +373,27 @@ fn a_fault_after_a_long_good_time_is_found_nearly_as_fast_as_a_fresh_one() {
     }
 }
 
+/// Shadow with 1 % of the candidate, then an edit to 10 %: the odds are those of what is seen.
+#[test]
+fn an_edit_of_the_running_stages_share_never_makes_an_equal_candidate_look_worse() {
+    let mut plan = plan(&[Metric::ErrorRate]);
+    let narrow = Chances::of(&plan.stages[0]);
+    plan.stages[0].mirror = Share::from_basis_points(1_000).unwrap();
+    let wide = Chances::of(&plan.stages[0]);
+    for seed in 0..10 {
+        let mut draws = Draws::new(&plan, seed, narrow);
+        draws.run(Arms(0.02, 0.02, 1.0), 300);
+        let rates = draws.ledger.clone();
+        draws.ledger.stages[0].mirror = Share::from_basis_points(100).unwrap();
+        draws.ledger.revise(&plan, 0, Timestamp(draws.requests * 10));
+        assert_eq!(draws.ledger.evidence().solos + draws.ledger.evidence().pairs, 0);
+        assert!(0 < rates.evidence().pairs);
+        draws.chances = wide;
+        draws.run(Arms(0.02, 0.02, 1.0), 5_000);
+        assert!(!draws.ledger.is_broken() && draws.ledger.evidence().problem.is_none());
+    }
+}
+
 #[test]
 fn lost_copies_of_failures_never_prove_safety() {
     for seed in 0..5 {
@@ -435,10 +456,12 @@ fn what_is_kept_and_put_back_goes_on_as_if_nothing_had_happened() {
 }
 
 #[test]
-fn what_was_kept_of_another_plan_or_is_damaged_is_not_put_back() {
+fn what_was_kept_of_a_plan_with_fewer_metrics_or_is_damaged_is_not_put_back() {
+    let kept = Draws::new(&plan(&[Metric::ErrorRate]), 4, HALF).ledger.encode();
+    assert!(!Ledger::new(&plan(&Metric::DEFAULTS)).decode(&kept));
     let kept = Draws::new(&plan(&Metric::ALL), 4, HALF).ledger.encode();
-    let mut other = Ledger::new(&plan(&[Metric::ErrorRate]));
-    assert!(!other.decode(&kept));
+    let mut fewer = Ledger::new(&plan(&[Metric::ErrorRate]));
+    assert!(fewer.decode(&kept) && fewer.metrics.len() == Metric::ALL.len());
     let mut same = Ledger::new(&plan(&Metric::ALL));
     assert!(!same.decode(&kept[..kept.len() / 2]) && !same.decode(&[]));
     assert!(same.decode(&kept));

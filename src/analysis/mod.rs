@@ -17,6 +17,7 @@ mod gate;
 mod histogram;
 mod instrument;
 mod interval;
+mod kept;
 mod ledger;
 mod lots;
 mod money;

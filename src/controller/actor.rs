@@ -9,7 +9,7 @@ use std::{
 use tokio::{
     sync::{broadcast, mpsc, watch},
     task::JoinHandle,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use crate::clock::Clock;
@@ -44,6 +44,8 @@ const RECORDS_LEN_MAX: usize = 10_000;
 
 /// How often the day's copies are kept, in milliseconds: what a crash may forget of them.
 const KEEP_COPIES_MS: u64 = 1_000;
+/// How long keeping may take when the program ends.
+const KEEP_WAIT: Duration = Duration::from_secs(1);
 /// A wall clock that has moved against ours by so much is worth a word, in milliseconds.
 const WALL_MOVED_MS: u64 = 60_000;
 
@@ -188,6 +190,11 @@ impl Controller {
             }
         }
         self.settle().await;
+        self.managed.values_mut().for_each(|it| it.checkpointed = Timestamp::default());
+        if let Some(keeping) = rebuild::keep(&mut self) {
+            // A disk that hangs keeps nobody from ending; the last checkpoint but one is there.
+            let _ = timeout(KEEP_WAIT, keeping).await;
+        }
         Ok(())
     }
 

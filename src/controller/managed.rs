@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::analysis::{Ledger, Observation};
 use crate::domain::{
-    Answer, Cause, Command, Event, Evidence, Input, Lane, Name, Note, Order, Plan, Record,
-    Requests, Rollout, Seen, Share, Slice, State, Timestamp, Told, Undecided, Verdict, Weather,
-    Window,
+    Answer, Cause, Command, Event, Evidence, GateEvidence, Input, Lane, Name, Note, Order, Plan,
+    Record, Requests, Rollout, Seen, Share, Slice, State, Timestamp, Told, Undecided, Verdict,
+    Weather, Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
@@ -33,6 +33,10 @@ pub(super) struct Managed {
     pub(super) begun: Option<(Told, Timestamp)>,
     /// The plan the configuration asked for last, if it ever did.
     pub(super) wanted: Option<Plan>,
+    /// The last thing that was told of it.
+    pub(super) told: Order,
+    /// When its bets were last kept; never since the last step.
+    pub(super) checkpointed: Timestamp,
     /// When something was last heard of it: a pair, a step, or the start of this process.
     pub(super) heard: Timestamp,
     created: Timestamp,
@@ -54,6 +58,8 @@ impl Managed {
             requests: Requests::default(),
             begun: None,
             wanted: None,
+            told: Order::FIRST,
+            checkpointed: Timestamp::default(),
             heard: at,
             created: at,
             updated: at,
@@ -78,6 +84,8 @@ impl Managed {
             broken: None,
             requests,
             wanted,
+            told: Order::FIRST,
+            checkpointed: Timestamp::default(),
             heard: now,
             begun: None,
             created: created.min(now),
@@ -91,6 +99,7 @@ impl Managed {
     /// Makes a record so: the machine, and what hangs on it.
     pub(super) fn apply(&mut self, record: &Record) {
         let (attempt, stage) = (self.rollout.attempt(), self.rollout.stage_index());
+        let visit = self.rollout.since();
         self.rollout.apply(record.at, &record.event);
         (self.updated, self.heard) = (record.at, self.heard.max(record.at));
         (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
@@ -120,6 +129,11 @@ impl Managed {
                 self.live.close();
                 self.begun = None;
             }
+            // Other shares or gates: evidence begins anew, and what was told before says nothing.
+            Event::Revised(_) if self.rollout.since() != visit => {
+                self.begun = Some((Told::Entered(Vec::new()), record.at));
+                self.live = Arc::new(self.live.next());
+            }
             Event::Created(_)
             | Event::Revised(_)
             | Event::ApprovalRequested
@@ -131,6 +145,7 @@ impl Managed {
             | Event::Lifted => {}
         }
         self.cap(&record.event);
+        self.checkpointed = Timestamp::default();
     }
 
     /// Takes the weather in which the bets of a stage have just begun.
@@ -180,9 +195,10 @@ impl Managed {
         self.cap(&forward.event);
     }
 
-    /// Whether evidence of that window counts now.
+    /// Whether evidence of that window counts now: of a stage whose gates nobody asks any more
+    /// nothing does.
     pub(super) fn is_current(&self, window: &Window) -> bool {
-        self.rollout.window().as_ref() == Some(window)
+        self.rollout.guarded().is_some() && self.rollout.window().as_ref() == Some(window)
     }
 
     /// The note that the bets of a stage or of the guard began, once: all that was told before
@@ -201,7 +217,10 @@ impl Managed {
         }
         let mut evidence = self.ledger.evidence();
         if let Some(problem) = self.coverage_problem() {
-            for gate in &mut evidence.gates {
+            // Copies that were never sent say nothing of either side, so proof of harm stands.
+            let stands = !self.ledger.has_lost_too_many();
+            let doubted = |gate: &&mut GateEvidence| !(stands && gate.verdict == Verdict::Breach);
+            for gate in evidence.gates.iter_mut().filter(doubted) {
                 gate.verdict = Verdict::Invalid;
                 gate.problem.clone_from(&problem);
             }

@@ -5,14 +5,20 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::analysis::{Chances, Ledger};
-use crate::domain::{Cause, Event, Name, Rollout, Seen, State, Timestamp, Told, Visit, Window};
-use crate::store::Pairs;
+use crate::domain::{
+    Cause, Event, Name, Order, Rollout, Seen, State, Timestamp, Told, Visit, Window,
+};
+use crate::store::{Checkpoint, Pairs};
 use crate::traffic::Barometer;
 
 use super::{
     actor::Controller,
     managed::{self, Managed},
 };
+
+/// How often the bets of a rollout are kept, in milliseconds: what is told in between is told
+/// again after a restart.
+const CHECKPOINT_MS: u64 = 10_000;
 
 /// The bets of an attempt made anew, and what has to go on from there.
 struct Rebuilt {
@@ -24,52 +30,68 @@ struct Rebuilt {
     counted: u64,
 }
 
+/// What of that which was told belongs to a visit of a stage.
+struct Span {
+    visit: Visit,
+    /// When the next visit began.
+    end: Timestamp,
+    /// What has a place up to here was told before it, or is in the bets already.
+    after: u64,
+    /// The last place before the next visit, if that is known.
+    until: Option<u64>,
+    /// What is later was told by a clock that has gone back since.
+    now: Timestamp,
+}
+
 /// Enters the evidence kept of every running attempt in new bets, visit by visit of its stages.
 ///
-/// So a restart forgets no evidence; what the store lost (a second at most, and what
-/// its limits removed) only makes proofs take longer.
+/// It goes on from the last checkpoint; without one, all that is stored is played again under the
+/// plan that holds. So a restart forgets no evidence; what the store lost (a second at most, and
+/// what its limits removed) only makes proofs take longer.
 pub(super) async fn evidence(controller: &mut Controller) {
-    let pairs = controller.pairs.clone();
+    let (pairs, now) = (controller.pairs.clone(), controller.clock.now());
+    let weather = controller.barometer.weather();
     for managed in controller.managed.values_mut() {
         coverage(pairs.as_ref(), managed);
-        if managed.rollout.window().is_none() {
+        if managed.rollout.guarded().is_none() {
             continue;
         }
         let (rollout, pairs) = (managed.rollout.clone(), pairs.clone());
-        match spawn_blocking(move || rebuilt(&rollout, pairs.as_ref())).await {
+        match spawn_blocking(move || rebuilt(&rollout, pairs.as_ref(), now)).await {
             Ok(Rebuilt { ledger, noted, seq, .. }) => {
                 managed.ledger = ledger;
                 managed.begun = managed.begun.take().filter(|_| !noted);
+                managed.told = Order { seq, at: now };
                 controller.outbox.resume(seq);
             }
             Err(error) => tracing::error!(%error, "evidence could not be rebuilt; it begins anew"),
         }
+        managed.tell_weather(&weather);
     }
 }
 
-fn rebuilt(rollout: &Rollout, pairs: Option<&Pairs>) -> Rebuilt {
+fn rebuilt(rollout: &Rollout, pairs: Option<&Pairs>, now: Timestamp) -> Rebuilt {
     let ledger = Ledger::new(rollout.plan());
     let mut rebuilt = Rebuilt { ledger, noted: false, seq: 0, counted: 0 };
     let visits = rollout.visits();
     let begun = pairs.map(|it| begun(rollout, it)).unwrap_or_default();
-    for (index, visit) in visits.iter().enumerate() {
-        if rollout.state() == State::Succeeded && index + 1 == visits.len() {
-            rebuilt.ledger.follow(rollout, visit.from, &Event::Succeeded(Cause::GatesPassed));
-        } else {
-            let stage = rollout.plan().stages.get(visit.stage);
-            let chances = stage.map_or_else(Chances::default, Chances::of);
-            rebuilt.ledger.enter(visit.stage, visit.from, chances);
+    let kept = pairs.and_then(|it| rebuilt.resume(rollout, it));
+    for (index, visit) in visits.iter().enumerate().skip(kept.unwrap_or(0)) {
+        if kept != Some(index) {
+            rebuilt.enter(rollout, index, *visit);
         }
         let end = visits.get(index + 1).map_or(Timestamp(u64::MAX), |it| it.from);
-        // What came in after the next visit began counted no more.
-        let left = begun.get(&end).copied().unwrap_or(u64::MAX);
+        let after = begun.get(&visit.from).copied().unwrap_or(0);
+        let after = if kept == Some(index) { after.max(rebuilt.seq) } else { after };
         rebuilt.noted = begun.contains_key(&visit.from);
         if let Some(pairs) = pairs {
-            rebuilt.feed(rollout, (*visit, end, left), pairs);
+            let span = Span { visit: *visit, end, after, until: begun.get(&end).copied(), now };
+            rebuilt.feed(rollout, &span, pairs);
         }
     }
-    let counted = rebuilt.counted;
-    tracing::info!(rollout = %rollout.name(), counted, "evidence rebuilt from what was stored");
+    let (counted, checkpoint) = (rebuilt.counted, kept.is_some());
+    let rollout = rollout.name();
+    tracing::info!(%rollout, checkpoint, counted, "evidence rebuilt from what was stored");
     rebuilt
 }
 
@@ -97,26 +119,62 @@ fn window(rollout: &Rollout, stage: usize) -> Window {
 }
 
 impl Rebuilt {
-    /// Enters what was told in a visit of a stage, up to its end and to that place.
-    fn feed(
-        &mut self,
-        rollout: &Rollout,
-        (visit, end, left): (Visit, Timestamp, u64),
-        pairs: &Pairs,
-    ) {
-        let window = window(rollout, visit.stage);
+    /// Takes the bets of the last checkpoint, if it is of a visit in this attempt: which.
+    fn resume(&mut self, rollout: &Rollout, pairs: &Pairs) -> Option<usize> {
+        let kept = Checkpoint::load(pairs, rollout.name())?;
+        if kept.attempt != rollout.attempt() {
+            return None;
+        }
+        let visit = rollout.visits().iter().rposition(|it| it.from == kept.visit)?;
+        if !self.ledger.decode(&kept.bets) {
+            tracing::warn!(rollout = %rollout.name(), "the checkpoint does not fit the plan");
+            return None;
+        }
+        self.seq = kept.told.seq;
+        Some(visit)
+    }
+
+    fn enter(&mut self, rollout: &Rollout, index: usize, visit: Visit) {
+        if rollout.state() == State::Succeeded && index + 1 == rollout.visits().len() {
+            self.ledger.follow(rollout, visit.from, &Event::Succeeded(Cause::GatesPassed));
+        } else {
+            let stage = rollout.plan().stages.get(visit.stage);
+            let chances = stage.map_or_else(Chances::default, Chances::of);
+            self.ledger.enter(visit.stage, visit.from, chances);
+        }
+    }
+
+    /// Enters what was told in a visit of a stage.
+    fn feed(&mut self, rollout: &Rollout, span: &Span, pairs: &Pairs) {
+        let window = window(rollout, span.visit.stage);
         let read = pairs.of_window(&window, &mut |seen: Seen| {
-            let order = seen.order();
-            self.seq = self.seq.max(order.seq);
-            if (visit.from..end).contains(&managed::made(&seen)) && order.seq <= left {
+            self.seq = self.seq.max(seen.order().seq);
+            if span.holds(&seen) {
                 managed::observe(&mut self.ledger, &seen);
                 self.counted += u64::from(!is_begin(&seen));
             }
         });
         if let Err(error) = read {
-            let (rollout, stage) = (&window.rollout, visit.stage);
+            let (rollout, stage) = (&window.rollout, span.visit.stage);
             tracing::error!(%rollout, stage, %error, "stored pairs of a stage cannot be read");
         }
+    }
+}
+
+impl Span {
+    /// Whether it was told in the visit, of something that was asked in it.
+    fn holds(&self, seen: &Seen) -> bool {
+        let (order, made) = (seen.order(), managed::made(seen));
+        if is_begin(seen) {
+            return order.at == self.visit.from;
+        }
+        let before_next = match self.until {
+            Some(until) => order.seq <= until,
+            None => made < self.end,
+        };
+        // What was kept before places were kept has none.
+        let after = self.after < order.seq || order.seq == 0;
+        self.visit.from <= made && after && before_next && order.at <= self.now
     }
 }
 
@@ -177,11 +235,30 @@ pub(super) async fn climate(pairs: Option<Pairs>, barometer: &Barometer) {
     }
 }
 
-/// Keeps the counts of every rollout, and the primary's climate when it has changed, on a thread
+/// The bets of a rollout as they are now, where it is time to keep them.
+fn checkpoint(managed: &mut Managed, now: Timestamp) -> Option<Checkpoint> {
+    managed.rollout.guarded()?;
+    let window = managed.rollout.window()?;
+    if now.millis_since(managed.checkpointed) < CHECKPOINT_MS {
+        return None;
+    }
+    managed.checkpointed = now;
+    Some(Checkpoint {
+        rollout: window.rollout,
+        attempt: window.attempt,
+        visit: managed.rollout.since(),
+        told: managed.told,
+        bets: managed.ledger.encode(),
+    })
+}
+
+/// Keeps the bets and counts of every rollout, and the primary's climate when it has changed, on a thread
 /// of its own: the index may wait for its disk.
-pub(super) fn keep(controller: &Controller) -> Option<JoinHandle<()>> {
-    let Controller { pairs, managed, barometer, .. } = controller;
-    let pairs = pairs.as_ref()?.clone();
+pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
+    let (pairs, now) = (controller.pairs.clone()?, controller.clock.now());
+    let checkpoints = controller.managed.values_mut().filter_map(|it| checkpoint(it, now));
+    let checkpoints: Vec<Checkpoint> = checkpoints.collect();
+    let Controller { managed, barometer, .. } = controller;
     let counts = |it: &Managed| {
         let ((day, made), (due, missing)) = (it.live.copies().made(), it.live.coverage());
         let window = it.rollout.window();
@@ -192,6 +269,12 @@ pub(super) fn keep(controller: &Controller) -> Option<JoinHandle<()>> {
     let mut kept: Vec<(String, Vec<u8>)> = managed.values().map(counts).collect();
     kept.extend(barometer.changed().map(|it| (climate_key(barometer.primary()), it)));
     Some(spawn_blocking(move || {
+        for checkpoint in checkpoints {
+            if let Err(error) = checkpoint.save(&pairs) {
+                let rollout = checkpoint.rollout;
+                tracing::warn!(%rollout, %error, "no checkpoint: a restart reads all pairs");
+            }
+        }
         for (key, value) in kept {
             if let Err(error) = pairs.keep(&key, &value) {
                 tracing::warn!(key, %error, "what a restart must not forget is not kept");

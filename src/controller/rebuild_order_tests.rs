@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::domain::{
-    Agreement, Call, Lot, Margin, Metric, Note, Order, Outcome, Pair, PairId, Plan, Risk, Share,
-    Side, Slice, Times, Verdict, Weather, default_ladder,
+    Agreement, Call, Lot, Margin, Metric, Note, Order, Outcome, Pair, PairId, Plan, Record, Risk,
+    Share, Side, Slice, Times, Verdict, Weather, default_ladder,
 };
 use crate::store::{Bodies, Limits};
 
@@ -23,6 +23,9 @@ fn plan() -> Plan {
         times: Times::default(),
     }
 }
+
+/// A clock that has not gone back.
+pub(super) const LATER: Timestamp = Timestamp(1 << 50);
 
 fn storm() -> Vec<Weather> {
     vec![Weather { metric: Metric::ErrorRate, variance_permille: 2_000 }]
@@ -149,9 +152,83 @@ fn a_restart_gives_the_evidence_that_was_there_before_it() {
     take(&mut live, &seen, Timestamp(61_010));
     keep(&pairs, &seen);
 
-    let rebuilt = rebuilt(&rollout, Some(&pairs));
+    let rebuilt = rebuilt(&rollout, Some(&pairs), LATER);
     assert_eq!(format!("{:?}", rebuilt.ledger.evidence()), format!("{:?}", live.evidence()));
     assert!(500 < live.evidence().solos && rebuilt.noted && rebuilt.seq == 4_999);
+}
+
+/// A rollout in its second stage, with a checkpoint somewhere in it, and the bets as they were.
+fn checkpointed(pairs: &Pairs, revised: Option<&Plan>) -> (Rollout, Ledger) {
+    let mut managed = Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), (0, 0));
+    let mut step = record(Event::Created(Box::new(plan())), 0);
+    managed.apply(&step);
+    for (stage, at, places) in [(0, 1_000, 1..2_000), (1, 41_020, 2_001..4_000)] {
+        let cause = Cause::GatesPassed;
+        step = record(Event::StageEntered { attempt: 1, stage, cause }, at);
+        managed.apply(&step);
+        managed.tell_weather(&storm());
+        let window = managed.rollout.window().unwrap();
+        for seen in told(&window, places) {
+            pairs.put_notes(managed.begun_before(seen.order().seq).into_iter().collect()).unwrap();
+            managed.told = seen.order();
+            if managed.rollout.since() <= managed::made(&seen) {
+                managed::observe(&mut managed.ledger, &seen);
+            }
+            keep(pairs, &[seen]);
+            if managed.told.seq == 3_000 {
+                if let Some(plan) = revised.cloned() {
+                    let at = managed.told.at.0;
+                    managed.apply(&record(Event::Revised(Box::new(plan)), at));
+                }
+                checkpoint(&mut managed, LATER).unwrap().save(pairs).unwrap();
+            }
+        }
+    }
+    (managed.rollout, managed.ledger)
+}
+
+fn record(event: Event, at: u64) -> Record {
+    Record {
+        seq: 1,
+        at: Timestamp(at),
+        rollout: "chat".parse().unwrap(),
+        actor: "test".to_owned(),
+        comment: String::new(),
+        request_id: String::new(),
+        event,
+        from: State::Running,
+        to: State::Running,
+        plan_revision: 1,
+        evidence: Vec::new(),
+    }
+}
+
+#[test]
+fn a_restart_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
+    let mut narrower = plan();
+    narrower.stages[1].mirror = Share::from_basis_points(5_000).unwrap();
+    let mut fewer = plan();
+    fewer.stages[4].gates.truncate(1);
+    for revised in [None, Some(&narrower), Some(&fewer)] {
+        let dir = tempfile::tempdir().unwrap();
+        let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+        let (rollout, live) = checkpointed(&pairs, revised);
+        let rebuilt = rebuilt(&rollout, Some(&pairs), LATER);
+        assert_eq!(format!("{:?}", rebuilt.ledger.evidence()), format!("{:?}", live.evidence()));
+        assert!((900..1_000).contains(&rebuilt.counted), "{} of 3,998 told", rebuilt.counted);
+        assert_eq!(rebuilt.seq, 3_999);
+    }
+}
+
+#[test]
+fn what_is_later_than_the_clock_counts_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+    let rollout = rollout();
+    keep(&pairs, &told(&rollout.window().unwrap(), 1..1_000));
+    let counted = |now| rebuilt(&rollout, Some(&pairs), Timestamp(now)).counted;
+    assert!((400..=500).contains(&counted(1_000 + 500 * 20)));
+    assert!(900 < counted(1 << 50));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::*;
+use super::{order_tests::LATER, *};
 use crate::domain::{Cause, GateEvidence, Margin, Outcome, Pair, Plan};
 use crate::store::samples;
 
@@ -43,13 +43,13 @@ fn after_a_jump_back_the_old_pairs_of_a_stage_are_not_its_evidence_again() {
     let (_dir, pairs) = pairs(0, 0..100);
     let start = || (0, entered(1, 0, Cause::Operator));
     let rollout = after(vec![start()]);
-    assert_eq!(rebuilt(&rollout, Some(&pairs)).ledger.evidence().pairs, 100);
+    assert_eq!(rebuilt(&rollout, Some(&pairs), LATER).ledger.evidence().pairs, 100);
     let rollout = after(vec![
         start(),
         (60, entered(1, 1, Cause::Override)),
         (90, entered(1, 0, Cause::Jump)),
     ]);
-    let back = rebuilt(&rollout, Some(&pairs)).ledger;
+    let back = rebuilt(&rollout, Some(&pairs), LATER).ledger;
     assert_eq!(back.evidence().pairs, 10);
     assert!(0.0 < errors(&back).harm, "what was won against the candidate is not forgotten");
     let rollout = after(vec![
@@ -57,7 +57,11 @@ fn after_a_jump_back_the_old_pairs_of_a_stage_are_not_its_evidence_again() {
         (50, Event::RolledBack(Cause::Operator)),
         (50, entered(2, 0, Cause::Operator)),
     ]);
-    assert_eq!(rebuilt(&rollout, Some(&pairs)).ledger.evidence().pairs, 0, "another attempt");
+    assert_eq!(
+        rebuilt(&rollout, Some(&pairs), LATER).ledger.evidence().pairs,
+        0,
+        "another attempt"
+    );
 }
 
 #[test]
@@ -68,7 +72,7 @@ fn a_tighter_gate_is_proven_by_what_comes_after_it_and_looser_terms_begin_anew()
         Margin::parse(crate::domain::Metric::ErrorRate, "+0.01pp").unwrap();
     for event in [Event::Revised(Box::new(tighter.clone())), Event::Loosened(Box::new(tighter))] {
         let rollout = after(vec![(0, entered(1, 0, Cause::Operator)), (30, event)]);
-        let ledger = rebuilt(&rollout, Some(&pairs)).ledger;
+        let ledger = rebuilt(&rollout, Some(&pairs), LATER).ledger;
         assert_eq!((ledger.evidence().pairs, errors(&ledger).samples), (10, 10));
         assert!(0.0 < errors(&ledger).harm, "harm goes on with what it has won");
     }

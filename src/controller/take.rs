@@ -13,6 +13,7 @@ impl Controller {
         let name = seen.window().rollout.clone();
         let Some(managed) = self.managed.get_mut(&name) else { return };
         let begun = managed.begun_before(seen.order().seq);
+        managed.told = managed.told.max(seen.order());
         // Late news of an earlier stage or visit is kept in the store and counts no more.
         let current =
             managed.is_current(seen.window()) && managed.rollout.since() <= managed::made(&seen);

@@ -49,6 +49,14 @@ pub struct Stage {
     pub approval: Approval,
 }
 
+impl Stage {
+    /// Whether evidence that was gathered in one of them says nothing in the other: what is
+    /// compared, or how much of it is seen, is not the same.
+    pub fn is_seen_otherwise(&self, other: &Self) -> bool {
+        (self.serve, self.mirror, &self.gates) != (other.serve, other.mirror, &other.gates)
+    }
+}
+
 /// The chances of error the operator accepts, and where alarms begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Risk {

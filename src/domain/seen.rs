@@ -69,11 +69,15 @@ pub struct Weather {
     pub variance_permille: u32,
 }
 
+impl Order {
+    /// Before everything.
+    pub const FIRST: Self = Self { seq: 0, at: Timestamp(0) };
+}
+
 impl Seen {
     /// A note that has not been handed over yet.
     pub fn note(window: &Window, told: Told) -> Self {
-        let order = Order { seq: 0, at: Timestamp::default() };
-        Self::Note(Box::new(Note { window: window.clone(), order, told }))
+        Self::Note(Box::new(Note { window: window.clone(), order: Order::FIRST, told }))
     }
 
     /// The evidence it belongs to.

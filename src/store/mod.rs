@@ -33,7 +33,7 @@ mod record;
 mod recorder;
 mod segments;
 
-pub use checkpoints::{CHECKPOINT_LEN_MAX, Checkpoints};
+pub use checkpoints::{CHECKPOINT_LEN_MAX, Checkpoint};
 pub use entry::Bodies;
 pub use files::FileError;
 pub use journal::{Journal, JournalError};

@@ -10,6 +10,8 @@ import argparse, collections, heapq, json, multiprocessing, os, statistics, subp
 PLAN = [(0.05, 0.0), (0.02, 0.05), (0.02, 0.20), (0.02, 0.50), (0.02, 1.0)]
 JUDGED = 0.5
 STAGE_SECONDS_MAX, WATCH_SECONDS = 14_400, 1_800
+# Where providers have slow spells of their own, the program has stood in front of the primary for a day.
+HISTORY_SECONDS = 86_400
 IDENTICAL = ["aa", "aa_drift", "aa_bursts"]
 
 # What other rules come to in the same worlds: percent rolled back, percent promoted, or median
@@ -89,12 +91,23 @@ def observations(b, number, sees_p, sees_c):
     return lines
 
 
+def remember(b):
+    """The lines of a second before the first stage: the primary alone, one call in ten."""
+    columns = [b[it][::10].tolist() for it in ("t", "p_ok", "p_ms", "p_usd")]
+    return [f'{{"e":"obs","t":{t:.4f},"p":{side(ok, ms, usd)},"c":null}}\n' for t, ok, ms, usd in zip(*columns)]
+
+
 def play(program, world, name, seed, rps):
     """One run, from the first stage to its end: rollback, promoted or stalled."""
-    index, entered, scores = 0, 0.0, []
+    past = HISTORY_SECONDS if world.SCENARIOS[name].own_epi else 0
+    index, entered, scores = 0, float(past), []
     calls = served = bad_served = 0
-    program.tell([stage_line(0.0, 0)])
     for second, b in world.seconds(name, seed, rps):
+        if second < past:
+            program.tell(remember(b))
+            continue
+        if second == past:
+            program.tell([stage_line(entered, 0)])
         now = second + 1.0
         both, sees_p, sees_c = seen(b, index)
         lines = observations(b, b["i0"], sees_p, sees_c)

@@ -273,8 +273,8 @@ impl Rollout {
         match event {
             Event::Created(plan) => self.plan = (**plan).clone(),
             Event::Revised(plan) => {
-                let gates = |plan: &Plan| plan.stages.get(self.stage).map(|it| it.gates.clone());
-                if self.stage().is_some() && gates(&self.plan) != gates(plan) {
+                let after = plan.stages.get(self.stage);
+                if self.stage().zip(after).is_some_and(|(it, after)| it.is_seen_otherwise(after)) {
                     self.visit(at);
                 }
                 self.take(plan);
@@ -454,10 +454,11 @@ impl Rollout {
         (!self.overdue && ms_max <= self.dwelt_ms(now)).then_some(Event::Overdue)
     }
 
-    /// The guard ends by time, but never while it cannot see.
+    /// The guard ends by time, but never while it cannot see, or sees nothing.
     fn baked(&self, now: Timestamp, evidence: &Evidence) -> Option<Event> {
         let over = self.plan.times.bake_ms? <= self.dwelt_ms(now);
-        (over && self.distrust(evidence).is_none()).then_some(Event::Baked)
+        let sees = 0 < evidence.pairs && self.distrust(evidence).is_none();
+        (over && sees).then_some(Event::Baked)
     }
 
     /// The next step from a stage that nothing keeps from being left.
