@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Event, Evidence, Excluded, Gate, Lot, Metric, Outcome, Plan, Risk, Role, Rollout, Share, Stage,
-    Timestamp, Verdict, Weather,
+    Event, Evidence, Gate, Lot, Metric, Plan, Risk, Role, Rollout, Share, Stage, Timestamp,
+    Verdict, Weather,
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     lots::Lots,
     money::Money,
     odds::Alarm,
+    tally::Tally,
 };
 
 /// While guarding, counters and the proof of safety start afresh so often.
@@ -25,15 +26,6 @@ const GUARD_WINDOW_MS: u64 = 86_400_000;
 const TRUST: f64 = 0.5;
 /// Stakes are planned anew so often, in the observations' own time.
 const PLAN_MS: u64 = 1_000;
-/// Candidate calls before their outcomes are held against it, and one in how many may be
-/// throttled, or be requests it cannot take.
-const CALLS_MIN: u64 = 20;
-const TURNED_AWAY_ONE_IN: u64 = 20;
-/// One in how many copies that were sent may be lost.
-const LOST_ONE_IN: u64 = 100;
-/// One in how many primary calls of a stage may fail before it is no measure for a candidate.
-const OUTAGE_ONE_IN: u64 = 10;
-
 /// The chances that a request shows each side's outcome, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Chances {
@@ -116,13 +108,10 @@ pub(super) struct State {
     /// The time of the last observation, and since when the counters count.
     now_ms: u64,
     since_ms: u64,
+    /// Before this nothing counts in the stage.
+    counts_from_ms: u64,
     /// Since then.
-    pairs: u64,
-    solos: u64,
-    outcomes: [[u64; 8]; 2],
-    same_key: u64,
-    not_drawn: u64,
-    copies_lost: u64,
+    tally: Tally,
 }
 
 impl Ledger {
@@ -139,12 +128,8 @@ impl Ledger {
             guarding: false,
             now_ms: 0,
             since_ms: 0,
-            pairs: 0,
-            solos: 0,
-            outcomes: [[0; 8]; 2],
-            same_key: 0,
-            not_drawn: 0,
-            copies_lost: 0,
+            counts_from_ms: 0,
+            tally: Tally::default(),
         };
         Self { stages: plan.stages.clone(), metrics, terms, state }
     }
@@ -185,6 +170,7 @@ impl Ledger {
         let money = self.state.money.enter(at);
         self.fund(money);
         self.begin(at);
+        self.delay();
     }
 
     /// Takes another plan in its stage, counted from 0. Where that stage's gates or shares are
@@ -200,6 +186,7 @@ impl Ledger {
         if before.is_none_or(|it| it.is_seen_otherwise(now)) {
             self.state.chances = Chances::of(now);
             self.begin(at);
+            self.delay();
         }
     }
 
@@ -233,6 +220,10 @@ impl Ledger {
     /// Takes what one request said, at the time when all of it was known. Time does not go back.
     pub fn observe(&mut self, at: Timestamp, seen: Observation) {
         let at = self.pass(at);
+        if self.is_early() {
+            self.state.tally.early += 1;
+            return;
+        }
         let Some(stream) = self.admit(at, &seen) else { return };
         for (metric, instrument) in self.metrics.iter().zip(&mut self.state.instruments) {
             instrument.observe(*metric, stream, (seen.primary, seen.candidate));
@@ -242,6 +233,9 @@ impl Ledger {
     /// Takes a pair of scores, 0 to 1 each, of this stage; anything else counts as lost.
     pub fn score(&mut self, at: Timestamp, primary: f64, candidate: f64) {
         self.pass(at);
+        if self.is_early() {
+            return;
+        }
         for instrument in &mut self.state.instruments {
             if let Instrument::Score(it) = instrument {
                 it.observe(primary, candidate);
@@ -262,7 +256,10 @@ impl Ledger {
     /// been a failure: lost failures must never add up to a proof of safety.
     pub fn copy_lost(&mut self, at: Timestamp) {
         self.pass(at);
-        self.state.copies_lost += 1;
+        if self.is_early() {
+            return;
+        }
+        self.state.tally.copies_lost += 1;
         for instrument in &mut self.state.instruments {
             instrument.lose();
         }
@@ -271,8 +268,7 @@ impl Ledger {
     /// Whether so many copies were sent and lost that what came of the others may mislead, in
     /// either direction.
     pub fn has_lost_too_many(&self) -> bool {
-        let State { pairs, copies_lost, .. } = self.state;
-        pairs + copies_lost < LOST_ONE_IN * copies_lost
+        self.state.tally.has_lost_too_many()
     }
 
     /// Whether some gate of the stage is proven broken.
@@ -298,16 +294,17 @@ impl Ledger {
         let gates = self.gates().iter().filter_map(|gate| {
             self.instrument(gate.metric()).map(|it| it.evidence(*gate, self.terms))
         });
-        let State { pairs, solos, now_ms, since_ms, .. } = self.state;
-        let minutes = float(now_ms.saturating_sub(since_ms).max(1_000)) / 60_000.0;
+        let State { tally, now_ms, since_ms, .. } = &self.state;
+        let (pairs, solos) = (tally.pairs, tally.solos);
+        let minutes = float(now_ms.saturating_sub(*since_ms).max(1_000)) / 60_000.0;
         Evidence {
             gates: gates.collect(),
             pairs,
             solos,
             per_minute: float(pairs + solos) / minutes,
-            excluded: self.excluded(),
+            excluded: tally.excluded(),
             problem: self.problem(),
-            outage: self.outage(),
+            outage: tally.outage(),
         }
     }
 
@@ -335,11 +332,7 @@ impl Ledger {
     fn admit(&mut self, at: Timestamp, seen: &Observation) -> Option<Stream> {
         let state = &mut self.state;
         let sides = [seen.primary, seen.candidate];
-        for (outcomes, side) in state.outcomes.iter_mut().zip(sides) {
-            if let Some(count) = side.and_then(|it| outcomes.get_mut(place(it.outcome))) {
-                *count += 1;
-            }
-        }
+        state.tally.see(sides);
         let pair = sides.iter().all(Option::is_some);
         let drawn = match seen.lot {
             None => false,
@@ -349,16 +342,24 @@ impl Ledger {
         if drawn {
             state.lots.count(seen.primary.is_some(), seen.candidate.is_some());
         } else if !pair {
-            let reason =
-                if seen.lot.is_some() { &mut state.same_key } else { &mut state.not_drawn };
-            *reason += 1;
+            state.tally.leave_out(seen.lot);
             return None;
         }
         if !sides.iter().flatten().all(|it: &Sample| it.outcome.counts()) {
             return None;
         }
-        *(if pair { &mut state.pairs } else { &mut state.solos }) += 1;
+        *(if pair { &mut state.tally.pairs } else { &mut state.tally.solos }) += 1;
         Some(if drawn { Stream::Drawn } else { Stream::Paired })
+    }
+
+    /// Leaves out what comes in the first moments of the stage.
+    fn delay(&mut self) {
+        let stage = self.state.stage.and_then(|it| self.stages.get(it));
+        self.state.counts_from_ms = self.state.now_ms + stage.map_or(0, |it| it.delay_ms);
+    }
+
+    fn is_early(&self) -> bool {
+        self.state.now_ms < self.state.counts_from_ms
     }
 
     /// Starts the proof of safety and the counters afresh, for the gates of the stage.
@@ -366,9 +367,7 @@ impl Ledger {
         let gates = self.gates().to_vec();
         let state = &mut self.state;
         state.now_ms = state.now_ms.max(at.0);
-        (state.since_ms, state.pairs, state.solos) = (state.now_ms, 0, 0);
-        (state.outcomes, state.same_key, state.not_drawn) = ([[0; 8]; 2], 0, 0);
-        state.copies_lost = 0;
+        (state.since_ms, state.tally) = (state.now_ms, Tally::default());
         state.lots.enter(state.chances);
         let now = Timestamp(state.now_ms);
         for (metric, instrument) in self.metrics.iter().zip(&mut state.instruments) {
@@ -393,61 +392,10 @@ impl Ledger {
         }
     }
 
-    fn excluded(&self) -> Vec<Excluded> {
-        let silent = Outcome::ALL.into_iter().filter(|it| !it.counts()).map(|outcome| {
-            let count = self.state.outcomes.iter().filter_map(|it| it.get(place(outcome)));
-            Excluded { reason: outcome.as_str(), count: count.sum() }
-        });
-        let State { same_key, not_drawn, copies_lost, .. } = self.state;
-        let other = [
-            ("conversation_counts_already", same_key),
-            ("not_drawn_by_lot", not_drawn),
-            ("copy_lost", copies_lost),
-        ];
-        let other = other.map(|(reason, count)| Excluded { reason, count });
-        silent.chain(other).filter(|it| 0 < it.count).collect()
-    }
-
     /// Why nothing of it can be trusted, if so.
     fn problem(&self) -> Option<String> {
-        self.state.lots.problem().or_else(|| self.turned_away())
+        self.state.lots.problem().or_else(|| self.state.tally.turned_away())
     }
-
-    /// Whether the primary fails so often that a candidate which does not proves nothing by it.
-    fn outage(&self) -> Option<String> {
-        let [primary, _] = &self.state.outcomes;
-        let counts = Outcome::ALL.into_iter().zip(primary).filter(|(it, _)| it.counts());
-        let (failed, calls) = counts.fold((0, 0), |(failed, calls), (outcome, count)| {
-            (failed + if outcome.failed() { *count } else { 0 }, calls + count)
-        });
-        let many = CALLS_MIN <= calls && calls < OUTAGE_ONE_IN * failed;
-        many.then(|| format!("{failed} of {calls} calls of the primary failed, more than 10%"))
-    }
-
-    /// Whether the candidate turns so many requests away that those it takes say too little.
-    fn turned_away(&self) -> Option<String> {
-        let [_, candidate] = &self.state.outcomes;
-        let calls: u64 = candidate.iter().sum();
-        let classes = [
-            (Outcome::Throttled, "raise its quota, or lower the shares"),
-            (Outcome::Incompatible, "narrow the slice to requests it can take, or map its model"),
-        ];
-        classes.into_iter().find_map(|(outcome, remedy)| {
-            let count = candidate.get(place(outcome)).copied().unwrap_or(0);
-            let many = CALLS_MIN <= calls && calls < TURNED_AWAY_ONE_IN * count;
-            many.then(|| {
-                format!(
-                    "{count} of {calls} candidate calls were {}, more than 5%: {remedy}",
-                    outcome.as_str()
-                )
-            })
-        })
-    }
-}
-
-/// The place of an outcome among all.
-fn place(outcome: Outcome) -> usize {
-    Outcome::ALL.iter().position(|it| *it == outcome).unwrap_or(0)
 }
 
 /// The metrics that some stage gates.

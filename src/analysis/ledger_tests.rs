@@ -5,7 +5,7 @@ use crate::analysis::{
     Lot,
     tests::{Random, call},
 };
-use crate::domain::{Margin, Slice, Times, Verdict, default_ladder};
+use crate::domain::{Excluded, Margin, Outcome, Slice, Times, Verdict, default_ladder};
 
 /// The terms of the reference, for its vectors.
 pub(in crate::analysis) fn reference_terms() -> Terms {

@@ -26,6 +26,7 @@ mod quantile;
 mod rate;
 mod ratio;
 mod score;
+mod tally;
 mod tripwire;
 mod weather;
 

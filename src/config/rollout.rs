@@ -351,6 +351,7 @@ impl<'a> Ladder<'a, '_> {
         let proven = proven(table, &margins);
         let gate = |&margin: &Margin| Gate { margin, role: role(margin, serve, proven.as_deref()) };
         let duration = table.amount("duration", Unit::Millis, 1_000..=365 * DAY_MS);
+        let delay = table.amount("initial_delay", Unit::Millis, 0..=DAY_MS);
         let samples = table.amount("samples", Unit::Count, 1..=1_000_000_000);
         let approval = table.choice("approval", Approval::Needed, Approval::NotNeeded);
         let stage = Stage {
@@ -360,6 +361,7 @@ impl<'a> Ladder<'a, '_> {
             slice: slice(table),
             duration_ms_min: duration.unwrap_or(DAY_MS),
             duration_ms_max: table.amount("duration_max", Unit::Millis, 1_000..=365 * DAY_MS),
+            delay_ms: delay.unwrap_or(0),
             samples_min: samples.unwrap_or(SAMPLES_MIN),
             gates: margins.iter().map(gate).collect(),
             approval: approval.unwrap_or(Approval::NotNeeded),

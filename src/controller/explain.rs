@@ -130,6 +130,7 @@ mod tests {
             slice: Slice::default(),
             duration_ms_min: 3_600_000,
             duration_ms_max: None,
+            delay_ms: 0,
             samples_min: 1_000,
             gates: vec![
                 gate(Metric::ErrorRate, Role::Prove),

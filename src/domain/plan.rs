@@ -41,6 +41,9 @@ pub struct Stage {
     pub duration_ms_min: u64,
     /// Time after which somebody should look, in milliseconds; none for never. Moves nothing.
     pub duration_ms_max: Option<u64>,
+    /// How long evidence is left out after the stage begins, in milliseconds: a candidate that
+    /// warms up is slow at first. The tripwire waits for nothing.
+    pub delay_ms: u64,
     /// Least pairs that count before the stage may be left.
     pub samples_min: u64,
     /// Limits that hold in this stage.
@@ -53,7 +56,8 @@ impl Stage {
     /// Whether evidence that was gathered in one of them says nothing in the other: what is
     /// compared, or how much of it is seen, is not the same.
     pub fn is_seen_otherwise(&self, other: &Self) -> bool {
-        (self.serve, self.mirror, &self.gates) != (other.serve, other.mirror, &other.gates)
+        let seen = |it: &Self| (it.serve, it.mirror, it.delay_ms);
+        seen(self) != seen(other) || self.gates != other.gates
     }
 }
 
@@ -224,6 +228,9 @@ impl Stage {
         if self.duration_ms_max.is_some_and(|it| it <= self.duration_ms_min) {
             faults.push(("max_duration", "is more than the least duration".to_owned()));
         }
+        if DAY_MS < self.delay_ms {
+            faults.push(("initial_delay", "is at most a day".to_owned()));
+        }
         if self.samples_min == 0 {
             faults.push(("min_samples", "is at least 1".to_owned()));
         }
@@ -273,6 +280,7 @@ pub fn default_ladder(
         },
         duration_ms_min: days * DAY_MS,
         duration_ms_max: None,
+        delay_ms: 0,
         samples_min: 1_000,
         gates: margins
             .iter()

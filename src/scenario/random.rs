@@ -111,6 +111,7 @@ impl Random {
             slice: Slice::default(),
             duration_ms_min: self.below(2) * self.below(8 * HOUR_MS),
             duration_ms_max: self.one_in(2).then_some(3 * HOUR_MS),
+            delay_ms: 0,
             samples_min: 1 + self.below(500),
             gates,
             approval: if self.one_in(5) { Approval::Needed } else { Approval::NotNeeded },

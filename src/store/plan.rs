@@ -38,6 +38,8 @@ struct StageJson {
     duration_ms_min: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     duration_ms_max: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    delay_ms: u64,
     samples_min: u64,
     gates: Vec<GateJson>,
     approval: ApprovalJson,
@@ -191,6 +193,11 @@ impl SliceJson {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 impl From<&Stage> for StageJson {
     fn from(stage: &Stage) -> Self {
         Self {
@@ -200,6 +207,7 @@ impl From<&Stage> for StageJson {
             slice: SliceJson::from(&stage.slice),
             duration_ms_min: stage.duration_ms_min,
             duration_ms_max: stage.duration_ms_max,
+            delay_ms: stage.delay_ms,
             samples_min: stage.samples_min,
             gates: stage.gates.iter().map(GateJson::from).collect(),
             approval: match stage.approval {
@@ -219,6 +227,7 @@ impl StageJson {
             slice: self.slice.slice(),
             duration_ms_min: self.duration_ms_min,
             duration_ms_max: self.duration_ms_max,
+            delay_ms: self.delay_ms,
             samples_min: self.samples_min,
             gates: self.gates.iter().map(GateJson::gate).collect::<Result<_, _>>()?,
             approval: match self.approval {

@@ -27,7 +27,6 @@ const IDS: &[(char, &[u32])] = &[
 /// Behaviours without a test, and what is missing for one. Keep it short.
 #[rustfmt::skip]
 const WITHOUT: &[(&str, &str)] = &[
-    ("E22", "no first minutes of a stage are left out: there is no initial delay"),
     ("C11", "shutdown drains calls, but no test has copies under way and looks at their pairs"),
     ("F9",  "a configuration is read once, at the start; there is no reload to go wrong"),
     ("O4",  "places are drawn by lot, but a judge that prefers one is not noticed"),

@@ -136,7 +136,7 @@ fn slice(slice: &Slice) -> proto::TrafficSlice {
 
 fn stage(stage: &Stage) -> proto::Stage {
     let Stage { name, serve, mirror, slice: of, duration_ms_min, duration_ms_max, .. } = stage;
-    let Stage { samples_min, gates, approval, .. } = stage;
+    let Stage { delay_ms, samples_min, gates, approval, .. } = stage;
     proto::Stage {
         stage_id: name.clone(),
         serve_bps: serve.basis_points().into(),
@@ -147,6 +147,7 @@ fn stage(stage: &Stage) -> proto::Stage {
         approval_required: *approval == Approval::Needed,
         slice: Some(slice(of)),
         max_duration: duration_ms_max.map(duration),
+        initial_delay: Some(duration(*delay_ms)).filter(|_| 0 < *delay_ms),
     }
 }
 

@@ -199,6 +199,7 @@ fn stage(faults: &mut Faults, at: &str, asked: proto::Stage) -> Stage {
     faults.take(&field("stage_id"), asked.stage_id.parse::<Name>());
     let lasting = asked.min_duration.ok_or("has to be set; `0s` is allowed").and_then(span);
     let longest = asked.max_duration.map(span).transpose();
+    let delay = asked.initial_delay.map(span).transpose();
     let gates = asked.gates.iter().enumerate();
     let gates = gates.filter_map(|(index, it)| gate(faults, &format!("{at}.gates[{index}]"), it));
     let gates: Vec<Gate> = gates.collect();
@@ -209,6 +210,7 @@ fn stage(faults: &mut Faults, at: &str, asked: proto::Stage) -> Stage {
         slice: slice(faults, &field("slice"), asked.slice),
         duration_ms_min: faults.take(&field("min_duration"), lasting).unwrap_or(0),
         duration_ms_max: faults.take(&field("max_duration"), longest).flatten(),
+        delay_ms: faults.take(&field("initial_delay"), delay).flatten().unwrap_or(0),
         samples_min: faults.take(&field("min_samples"), positive(asked.min_samples)).unwrap_or(1),
         gates,
         approval: if asked.approval_required { Approval::Needed } else { Approval::NotNeeded },

@@ -1,0 +1,104 @@
+//! What was counted in a stage, what of it was left out, and when that is too much.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Excluded, Lot, Outcome};
+
+use super::Sample;
+
+/// Candidate calls before their outcomes are held against it, and one in how many may be
+/// throttled, or be requests it cannot take.
+const CALLS_MIN: u64 = 20;
+const TURNED_AWAY_ONE_IN: u64 = 20;
+/// One in how many primary calls of a stage may fail before it is no measure for a candidate.
+const OUTAGE_ONE_IN: u64 = 10;
+/// One in how many copies that were sent may be lost.
+const LOST_ONE_IN: u64 = 100;
+
+/// Requests of a stage, by what became of them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Tally {
+    /// What counts.
+    pub(super) pairs: u64,
+    pub(super) solos: u64,
+    /// How calls ended, of the primary and of the candidate.
+    outcomes: [[u64; 8]; 2],
+    /// What does not.
+    same_key: u64,
+    not_drawn: u64,
+    pub(super) copies_lost: u64,
+    pub(super) early: u64,
+}
+
+impl Tally {
+    /// Counts how the primary's and the candidate's calls ended.
+    pub(super) fn see(&mut self, sides: [Option<Sample>; 2]) {
+        for (outcomes, side) in self.outcomes.iter_mut().zip(sides) {
+            if let Some(count) = side.and_then(|it| outcomes.get_mut(place(it.outcome))) {
+                *count += 1;
+            }
+        }
+    }
+
+    /// Counts a request of which one side was seen, and that is left out.
+    pub(super) fn leave_out(&mut self, lot: Option<Lot>) {
+        *(if lot.is_some() { &mut self.same_key } else { &mut self.not_drawn }) += 1;
+    }
+
+    pub(super) fn has_lost_too_many(&self) -> bool {
+        self.pairs + self.copies_lost < LOST_ONE_IN * self.copies_lost
+    }
+
+    /// What was left out, and why.
+    pub(super) fn excluded(&self) -> Vec<Excluded> {
+        let silent = Outcome::ALL.into_iter().filter(|it| !it.counts()).map(|outcome| {
+            let count = self.outcomes.iter().filter_map(|it| it.get(place(outcome)));
+            Excluded { reason: outcome.as_str(), count: count.sum() }
+        });
+        let Self { same_key, not_drawn, copies_lost, early, .. } = *self;
+        let other = [
+            ("initial_delay", early),
+            ("conversation_counts_already", same_key),
+            ("not_drawn_by_lot", not_drawn),
+            ("copy_lost", copies_lost),
+        ];
+        let other = other.map(|(reason, count)| Excluded { reason, count });
+        silent.chain(other).filter(|it| 0 < it.count).collect()
+    }
+
+    /// Whether the primary fails so often that a candidate which does not proves nothing by it.
+    pub(super) fn outage(&self) -> Option<String> {
+        let [primary, _] = &self.outcomes;
+        let counts = Outcome::ALL.into_iter().zip(primary).filter(|(it, _)| it.counts());
+        let (failed, calls) = counts.fold((0, 0), |(failed, calls), (outcome, count)| {
+            (failed + if outcome.failed() { *count } else { 0 }, calls + count)
+        });
+        let many = CALLS_MIN <= calls && calls < OUTAGE_ONE_IN * failed;
+        many.then(|| format!("{failed} of {calls} calls of the primary failed, more than 10%"))
+    }
+
+    /// Whether the candidate turns so many requests away that those it takes say too little.
+    pub(super) fn turned_away(&self) -> Option<String> {
+        let [_, candidate] = &self.outcomes;
+        let calls: u64 = candidate.iter().sum();
+        let classes = [
+            (Outcome::Throttled, "raise its quota, or lower the shares"),
+            (Outcome::Incompatible, "narrow the slice to requests it can take, or map its model"),
+        ];
+        classes.into_iter().find_map(|(outcome, remedy)| {
+            let count = candidate.get(place(outcome)).copied().unwrap_or(0);
+            let many = CALLS_MIN <= calls && calls < TURNED_AWAY_ONE_IN * count;
+            many.then(|| {
+                format!(
+                    "{count} of {calls} candidate calls were {}, more than 5%: {remedy}",
+                    outcome.as_str()
+                )
+            })
+        })
+    }
+}
+
+/// The place of an outcome among all.
+fn place(outcome: Outcome) -> usize {
+    Outcome::ALL.iter().position(|it| *it == outcome).unwrap_or(0)
+}
