@@ -40,6 +40,9 @@ use crate::upstream::Upstream;
 
 /// Free space on the disk below which no more pairs are stored, in bytes.
 const FREE_BYTES_MIN: u64 = 256 << 20;
+/// Copies that wait to become pairs; each belongs to a request that is being answered, and those
+/// are limited by `limits.connections_max`.
+const COPIES_LEN_MAX: usize = 1 << 16;
 /// How often a second process looks whether the first one has let go of the store.
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// How often it looks for the pairs, once it has the journal.
@@ -176,7 +179,7 @@ impl App {
         let setup = setup(&config, &parts, (journal, takeover_here), seen_here);
         let (controller, handle) = Controller::new(setup).await;
         drop(parts.operations.controller.set(handle.clone()));
-        tasks.start("controller", |stop| controller.run(stop));
+        tasks.start_last("controller", |stop| controller.run(stop));
         let defaults = defaults(&config);
         let past =
             Past { pairs: Arc::clone(&parts.operations.pairs), trail: Arc::clone(&parts.trail) };
@@ -257,6 +260,7 @@ fn proxy(
             },
         },
         pool,
+        under_way: Pool::new(COPIES_LEN_MAX),
         outbox: parts.outbox.clone(),
         barometer: Arc::clone(&parts.barometer),
         trail: Arc::clone(&parts.trail),

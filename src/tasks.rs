@@ -14,8 +14,18 @@ use tokio::{
 /// panics stops all the others, so the process never runs half alive.
 #[derive(Debug)]
 pub struct Tasks {
-    running: JoinSet<(&'static str, Result<(), BoxError>)>,
+    running: JoinSet<(&'static str, Turn, Result<(), BoxError>)>,
     stop: watch::Sender<bool>,
+    /// Tasks whose turn comes first, and what tells the others that these have ended.
+    first: usize,
+    stop_last: watch::Sender<bool>,
+}
+
+/// When a task is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    First,
+    Last,
 }
 
 /// Any error a task may end with.
@@ -53,7 +63,12 @@ impl Stop {
 
 impl Default for Tasks {
     fn default() -> Self {
-        Self { running: JoinSet::new(), stop: watch::Sender::new(false) }
+        Self {
+            running: JoinSet::new(),
+            stop: watch::Sender::new(false),
+            first: 0,
+            stop_last: watch::Sender::new(false),
+        }
     }
 }
 
@@ -64,7 +79,18 @@ impl Tasks {
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let task = task(Stop(self.stop.subscribe()));
-        self.running.spawn(async move { (name, task.await) });
+        self.first += 1;
+        self.running.spawn(async move { (name, Turn::First, task.await) });
+    }
+
+    /// Starts a task that is told to stop when all that [`start`](Self::start) began has ended,
+    /// because it takes what those still bring.
+    pub fn start_last<F>(&mut self, name: &'static str, task: impl FnOnce(Stop) -> F)
+    where
+        F: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        let task = task(Stop(self.stop_last.subscribe()));
+        self.running.spawn(async move { (name, Turn::Last, task.await) });
     }
 
     /// A signal for work that is not a task of its own.
@@ -84,9 +110,18 @@ impl Tasks {
         let first = tokio::select! {
             () = signal => Ok(()),
             Some(done) = self.running.join_next() => Err(match done {
-                Ok((name, Ok(()))) => Ended::Early(name),
-                Ok((name, Err(error))) => Ended::Failed(name, error),
-                Err(error) => Ended::Panicked(error),
+                Ok((name, turn, result)) => {
+                    self.first -= usize::from(turn == Turn::First);
+                    match result {
+                        Ok(()) => Ended::Early(name),
+                        Err(error) => Ended::Failed(name, error),
+                    }
+                }
+                Err(error) => {
+                    // Whose turn it was nobody can say, so nobody waits for it.
+                    self.first = 0;
+                    Ended::Panicked(error)
+                }
             }),
         };
         self.stop.send_replace(true);
@@ -96,15 +131,23 @@ impl Tasks {
 
     async fn drain(&mut self) -> Result<(), Ended> {
         let mut result = Ok(());
-        while let Some(done) = self.running.join_next().await {
+        loop {
+            if self.first == 0 {
+                self.stop_last.send_replace(true);
+            }
+            let Some(done) = self.running.join_next().await else { return result };
             let ended = match done {
-                Ok((_, Ok(()))) => continue,
-                Ok((name, Err(error))) => Ended::Failed(name, error),
-                Err(error) => Ended::Panicked(error),
+                Ok((name, turn, ended)) => {
+                    self.first = self.first.saturating_sub(usize::from(turn == Turn::First));
+                    ended.map_err(|error| Ended::Failed(name, error))
+                }
+                Err(error) => {
+                    self.first = 0;
+                    Err(Ended::Panicked(error))
+                }
             };
-            result = result.and(Err(ended));
+            result = result.and(ended);
         }
-        result
     }
 }
 
@@ -128,6 +171,13 @@ impl Pool {
     /// Takes a place if one is free.
     pub fn try_enter(&self) -> Option<Place> {
         Arc::clone(&self.places).try_acquire_owned().ok().map(Place)
+    }
+
+    /// Waits until every place is free.
+    pub async fn emptied(&self) {
+        let all = u32::try_from(self.len_max).unwrap_or(u32::MAX);
+        // It is never closed.
+        drop(self.places.acquire_many(all).await);
     }
 
     /// Places taken now.
@@ -189,6 +239,33 @@ mod tests {
         tasks.start("proxy", until_stopped);
         tasks.start("controller", until_stopped);
         tasks.run(time::sleep(Duration::from_secs(9)), GRACE).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_ones_stop_when_the_first_have_ended() {
+        let (mut tasks, pool) = (Tasks::default(), Pool::new(1));
+        let place = pool.try_enter().unwrap();
+        tasks.start("proxy", |mut stop| async move {
+            stop.wait().await;
+            time::sleep(Duration::from_secs(5)).await;
+            drop(place);
+            Ok(())
+        });
+        tasks.start_last("controller", |mut stop| async move {
+            stop.wait().await;
+            if pool.busy() == 0 { Ok(()) } else { Err("the proxy was not done".into()) }
+        });
+        tasks.run(time::sleep(Duration::from_secs(9)), GRACE).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_waited_for_until_it_is_free() {
+        let pool = Pool::new(3);
+        let place = pool.try_enter().unwrap();
+        let waits = time::timeout(Duration::from_secs(1), pool.emptied());
+        waits.await.unwrap_err();
+        drop(place);
+        pool.emptied().await;
     }
 
     #[tokio::test(start_paused = true)]

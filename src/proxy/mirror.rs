@@ -48,10 +48,12 @@ impl Proxy {
         let window = exchange.lane.window.as_ref().ok_or(Skip::NoRollout)?;
         let due = exchange.live.due(self.clock.now(), window, &self.outbox);
         let due = due.ok_or(Skip::DailyCap)?;
+        let under_way = self.under_way.try_enter().ok_or(Skip::Busy)?;
         let (sender, served) = oneshot::channel();
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         tasks::spawn("mirror", async move {
             proxy.copy(&exchange, side, served, (place, due)).await;
+            drop(under_way);
         });
         Ok(sender)
     }

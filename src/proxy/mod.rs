@@ -26,7 +26,7 @@ use hyper_util::{
 use tokio::{
     net::TcpListener,
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::clock::Clock;
@@ -39,6 +39,9 @@ use crate::upstream::Upstream;
 
 /// Pause after a connection could not be accepted, such as without file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long copies that are given up may take to say so.
+const GIVE_UP_WAIT: Duration = Duration::from_secs(1);
 
 /// Whether answers carry our own headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +101,8 @@ pub struct Proxy {
     pub settings: Settings,
     /// Places for copies.
     pub pool: Pool,
+    /// Copies until they are pairs, for whoever has to wait for them.
+    pub under_way: Pool,
     /// To the controller.
     pub outbox: Outbox,
     /// Reads the primary's weather off its calls.
@@ -163,8 +168,16 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if timeout(proxy.settings.grace, graceful.shutdown()).await.is_err() {
+    let ends = Instant::now() + proxy.settings.grace;
+    if timeout_at(ends, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still under way when the grace time was over");
+    }
+    if timeout_at(ends, proxy.under_way.emptied()).await.is_err() {
+        let copies = proxy.under_way.busy();
+        tracing::warn!(copies, "copies are given up: the grace time is over");
+        // Nobody's fault: their requests are taken out on both sides.
+        proxy.board.load().live.iter().for_each(|it| it.close());
+        let _ = timeout(GIVE_UP_WAIT, proxy.under_way.emptied()).await;
     }
     Ok(())
 }

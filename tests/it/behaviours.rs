@@ -27,13 +27,11 @@ const IDS: &[(char, &[u32])] = &[
 /// Behaviours without a test, and what is missing for one. Keep it short.
 #[rustfmt::skip]
 const WITHOUT: &[(&str, &str)] = &[
-    ("C11", "shutdown drains calls, but no test has copies under way and looks at their pairs"),
     ("F9",  "a configuration is read once, at the start; there is no reload to go wrong"),
     ("O4",  "places are drawn by lot, but a judge that prefers one is not noticed"),
     ("O5",  "nothing knows of which family a judge is"),
     ("O7",  "there are no webhooks; approvals come over the API alone"),
     ("O9",  "there are no notifications; whoever wants to know watches the API"),
-    ("M4",  "large bodies and streams are tested apart, not together and with a copy"),
     ("M16", "the noise of the primary is not measured; it is in the odds of the bets"),
 ];
 

@@ -2,7 +2,7 @@
 
 use crossfade::players::{Delivery, Fault};
 
-use crate::world::{CANDIDATE, World, faulty, rollout, until};
+use crate::world::{CANDIDATE, World, faulty, rollout, slow, until};
 
 /// Reason, path, body, headers.
 type Case<'a> = (&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
@@ -247,4 +247,62 @@ async fn a_full_pool_drops_copies_counts_them_and_delays_nobody() {
     })
     .await;
     assert!((serve.metric("crossfade_mirror_in_flight ").await - 3.0).abs() < 1e-9);
+}
+
+/// C11
+#[tokio::test]
+async fn copies_under_way_become_pairs_before_the_program_ends() {
+    let world = World::with(|_, candidate| candidate.latency = slow(1_500)).await;
+    let serve = world.serve(&rollout("0%", "100%")).await;
+    for index in 0..5 {
+        assert_eq!(serve.chat(world.body(index, Delivery::Whole), &[]).await.status, 200);
+    }
+    until("copies are under way", || async { 4 < world.candidate.stats().requests }).await;
+    assert!(serve.json_lines(&["pairs", "chat"]).await.is_empty());
+    assert!(serve.stop().await.success());
+    let serve = world.serve(&rollout("0%", "100%")).await;
+    assert_eq!(serve.json_lines(&["pairs", "chat"]).await.len(), 5);
+    assert!((serve.metric("crossfade_stage_pairs").await - 5.0).abs() < 1e-9);
+}
+
+/// C11
+#[tokio::test]
+async fn copies_that_outlast_the_end_are_no_evidence() {
+    let world = World::with(faulty(Fault::Hang)).await;
+    let more = rollout("0%", "100%") + "[limits]\ngrace = \"500ms\"\n";
+    let serve = world.serve(&more).await;
+    for index in 0..30 {
+        assert_eq!(serve.chat(world.body(index, Delivery::Whole), &[]).await.status, 200);
+    }
+    until("copies are under way", || async { 29 < world.candidate.stats().requests }).await;
+    assert!(serve.stop().await.success());
+    let serve = world.serve(&more).await;
+    let rollout = serve.json(&["status", "chat"]).await.to_string();
+    assert!(!rollout.contains("never became a pair"), "{rollout}");
+    assert!(serve.json_lines(&["pairs", "chat"]).await.is_empty());
+}
+
+/// M4
+#[tokio::test]
+async fn a_long_prompt_is_copied_and_the_first_chunk_of_its_stream_waits_for_nobody() {
+    let world = World::with(|_, candidate| candidate.latency = slow(1_500)).await;
+    let serve = world.serve(&rollout("0%", "100%")).await;
+    let mut body: serde_json::Value =
+        serde_json::from_slice(&world.body(3, Delivery::Stream)).unwrap();
+    let padding = "x".repeat(2 << 20);
+    body["metadata"] = serde_json::json!({ "padding": padding });
+    let answer = serve.chat(body.to_string().into_bytes(), &[]).await;
+    assert!(answer.status == 200 && answer.header("content-type").starts_with("text/event-stream"));
+    // The caller has the whole stream while the candidate has not begun to answer.
+    assert!(serve.json_lines(&["pairs", "chat"]).await.is_empty());
+    until("the pair is there", || async { !serve.json_lines(&["pairs", "chat"]).await.is_empty() })
+        .await;
+    let copy = world.candidate.seen().pop().unwrap();
+    assert!(2 << 20 < copy.body.len(), "{} bytes", copy.body.len());
+    let pair = &serve.json_lines(&["pairs", "chat"]).await[0];
+    let outcome = |side: &str| pair[side]["outcome"].as_str().unwrap().to_owned();
+    assert_eq!(
+        (outcome("primary"), outcome("candidate")),
+        ("OUTCOME_OK".into(), "OUTCOME_OK".into())
+    );
 }
