@@ -13,9 +13,9 @@
 //!                            end, the step back is written behind it; if not, in its place.
 //!                            Replayed, both end in `RolledBack`
 //! a start, then a rollback   nothing has moved yet; the rollback is noted all the same, so the
-//!                            start is overtaken as above
+//!                            start is overtaken as above, also where it only waits its turn
 //! a stop of the whole node   is a step back of its own, noted before the falls it brings; it
-//!                            overtakes a start and a lift
+//!                            overtakes a start and a lift, also those that wait their turn
 //! a start that supersedes    waits its turn, then sends the others back, then waits until that
 //!                            is on disk
 //! the write fails            the step never happened; steps back take the free position. What

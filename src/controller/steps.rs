@@ -90,12 +90,19 @@ impl Controller {
         }
     }
 
-    /// What a rollback comes to where nothing moves yet, but a start is being written.
+    /// What a rollback comes to where nothing moves yet, but a start is being written or waits.
     pub(super) fn would_begin(&self, name: &Name, cause: Cause) -> Option<Event> {
-        let pending = self.pending.as_ref().filter(|_| self.is_under_way(name))?;
-        let mut after = pending.before.clone()?;
-        after.apply(self.clock.now(), self.book.under_way()?);
-        after.stage().map(|_| Event::RolledBack(cause))
+        let waits = || self.waiting.iter().any(|it| it.name == *name && it.is_start());
+        (self.is_beginning(name) || waits()).then_some(Event::RolledBack(cause))
+    }
+
+    fn is_beginning(&self, name: &Name) -> bool {
+        let before = self.pending.as_ref().filter(|_| self.is_under_way(name));
+        let before = before.and_then(|it| it.before.clone());
+        before.zip(self.book.under_way()).is_some_and(|(mut rollout, event)| {
+            rollout.apply(self.clock.now(), event);
+            rollout.stage().is_some()
+        })
     }
 
     /// Whether a step forward of a rollout is being written and can still take effect.
@@ -157,23 +164,28 @@ impl Controller {
         }
     }
 
-    /// A step forward that is being written never takes effect once this has; who asked for it is
-    /// told so at once.
+    /// A step forward that is being written or waits never takes effect once this has; who asked
+    /// for it is told so at once.
     pub(super) fn overtake(&mut self, back: &Record) {
-        let pending = self.pending.as_mut().filter(|it| it.rollout == back.rollout);
-        let Some(pending) = pending else { return };
-        pending.overtaken = Some(back.clone());
-        let Some(reply) = pending.reply.take() else { return };
-        let rollout = back.rollout.clone();
-        let seen = pending.before.as_ref().map_or(0, Rollout::revision);
-        let now = self.managed.get(&rollout).map_or(0, |it| it.rollout.revision());
-        let why = if matches!(back.event, Event::Stopped | Event::RolledBack(Cause::Stopped)) {
-            let refusal = Box::new(Refusal::Stopped { actor: back.actor.clone() });
-            Rejected::Refused { rollout, refusal }
-        } else {
-            Rejected::Stale { rollout, seen, now }
-        };
-        respond(reply, Err(why));
+        let (gone, waiting): (Vec<_>, Vec<_>) =
+            self.waiting.drain(..).partition(|it| it.name == back.rollout);
+        self.waiting = waiting.into();
+        let mut replies: Vec<_> = gone.into_iter().map(|it| it.reply).collect();
+        if let Some(pending) = self.pending.as_mut().filter(|it| it.rollout == back.rollout) {
+            pending.overtaken = Some(back.clone());
+            replies.extend(pending.reply.take());
+        }
+        let now = self.managed.get(&back.rollout).map_or(0, |it| it.rollout.revision());
+        for reply in replies {
+            let rollout = back.rollout.clone();
+            let why = if matches!(back.event, Event::Stopped | Event::RolledBack(Cause::Stopped)) {
+                let refusal = Box::new(Refusal::Stopped { actor: back.actor.clone() });
+                Rejected::Refused { rollout, refusal }
+            } else {
+                Rejected::Stale { rollout, seen: now.saturating_sub(1), now }
+            };
+            respond(reply, Err(why));
+        }
     }
 
     /// Answers when all that these rollouts went back by is on disk, or cannot be written.
@@ -322,6 +334,10 @@ impl Controller {
 impl Step {
     fn is_rollback(&self) -> bool {
         matches!(&self.wish, Wish::Obey(Command::Rollback))
+    }
+
+    fn is_start(&self) -> bool {
+        matches!(&self.wish, Wish::Obey(Command::Start | Command::Supersede))
     }
 }
 

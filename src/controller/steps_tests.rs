@@ -91,6 +91,45 @@ async fn a_rollback_overtakes_a_start_that_is_being_written() {
 }
 
 #[tokio::test]
+async fn a_rollback_overtakes_a_start_that_waits_its_turn() {
+    for start in [Command::Start, Command::Supersede] {
+        let rig = Rig::running(&["b"]).await;
+        rig.handle.create(name("a"), plan("a"), by("")).await.unwrap();
+        let _hung = rig.hang_in("b", advance()).await;
+        let mut waits = rig.ask("a", start, by(""));
+        rig.handle.evaluate(name("a")).await.unwrap();
+        let back = rig.run("a", Command::Rollback).await.unwrap();
+        assert_eq!((back.rollout.state(), back.durable), (State::RolledBack, false));
+        let answer = timeout(SOON, waits.recv()).await.unwrap().unwrap();
+        assert!(matches!(answer, Err(Rejected::Stale { .. })), "{answer:?}");
+        let mut later = rig.ask("a", Command::Start, by(""));
+        rig.handle.evaluate(name("a")).await.unwrap();
+        let _back = rig.run("a", Command::Rollback).await.unwrap();
+        assert!(timeout(SOON, later.recv()).await.unwrap().unwrap().is_err());
+        rig.sim.go_on();
+        rig.until_durable("a").await;
+        rig.handle.evaluate(name("a")).await.unwrap();
+        assert!(!rig.moves("a"), "what was rolled back does not begin");
+        assert_eq!(rig.told(3), ["b stage 2", "a back", "a back"]);
+        rig.agrees_with_its_journal().await;
+    }
+}
+
+#[tokio::test]
+async fn a_fall_overtakes_every_step_of_its_rollout_that_waits_its_turn() {
+    let rig = Rig::running(&["a", "b"]).await;
+    let _hung = rig.hang_in("b", advance()).await;
+    let mut waits = [rig.ask("a", advance(), by("")), rig.ask("a", Command::Pause, by(""))];
+    rig.handle.evaluate(name("a")).await.unwrap();
+    rig.run("a", Command::Rollback).await.unwrap();
+    for answer in &mut waits {
+        let answer = timeout(SOON, answer.recv()).await.unwrap().unwrap();
+        assert!(matches!(answer, Err(Rejected::Stale { .. })), "{answer:?}");
+    }
+    rig.agrees_with_its_journal().await;
+}
+
+#[tokio::test]
 async fn b53_steps_wait_their_turn_and_one_key_is_obeyed_once() {
     let rig = Rig::running(&["a", "b"]).await;
     let mut hung = rig.hang_in("a", advance()).await;

@@ -20,7 +20,8 @@ impl Controller {
             return respond(reply, Err(blind));
         }
         let every = Name::every();
-        if self.stopped.is_none() || self.is_under_way(&every) {
+        let lifts = self.is_under_way(&every) || self.waiting.iter().any(|it| it.name == every);
+        if self.stopped.is_none() || lifts {
             let record = self.record(&every, Event::Stopped, by, (State::Pending, State::Pending));
             tracing::warn!(actor = record.actor, comment = record.comment, "everything is stopped");
             self.stopped = Some(Arc::new(record.clone()));

@@ -125,6 +125,24 @@ async fn a_stop_overtakes_a_lift_that_is_being_written() {
 }
 
 #[tokio::test]
+async fn a_stop_overtakes_a_lift_that_waits_its_turn() {
+    let rig = Rig::running(&["a"]).await;
+    rig.handle.stop(by("")).await.unwrap();
+    rig.handle.create(name("b"), plan("b"), by("")).await.unwrap();
+    let revise = Command::Revise(Box::new(Plan { copies_per_day_max: 7, ..plan("b") }));
+    let _hung = rig.hang_in("b", revise).await;
+    let mut lifted = lift(&rig.handle);
+    rig.handle.evaluate(name("a")).await.unwrap();
+    rig.handle.stop(by("")).await.unwrap();
+    assert!(timeout(SOON, lifted.recv()).await.unwrap().unwrap().is_err());
+    rig.sim.go_on();
+    rig.until_durable("b").await;
+    until("it is told", || rig.told(2) == ["b Revised", "- Stopped"]).await;
+    assert!(is_stopped(&rig.run("a", Command::Start).await));
+    rig.agrees_with_its_journal().await;
+}
+
+#[tokio::test]
 async fn what_is_superseded_is_on_disk_before_what_supersedes_it() {
     let rig = Rig::running(&["a"]).await;
     let same =
