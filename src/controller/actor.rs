@@ -83,6 +83,15 @@ pub struct Controller {
     /// The keeping under way.
     keeping: Option<JoinHandle<()>>,
     wall_ahead_ms: i64,
+    standing: Standing,
+}
+
+/// Whether it is known where every rollout stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Not yet, or there is no journal: no traffic moves.
+    Unknown,
+    Known,
 }
 
 impl Controller {
@@ -121,6 +130,7 @@ impl Controller {
             copies_kept: Timestamp::default(),
             keeping: None,
             wall_ahead_ms: 0,
+            standing: Standing::Unknown,
         };
         match setup.journal {
             Ok(journal) => controller.begin(journal).await,
@@ -148,9 +158,13 @@ impl Controller {
         // While nobody listened nobody was silent.
         let now = self.clock.now();
         self.managed.values_mut().for_each(|it| it.heard = now);
+        let names: Vec<Name> = self.managed.keys().cloned().collect();
+        for name in &names {
+            self.find_broken(name);
+        }
         let wanted = std::mem::take(&mut self.wanted);
         self.want(wanted).await;
-        self.find_broken();
+        self.standing = Standing::Known;
     }
 
     /// Takes over from the process that had the store.
@@ -215,22 +229,17 @@ impl Controller {
         }
     }
 
-    /// Marks rollouts whose providers the configuration does not have.
-    fn find_broken(&mut self) {
-        for managed in self.managed.values_mut() {
-            let plan = managed.rollout.plan();
-            let unknown = [&plan.primary, &plan.candidate]
-                .into_iter()
-                .find(|it| !self.providers.contains_key(*it));
-            managed.broken = if plan.primary == self.primary {
-                unknown.map(|it| format!("provider `{it}` is not configured"))
-            } else {
-                Some(format!(
-                    "its primary is `{}`, but `{}` serves now",
-                    plan.primary, self.primary
-                ))
-            };
-        }
+    /// Marks a rollout whose providers the configuration does not have, under the plan it has now.
+    pub(super) fn find_broken(&mut self, name: &Name) {
+        let Some(managed) = self.managed.get_mut(name) else { return };
+        let plan = managed.rollout.plan();
+        let mut sides = [&plan.primary, &plan.candidate].into_iter();
+        let unknown = sides.find(|it| !self.providers.contains_key(*it));
+        managed.broken = if plan.primary == self.primary {
+            unknown.map(|it| format!("provider `{it}` is not configured"))
+        } else {
+            Some(format!("its primary is `{}`, but `{}` serves now", plan.primary, self.primary))
+        };
     }
 
     pub(super) fn evaluate(&mut self, name: &Name) -> Result<Evaluation, Rejected> {
@@ -356,6 +365,10 @@ impl Controller {
     }
 
     pub(super) fn publish(&self) {
+        // What is not yet found broken, or not yet as it is wanted, must not move traffic.
+        if self.standing == Standing::Unknown {
+            return;
+        }
         let lane = |managed: &Managed| {
             let cleared = self.providers.get(&managed.rollout.plan().candidate);
             let lane = managed.lane(cleared.cloned().unwrap_or_default());

@@ -1,5 +1,9 @@
 //! What the controller is asked to do: create, revise, start and all other commands.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::domain::{
     Command, Event, Input, Metric, Name, Plan, PlanFault, Record, Refusal, Timestamp,
 };
@@ -11,6 +15,8 @@ use super::{
     setup::{Judged, Start, Wanted},
 };
 
+/// How long the start of the program waits until what the configuration asks for is on disk.
+const WANT_WAIT: Duration = Duration::from_secs(3);
 /// Rollouts at the same time.
 const ROLLOUTS_LEN_MAX: usize = 256;
 
@@ -18,6 +24,7 @@ impl Controller {
     /// Creates, revises and starts what the configuration asks for.
     pub(super) async fn want(&mut self, wanted: Vec<Wanted>) {
         let by = || Requester { actor: Record::CONFIG.to_owned(), ..Requester::default() };
+        let ends = Instant::now() + WANT_WAIT;
         for Wanted { name, plan, start } in wanted {
             // What somebody changed since the configuration asked for it last is not undone by
             // a restart.
@@ -26,17 +33,17 @@ impl Controller {
                 .get(&name)
                 .map(|it| it.rollout.plan() == &plan || it.wanted.as_ref() == Some(&plan));
             let done = match known {
-                None => self.at_once(&name, Wish::Create(Box::new(plan)), by()).await,
+                None => self.at_once(&name, Wish::Create(Box::new(plan)), by(), ends).await,
                 Some(true) => Ok(()),
                 Some(false) => {
                     let revise = Command::Revise(Box::new(plan));
-                    self.at_once(&name, Wish::Obey(revise), by()).await
+                    self.at_once(&name, Wish::Obey(revise), by(), ends).await
                 }
             };
             let fresh = self.managed.get(&name).is_some_and(|it| it.rollout.attempt() == 0);
             let done = match (done, start) {
                 (Ok(()), Start::Once) if fresh => {
-                    self.at_once(&name, Wish::Obey(Command::Start), by()).await
+                    self.at_once(&name, Wish::Obey(Command::Start), by(), ends).await
                 }
                 (done, Start::Once | Start::WhenAsked) => done,
             };
@@ -209,3 +216,7 @@ impl Controller {
         others.map(|it| it.rollout.name().clone()).collect()
     }
 }
+
+#[cfg(test)]
+#[path = "orders_tests.rs"]
+mod tests;

@@ -73,6 +73,30 @@ pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// What a controller is made of that has two providers and wants nothing.
+pub(super) fn setup(journal: Result<(Journal, History), String>) -> Setup {
+    let (sender, seen) = mpsc::channel(1);
+    let clock = Clock::start();
+    let cleared = ["gpt", "cheap"].map(|it| (name(it), Vec::new()));
+    Setup {
+        board: Arc::default(),
+        outbox: Outbox::new(sender, clock),
+        barometer: Arc::new(Barometer::new(name("gpt"), clock)),
+        recorder: Arc::default(),
+        priced: BTreeSet::new(),
+        clock,
+        journal,
+        takeover: mpsc::channel(1).1,
+        pairs: None,
+        providers: BTreeMap::from(cleared),
+        primary: name("gpt"),
+        judge: Judged::No,
+        wanted: Vec::new(),
+        seen,
+        metrics: Arc::new(Metrics::new()),
+    }
+}
+
 impl Rig {
     pub(super) async fn new(sim: Sim) -> Self {
         let journal = sim.endless_journal().unwrap();
@@ -85,27 +109,11 @@ impl Rig {
 
     /// With a journal, or the reason why there is none.
     pub(super) async fn made(sim: Sim, journal: Result<(Journal, History), String>) -> Self {
-        let board = Arc::<Board>::default();
-        let (sender, seen) = mpsc::channel(1);
-        let clock = Clock::start();
-        let cleared = ["gpt", "cheap"].map(|it| (name(it), Vec::new()));
-        let setup = Setup {
-            board: Arc::clone(&board),
-            outbox: Outbox::new(sender, clock),
-            barometer: Arc::new(Barometer::new(name("gpt"), clock)),
-            recorder: Arc::default(),
-            priced: BTreeSet::new(),
-            clock,
-            journal,
-            takeover: mpsc::channel(1).1,
-            pairs: None,
-            providers: BTreeMap::from(cleared),
-            primary: name("gpt"),
-            judge: Judged::No,
-            wanted: Vec::new(),
-            seen,
-            metrics: Arc::new(Metrics::new()),
-        };
+        Self::set_up(sim, setup(journal)).await
+    }
+
+    pub(super) async fn set_up(sim: Sim, setup: Setup) -> Self {
+        let board = Arc::clone(&setup.board);
         let (controller, handle) = Controller::new(setup).await;
         let mut tasks = Tasks::default();
         tasks.start("controller", |stop| controller.run(stop));
@@ -175,6 +183,12 @@ impl Rig {
 
     pub(super) async fn until_durable(&self, rollout: &str) {
         until("it is durable", || self.view(rollout).durable).await;
+    }
+
+    /// Stops it, as a program that ends.
+    pub(super) async fn end(mut self) -> Sim {
+        self.tasks.take().unwrap().run(async {}, SOON).await.unwrap();
+        self.sim.clone()
     }
 
     /// Stops it, and checks that whoever reads the journal finds what was shown last.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::domain::{Cause, Command, Event, Name, Record, Refusal, Rollout, State};
@@ -275,6 +275,7 @@ impl Controller {
                 }
             }
         }
+        self.find_broken(&name);
         self.publish();
         self.keep(record);
         if let Some(reply) = reply {
@@ -283,11 +284,14 @@ impl Controller {
     }
 
     /// Takes a step and waits for the disk: at the start, when nobody else waits.
+    ///
+    /// Given up at `ends`; what is being written then takes effect when the disk has it.
     pub(super) async fn at_once(
         &mut self,
         name: &Name,
         wish: Wish,
         by: Requester,
+        ends: Instant,
     ) -> Result<(), Rejected> {
         let (reply, mut answer) = oneshot::channel();
         self.answer(Ask::Step(Step { name: name.clone(), wish, by, reply }));
@@ -299,6 +303,10 @@ impl Controller {
                     return answer.map_err(|_| gone())?.map(drop);
                 }
                 written = self.book.written() => self.written(written),
+                () = sleep_until(ends) => {
+                    let why = "the disk did not answer in time".to_owned();
+                    return Err(Rejected::Unavailable(why));
+                }
             }
         }
     }

@@ -1,0 +1,68 @@
+//! What the configuration asks for at the start, and what it finds there.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use crate::controller::{
+    Controller, Setup, Start, Wanted,
+    rig::{Rig, SOON, by, name, plan, setup, until},
+};
+use crate::domain::{Command, Plan, State};
+use crate::store::sim::Sim;
+
+fn wanted(rollout: &str) -> Vec<Wanted> {
+    vec![Wanted { name: name(rollout), plan: plan(rollout), start: Start::Once }]
+}
+
+/// A configuration that has another candidate in the place of `cheap`.
+fn other(sim: &Sim) -> Setup {
+    let mut setup = setup(Ok(sim.endless_journal().unwrap()));
+    setup.providers.remove(&name("cheap"));
+    setup.providers.insert(name("other"), Vec::new());
+    setup
+}
+
+fn to_other(rollout: &str) -> Plan {
+    Plan { candidate: name("other"), ..plan(rollout) }
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_at_the_start_does_not_keep_the_program_from_starting() {
+    let sim = Sim::default();
+    let setup = Setup { wanted: wanted("a"), ..setup(Ok(sim.endless_journal().unwrap())) };
+    sim.hang();
+    let rig = timeout(SOON, Rig::set_up(sim.clone(), setup)).await;
+    sim.go_on();
+    let rig = rig.unwrap();
+    until("it is there", || rig.handle.view(&name("a")).is_ok()).await;
+    rig.agrees_with_its_journal().await;
+}
+
+#[tokio::test]
+async fn nothing_moves_before_it_is_known_what_the_configuration_cannot_serve() {
+    let sim = Rig::running(&["a"]).await.end().await;
+    let wanted = vec![Wanted { plan: to_other("b"), ..wanted("b").remove(0) }];
+    let setup = Setup { wanted, ..other(&sim) };
+    let board = Arc::clone(&setup.board);
+    let (controller, _handle) = Controller::new(setup).await;
+    assert!(board.load().snapshot.lanes.is_empty(), "the loop does not run yet");
+    controller.publish();
+    let moving = |it: &str| {
+        let lanes = &board.load().snapshot.lanes;
+        lanes.iter().any(|lane| lane.rollout == name(it) && lane.window.is_some())
+    };
+    assert!(moving("b") && !moving("a"));
+}
+
+#[tokio::test]
+async fn a_plan_that_names_a_provider_again_makes_a_broken_rollout_whole() {
+    let rig = Rig::running(&["a"]).await;
+    rig.run("a", Command::Rollback).await.unwrap();
+    let sim = rig.end().await;
+    let rig = Rig::set_up(sim.clone(), other(&sim)).await;
+    rig.run("a", Command::Revise(Box::new(to_other("a")))).await.unwrap();
+    rig.run("a", Command::Start).await.unwrap();
+    assert!(rig.moves("a"));
+}
+
