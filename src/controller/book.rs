@@ -150,6 +150,8 @@ impl Book {
         match (self.problem(), &self.hand) {
             (Some(problem), _) => Ready::No(problem),
             (None, Hand::Writing { .. }) => Ready::Busy,
+            // Steps back are written first, in the positions they have.
+            (None, Hand::Free(_) | Hand::Gone(_)) if !self.backlog.is_empty() => Ready::Busy,
             (None, Hand::Free(_) | Hand::Gone(_)) => Ready::Yes,
         }
     }

@@ -215,7 +215,7 @@ impl Controller {
                 }
                 self.book.go_on();
             }
-            Written::Settled => {}
+            Written::Settled => self.book.go_on(),
             Written::Back(Err(error)) => {
                 tracing::error!(error, "a rollback is done but not on disk yet; it is tried again");
                 self.pay();

@@ -210,6 +210,34 @@ async fn c5_a_broken_disk_moves_nothing_forward_and_everything_back() {
 }
 
 #[tokio::test]
+async fn a_rollback_made_while_the_journal_is_put_in_order_is_written_before_what_follows() {
+    let sim = Sim::default();
+    let rig = Rig::on(sim.clone(), sim.short_journal().unwrap()).await;
+    for it in ["a", "b"] {
+        rig.handle.create(name(it), plan(it), by("")).await.unwrap();
+        rig.run(it, Command::Start).await.unwrap();
+        rig.run(it, advance()).await.unwrap();
+    }
+    // Written and synced, then to be made shorter: that fails, and the next try of it hangs.
+    let step = sim.steps() + 3;
+    sim.fail(Some(Fault { step, error: Errno::Io, lasts: Lasts::Once }));
+    sim.hang_from(step + 1);
+    rig.run("a", advance()).await.unwrap();
+    until("it is being put in order", || step < sim.steps()).await;
+    let mut waits = rig.ask("a", advance(), by(""));
+    let mut back = rig.ask("b", Command::Rollback, by(""));
+    until("b is back", || !rig.moves("b")).await;
+    sim.go_on();
+    timeout(SOON, waits.recv()).await.unwrap().unwrap().unwrap();
+    assert!(timeout(SOON, back.recv()).await.unwrap().unwrap().unwrap().durable);
+    assert_eq!(rig.told(2), ["b back", "a stage 3"]);
+    assert_eq!(rig.handle.views().degraded, None);
+    rig.end().await;
+    let (_, history) = sim.endless_journal().unwrap();
+    assert_eq!(kind(history.records.last().unwrap()), "a stage 3");
+}
+
+#[tokio::test]
 async fn b29_whatever_the_disk_does_meanwhile_the_journal_tells_what_was_shown() {
     for seed in 0..40_u64 {
         let rig = Rig::running(&["a", "b"]).await;
