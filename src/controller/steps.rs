@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::domain::{Cause, Command, Event, Name, Record, Refusal, Rollout, State};
@@ -20,6 +20,8 @@ use super::{
 
 /// How long the end of the program waits for the disk.
 const STOP_WAIT: Duration = Duration::from_millis(500);
+/// Between two tries to write then.
+const STOP_PAUSE: Duration = Duration::from_millis(50);
 /// A halt older than this was asked by somebody who has stopped waiting for the answer.
 const HALT_MAX: Duration = Duration::from_secs(2);
 
@@ -313,14 +315,22 @@ impl Controller {
 
     /// Gives the disk a last moment before the program ends.
     pub(super) async fn settle(&mut self) {
-        let ends = Instant::now() + STOP_WAIT;
-        // Bounded by that time, whatever the writes come to.
-        while self.book.is_writing() {
-            match timeout_at(ends, self.book.written()).await {
-                Ok(written) => self.written(written),
-                Err(_) => return,
+        let write = async {
+            // Ends when everything is on disk, or by that time.
+            loop {
+                self.book.go_on();
+                if !self.book.is_writing() {
+                    return;
+                }
+                let written = self.book.written().await;
+                self.written(written);
+                if self.book.problem().is_some() {
+                    sleep(STOP_PAUSE).await;
+                }
             }
-        }
+        };
+        // What is not written by then was said not to be.
+        let _ = timeout(STOP_WAIT, write).await;
     }
 
     /// Writes down rollbacks that took effect in the data path and whose asking never got here.

@@ -238,6 +238,20 @@ async fn a_rollback_made_while_the_journal_is_put_in_order_is_written_before_wha
 }
 
 #[tokio::test]
+async fn a_rollback_that_failed_to_be_written_is_tried_again_at_the_end_of_the_program() {
+    let rig = Rig::running(&["a"]).await;
+    rig.sim.fail(Some(Fault { step: 0, error: Errno::Io, lasts: Lasts::ForEver }));
+    let back = rig.run("a", Command::Rollback).await.unwrap();
+    assert_eq!((back.rollout.state(), back.durable), (State::RolledBack, false));
+    // The first try of the end fails too.
+    let step = rig.sim.steps() + 1;
+    rig.sim.fail(Some(Fault { step, error: Errno::Io, lasts: Lasts::Once }));
+    let sim = rig.end().await;
+    let (_, history) = sim.endless_journal().unwrap();
+    assert_eq!(kind(history.records.last().unwrap()), "a back");
+}
+
+#[tokio::test]
 async fn b29_whatever_the_disk_does_meanwhile_the_journal_tells_what_was_shown() {
     for seed in 0..40_u64 {
         let rig = Rig::running(&["a", "b"]).await;
