@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::{
-    Command, Event, Input, Metric, Name, Plan, PlanFault, Record, Refusal, Timestamp,
+    Command, Event, Input, Metric, Name, Plan, PlanFault, Record, Refusal, State, Timestamp,
 };
 
 use super::{
@@ -40,7 +40,9 @@ impl Controller {
                     self.at_once(&name, Wish::Obey(revise), by(), ends).await
                 }
             };
-            let fresh = self.managed.get(&name).is_some_and(|it| it.rollout.attempt() == 0);
+            // What was rolled back before its first stage began was not meant to begin either.
+            let state = self.managed.get(&name).map(|it| it.rollout.state());
+            let fresh = state == Some(State::Pending);
             let done = match (done, start) {
                 (Ok(()), Start::Once) if fresh => {
                     self.at_once(&name, Wish::Obey(Command::Start), by(), ends).await

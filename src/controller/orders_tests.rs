@@ -9,7 +9,7 @@ use crate::controller::{
     rig::{Rig, SOON, by, name, plan, setup, until},
 };
 use crate::domain::{Command, Plan, State};
-use crate::store::sim::Sim;
+use crate::store::sim::{Errno, Fault, Lasts, Sim};
 
 fn wanted(rollout: &str) -> Vec<Wanted> {
     vec![Wanted { name: name(rollout), plan: plan(rollout), start: Start::Once }]
@@ -66,3 +66,20 @@ async fn a_plan_that_names_a_provider_again_makes_a_broken_rollout_whole() {
     assert!(rig.moves("a"));
 }
 
+#[tokio::test]
+async fn a_restart_does_not_start_what_was_rolled_back_before_it_began() {
+    let rig = Rig::new(Sim::default()).await;
+    rig.handle.create(name("a"), plan("a"), by("")).await.unwrap();
+    let step = rig.sim.steps() + 1;
+    rig.sim.fail(Some(Fault { step, error: Errno::Io, lasts: Lasts::Once }));
+    let _hung = rig.hang_in("a", Command::Start).await;
+    rig.run("a", Command::Rollback).await.unwrap();
+    rig.sim.go_on();
+    rig.until_durable("a").await;
+    assert_eq!(rig.view("a").rollout.attempt(), 0);
+    let sim = rig.end().await;
+    let setup = Setup { wanted: wanted("a"), ..setup(Ok(sim.endless_journal().unwrap())) };
+    let rig = Rig::set_up(sim, setup).await;
+    until("it is shown", || rig.handle.view(&name("a")).is_ok()).await;
+    assert_eq!(rig.view("a").rollout.state(), State::RolledBack);
+}
