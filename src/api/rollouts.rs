@@ -43,21 +43,26 @@ impl Rollouts {
             .map_err(|error| errors::rejected(&error))
     }
 
-    /// What is to be rolled back when everything is: all that moves traffic.
-    fn moving(&self, by: &Requester) -> Vec<(Name, Requester)> {
-        let views = self.handle.views();
-        let moving = views.rollouts.iter().filter(|it| it.rollout.stage().is_some());
-        let names = moving.map(|it| it.rollout.name().clone());
-        names
-            .map(|name| {
-                let mut by = by.clone();
-                if !by.request_id.is_empty() {
-                    // One key for each rollout, as one key may stand for one command only.
-                    by.request_id = format!("{}/{name}", by.request_id);
-                }
-                (name, by)
-            })
-            .collect()
+    /// Rolls everything back, and answers what that changed.
+    ///
+    /// All are asked, also those that move nothing yet: a start may be under way.
+    async fn roll_all_back(&self, by: &Requester) -> Result<Vec<View>, Status> {
+        let before = self.handle.views();
+        let each = |view: &View| {
+            let (name, mut by) = (view.rollout.name().clone(), by.clone());
+            if !by.request_id.is_empty() {
+                // One key for each rollout, as one key may stand for one command only.
+                by.request_id = format!("{}/{name}", by.request_id);
+            }
+            (name, by)
+        };
+        let after = self.roll_back(before.rollouts.iter().map(each).collect()).await?;
+        let both = after.into_iter().zip(&before.rollouts);
+        let changed = both.filter(|(after, before)| {
+            before.rollout.stage().is_some()
+                || after.rollout.revision() != before.rollout.revision()
+        });
+        Ok(changed.map(|(after, _)| after).collect())
     }
 
     /// Rolls back. All begin at once, so that a slow disk delays none of them, and go on
@@ -199,11 +204,10 @@ impl RolloutService for Rollouts {
     ) -> Result<Response<proto::RollbackRolloutResponse>, Status> {
         let proto::RollbackRolloutRequest { name, request_id, comment } = request.get_ref().clone();
         let by = rollback_requester(&request, &Said { comment, request_id, ..Said::default() });
-        let asked = match Which::read("name", &name)? {
-            Which::One(name) => vec![(name, by)],
-            Which::All => self.moving(&by),
+        let views = match Which::read("name", &name)? {
+            Which::One(name) => self.roll_back(vec![(name, by)]).await?,
+            Which::All => self.roll_all_back(&by).await?,
         };
-        let views = self.roll_back(asked).await?;
         let rollouts = views.iter().map(convert::rollout).collect();
         Ok(Response::new(proto::RollbackRolloutResponse { rollouts }))
     }
