@@ -172,7 +172,12 @@ impl RolloutService for Rollouts {
     ) -> Result<Response<proto::StopRolloutsResponse>, Status> {
         let comment = request.get_ref().comment.clone();
         let by = rollback_requester(&request, &Said { comment, ..Said::default() });
-        let views = self.handle.stop(by).await.map_err(|error| errors::rejected(&error))?;
+        // It goes on when the caller leaves, as a rollback does.
+        let (reply, answer) = oneshot::channel();
+        let handle = self.handle.clone();
+        spawn("stop", async move { drop(reply.send(handle.stop(by).await)) });
+        let views = answer.await.map_err(|_| errors::stopping())?;
+        let views = views.map_err(|error| errors::rejected(&error))?;
         let rollouts = views.iter().map(convert::rollout).collect();
         Ok(Response::new(proto::StopRolloutsResponse { rollouts }))
     }
