@@ -245,10 +245,13 @@ impl Book {
             Errand::Forward => Written::Forward(match (self.forward.take(), result) {
                 (Some(record), Ok(())) => {
                     self.next_seq = record.seq + 1;
-                    // Steps back that have overtaken it stand behind it: its plan holds after them.
+                    // Steps back that have overtaken it stand behind it: they go from where it
+                    // led to, and its plan holds after them.
+                    let mut from = record.to;
                     let behind = |it: &&mut Noted| it.record.rollout == record.rollout;
-                    for noted in self.backlog.iter_mut().filter(behind) {
-                        noted.record.plan_revision = record.plan_revision;
+                    for Noted { record: back, .. } in self.backlog.iter_mut().filter(behind) {
+                        back.plan_revision = record.plan_revision;
+                        back.from = std::mem::replace(&mut from, back.to);
                     }
                     Ok(Box::new(record))
                 }

@@ -86,6 +86,8 @@ async fn a_rollback_overtakes_a_start_that_is_being_written() {
         assert_eq!(rig.view("a").rollout.state(), State::RolledBack);
         assert!(!rig.moves("a"), "what was rolled back does not begin");
         assert_eq!(rig.told(1), ["a back"]);
+        let from = rig.handle.views().records.last().unwrap().from;
+        assert_eq!(from, if fails.is_none() { State::Running } else { State::Pending });
         rig.agrees_with_its_journal().await;
     }
 }
