@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::{
-    Command, Event, Input, Metric, Name, Plan, PlanFault, Record, Refusal, State, Timestamp,
+    Cause, Command, Event, Input, Metric, Name, Plan, PlanFault, Record, Refusal, State, Timestamp,
 };
 
 use super::{
@@ -123,7 +123,7 @@ impl Controller {
             }
             None => {}
         }
-        self.fall_first(name, now, command);
+        self.fall_first(name, now, command)?;
         let Some(managed) = self.managed.get_mut(name) else {
             return Err(Rejected::Unknown(name.clone()));
         };
@@ -135,6 +135,12 @@ impl Controller {
         let refused =
             |refusal| Rejected::Refused { rollout: name.clone(), refusal: Box::new(refusal) };
         let event = event.map_err(refused)?;
+        if event.is_none()
+            && let Some(done) = done(command)
+        {
+            // Asked once more later, it must not undo what came in between. In memory alone.
+            managed.requests.insert(&by.request_id, &done);
+        }
         match command {
             Command::Start | Command::Supersede => self.may_start(name, command)?,
             Command::Revise(plan) => {
@@ -154,12 +160,22 @@ impl Controller {
         Ok(event)
     }
 
-    /// What goes back goes first, whatever was asked at the same time.
-    fn fall_first(&mut self, name: &Name, now: Timestamp, command: &Command) {
+    /// What goes back goes first, whatever was asked at the same time. A start that was asked of
+    /// a rollout that ran is not taken for one of the next attempt.
+    fn fall_first(
+        &mut self,
+        name: &Name,
+        now: Timestamp,
+        command: &Command,
+    ) -> Result<(), Rejected> {
         let due = self.due(name, now).filter(|_| *command != Command::Rollback);
-        if let Some(event @ Event::RolledBack(_)) = due {
-            self.carry_out(name, event, &Requester::controller(), None);
+        let Some(event @ Event::RolledBack(_)) = due else { return Ok(()) };
+        self.carry_out(name, event, &Requester::controller(), None);
+        if !matches!(command, Command::Start | Command::Supersede) {
+            return Ok(());
         }
+        let now = self.managed.get(name).map_or(0, |it| it.rollout.revision());
+        Err(Rejected::Stale { rollout: name.clone(), seen: now.saturating_sub(1), now })
     }
 
     /// Refuses a start while everything is stopped, or while another rollout governs the same
@@ -216,6 +232,22 @@ impl Controller {
                 && it.rollout.plan().slice.overlaps(slice)
         });
         others.map(|it| it.rollout.name().clone()).collect()
+    }
+}
+
+/// What a command did long ago that changes nothing now.
+fn done(command: &Command) -> Option<Event> {
+    match command {
+        Command::Pause => Some(Event::Paused(Cause::Operator)),
+        Command::Resume => Some(Event::Resumed),
+        Command::Revise(plan) => Some(Event::Revised(plan.clone())),
+        Command::Start
+        | Command::Supersede
+        | Command::Advance { .. }
+        | Command::Jump { .. }
+        | Command::Complete { .. }
+        | Command::Approve { .. }
+        | Command::Rollback => None,
     }
 }
 

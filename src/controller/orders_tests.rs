@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
+use crate::clock::Clock;
 use crate::controller::{
-    Controller, Setup, Start, Wanted,
+    Controller, Rejected, Setup, Start, Wanted,
     rig::{Rig, SOON, by, name, plan, setup, until},
 };
 use crate::domain::{Command, Plan, State};
@@ -82,4 +83,31 @@ async fn a_restart_does_not_start_what_was_rolled_back_before_it_began() {
     let rig = Rig::set_up(sim, setup).await;
     until("it is shown", || rig.handle.view(&name("a")).is_ok()).await;
     assert_eq!(rig.view("a").rollout.state(), State::RolledBack);
+}
+
+#[tokio::test]
+async fn a_key_of_a_command_that_changed_nothing_is_obeyed_once_too() {
+    let rig = Rig::running(&["a"]).await;
+    rig.run("a", Command::Pause).await.unwrap();
+    let ask = |command: Command| rig.handle.command(name("a"), command, by("late"));
+    ask(Command::Pause).await.unwrap();
+    rig.run("a", Command::Resume).await.unwrap();
+    let again = ask(Command::Pause).await.unwrap();
+    assert_eq!(again.rollout.state(), State::Running, "it was asked before the resume");
+    let other = ask(Command::Resume).await;
+    assert!(matches!(other, Err(Rejected::ReusedRequestId(_))), "{other:?}");
+}
+
+#[tokio::test]
+async fn a_start_does_not_begin_anew_what_has_just_to_go_back() {
+    let sim = Rig::running(&["a"]).await.end().await;
+    let setup = setup(Ok(sim.endless_journal().unwrap()));
+    let board = Arc::clone(&setup.board);
+    let (mut controller, _handle) = Controller::new(setup).await;
+    let live = Arc::clone(&controller.managed[&name("a")].live);
+    let now = Clock::start().now();
+    (0..1_000).for_each(|_| live.watch(&board, now, Some(true), Some(false)));
+    let answer = controller.obey(&name("a"), &Command::Start, &by(""));
+    assert!(matches!(answer, Err(Rejected::Stale { .. })), "{answer:?}");
+    assert_eq!(controller.managed[&name("a")].rollout.state(), State::RolledBack);
 }
