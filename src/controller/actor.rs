@@ -192,8 +192,15 @@ impl Controller {
                 biased;
                 () = board.alarm() => self.tick(),
                 written = self.book.written() => self.written(written),
+                _ = ticks.tick() => {
+                    // However much is asked, some of what was seen is weighed.
+                    for _ in 0..SEEN_BATCH_MAX {
+                        let Ok(seen) = self.seen.try_recv() else { break };
+                        self.take(seen);
+                    }
+                    self.tick();
+                }
                 Some(ask) = self.asks.recv() => self.answer(ask),
-                _ = ticks.tick() => self.tick(),
                 1.. = self.seen.recv_many(&mut seen, SEEN_BATCH_MAX) => {
                     seen.drain(..).for_each(|it| self.take(it));
                 }
