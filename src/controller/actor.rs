@@ -276,7 +276,9 @@ impl Controller {
             self.weigh(&name);
         }
         for managed in self.managed.values() {
-            self.metrics.rollout(&managed.rollout, &managed.evidence);
+            let lane = managed.lane(Vec::new());
+            let shares = (lane.serve, lane.mirror);
+            self.metrics.rollout(&managed.rollout, &managed.evidence, shares);
         }
         let kept = self.keeping.as_ref().is_none_or(JoinHandle::is_finished);
         if kept && KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {
@@ -332,14 +334,21 @@ impl Controller {
     }
 
     /// Tells everybody who watches.
-    pub(super) fn keep(&mut self, record: Record) {
-        let record = Arc::new(record);
-        let mut records = (*self.records).clone();
-        let over = (records.len() + 1).saturating_sub(RECORDS_LEN_MAX);
-        records.drain(..over);
-        records.push(Arc::clone(&record));
-        self.records = Arc::new(records);
+    pub(super) fn keep(&mut self, news: Vec<Record>) {
+        if news.is_empty() {
+            return;
+        }
+        let news: Vec<Arc<Record>> = news.into_iter().map(Arc::new).collect();
+        let over = (self.records.len() + news.len()).saturating_sub(RECORDS_LEN_MAX);
+        let records = self.records.iter().chain(&news).skip(over);
+        self.records = Arc::new(records.map(Arc::clone).collect());
         self.show();
+        for record in news {
+            self.tell(record);
+        }
+    }
+
+    fn tell(&self, record: Arc<Record>) {
         if record.event == Event::Lifted {
             tracing::warn!(actor = record.actor, "a lift of the stop is on disk");
         }

@@ -41,12 +41,10 @@ impl Controller {
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Step(step) => {
-                let back = step.is_rollback().then(|| step.name.clone());
-                self.take_step(step);
-                if let Some(name) = back {
-                    self.board.release(&name);
-                    self.publish();
+                if step.is_rollback() {
+                    self.board.release(&step.name);
                 }
+                self.take_step(step);
             }
             Ask::Stop { by, reply } => self.stop(&by, reply),
             Ask::Evaluate { name, reply } => respond(reply, self.evaluate(&name)),
@@ -74,6 +72,10 @@ impl Controller {
             Err(rejected) => return respond(step.reply, Err(rejected)),
         };
         let Some(event) = event else {
+            if step.is_rollback() {
+                // Nothing is left of the halt in the data path.
+                self.publish();
+            }
             return respond(step.reply, self.shown(&[step.name]));
         };
         if matches!(event, Event::RolledBack(_)) {
@@ -228,9 +230,8 @@ impl Controller {
 
     /// Tells what is new, and lets steps that wait take their turn.
     pub(super) fn catch_up(&mut self) {
-        for record in self.book.news() {
-            self.keep(record);
-        }
+        let news = self.book.news();
+        self.keep(news);
         // Bounded by the queue: each round takes one step out, and a busy book ends it.
         while self.book.ready() != Ready::Busy {
             let Some(step) = self.waiting.pop_front() else { break };
@@ -279,7 +280,7 @@ impl Controller {
         }
         self.find_broken(&name);
         self.publish();
-        self.keep(record);
+        self.keep(vec![record]);
         if let Some(reply) = reply {
             respond(reply, self.shown(&[name]));
         }
