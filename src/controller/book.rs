@@ -1,14 +1,16 @@
 //! The controller's hand on the journal: one write at a time, and nobody waits inside the loop.
 //!
 //! At most one *step forward* is under way; *steps back* are noted and written behind it, in the
-//! order they took effect. A write that hangs therefore holds up writing and nothing else. What
+//! order they took effect. A step back is a rollback, a stop of the node, or what lowers the share
+//! that the candidate serves. A write that hangs therefore holds up writing and nothing else. What
 //! can come between the beginning of a forward write and its end, and what becomes of it:
 //!
 //! ```text
 //! another step forward       waits its turn (`Ready::Busy`) and is decided anew then; with a
 //!                            disk that is slow or in trouble it is refused (`Ready::No`)
 //! a step back, other rollout takes effect now, is noted, is written next
-//! a step back, same rollout  takes effect now; the step forward is overtaken: its asker is
+//! a lower share, same one    waits its turn: it depends on what becomes of the step forward
+//! a rollback, same rollout   takes effect now; the step forward is overtaken: its asker is
 //!                            told so at once and it never takes effect. Is it on disk in the
 //!                            end, the step back is written behind it; if not, in its place.
 //!                            Replayed, both end in `RolledBack`
@@ -164,6 +166,11 @@ impl Book {
     /// The step forward that is being written.
     pub(super) fn under_way(&self) -> Option<&Event> {
         self.forward.as_ref().map(|it| &it.event)
+    }
+
+    /// Steps back that are not on disk yet.
+    pub(super) fn backlog_len(&self) -> usize {
+        self.backlog.len()
     }
 
     /// Whether a write is under way.

@@ -170,6 +170,13 @@ impl Rig {
         board.snapshot.lanes.iter().any(|it| it.rollout == name(rollout) && it.window.is_some())
     }
 
+    /// The share that its candidate serves.
+    pub(super) fn serves(&self, rollout: &str) -> Share {
+        let board = self.board.load();
+        let mut lanes = board.snapshot.lanes.iter();
+        lanes.find(|it| it.rollout == name(rollout)).map_or(Share::NONE, |it| it.serve)
+    }
+
     pub(super) fn view(&self, rollout: &str) -> View {
         self.handle.view(&name(rollout)).unwrap()
     }

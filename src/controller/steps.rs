@@ -78,7 +78,7 @@ impl Controller {
             }
             return respond(step.reply, self.shown(&[step.name]));
         };
-        if matches!(event, Event::RolledBack(_)) {
+        if self.is_fall(&step.name, &event) {
             return self.carry_out(&step.name, event, &step.by, Some(step.reply));
         }
         match self.book.ready() {
@@ -98,6 +98,24 @@ impl Controller {
     pub(super) fn would_begin(&self, name: &Name, cause: Cause) -> Option<Event> {
         let waits = || self.waiting.iter().any(|it| it.name == *name && it.is_start());
         (self.is_beginning(name) || waits()).then_some(Event::RolledBack(cause))
+    }
+
+    /// Whether it takes effect before it is written: a rollback, and what lowers the share that the
+    /// candidate serves, be it a jump back or another plan.
+    ///
+    /// Behind a step of the same rollout that is being written only a rollback does: what else
+    /// there is to do depends on what becomes of that.
+    fn is_fall(&self, name: &Name, event: &Event) -> bool {
+        if matches!(event, Event::RolledBack(_)) {
+            return true;
+        }
+        let Some(managed) = self.managed.get(name).filter(|_| !self.is_under_way(name)) else {
+            return false;
+        };
+        let mut after = managed.rollout.clone();
+        after.apply(self.clock.now(), event);
+        let serve = |it: &Rollout| it.stage().map(|it| it.serve);
+        serve(&after) < serve(&managed.rollout) && self.book.backlog_len() < ASKS_LEN_MAX
     }
 
     fn is_beginning(&self, name: &Name) -> bool {
@@ -143,9 +161,9 @@ impl Controller {
             after.apply(self.clock.now(), &event);
             after.state()
         });
-        let back = matches!(event, Event::RolledBack(_));
+        let fall = self.is_fall(name, &event);
         let record = self.record(name, event, by, (from, to));
-        if back {
+        if fall {
             self.go_back(name, record, reply);
         } else if self.book.ready() == Ready::Yes {
             let rollout = name.clone();
@@ -155,11 +173,13 @@ impl Controller {
     }
 
     fn go_back(&mut self, name: &Name, record: Record, reply: Option<Reply<Vec<View>>>) {
-        self.board.halt(name);
-        if let Some(managed) = self.managed.get_mut(name) {
-            managed.apply(&record);
+        if matches!(record.event, Event::RolledBack(_)) {
+            self.board.halt(name);
+            self.take_effect(&record);
+            self.board.release(name);
+        } else {
+            self.take_effect(&record);
         }
-        self.board.release(name);
         self.publish();
         self.overtake(&record);
         self.book.note(record);
@@ -222,7 +242,6 @@ impl Controller {
             Written::Settled => self.book.go_on(),
             Written::Back(Err(error)) => {
                 tracing::error!(error, "a rollback is done but not on disk yet; it is tried again");
-                self.pay();
             }
         }
         self.catch_up();
@@ -232,6 +251,9 @@ impl Controller {
     pub(super) fn catch_up(&mut self) {
         let news = self.book.news();
         self.keep(news);
+        if self.book.problem().is_some() {
+            self.pay();
+        }
         // Bounded by the queue: each round takes one step out, and a busy book ends it.
         while self.book.ready() != Ready::Busy {
             let Some(step) = self.waiting.pop_front() else { break };
@@ -243,7 +265,7 @@ impl Controller {
         self.show();
     }
 
-    /// Answers rollbacks that took effect, on disk or not.
+    /// Answers what took effect, on disk or not.
     fn pay(&mut self) {
         for (names, reply) in std::mem::take(&mut self.owed) {
             respond(reply, self.shown(&names));
@@ -266,24 +288,28 @@ impl Controller {
             }
         };
         match overtaken {
-            None => {
-                self.replay(&record);
-                if let Some(managed) = self.managed.get_mut(&name) {
-                    managed.tell_weather(&self.barometer.weather());
-                }
-            }
+            None => self.take_effect(&record),
             Some(back) => {
                 if let Some(managed) = self.managed.get_mut(&name) {
                     managed.overtake(before, &record, &back);
                 }
+                self.find_broken(&name);
             }
         }
-        self.find_broken(&name);
         self.publish();
         self.keep(vec![record]);
         if let Some(reply) = reply {
             respond(reply, self.shown(&[name]));
         }
+    }
+
+    /// Makes a step so, with what hangs on it.
+    fn take_effect(&mut self, record: &Record) {
+        self.replay(record);
+        if let Some(managed) = self.managed.get_mut(&record.rollout) {
+            managed.tell_weather(&self.barometer.weather());
+        }
+        self.find_broken(&record.rollout);
     }
 
     /// Takes a step and waits for the disk: at the start, when nobody else waits.

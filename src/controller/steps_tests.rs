@@ -7,7 +7,7 @@ use crate::controller::{
     Rejected, Requester,
     rig::{Rig, SOON, advance, by, kind, name, plan, saved, until},
 };
-use crate::domain::{Command, Plan, State, Undecided};
+use crate::domain::{Command, Consent, Plan, Share, State, Undecided};
 use crate::store::sim::{Errno, Fault, Lasts, Sim};
 
 #[tokio::test]
@@ -129,6 +129,52 @@ async fn a_fall_overtakes_every_step_of_its_rollout_that_waits_its_turn() {
         assert!(matches!(answer, Err(Rejected::Stale { .. })), "{answer:?}");
     }
     rig.agrees_with_its_journal().await;
+}
+
+/// What takes a rollout in its second stage to a lower share without ending it.
+fn lowers() -> [Command; 2] {
+    let to_stage = "shadow".to_owned();
+    let (undecided, consent) = (Undecided::Hold, Consent::Withheld);
+    let mut plan = plan("a");
+    plan.stages[1].serve = Share::NONE;
+    [Command::Jump { to_stage, undecided, consent }, Command::Revise(Box::new(plan))]
+}
+
+#[tokio::test]
+async fn a_lower_share_holds_before_it_is_written() {
+    for command in lowers() {
+        let rig = Rig::running(&["a", "b"]).await;
+        assert_ne!(rig.serves("a"), Share::NONE);
+        let _hung = rig.hang_in("b", advance()).await;
+        let mut waits = rig.ask("a", advance(), by(""));
+        rig.handle.evaluate(name("a")).await.unwrap();
+        let mut lower = rig.ask("a", command, by(""));
+        until("it serves nothing", || rig.serves("a") == Share::NONE).await;
+        assert!(rig.moves("a") && !rig.view("a").durable);
+        let overtaken = timeout(SOON, waits.recv()).await.unwrap().unwrap();
+        assert!(matches!(overtaken, Err(Rejected::Stale { .. })), "{overtaken:?}");
+        rig.sim.go_on();
+        timeout(SOON, lower.recv()).await.unwrap().unwrap().unwrap();
+        rig.until_durable("a").await;
+        let board = rig.board.load();
+        let index = board.snapshot.lanes.iter().position(|it| it.rollout == name("a")).unwrap();
+        assert!(board.live[index].is_open(), "it goes on");
+        rig.agrees_with_its_journal().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lower_share_holds_also_where_it_cannot_be_written() {
+    for command in lowers() {
+        let rig = Rig::running(&["a"]).await;
+        rig.sim.fail(Some(Fault { step: 0, error: Errno::Io, lasts: Lasts::ForEver }));
+        let lower = rig.run("a", command).await.unwrap();
+        assert!(!lower.durable && rig.moves("a"));
+        assert_eq!(rig.serves("a"), Share::NONE);
+        rig.sim.fail(None);
+        rig.until_durable("a").await;
+        rig.agrees_with_its_journal().await;
+    }
 }
 
 #[tokio::test]
