@@ -20,6 +20,8 @@
 //!                            overtakes a start and a lift, also those that wait their turn
 //! a start that supersedes    waits its turn, then sends the others back, then waits until that
 //!                            is on disk
+//! the write is slow          a step up of the controller's own that would not be taken any more
+//!                            when it ends is taken back before its share is seen
 //! the write fails            the step never happened; steps back take the free position. What
 //!                            the disk may hold of it is taken away as soon as the disk works,
 //!                            and nothing goes forward before
@@ -42,7 +44,7 @@ use crate::store::{Journal, JournalError};
 use crate::tasks::describe;
 
 /// A write that takes longer is trouble, and nothing goes forward behind it.
-const WRITE_WAIT: Duration = Duration::from_secs(1);
+pub(super) const WRITE_WAIT: Duration = Duration::from_secs(1);
 /// Between two tries to write what failed before.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 

@@ -10,14 +10,19 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::domain::{Cause, Command, Event, Name, Record, Refusal, Rollout, State};
+use crate::clock;
+use crate::domain::{
+    Cause, Command, Consent, Event, Input, Name, Record, Refusal, Rollout, State, Undecided,
+};
 
 use super::{
     actor::{ASKS_LEN_MAX, Controller},
-    book::{Ready, Written},
+    book::{Ready, WRITE_WAIT, Written},
     handle::{Ask, Rejected, Reply, Requester, Step, View, Wish},
 };
 
+/// Why the controller takes back a step of its own.
+const LATE: &str = "the disk held the step up, and by now it would not be taken";
 /// How long the end of the program waits for the disk.
 const STOP_WAIT: Duration = Duration::from_millis(500);
 /// Between two tries to write then.
@@ -288,7 +293,14 @@ impl Controller {
             }
         };
         match overtaken {
-            None => self.take_effect(&record),
+            None => {
+                let regret = self.regret(&record);
+                self.take_effect(&record);
+                if let Some(back) = regret {
+                    let by = Requester { comment: LATE.to_owned(), ..Requester::controller() };
+                    self.send_back(&name, &Input::Command(&back), &by);
+                }
+            }
             Some(back) => {
                 if let Some(managed) = self.managed.get_mut(&name) {
                     managed.overtake(before, &record, &back);
@@ -301,6 +313,24 @@ impl Controller {
         if let Some(reply) = reply {
             respond(reply, self.shown(&[name]));
         }
+    }
+
+    /// The way back from a step up that the controller took and the disk held up for so long that
+    /// it would not be taken any more. It is on disk and so it holds, but nobody sees its share.
+    fn regret(&mut self, record: &Record) -> Option<Command> {
+        let (_, stage) = record.event.entered()?;
+        let now = self.clock.now();
+        let late = clock::millis(WRITE_WAIT) <= now.millis_since(record.at);
+        if !late || record.actor != Requester::controller().actor {
+            return None;
+        }
+        if self.due(&record.rollout, now).as_ref() == Some(&record.event) {
+            return None;
+        }
+        let stages = &self.managed.get(&record.rollout)?.rollout.plan().stages;
+        let to_stage = stages.get(stage.checked_sub(1)?)?.name.clone();
+        let (undecided, consent) = (Undecided::Hold, Consent::Withheld);
+        Some(Command::Jump { to_stage, undecided, consent })
     }
 
     /// Makes a step so, with what hangs on it.
