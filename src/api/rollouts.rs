@@ -110,6 +110,7 @@ impl RolloutService for Rollouts {
             next_page_token,
             degraded: views.degraded.clone().unwrap_or_default(),
             stopped: views.stopped.clone().unwrap_or_default(),
+            stopped_etag: views.stopped_at.map_or_else(String::new, |it| it.0.to_string()),
         }))
     }
 
@@ -187,8 +188,8 @@ impl RolloutService for Rollouts {
         request: Request<proto::LiftStopRequest>,
     ) -> Result<Response<proto::LiftStopResponse>, Status> {
         let actor = actor(&request)?;
-        let comment = request.into_inner().comment;
-        let by = requester(actor, Said { comment, ..Said::default() })?;
+        let proto::LiftStopRequest { comment, etag } = request.into_inner();
+        let by = requester(actor, Said { comment, etag, ..Said::default() })?;
         self.handle.lift(by).await.map_err(|error| errors::rejected(&error))?;
         Ok(Response::new(proto::LiftStopResponse {}))
     }
@@ -234,8 +235,8 @@ impl RolloutService for Rollouts {
     async fn approve_stage(&self, request: Request<proto::ApproveStageRequest>) -> Answered {
         let actor = actor(&request)?;
         let asked = request.into_inner();
-        let (comment, request_id) = (asked.comment, asked.request_id);
-        let by = requester(actor, Said { comment, request_id, ..Said::default() })?;
+        let (comment, request_id, etag) = (asked.comment, asked.request_id, asked.etag);
+        let by = requester(actor, Said { comment, request_id, etag })?;
         if asked.stage_id.is_empty() {
             return Err(errors::argument("stage_id", "stage_id says which stage is approved"));
         }

@@ -401,7 +401,8 @@ impl Controller {
         let degraded = self.book.problem();
         self.metrics.degraded(degraded.as_deref());
         let records = Arc::clone(&self.records);
-        let stopped = self.stop_text();
-        self.views.send_replace(Arc::new(Views { rollouts, records, degraded, stopped }));
+        let (stopped, stopped_at) = (self.stop_text(), self.stopped.as_ref().map(|it| it.at));
+        let views = Views { rollouts, records, degraded, stopped, stopped_at };
+        self.views.send_replace(Arc::new(views));
     }
 }

@@ -62,10 +62,7 @@ impl Controller {
         let event = match &step.wish {
             Wish::Create(plan) => self.create(&step.name, plan, &step.by),
             Wish::Obey(command) => self.obey(&step.name, command, &step.by),
-            Wish::Lift => {
-                let lifted = || Ok(self.stopped.as_ref().map(|_| Event::Lifted));
-                self.blind().map_or_else(lifted, Err)
-            }
+            Wish::Lift => self.blind().map_or_else(|| self.lift(&step.by), Err),
         };
         let event = match event {
             Ok(None) if step.is_rollback() => self.would_begin(&step.name, Cause::Operator),
