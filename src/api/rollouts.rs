@@ -42,49 +42,6 @@ impl Rollouts {
         view.map(|it| Response::new(convert::rollout(&it)))
             .map_err(|error| errors::rejected(&error))
     }
-
-    /// Rolls everything back, and answers what that changed.
-    ///
-    /// All are asked, also those that move nothing yet: a start may be under way.
-    async fn roll_all_back(&self, by: &Requester) -> Result<Vec<View>, Status> {
-        let before = self.handle.views();
-        let each = |view: &View| {
-            let (name, mut by) = (view.rollout.name().clone(), by.clone());
-            if !by.request_id.is_empty() {
-                // One key for each rollout, as one key may stand for one command only.
-                by.request_id = format!("{}/{name}", by.request_id);
-            }
-            (name, by)
-        };
-        let after = self.roll_back(before.rollouts.iter().map(each).collect()).await?;
-        let both = after.into_iter().zip(&before.rollouts);
-        let changed = both.filter(|(after, before)| {
-            before.rollout.stage().is_some()
-                || after.rollout.revision() != before.rollout.revision()
-        });
-        Ok(changed.map(|(after, _)| after).collect())
-    }
-
-    /// Rolls back. All begin at once, so that a slow disk delays none of them, and go on
-    /// when the caller leaves.
-    async fn roll_back(&self, asked: Vec<(Name, Requester)>) -> Result<Vec<View>, Status> {
-        let mut begun = Vec::new();
-        for (name, by) in asked {
-            let (reply, answer) = oneshot::channel();
-            let handle = self.handle.clone();
-            spawn("rollback", async move {
-                // Nobody listens any more when the caller has left.
-                let _ = reply.send(handle.command(name, Command::Rollback, by).await);
-            });
-            begun.push(answer);
-        }
-        let mut views = Vec::new();
-        for answer in begun {
-            let view = answer.await.map_err(|_| errors::stopping())?;
-            views.push(view.map_err(|error| errors::rejected(&error))?);
-        }
-        Ok(views)
-    }
 }
 
 type Answered = Result<Response<proto::Rollout>, Status>;
@@ -211,8 +168,8 @@ impl RolloutService for Rollouts {
         let proto::RollbackRolloutRequest { name, request_id, comment } = request.get_ref().clone();
         let by = rollback_requester(&request, &Said { comment, request_id, ..Said::default() });
         let views = match Which::read("name", &name)? {
-            Which::One(name) => self.roll_back(vec![(name, by)]).await?,
-            Which::All => self.roll_all_back(&by).await?,
+            Which::One(name) => roll_back(&self.handle, vec![(name, by)]).await?,
+            Which::All => roll_all_back(&self.handle, &by).await?,
         };
         let rollouts = views.iter().map(convert::rollout).collect();
         Ok(Response::new(proto::RollbackRolloutResponse { rollouts }))
@@ -292,6 +249,48 @@ impl RolloutService for Rollouts {
     }
 }
 
+/// Rolls everything back, and answers what that changed.
+///
+/// All are asked, also those that move nothing yet: a start may be under way.
+async fn roll_all_back(handle: &Handle, by: &Requester) -> Result<Vec<View>, Status> {
+    let before = handle.views();
+    let each = |view: &View| {
+        let (name, mut by) = (view.rollout.name().clone(), by.clone());
+        if !by.request_id.is_empty() {
+            // One key for each rollout, as one key may stand for one command only.
+            by.request_id = format!("{}/{name}", by.request_id);
+        }
+        (name, by)
+    };
+    let after = roll_back(handle, before.rollouts.iter().map(each).collect()).await?;
+    let both = after.into_iter().zip(&before.rollouts);
+    let changed = both.filter(|(after, before)| {
+        before.rollout.stage().is_some() || after.rollout.revision() != before.rollout.revision()
+    });
+    Ok(changed.map(|(after, _)| after).collect())
+}
+
+/// Rolls back. All begin at once, so that a slow disk delays none of them, and go on
+/// when the caller leaves.
+async fn roll_back(handle: &Handle, asked: Vec<(Name, Requester)>) -> Result<Vec<View>, Status> {
+    let mut begun = Vec::new();
+    for (name, by) in asked {
+        let (reply, answer) = oneshot::channel();
+        let handle = handle.clone();
+        spawn("rollback", async move {
+            // Nobody listens any more when the caller has left.
+            let _ = reply.send(handle.command(name, Command::Rollback, by).await);
+        });
+        begun.push(answer);
+    }
+    let mut views = Vec::new();
+    for answer in begun {
+        let view = answer.await.map_err(|_| errors::stopping())?;
+        views.push(view.map_err(|error| errors::rejected(&error))?);
+    }
+    Ok(views)
+}
+
 /// A page of rollouts, and the token of the next: the name the page ends with.
 fn page_of_rollouts<'a>(
     views: &'a [View],
@@ -341,7 +340,25 @@ fn plan_at<'a>(views: &'a Views, name: &Name, seq: u64) -> Option<&'a Plan> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::rig::{Rig, by, name, plan};
     use crate::domain::{Event, State, Timestamp};
+
+    #[tokio::test]
+    async fn what_begins_is_rolled_back_too_when_everything_is() {
+        let rig = Rig::running(&["a"]).await;
+        for it in ["b", "idle"] {
+            rig.handle.create(name(it), plan(it), by("")).await.unwrap();
+        }
+        let _hung = rig.hang_in("b", Command::Start).await;
+        let views = roll_all_back(&rig.handle, &by("all")).await.unwrap();
+        let mut back: Vec<_> = views.iter().map(|it| it.rollout.name().as_str()).collect();
+        back.sort_unstable();
+        assert_eq!(back, ["a", "b"], "what changed");
+        assert!(views.iter().all(|it| it.rollout.state() == State::RolledBack));
+        rig.sim.go_on();
+        rig.until_durable("b").await;
+        assert!(!rig.moves("a") && !rig.moves("b"));
+    }
 
     fn record(seq: u64, rollout: &str) -> Arc<Record> {
         Arc::new(Record {
