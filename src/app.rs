@@ -307,11 +307,22 @@ async fn stand_by(
             () = stop.wait() => return Ok(()),
             () = sleep(STANDBY_PAUSE) => {}
         }
-        if let Ok(journal) = open_journal(stored.dir.clone()).await {
-            break journal;
+        let why = match open_journal(stored.dir.clone()).await {
+            Ok(journal) => break journal,
+            Err(NoJournal::Elsewhere(_)) => None,
+            Err(NoJournal::Unusable(why)) => Some(why),
+        };
+        if stored.operations.lacks_store(why.clone())
+            && let Some(why) = why
+        {
+            tracing::error!(why, "the journal is free and cannot be taken over; it is tried again");
         }
     };
-    let recorder = stored.open(STORE_TRIES).await;
+    stored.operations.lacks_store(None);
+    let recorder = tokio::select! {
+        () = stop.wait() => return Ok(()),
+        recorder = stored.open(STORE_TRIES) => recorder,
+    };
     let pairs = stored.operations.pairs.get().cloned();
     // The controller ends only with the program.
     drop(takeover.send(Takeover { journal, pairs }).await);
@@ -360,11 +371,8 @@ impl Stored {
             Err(error) => error.to_string(),
         };
         tracing::error!(error, "pairs cannot be stored: they count as evidence and are not kept");
-        drop(
-            self.operations
-                .store_problem
-                .set("the store of pairs is not usable; see the log".to_owned()),
-        );
+        let problem = "the store of pairs is not usable; see the log".to_owned();
+        self.operations.lacks_store(Some(problem));
         None
     }
 

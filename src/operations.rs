@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -43,7 +43,7 @@ pub struct Operations {
     /// The store, once it is open.
     pub pairs: Arc<OnceLock<Pairs>>,
     /// Why there is no store, if so.
-    pub store_problem: OnceLock<String>,
+    pub problem: Mutex<Option<String>>,
 }
 
 /// Answers until told to stop.
@@ -84,6 +84,13 @@ pub async fn serve(
 }
 
 impl Operations {
+    /// Shows why there is no store; says whether that is new.
+    pub fn lacks_store(&self, why: Option<String>) -> bool {
+        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *problem, why);
+        before != *problem
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned());
@@ -124,7 +131,9 @@ impl Operations {
     /// Ready as soon as the primary is served; what else is missing is named, with status 200,
     /// because taking a proxy that serves out of service helps nobody.
     fn ready(&self) -> Response<Full<Bytes>> {
-        let mut missing: Vec<String> = self.store_problem.get().cloned().into_iter().collect();
+        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing: Vec<String> = problem.clone().into_iter().collect();
+        drop(problem);
         match self.controller.get() {
             Some(handle) => missing.extend(handle.views().degraded.clone()),
             None => missing.push("the controller is not up yet".to_owned()),

@@ -11,7 +11,7 @@ use prometheus_client::{
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::domain::{Evidence, Metric, Rollout, Skip, State, Verdict};
+use crate::domain::{Evidence, Metric, Rollout, Share, Skip, State, Verdict};
 
 /// A gauge of a real number.
 type Real = Gauge<f64, AtomicU64>;
@@ -220,14 +220,13 @@ impl Metrics {
         self.transitions.get_or_create(&labels).inc();
     }
 
-    /// Shows where a rollout stands.
-    pub fn rollout(&self, rollout: &Rollout, evidence: &Evidence) {
+    /// Shows where a rollout stands, and the shares (serve, mirror) that it moves.
+    pub fn rollout(&self, rollout: &Rollout, evidence: &Evidence, shares: (Share, Share)) {
         let name = rollout.name().to_string();
         let labels = RolloutLabels { rollout: name.clone() };
-        let ratio = |share: crate::domain::Share| f64::from(share.basis_points()) / 1e4;
-        let serve = rollout.stage().map_or(0.0, |it| ratio(it.serve));
-        self.serve.get_or_create(&labels).set(serve);
-        self.mirror.get_or_create(&labels).set(ratio(rollout.mirror()));
+        let ratio = |share: Share| f64::from(share.basis_points()) / 1e4;
+        self.serve.get_or_create(&labels).set(ratio(shares.0));
+        self.mirror.get_or_create(&labels).set(ratio(shares.1));
         self.overdue.get_or_create(&labels).set(i64::from(rollout.is_overdue()));
         self.pairs.get_or_create(&labels).set(i64::try_from(evidence.pairs).unwrap_or(i64::MAX));
         self.solos.get_or_create(&labels).set(i64::try_from(evidence.solos).unwrap_or(i64::MAX));

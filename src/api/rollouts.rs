@@ -42,44 +42,6 @@ impl Rollouts {
         view.map(|it| Response::new(convert::rollout(&it)))
             .map_err(|error| errors::rejected(&error))
     }
-
-    /// What is to be rolled back when everything is: all that moves traffic.
-    fn moving(&self, by: &Requester) -> Vec<(Name, Requester)> {
-        let views = self.handle.views();
-        let moving = views.rollouts.iter().filter(|it| it.rollout.stage().is_some());
-        let names = moving.map(|it| it.rollout.name().clone());
-        names
-            .map(|name| {
-                let mut by = by.clone();
-                if !by.request_id.is_empty() {
-                    // One key for each rollout, as one key may stand for one command only.
-                    by.request_id = format!("{}/{name}", by.request_id);
-                }
-                (name, by)
-            })
-            .collect()
-    }
-
-    /// Rolls back. All begin at once, so that a slow disk delays none of them, and go on
-    /// when the caller leaves.
-    async fn roll_back(&self, asked: Vec<(Name, Requester)>) -> Result<Vec<View>, Status> {
-        let mut begun = Vec::new();
-        for (name, by) in asked {
-            let (reply, answer) = oneshot::channel();
-            let handle = self.handle.clone();
-            spawn("rollback", async move {
-                // Nobody listens any more when the caller has left.
-                let _ = reply.send(handle.command(name, Command::Rollback, by).await);
-            });
-            begun.push(answer);
-        }
-        let mut views = Vec::new();
-        for answer in begun {
-            let view = answer.await.map_err(|_| errors::stopping())?;
-            views.push(view.map_err(|error| errors::rejected(&error))?);
-        }
-        Ok(views)
-    }
 }
 
 type Answered = Result<Response<proto::Rollout>, Status>;
@@ -105,6 +67,7 @@ impl RolloutService for Rollouts {
             next_page_token,
             degraded: views.degraded.clone().unwrap_or_default(),
             stopped: views.stopped.clone().unwrap_or_default(),
+            stopped_etag: views.stopped_at.map_or_else(String::new, |it| it.0.to_string()),
         }))
     }
 
@@ -167,7 +130,12 @@ impl RolloutService for Rollouts {
     ) -> Result<Response<proto::StopRolloutsResponse>, Status> {
         let comment = request.get_ref().comment.clone();
         let by = rollback_requester(&request, &Said { comment, ..Said::default() });
-        let views = self.handle.stop(by).await.map_err(|error| errors::rejected(&error))?;
+        // It goes on when the caller leaves, as a rollback does.
+        let (reply, answer) = oneshot::channel();
+        let handle = self.handle.clone();
+        spawn("stop", async move { drop(reply.send(handle.stop(by).await)) });
+        let views = answer.await.map_err(|_| errors::stopping())?;
+        let views = views.map_err(|error| errors::rejected(&error))?;
         let rollouts = views.iter().map(convert::rollout).collect();
         Ok(Response::new(proto::StopRolloutsResponse { rollouts }))
     }
@@ -177,8 +145,8 @@ impl RolloutService for Rollouts {
         request: Request<proto::LiftStopRequest>,
     ) -> Result<Response<proto::LiftStopResponse>, Status> {
         let actor = actor(&request)?;
-        let comment = request.into_inner().comment;
-        let by = requester(actor, Said { comment, ..Said::default() })?;
+        let proto::LiftStopRequest { comment, etag } = request.into_inner();
+        let by = requester(actor, Said { comment, etag, ..Said::default() })?;
         self.handle.lift(by).await.map_err(|error| errors::rejected(&error))?;
         Ok(Response::new(proto::LiftStopResponse {}))
     }
@@ -199,11 +167,10 @@ impl RolloutService for Rollouts {
     ) -> Result<Response<proto::RollbackRolloutResponse>, Status> {
         let proto::RollbackRolloutRequest { name, request_id, comment } = request.get_ref().clone();
         let by = rollback_requester(&request, &Said { comment, request_id, ..Said::default() });
-        let asked = match Which::read("name", &name)? {
-            Which::One(name) => vec![(name, by)],
-            Which::All => self.moving(&by),
+        let views = match Which::read("name", &name)? {
+            Which::One(name) => roll_back(&self.handle, vec![(name, by)]).await?,
+            Which::All => roll_all_back(&self.handle, &by).await?,
         };
-        let views = self.roll_back(asked).await?;
         let rollouts = views.iter().map(convert::rollout).collect();
         Ok(Response::new(proto::RollbackRolloutResponse { rollouts }))
     }
@@ -225,8 +192,8 @@ impl RolloutService for Rollouts {
     async fn approve_stage(&self, request: Request<proto::ApproveStageRequest>) -> Answered {
         let actor = actor(&request)?;
         let asked = request.into_inner();
-        let (comment, request_id) = (asked.comment, asked.request_id);
-        let by = requester(actor, Said { comment, request_id, ..Said::default() })?;
+        let (comment, request_id, etag) = (asked.comment, asked.request_id, asked.etag);
+        let by = requester(actor, Said { comment, request_id, etag })?;
         if asked.stage_id.is_empty() {
             return Err(errors::argument("stage_id", "stage_id says which stage is approved"));
         }
@@ -282,6 +249,48 @@ impl RolloutService for Rollouts {
     }
 }
 
+/// Rolls everything back, and answers what that changed.
+///
+/// All are asked, also those that move nothing yet: a start may be under way.
+async fn roll_all_back(handle: &Handle, by: &Requester) -> Result<Vec<View>, Status> {
+    let before = handle.views();
+    let each = |view: &View| {
+        let (name, mut by) = (view.rollout.name().clone(), by.clone());
+        if !by.request_id.is_empty() {
+            // One key for each rollout, as one key may stand for one command only.
+            by.request_id = format!("{}/{name}", by.request_id);
+        }
+        (name, by)
+    };
+    let after = roll_back(handle, before.rollouts.iter().map(each).collect()).await?;
+    let both = after.into_iter().zip(&before.rollouts);
+    let changed = both.filter(|(after, before)| {
+        before.rollout.stage().is_some() || after.rollout.revision() != before.rollout.revision()
+    });
+    Ok(changed.map(|(after, _)| after).collect())
+}
+
+/// Rolls back. All begin at once, so that a slow disk delays none of them, and go on
+/// when the caller leaves.
+async fn roll_back(handle: &Handle, asked: Vec<(Name, Requester)>) -> Result<Vec<View>, Status> {
+    let mut begun = Vec::new();
+    for (name, by) in asked {
+        let (reply, answer) = oneshot::channel();
+        let handle = handle.clone();
+        spawn("rollback", async move {
+            // Nobody listens any more when the caller has left.
+            let _ = reply.send(handle.command(name, Command::Rollback, by).await);
+        });
+        begun.push(answer);
+    }
+    let mut views = Vec::new();
+    for answer in begun {
+        let view = answer.await.map_err(|_| errors::stopping())?;
+        views.push(view.map_err(|error| errors::rejected(&error))?);
+    }
+    Ok(views)
+}
+
 /// A page of rollouts, and the token of the next: the name the page ends with.
 fn page_of_rollouts<'a>(
     views: &'a [View],
@@ -331,7 +340,25 @@ fn plan_at<'a>(views: &'a Views, name: &Name, seq: u64) -> Option<&'a Plan> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::rig::{Rig, by, name, plan};
     use crate::domain::{Event, State, Timestamp};
+
+    #[tokio::test]
+    async fn what_begins_is_rolled_back_too_when_everything_is() {
+        let rig = Rig::running(&["a"]).await;
+        for it in ["b", "idle"] {
+            rig.handle.create(name(it), plan(it), by("")).await.unwrap();
+        }
+        let _hung = rig.hang_in("b", Command::Start).await;
+        let views = roll_all_back(&rig.handle, &by("all")).await.unwrap();
+        let mut back: Vec<_> = views.iter().map(|it| it.rollout.name().as_str()).collect();
+        back.sort_unstable();
+        assert_eq!(back, ["a", "b"], "what changed");
+        assert!(views.iter().all(|it| it.rollout.state() == State::RolledBack));
+        rig.sim.go_on();
+        rig.until_durable("b").await;
+        assert!(!rig.moves("a") && !rig.moves("b"));
+    }
 
     fn record(seq: u64, rollout: &str) -> Arc<Record> {
         Arc::new(Record {

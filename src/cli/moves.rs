@@ -78,7 +78,8 @@ pub(super) async fn lift(
     out: &mut Out,
     global: &Global,
 ) -> Result<Exit, Problem> {
-    client.lift_stop(proto::LiftStopRequest { comment: comment(global) }).await?;
+    let request = proto::LiftStopRequest { comment: comment(global), etag: String::new() };
+    client.lift_stop(request).await?;
     out.note("✔ rollouts may start again\nnext  crossfade list")?;
     Ok(Exit::Done)
 }
@@ -148,6 +149,7 @@ pub(super) async fn approve(
         approved: !args.decline,
         comment: comment(global),
         request_id: request_id(global),
+        etag: String::new(),
     };
     tell(out, &client.approve_stage(request).await?)
 }

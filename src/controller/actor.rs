@@ -85,6 +85,15 @@ pub struct Controller {
     /// The keeping under way.
     keeping: Option<JoinHandle<()>>,
     wall_ahead_ms: i64,
+    standing: Standing,
+}
+
+/// Whether it is known where every rollout stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Not yet, or there is no journal: no traffic moves.
+    Unknown,
+    Known,
 }
 
 impl Controller {
@@ -123,6 +132,7 @@ impl Controller {
             copies_kept: Timestamp::default(),
             keeping: None,
             wall_ahead_ms: 0,
+            standing: Standing::Unknown,
         };
         match setup.journal {
             Ok(journal) => controller.begin(journal).await,
@@ -150,9 +160,13 @@ impl Controller {
         // While nobody listened nobody was silent.
         let now = self.clock.now();
         self.managed.values_mut().for_each(|it| it.heard = now);
+        let names: Vec<Name> = self.managed.keys().cloned().collect();
+        for name in &names {
+            self.find_broken(name);
+        }
         let wanted = std::mem::take(&mut self.wanted);
         self.want(wanted).await;
-        self.find_broken();
+        self.standing = Standing::Known;
     }
 
     /// Takes over from the process that had the store.
@@ -180,8 +194,15 @@ impl Controller {
                 biased;
                 () = board.alarm() => self.tick(),
                 written = self.book.written() => self.written(written),
+                _ = ticks.tick() => {
+                    // However much is asked, some of what was seen is weighed.
+                    for _ in 0..SEEN_BATCH_MAX {
+                        let Ok(seen) = self.seen.try_recv() else { break };
+                        self.take(seen);
+                    }
+                    self.tick();
+                }
                 Some(ask) = self.asks.recv() => self.answer(ask),
-                _ = ticks.tick() => self.tick(),
                 1.. = self.seen.recv_many(&mut seen, SEEN_BATCH_MAX) => {
                     seen.drain(..).for_each(|it| self.take(it));
                 }
@@ -222,22 +243,17 @@ impl Controller {
         }
     }
 
-    /// Marks rollouts whose providers the configuration does not have.
-    fn find_broken(&mut self) {
-        for managed in self.managed.values_mut() {
-            let plan = managed.rollout.plan();
-            let unknown = [&plan.primary, &plan.candidate]
-                .into_iter()
-                .find(|it| !self.providers.contains_key(*it));
-            managed.broken = if plan.primary == self.primary {
-                unknown.map(|it| format!("provider `{it}` is not configured"))
-            } else {
-                Some(format!(
-                    "its primary is `{}`, but `{}` serves now",
-                    plan.primary, self.primary
-                ))
-            };
-        }
+    /// Marks a rollout whose providers the configuration does not have, under the plan it has now.
+    pub(super) fn find_broken(&mut self, name: &Name) {
+        let Some(managed) = self.managed.get_mut(name) else { return };
+        let plan = managed.rollout.plan();
+        let mut sides = [&plan.primary, &plan.candidate].into_iter();
+        let unknown = sides.find(|it| !self.providers.contains_key(*it));
+        managed.broken = if plan.primary == self.primary {
+            unknown.map(|it| format!("provider `{it}` is not configured"))
+        } else {
+            Some(format!("its primary is `{}`, but `{}` serves now", plan.primary, self.primary))
+        };
     }
 
     pub(super) fn evaluate(&mut self, name: &Name) -> Result<Evaluation, Rejected> {
@@ -267,7 +283,9 @@ impl Controller {
             self.weigh(&name);
         }
         for managed in self.managed.values() {
-            self.metrics.rollout(&managed.rollout, &managed.evidence);
+            let lane = managed.lane(Vec::new());
+            let shares = (lane.serve, lane.mirror);
+            self.metrics.rollout(&managed.rollout, &managed.evidence, shares);
         }
         let kept = self.keeping.as_ref().is_none_or(JoinHandle::is_finished);
         if kept && KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {
@@ -323,14 +341,21 @@ impl Controller {
     }
 
     /// Tells everybody who watches.
-    pub(super) fn keep(&mut self, record: Record) {
-        let record = Arc::new(record);
-        let mut records = (*self.records).clone();
-        let over = (records.len() + 1).saturating_sub(RECORDS_LEN_MAX);
-        records.drain(..over);
-        records.push(Arc::clone(&record));
-        self.records = Arc::new(records);
+    pub(super) fn keep(&mut self, news: Vec<Record>) {
+        if news.is_empty() {
+            return;
+        }
+        let news: Vec<Arc<Record>> = news.into_iter().map(Arc::new).collect();
+        let over = (self.records.len() + news.len()).saturating_sub(RECORDS_LEN_MAX);
+        let records = self.records.iter().chain(&news).skip(over);
+        self.records = Arc::new(records.map(Arc::clone).collect());
         self.show();
+        for record in news {
+            self.tell(record);
+        }
+    }
+
+    fn tell(&self, record: Arc<Record>) {
         if record.event == Event::Lifted {
             tracing::warn!(actor = record.actor, "a lift of the stop is on disk");
         }
@@ -363,6 +388,10 @@ impl Controller {
     }
 
     pub(super) fn publish(&self) {
+        // What is not yet found broken, or not yet as it is wanted, must not move traffic.
+        if self.standing == Standing::Unknown {
+            return;
+        }
         let lane = |managed: &Managed| {
             let cleared = self.providers.get(&managed.rollout.plan().candidate);
             let lane = managed.lane(cleared.cloned().unwrap_or_default());
@@ -379,7 +408,8 @@ impl Controller {
         let degraded = self.book.problem();
         self.metrics.degraded(degraded.as_deref());
         let records = Arc::clone(&self.records);
-        let stopped = self.stop_text();
-        self.views.send_replace(Arc::new(Views { rollouts, records, degraded, stopped }));
+        let (stopped, stopped_at) = (self.stop_text(), self.stopped.as_ref().map(|it| it.at));
+        let views = Views { rollouts, records, degraded, stopped, stopped_at };
+        self.views.send_replace(Arc::new(views));
     }
 }

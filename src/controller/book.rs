@@ -1,23 +1,27 @@
 //! The controller's hand on the journal: one write at a time, and nobody waits inside the loop.
 //!
 //! At most one *step forward* is under way; *steps back* are noted and written behind it, in the
-//! order they took effect. A write that hangs therefore holds up writing and nothing else. What
+//! order they took effect. A step back is a rollback, a stop of the node, or what lowers the share
+//! that the candidate serves. A write that hangs therefore holds up writing and nothing else. What
 //! can come between the beginning of a forward write and its end, and what becomes of it:
 //!
 //! ```text
 //! another step forward       waits its turn (`Ready::Busy`) and is decided anew then; with a
 //!                            disk that is slow or in trouble it is refused (`Ready::No`)
 //! a step back, other rollout takes effect now, is noted, is written next
-//! a step back, same rollout  takes effect now; the step forward is overtaken: its asker is
+//! a lower share, same one    waits its turn: it depends on what becomes of the step forward
+//! a rollback, same rollout   takes effect now; the step forward is overtaken: its asker is
 //!                            told so at once and it never takes effect. Is it on disk in the
 //!                            end, the step back is written behind it; if not, in its place.
 //!                            Replayed, both end in `RolledBack`
 //! a start, then a rollback   nothing has moved yet; the rollback is noted all the same, so the
-//!                            start is overtaken as above
+//!                            start is overtaken as above, also where it only waits its turn
 //! a stop of the whole node   is a step back of its own, noted before the falls it brings; it
-//!                            overtakes a start and a lift
+//!                            overtakes a start and a lift, also those that wait their turn
 //! a start that supersedes    waits its turn, then sends the others back, then waits until that
 //!                            is on disk
+//! the write is slow          a step up of the controller's own that would not be taken any more
+//!                            when it ends is taken back before its share is seen
 //! the write fails            the step never happened; steps back take the free position. What
 //!                            the disk may hold of it is taken away as soon as the disk works,
 //!                            and nothing goes forward before
@@ -40,7 +44,7 @@ use crate::store::{Journal, JournalError};
 use crate::tasks::describe;
 
 /// A write that takes longer is trouble, and nothing goes forward behind it.
-const WRITE_WAIT: Duration = Duration::from_secs(1);
+pub(super) const WRITE_WAIT: Duration = Duration::from_secs(1);
 /// Between two tries to write what failed before.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -150,6 +154,8 @@ impl Book {
         match (self.problem(), &self.hand) {
             (Some(problem), _) => Ready::No(problem),
             (None, Hand::Writing { .. }) => Ready::Busy,
+            // Steps back are written first, in the positions they have.
+            (None, Hand::Free(_) | Hand::Gone(_)) if !self.backlog.is_empty() => Ready::Busy,
             (None, Hand::Free(_) | Hand::Gone(_)) => Ready::Yes,
         }
     }
@@ -162,6 +168,11 @@ impl Book {
     /// The step forward that is being written.
     pub(super) fn under_way(&self) -> Option<&Event> {
         self.forward.as_ref().map(|it| &it.event)
+    }
+
+    /// Steps back that are not on disk yet.
+    pub(super) fn backlog_len(&self) -> usize {
+        self.backlog.len()
     }
 
     /// Whether a write is under way.
@@ -243,10 +254,13 @@ impl Book {
             Errand::Forward => Written::Forward(match (self.forward.take(), result) {
                 (Some(record), Ok(())) => {
                     self.next_seq = record.seq + 1;
-                    // Steps back that have overtaken it stand behind it: its plan holds after them.
+                    // Steps back that have overtaken it stand behind it: they go from where it
+                    // led to, and its plan holds after them.
+                    let mut from = record.to;
                     let behind = |it: &&mut Noted| it.record.rollout == record.rollout;
-                    for noted in self.backlog.iter_mut().filter(behind) {
-                        noted.record.plan_revision = record.plan_revision;
+                    for Noted { record: back, .. } in self.backlog.iter_mut().filter(behind) {
+                        back.plan_revision = record.plan_revision;
+                        back.from = std::mem::replace(&mut from, back.to);
                     }
                     Ok(Box::new(record))
                 }

@@ -37,6 +37,8 @@ pub struct Views {
     pub degraded: Option<String>,
     /// Who stopped everything, and why; none when nothing is stopped.
     pub stopped: Option<String>,
+    /// When: which stop that is, as the revision of a rollout is for its state.
+    pub stopped_at: Option<Timestamp>,
 }
 
 /// One rollout as people see it.
@@ -270,10 +272,11 @@ impl Handle {
         stopped
     }
 
-    /// Lets rollouts start again.
+    /// Lets rollouts start again: after any stop, or after the one of that time where the
+    /// requester says a revision.
     ///
     /// # Errors
-    /// When it cannot be written, or everything is stopped again meanwhile.
+    /// When it cannot be written, everything is stopped again meanwhile, or the stop is another.
     pub async fn lift(&self, by: Requester) -> Result<(), Rejected> {
         let (name, wish) = (Name::every(), Wish::Lift);
         self.ask(COMMAND_WAIT, |reply| Ask::Step(Step { name, wish, by, reply })).await.map(drop)

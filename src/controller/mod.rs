@@ -16,7 +16,7 @@ mod managed;
 mod orders;
 mod rebuild;
 #[cfg(test)]
-mod rig;
+pub(crate) mod rig;
 mod setup;
 mod steps;
 mod stop;

@@ -1,7 +1,11 @@
 //! What the controller is asked to do: create, revise, start and all other commands.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::domain::{
-    Command, Event, Input, Metric, Name, Plan, PlanFault, Record, Refusal, Timestamp,
+    Cause, Command, Event, Input, Metric, Name, Plan, PlanFault, Record, Refusal, State, Timestamp,
 };
 
 use super::{
@@ -11,6 +15,8 @@ use super::{
     setup::{Judged, Start, Wanted},
 };
 
+/// How long the start of the program waits until what the configuration asks for is on disk.
+const WANT_WAIT: Duration = Duration::from_secs(3);
 /// Rollouts at the same time.
 const ROLLOUTS_LEN_MAX: usize = 256;
 
@@ -18,6 +24,7 @@ impl Controller {
     /// Creates, revises and starts what the configuration asks for.
     pub(super) async fn want(&mut self, wanted: Vec<Wanted>) {
         let by = || Requester { actor: Record::CONFIG.to_owned(), ..Requester::default() };
+        let ends = Instant::now() + WANT_WAIT;
         for Wanted { name, plan, start } in wanted {
             // What somebody changed since the configuration asked for it last is not undone by
             // a restart.
@@ -26,17 +33,19 @@ impl Controller {
                 .get(&name)
                 .map(|it| it.rollout.plan() == &plan || it.wanted.as_ref() == Some(&plan));
             let done = match known {
-                None => self.at_once(&name, Wish::Create(Box::new(plan)), by()).await,
+                None => self.at_once(&name, Wish::Create(Box::new(plan)), by(), ends).await,
                 Some(true) => Ok(()),
                 Some(false) => {
                     let revise = Command::Revise(Box::new(plan));
-                    self.at_once(&name, Wish::Obey(revise), by()).await
+                    self.at_once(&name, Wish::Obey(revise), by(), ends).await
                 }
             };
-            let fresh = self.managed.get(&name).is_some_and(|it| it.rollout.attempt() == 0);
+            // What was rolled back before its first stage began was not meant to begin either.
+            let state = self.managed.get(&name).map(|it| it.rollout.state());
+            let fresh = state == Some(State::Pending);
             let done = match (done, start) {
                 (Ok(()), Start::Once) if fresh => {
-                    self.at_once(&name, Wish::Obey(Command::Start), by()).await
+                    self.at_once(&name, Wish::Obey(Command::Start), by(), ends).await
                 }
                 (done, Start::Once | Start::WhenAsked) => done,
             };
@@ -114,7 +123,7 @@ impl Controller {
             }
             None => {}
         }
-        self.fall_first(name, now, command);
+        self.fall_first(name, now, command)?;
         let Some(managed) = self.managed.get_mut(name) else {
             return Err(Rejected::Unknown(name.clone()));
         };
@@ -126,6 +135,12 @@ impl Controller {
         let refused =
             |refusal| Rejected::Refused { rollout: name.clone(), refusal: Box::new(refusal) };
         let event = event.map_err(refused)?;
+        if event.is_none()
+            && let Some(done) = done(command)
+        {
+            // Asked once more later, it must not undo what came in between. In memory alone.
+            managed.requests.insert(&by.request_id, &done);
+        }
         match command {
             Command::Start | Command::Supersede => self.may_start(name, command)?,
             Command::Revise(plan) => {
@@ -145,12 +160,22 @@ impl Controller {
         Ok(event)
     }
 
-    /// What goes back goes first, whatever was asked at the same time.
-    fn fall_first(&mut self, name: &Name, now: Timestamp, command: &Command) {
+    /// What goes back goes first, whatever was asked at the same time. A start that was asked of
+    /// a rollout that ran is not taken for one of the next attempt.
+    fn fall_first(
+        &mut self,
+        name: &Name,
+        now: Timestamp,
+        command: &Command,
+    ) -> Result<(), Rejected> {
         let due = self.due(name, now).filter(|_| *command != Command::Rollback);
-        if let Some(event @ Event::RolledBack(_)) = due {
-            self.carry_out(name, event, &Requester::controller(), None);
+        let Some(event @ Event::RolledBack(_)) = due else { return Ok(()) };
+        self.carry_out(name, event, &Requester::controller(), None);
+        if !matches!(command, Command::Start | Command::Supersede) {
+            return Ok(());
         }
+        let now = self.managed.get(name).map_or(0, |it| it.rollout.revision());
+        Err(Rejected::Stale { rollout: name.clone(), seen: now.saturating_sub(1), now })
     }
 
     /// Refuses a start while everything is stopped, or while another rollout governs the same
@@ -209,3 +234,23 @@ impl Controller {
         others.map(|it| it.rollout.name().clone()).collect()
     }
 }
+
+/// What a command did long ago that changes nothing now.
+fn done(command: &Command) -> Option<Event> {
+    match command {
+        Command::Pause => Some(Event::Paused(Cause::Operator)),
+        Command::Resume => Some(Event::Resumed),
+        Command::Revise(plan) => Some(Event::Revised(plan.clone())),
+        Command::Start
+        | Command::Supersede
+        | Command::Advance { .. }
+        | Command::Jump { .. }
+        | Command::Complete { .. }
+        | Command::Approve { .. }
+        | Command::Rollback => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "orders_tests.rs"]
+mod tests;

@@ -22,14 +22,14 @@ use crate::tasks::{Tasks, spawn};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Outbox};
 
-pub(super) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// A controller on a simulated disk.
-pub(super) struct Rig {
-    pub(super) sim: Sim,
-    pub(super) handle: Handle,
-    pub(super) board: Arc<Board>,
-    pub(super) tasks: Option<Tasks>,
+pub(crate) struct Rig {
+    pub(crate) sim: Sim,
+    pub(crate) handle: Handle,
+    pub(crate) board: Arc<Board>,
+    pub(crate) tasks: Option<Tasks>,
 }
 
 /// A disk that hangs must not keep a failed test from ending.
@@ -39,11 +39,11 @@ impl Drop for Rig {
     }
 }
 
-pub(super) fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-pub(super) fn plan(feature: &str) -> Plan {
+pub(crate) fn plan(feature: &str) -> Plan {
     Plan {
         primary: name("gpt"),
         candidate: name("cheap"),
@@ -56,16 +56,16 @@ pub(super) fn plan(feature: &str) -> Plan {
     }
 }
 
-pub(super) fn by(key: &str) -> Requester {
+pub(crate) fn by(key: &str) -> Requester {
     let actor = "test".to_owned();
     Requester { actor, request_id: key.to_owned(), ..Requester::default() }
 }
 
-pub(super) fn advance() -> Command {
+pub(crate) fn advance() -> Command {
     Command::Advance { from_stage: String::new(), undecided: Undecided::Skip }
 }
 
-pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     let ends = Instant::now() + SOON;
     while !holds() {
         assert!(Instant::now() < ends, "never came true: {what}");
@@ -73,39 +73,47 @@ pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// What a controller is made of that has two providers and wants nothing.
+pub(crate) fn setup(journal: Result<(Journal, History), String>) -> Setup {
+    let (sender, seen) = mpsc::channel(1);
+    let clock = Clock::start();
+    let cleared = ["gpt", "cheap"].map(|it| (name(it), Vec::new()));
+    Setup {
+        board: Arc::default(),
+        outbox: Outbox::new(sender, clock),
+        barometer: Arc::new(Barometer::new(name("gpt"), clock)),
+        recorder: Arc::default(),
+        priced: BTreeSet::new(),
+        clock,
+        journal,
+        takeover: mpsc::channel(1).1,
+        pairs: None,
+        providers: BTreeMap::from(cleared),
+        primary: name("gpt"),
+        judge: Judged::No,
+        wanted: Vec::new(),
+        seen,
+        metrics: Arc::new(Metrics::new()),
+    }
+}
+
 impl Rig {
-    pub(super) async fn new(sim: Sim) -> Self {
+    pub(crate) async fn new(sim: Sim) -> Self {
         let journal = sim.endless_journal().unwrap();
         Self::on(sim, journal).await
     }
 
-    pub(super) async fn on(sim: Sim, journal: (Journal, History)) -> Self {
+    pub(crate) async fn on(sim: Sim, journal: (Journal, History)) -> Self {
         Self::made(sim, Ok(journal)).await
     }
 
     /// With a journal, or the reason why there is none.
-    pub(super) async fn made(sim: Sim, journal: Result<(Journal, History), String>) -> Self {
-        let board = Arc::<Board>::default();
-        let (sender, seen) = mpsc::channel(1);
-        let clock = Clock::start();
-        let cleared = ["gpt", "cheap"].map(|it| (name(it), Vec::new()));
-        let setup = Setup {
-            board: Arc::clone(&board),
-            outbox: Outbox::new(sender, clock),
-            barometer: Arc::new(Barometer::new(name("gpt"), clock)),
-            recorder: Arc::default(),
-            priced: BTreeSet::new(),
-            clock,
-            journal,
-            takeover: mpsc::channel(1).1,
-            pairs: None,
-            providers: BTreeMap::from(cleared),
-            primary: name("gpt"),
-            judge: Judged::No,
-            wanted: Vec::new(),
-            seen,
-            metrics: Arc::new(Metrics::new()),
-        };
+    pub(crate) async fn made(sim: Sim, journal: Result<(Journal, History), String>) -> Self {
+        Self::set_up(sim, setup(journal)).await
+    }
+
+    pub(crate) async fn set_up(sim: Sim, setup: Setup) -> Self {
+        let board = Arc::clone(&setup.board);
         let (controller, handle) = Controller::new(setup).await;
         let mut tasks = Tasks::default();
         tasks.start("controller", |stop| controller.run(stop));
@@ -113,7 +121,7 @@ impl Rig {
     }
 
     /// With rollouts of these names, running in their second stage.
-    pub(super) async fn running(names: &[&str]) -> Self {
+    pub(crate) async fn running(names: &[&str]) -> Self {
         let rig = Self::new(Sim::default()).await;
         for it in names {
             rig.handle.create(name(it), plan(it), by("")).await.unwrap();
@@ -124,12 +132,12 @@ impl Rig {
         rig
     }
 
-    pub(super) async fn run(&self, rollout: &str, command: Command) -> Result<View, Rejected> {
+    pub(crate) async fn run(&self, rollout: &str, command: Command) -> Result<View, Rejected> {
         timeout(SOON, self.handle.command(name(rollout), command, by(""))).await.unwrap()
     }
 
     /// Asks, and does not wait for the answer.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &self,
         rollout: &str,
         command: Command,
@@ -144,7 +152,7 @@ impl Rig {
     }
 
     /// Makes the disk hang in a step forward of this rollout.
-    pub(super) async fn hang_in(
+    pub(crate) async fn hang_in(
         &self,
         rollout: &str,
         command: Command,
@@ -157,28 +165,41 @@ impl Rig {
     }
 
     /// Whether a rollout's traffic moves.
-    pub(super) fn moves(&self, rollout: &str) -> bool {
+    pub(crate) fn moves(&self, rollout: &str) -> bool {
         let board = self.board.load();
         board.snapshot.lanes.iter().any(|it| it.rollout == name(rollout) && it.window.is_some())
     }
 
-    pub(super) fn view(&self, rollout: &str) -> View {
+    /// The share that its candidate serves.
+    pub(crate) fn serves(&self, rollout: &str) -> Share {
+        let board = self.board.load();
+        let mut lanes = board.snapshot.lanes.iter();
+        lanes.find(|it| it.rollout == name(rollout)).map_or(Share::NONE, |it| it.serve)
+    }
+
+    pub(crate) fn view(&self, rollout: &str) -> View {
         self.handle.view(&name(rollout)).unwrap()
     }
 
     /// Kinds of the last events that were told.
-    pub(super) fn told(&self, count: usize) -> Vec<String> {
+    pub(crate) fn told(&self, count: usize) -> Vec<String> {
         let views = self.handle.views();
         let from = views.records.len() - count;
         views.records[from..].iter().map(|it| kind(it)).collect()
     }
 
-    pub(super) async fn until_durable(&self, rollout: &str) {
+    pub(crate) async fn until_durable(&self, rollout: &str) {
         until("it is durable", || self.view(rollout).durable).await;
     }
 
+    /// Stops it, as a program that ends.
+    pub(crate) async fn end(mut self) -> Sim {
+        self.tasks.take().unwrap().run(async {}, SOON).await.unwrap();
+        self.sim.clone()
+    }
+
     /// Stops it, and checks that whoever reads the journal finds what was shown last.
-    pub(super) async fn agrees_with_its_journal(mut self) -> History {
+    pub(crate) async fn agrees_with_its_journal(mut self) -> History {
         self.sim.go_on();
         self.sim.fail(None);
         until("all is well", || self.handle.views().degraded.is_none()).await;
@@ -198,12 +219,12 @@ impl Rig {
     }
 }
 
-pub(super) fn saved(handle: &Handle) -> BTreeMap<Name, Saved> {
+pub(crate) fn saved(handle: &Handle) -> BTreeMap<Name, Saved> {
     let views = handle.views();
     views.rollouts.iter().map(|it| (it.rollout.name().clone(), it.rollout.save())).collect()
 }
 
-pub(super) fn kind(record: &Record) -> String {
+pub(crate) fn kind(record: &Record) -> String {
     let event = match &record.event {
         Event::StageEntered { stage, .. } => format!("stage {stage}"),
         Event::RolledBack(_) => "back".to_owned(),

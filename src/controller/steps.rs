@@ -7,19 +7,26 @@ use std::time::Duration;
 
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::domain::{Cause, Command, Event, Name, Record, Refusal, Rollout, State};
+use crate::clock;
+use crate::domain::{
+    Cause, Command, Consent, Event, Input, Name, Record, Refusal, Rollout, State, Undecided,
+};
 
 use super::{
     actor::{ASKS_LEN_MAX, Controller},
-    book::{Ready, Written},
+    book::{Ready, WRITE_WAIT, Written},
     handle::{Ask, Rejected, Reply, Requester, Step, View, Wish},
 };
 
+/// Why the controller takes back a step of its own.
+const LATE: &str = "the disk held the step up, and by now it would not be taken";
 /// How long the end of the program waits for the disk.
 const STOP_WAIT: Duration = Duration::from_millis(500);
+/// Between two tries to write then.
+const STOP_PAUSE: Duration = Duration::from_millis(50);
 /// A halt older than this was asked by somebody who has stopped waiting for the answer.
 const HALT_MAX: Duration = Duration::from_secs(2);
 
@@ -39,12 +46,10 @@ impl Controller {
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Step(step) => {
-                let back = step.is_rollback().then(|| step.name.clone());
-                self.take_step(step);
-                if let Some(name) = back {
-                    self.board.release(&name);
-                    self.publish();
+                if step.is_rollback() {
+                    self.board.release(&step.name);
                 }
+                self.take_step(step);
             }
             Ask::Stop { by, reply } => self.stop(&by, reply),
             Ask::Evaluate { name, reply } => respond(reply, self.evaluate(&name)),
@@ -57,10 +62,7 @@ impl Controller {
         let event = match &step.wish {
             Wish::Create(plan) => self.create(&step.name, plan, &step.by),
             Wish::Obey(command) => self.obey(&step.name, command, &step.by),
-            Wish::Lift => {
-                let lifted = || Ok(self.stopped.as_ref().map(|_| Event::Lifted));
-                self.blind().map_or_else(lifted, Err)
-            }
+            Wish::Lift => self.blind().map_or_else(|| self.lift(&step.by), Err),
         };
         let event = match event {
             Ok(None) if step.is_rollback() => self.would_begin(&step.name, Cause::Operator),
@@ -72,9 +74,13 @@ impl Controller {
             Err(rejected) => return respond(step.reply, Err(rejected)),
         };
         let Some(event) = event else {
+            if step.is_rollback() {
+                // Nothing is left of the halt in the data path.
+                self.publish();
+            }
             return respond(step.reply, self.shown(&[step.name]));
         };
-        if matches!(event, Event::RolledBack(_)) {
+        if self.is_fall(&step.name, &event) {
             return self.carry_out(&step.name, event, &step.by, Some(step.reply));
         }
         match self.book.ready() {
@@ -90,12 +96,37 @@ impl Controller {
         }
     }
 
-    /// What a rollback comes to where nothing moves yet, but a start is being written.
+    /// What a rollback comes to where nothing moves yet, but a start is being written or waits.
     pub(super) fn would_begin(&self, name: &Name, cause: Cause) -> Option<Event> {
-        let pending = self.pending.as_ref().filter(|_| self.is_under_way(name))?;
-        let mut after = pending.before.clone()?;
-        after.apply(self.clock.now(), self.book.under_way()?);
-        after.stage().map(|_| Event::RolledBack(cause))
+        let waits = || self.waiting.iter().any(|it| it.name == *name && it.is_start());
+        (self.is_beginning(name) || waits()).then_some(Event::RolledBack(cause))
+    }
+
+    /// Whether it takes effect before it is written: a rollback, and what lowers the share that the
+    /// candidate serves, be it a jump back or another plan.
+    ///
+    /// Behind a step of the same rollout that is being written only a rollback does: what else
+    /// there is to do depends on what becomes of that.
+    fn is_fall(&self, name: &Name, event: &Event) -> bool {
+        if matches!(event, Event::RolledBack(_)) {
+            return true;
+        }
+        let Some(managed) = self.managed.get(name).filter(|_| !self.is_under_way(name)) else {
+            return false;
+        };
+        let mut after = managed.rollout.clone();
+        after.apply(self.clock.now(), event);
+        let serve = |it: &Rollout| it.stage().map(|it| it.serve);
+        serve(&after) < serve(&managed.rollout) && self.book.backlog_len() < ASKS_LEN_MAX
+    }
+
+    fn is_beginning(&self, name: &Name) -> bool {
+        let before = self.pending.as_ref().filter(|_| self.is_under_way(name));
+        let before = before.and_then(|it| it.before.clone());
+        before.zip(self.book.under_way()).is_some_and(|(mut rollout, event)| {
+            rollout.apply(self.clock.now(), event);
+            rollout.stage().is_some()
+        })
     }
 
     /// Whether a step forward of a rollout is being written and can still take effect.
@@ -132,9 +163,9 @@ impl Controller {
             after.apply(self.clock.now(), &event);
             after.state()
         });
-        let back = matches!(event, Event::RolledBack(_));
+        let fall = self.is_fall(name, &event);
         let record = self.record(name, event, by, (from, to));
-        if back {
+        if fall {
             self.go_back(name, record, reply);
         } else if self.book.ready() == Ready::Yes {
             let rollout = name.clone();
@@ -144,11 +175,13 @@ impl Controller {
     }
 
     fn go_back(&mut self, name: &Name, record: Record, reply: Option<Reply<Vec<View>>>) {
-        self.board.halt(name);
-        if let Some(managed) = self.managed.get_mut(name) {
-            managed.apply(&record);
+        if matches!(record.event, Event::RolledBack(_)) {
+            self.board.halt(name);
+            self.take_effect(&record);
+            self.board.release(name);
+        } else {
+            self.take_effect(&record);
         }
-        self.board.release(name);
         self.publish();
         self.overtake(&record);
         self.book.note(record);
@@ -157,23 +190,28 @@ impl Controller {
         }
     }
 
-    /// A step forward that is being written never takes effect once this has; who asked for it is
-    /// told so at once.
+    /// A step forward that is being written or waits never takes effect once this has; who asked
+    /// for it is told so at once.
     pub(super) fn overtake(&mut self, back: &Record) {
-        let pending = self.pending.as_mut().filter(|it| it.rollout == back.rollout);
-        let Some(pending) = pending else { return };
-        pending.overtaken = Some(back.clone());
-        let Some(reply) = pending.reply.take() else { return };
-        let rollout = back.rollout.clone();
-        let seen = pending.before.as_ref().map_or(0, Rollout::revision);
-        let now = self.managed.get(&rollout).map_or(0, |it| it.rollout.revision());
-        let why = if matches!(back.event, Event::Stopped | Event::RolledBack(Cause::Stopped)) {
-            let refusal = Box::new(Refusal::Stopped { actor: back.actor.clone() });
-            Rejected::Refused { rollout, refusal }
-        } else {
-            Rejected::Stale { rollout, seen, now }
-        };
-        respond(reply, Err(why));
+        let (gone, waiting): (Vec<_>, Vec<_>) =
+            self.waiting.drain(..).partition(|it| it.name == back.rollout);
+        self.waiting = waiting.into();
+        let mut replies: Vec<_> = gone.into_iter().map(|it| it.reply).collect();
+        if let Some(pending) = self.pending.as_mut().filter(|it| it.rollout == back.rollout) {
+            pending.overtaken = Some(back.clone());
+            replies.extend(pending.reply.take());
+        }
+        let now = self.managed.get(&back.rollout).map_or(0, |it| it.rollout.revision());
+        for reply in replies {
+            let rollout = back.rollout.clone();
+            let why = if matches!(back.event, Event::Stopped | Event::RolledBack(Cause::Stopped)) {
+                let refusal = Box::new(Refusal::Stopped { actor: back.actor.clone() });
+                Rejected::Refused { rollout, refusal }
+            } else {
+                Rejected::Stale { rollout, seen: now.saturating_sub(1), now }
+            };
+            respond(reply, Err(why));
+        }
     }
 
     /// Answers when all that these rollouts went back by is on disk, or cannot be written.
@@ -203,10 +241,9 @@ impl Controller {
                 }
                 self.book.go_on();
             }
-            Written::Settled => {}
+            Written::Settled => self.book.go_on(),
             Written::Back(Err(error)) => {
                 tracing::error!(error, "a rollback is done but not on disk yet; it is tried again");
-                self.pay();
             }
         }
         self.catch_up();
@@ -214,8 +251,10 @@ impl Controller {
 
     /// Tells what is new, and lets steps that wait take their turn.
     pub(super) fn catch_up(&mut self) {
-        for record in self.book.news() {
-            self.keep(record);
+        let news = self.book.news();
+        self.keep(news);
+        if self.book.problem().is_some() {
+            self.pay();
         }
         // Bounded by the queue: each round takes one step out, and a busy book ends it.
         while self.book.ready() != Ready::Busy {
@@ -228,7 +267,7 @@ impl Controller {
         self.show();
     }
 
-    /// Answers rollbacks that took effect, on disk or not.
+    /// Answers what took effect, on disk or not.
     fn pay(&mut self) {
         for (names, reply) in std::mem::take(&mut self.owed) {
             respond(reply, self.shown(&names));
@@ -252,30 +291,63 @@ impl Controller {
         };
         match overtaken {
             None => {
-                self.replay(&record);
-                if let Some(managed) = self.managed.get_mut(&name) {
-                    managed.tell_weather(&self.barometer.weather());
+                let regret = self.regret(&record);
+                self.take_effect(&record);
+                if let Some(back) = regret {
+                    let by = Requester { comment: LATE.to_owned(), ..Requester::controller() };
+                    self.send_back(&name, &Input::Command(&back), &by);
                 }
             }
             Some(back) => {
                 if let Some(managed) = self.managed.get_mut(&name) {
                     managed.overtake(before, &record, &back);
                 }
+                self.find_broken(&name);
             }
         }
         self.publish();
-        self.keep(record);
+        self.keep(vec![record]);
         if let Some(reply) = reply {
             respond(reply, self.shown(&[name]));
         }
     }
 
+    /// The way back from a step up that the controller took and the disk held up for so long that
+    /// it would not be taken any more. It is on disk and so it holds, but nobody sees its share.
+    fn regret(&mut self, record: &Record) -> Option<Command> {
+        let (_, stage) = record.event.entered()?;
+        let now = self.clock.now();
+        let late = clock::millis(WRITE_WAIT) <= now.millis_since(record.at);
+        if !late || record.actor != Requester::controller().actor {
+            return None;
+        }
+        if self.due(&record.rollout, now).as_ref() == Some(&record.event) {
+            return None;
+        }
+        let stages = &self.managed.get(&record.rollout)?.rollout.plan().stages;
+        let to_stage = stages.get(stage.checked_sub(1)?)?.name.clone();
+        let (undecided, consent) = (Undecided::Hold, Consent::Withheld);
+        Some(Command::Jump { to_stage, undecided, consent })
+    }
+
+    /// Makes a step so, with what hangs on it.
+    fn take_effect(&mut self, record: &Record) {
+        self.replay(record);
+        if let Some(managed) = self.managed.get_mut(&record.rollout) {
+            managed.tell_weather(&self.barometer.weather());
+        }
+        self.find_broken(&record.rollout);
+    }
+
     /// Takes a step and waits for the disk: at the start, when nobody else waits.
+    ///
+    /// Given up at `ends`; what is being written then takes effect when the disk has it.
     pub(super) async fn at_once(
         &mut self,
         name: &Name,
         wish: Wish,
         by: Requester,
+        ends: Instant,
     ) -> Result<(), Rejected> {
         let (reply, mut answer) = oneshot::channel();
         self.answer(Ask::Step(Step { name: name.clone(), wish, by, reply }));
@@ -287,20 +359,32 @@ impl Controller {
                     return answer.map_err(|_| gone())?.map(drop);
                 }
                 written = self.book.written() => self.written(written),
+                () = sleep_until(ends) => {
+                    let why = "the disk did not answer in time".to_owned();
+                    return Err(Rejected::Unavailable(why));
+                }
             }
         }
     }
 
     /// Gives the disk a last moment before the program ends.
     pub(super) async fn settle(&mut self) {
-        let ends = Instant::now() + STOP_WAIT;
-        // Bounded by that time, whatever the writes come to.
-        while self.book.is_writing() {
-            match timeout_at(ends, self.book.written()).await {
-                Ok(written) => self.written(written),
-                Err(_) => return,
+        let write = async {
+            // Ends when everything is on disk, or by that time.
+            loop {
+                self.book.go_on();
+                if !self.book.is_writing() {
+                    return;
+                }
+                let written = self.book.written().await;
+                self.written(written);
+                if self.book.problem().is_some() {
+                    sleep(STOP_PAUSE).await;
+                }
             }
-        }
+        };
+        // What is not written by then was said not to be.
+        let _ = timeout(STOP_WAIT, write).await;
     }
 
     /// Writes down rollbacks that took effect in the data path and whose asking never got here.
@@ -322,6 +406,10 @@ impl Controller {
 impl Step {
     fn is_rollback(&self) -> bool {
         matches!(&self.wish, Wish::Obey(Command::Rollback))
+    }
+
+    fn is_start(&self) -> bool {
+        matches!(&self.wish, Wish::Obey(Command::Start | Command::Supersede))
     }
 }
 

@@ -1,13 +1,15 @@
 //! Steps while the disk hangs or fails: what comes between a write's beginning and its end.
 
+use std::sync::Arc;
+
 use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::controller::{
-    Rejected, Requester,
-    rig::{Rig, SOON, advance, by, kind, name, plan, saved, until},
+    Controller, Rejected, Requester,
+    rig::{Rig, SOON, advance, by, kind, name, plan, saved, setup, until},
 };
-use crate::domain::{Command, Plan, State, Undecided};
+use crate::domain::{Cause, Command, Consent, Event, Plan, Share, State, Undecided};
 use crate::store::sim::{Errno, Fault, Lasts, Sim};
 
 #[tokio::test]
@@ -86,7 +88,123 @@ async fn a_rollback_overtakes_a_start_that_is_being_written() {
         assert_eq!(rig.view("a").rollout.state(), State::RolledBack);
         assert!(!rig.moves("a"), "what was rolled back does not begin");
         assert_eq!(rig.told(1), ["a back"]);
+        let from = rig.handle.views().records.last().unwrap().from;
+        assert_eq!(from, if fails.is_none() { State::Running } else { State::Pending });
         rig.agrees_with_its_journal().await;
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_overtakes_a_start_that_waits_its_turn() {
+    for start in [Command::Start, Command::Supersede] {
+        let rig = Rig::running(&["b"]).await;
+        rig.handle.create(name("a"), plan("a"), by("")).await.unwrap();
+        let _hung = rig.hang_in("b", advance()).await;
+        let mut waits = rig.ask("a", start, by(""));
+        rig.handle.evaluate(name("a")).await.unwrap();
+        let back = rig.run("a", Command::Rollback).await.unwrap();
+        assert_eq!((back.rollout.state(), back.durable), (State::RolledBack, false));
+        let answer = timeout(SOON, waits.recv()).await.unwrap().unwrap();
+        assert!(matches!(answer, Err(Rejected::Stale { .. })), "{answer:?}");
+        let mut later = rig.ask("a", Command::Start, by(""));
+        rig.handle.evaluate(name("a")).await.unwrap();
+        let _back = rig.run("a", Command::Rollback).await.unwrap();
+        assert!(timeout(SOON, later.recv()).await.unwrap().unwrap().is_err());
+        rig.sim.go_on();
+        rig.until_durable("a").await;
+        rig.handle.evaluate(name("a")).await.unwrap();
+        assert!(!rig.moves("a"), "what was rolled back does not begin");
+        assert_eq!(rig.told(3), ["b stage 2", "a back", "a back"]);
+        rig.agrees_with_its_journal().await;
+    }
+}
+
+#[tokio::test]
+async fn a_fall_overtakes_every_step_of_its_rollout_that_waits_its_turn() {
+    let rig = Rig::running(&["a", "b"]).await;
+    let _hung = rig.hang_in("b", advance()).await;
+    let mut waits = [rig.ask("a", advance(), by("")), rig.ask("a", Command::Pause, by(""))];
+    rig.handle.evaluate(name("a")).await.unwrap();
+    rig.run("a", Command::Rollback).await.unwrap();
+    for answer in &mut waits {
+        let answer = timeout(SOON, answer.recv()).await.unwrap().unwrap();
+        assert!(matches!(answer, Err(Rejected::Stale { .. })), "{answer:?}");
+    }
+    rig.agrees_with_its_journal().await;
+}
+
+/// What takes a rollout in its second stage to a lower share without ending it.
+fn lowers() -> [Command; 2] {
+    let to_stage = "shadow".to_owned();
+    let (undecided, consent) = (Undecided::Hold, Consent::Withheld);
+    let mut plan = plan("a");
+    plan.stages[1].serve = Share::NONE;
+    [Command::Jump { to_stage, undecided, consent }, Command::Revise(Box::new(plan))]
+}
+
+#[tokio::test]
+async fn a_lower_share_holds_before_it_is_written() {
+    for command in lowers() {
+        let rig = Rig::running(&["a", "b"]).await;
+        assert_ne!(rig.serves("a"), Share::NONE);
+        let _hung = rig.hang_in("b", advance()).await;
+        let mut waits = rig.ask("a", advance(), by(""));
+        rig.handle.evaluate(name("a")).await.unwrap();
+        let mut lower = rig.ask("a", command, by(""));
+        until("it serves nothing", || rig.serves("a") == Share::NONE).await;
+        assert!(rig.moves("a") && !rig.view("a").durable);
+        let overtaken = timeout(SOON, waits.recv()).await.unwrap().unwrap();
+        assert!(matches!(overtaken, Err(Rejected::Stale { .. })), "{overtaken:?}");
+        rig.sim.go_on();
+        timeout(SOON, lower.recv()).await.unwrap().unwrap().unwrap();
+        rig.until_durable("a").await;
+        let board = rig.board.load();
+        let index = board.snapshot.lanes.iter().position(|it| it.rollout == name("a")).unwrap();
+        assert!(board.live[index].is_open(), "it goes on");
+        rig.agrees_with_its_journal().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lower_share_holds_also_where_it_cannot_be_written() {
+    for command in lowers() {
+        let rig = Rig::running(&["a"]).await;
+        rig.sim.fail(Some(Fault { step: 0, error: Errno::Io, lasts: Lasts::ForEver }));
+        let lower = rig.run("a", command).await.unwrap();
+        assert!(!lower.durable && rig.moves("a"));
+        assert_eq!(rig.serves("a"), Share::NONE);
+        rig.sim.fail(None);
+        rig.until_durable("a").await;
+        rig.agrees_with_its_journal().await;
+    }
+}
+
+#[tokio::test]
+async fn a_step_up_that_came_late_and_would_not_be_taken_now_raises_nothing() {
+    let rig = Rig::new(Sim::default()).await;
+    rig.handle.create(name("a"), plan("a"), by("")).await.unwrap();
+    rig.run("a", Command::Start).await.unwrap();
+    let sim = rig.end().await;
+    for late in [true, false] {
+        let sim = Sim::with(&sim.seen());
+        let (mut controller, _handle) =
+            Controller::new(setup(Ok(sim.endless_journal().unwrap()))).await;
+        if late {
+            sim.hang();
+        }
+        let up = Event::StageEntered { attempt: 1, stage: 1, cause: Cause::GatesPassed };
+        controller.carry_out(&name("a"), up, &Requester::controller(), None);
+        until("the write is slow", || !late || controller.book.problem().is_some()).await;
+        sim.go_on();
+        let written = controller.book.written().await;
+        controller.written(written);
+        let lane = Arc::clone(&controller.board.load().snapshot.lanes[0]);
+        assert!(lane.window.is_some());
+        assert_eq!(lane.serve == Share::NONE, late);
+        controller.settle().await;
+        let (_, history) = sim.endless_journal().unwrap();
+        let kinds: Vec<String> = history.records.iter().skip(2).map(kind).collect();
+        assert_eq!(kinds, if late { vec!["a stage 1", "a stage 0"] } else { vec!["a stage 1"] });
     }
 }
 
@@ -168,6 +286,48 @@ async fn c5_a_broken_disk_moves_nothing_forward_and_everything_back() {
         assert_eq!(rig.told(2), ["b back", "a stage 2"]);
         rig.agrees_with_its_journal().await;
     }
+}
+
+#[tokio::test]
+async fn a_rollback_made_while_the_journal_is_put_in_order_is_written_before_what_follows() {
+    let sim = Sim::default();
+    let rig = Rig::on(sim.clone(), sim.short_journal().unwrap()).await;
+    for it in ["a", "b"] {
+        rig.handle.create(name(it), plan(it), by("")).await.unwrap();
+        rig.run(it, Command::Start).await.unwrap();
+        rig.run(it, advance()).await.unwrap();
+    }
+    // Written and synced, then to be made shorter: that fails, and the next try of it hangs.
+    let step = sim.steps() + 3;
+    sim.fail(Some(Fault { step, error: Errno::Io, lasts: Lasts::Once }));
+    sim.hang_from(step + 1);
+    rig.run("a", advance()).await.unwrap();
+    until("it is being put in order", || step < sim.steps()).await;
+    let mut waits = rig.ask("a", advance(), by(""));
+    let mut back = rig.ask("b", Command::Rollback, by(""));
+    until("b is back", || !rig.moves("b")).await;
+    sim.go_on();
+    timeout(SOON, waits.recv()).await.unwrap().unwrap().unwrap();
+    assert!(timeout(SOON, back.recv()).await.unwrap().unwrap().unwrap().durable);
+    assert_eq!(rig.told(2), ["b back", "a stage 3"]);
+    assert_eq!(rig.handle.views().degraded, None);
+    rig.end().await;
+    let (_, history) = sim.endless_journal().unwrap();
+    assert_eq!(kind(history.records.last().unwrap()), "a stage 3");
+}
+
+#[tokio::test]
+async fn a_rollback_that_failed_to_be_written_is_tried_again_at_the_end_of_the_program() {
+    let rig = Rig::running(&["a"]).await;
+    rig.sim.fail(Some(Fault { step: 0, error: Errno::Io, lasts: Lasts::ForEver }));
+    let back = rig.run("a", Command::Rollback).await.unwrap();
+    assert_eq!((back.rollout.state(), back.durable), (State::RolledBack, false));
+    // The first try of the end fails too.
+    let step = rig.sim.steps() + 1;
+    rig.sim.fail(Some(Fault { step, error: Errno::Io, lasts: Lasts::Once }));
+    let sim = rig.end().await;
+    let (_, history) = sim.endless_journal().unwrap();
+    assert_eq!(kind(history.records.last().unwrap()), "a back");
 }
 
 #[tokio::test]

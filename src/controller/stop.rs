@@ -6,7 +6,7 @@ use crate::domain::{Cause, Event, Input, Name, Record, State};
 
 use super::{
     actor::Controller,
-    handle::{Reply, Requester, View},
+    handle::{Rejected, Reply, Requester, View},
     steps::respond,
 };
 
@@ -20,7 +20,8 @@ impl Controller {
             return respond(reply, Err(blind));
         }
         let every = Name::every();
-        if self.stopped.is_none() || self.is_under_way(&every) {
+        let lifts = self.is_under_way(&every) || self.waiting.iter().any(|it| it.name == every);
+        if self.stopped.is_none() || lifts {
             let record = self.record(&every, Event::Stopped, by, (State::Pending, State::Pending));
             tracing::warn!(actor = record.actor, comment = record.comment, "everything is stopped");
             self.stopped = Some(Arc::new(record.clone()));
@@ -44,6 +45,16 @@ impl Controller {
         self.publish();
         shown.push(every);
         self.owe(shown, reply);
+    }
+
+    /// What a lift comes to: none when nothing is stopped.
+    pub(super) fn lift(&self, by: &Requester) -> Result<Option<Event>, Rejected> {
+        let Some(stop) = &self.stopped else { return Ok(None) };
+        let now = stop.at.0;
+        match by.revision.filter(|it| *it != now) {
+            Some(seen) => Err(Rejected::Stale { rollout: Name::every(), seen, now }),
+            None => Ok(Some(Event::Lifted)),
+        }
     }
 
     /// Takes note of a record about the whole node; says whether it was one.

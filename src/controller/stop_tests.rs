@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use tokio::{sync::mpsc, time::timeout};
 
+use crate::clock::Clock;
 use crate::controller::{
-    Handle, Rejected, View,
+    Handle, Rejected, Requester,
     rig::{Rig, SOON, advance, by, name, plan, until},
 };
 use crate::domain::{Cause, Command, Event, Plan, Refusal, Slice, State};
 use crate::store::sim::{Errno, Fault, Lasts, Sim};
 use crate::tasks::spawn;
 
-fn is_stopped(answer: &Result<View, Rejected>) -> bool {
+fn is_stopped<T>(answer: &Result<T, Rejected>) -> bool {
     let Err(Rejected::Refused { refusal, .. }) = answer else { return false };
     matches!(**refusal, Refusal::Stopped { .. })
 }
@@ -122,6 +123,42 @@ async fn a_stop_overtakes_a_lift_that_is_being_written() {
         assert!(is_stopped(&rig.run("a", Command::Start).await));
         rig.agrees_with_its_journal().await;
     }
+}
+
+#[tokio::test]
+async fn a_stop_overtakes_a_lift_that_waits_its_turn() {
+    let rig = Rig::running(&["a"]).await;
+    rig.handle.stop(by("")).await.unwrap();
+    rig.handle.create(name("b"), plan("b"), by("")).await.unwrap();
+    let revise = Command::Revise(Box::new(Plan { copies_per_day_max: 7, ..plan("b") }));
+    let _hung = rig.hang_in("b", revise).await;
+    let mut lifted = lift(&rig.handle);
+    rig.handle.evaluate(name("a")).await.unwrap();
+    rig.handle.stop(by("")).await.unwrap();
+    assert!(is_stopped(&timeout(SOON, lifted.recv()).await.unwrap().unwrap()));
+    rig.sim.go_on();
+    rig.until_durable("b").await;
+    until("it is told", || rig.told(2) == ["b Revised", "- Stopped"]).await;
+    assert!(is_stopped(&rig.run("a", Command::Start).await));
+    rig.agrees_with_its_journal().await;
+}
+
+#[tokio::test]
+async fn a_lift_that_names_a_stop_leaves_a_later_one() {
+    let rig = Rig::running(&["a"]).await;
+    let lift = |at: u64| rig.handle.lift(Requester { revision: Some(at), ..by("") });
+    let stopped_at = || rig.handle.views().stopped_at.unwrap().0;
+    rig.handle.stop(by("")).await.unwrap();
+    let first = stopped_at();
+    lift(first).await.unwrap();
+    lift(first).await.unwrap();
+    until("time has passed", || first + 10 < Clock::start().now().0).await;
+    rig.handle.stop(by("")).await.unwrap();
+    let late = lift(first).await;
+    assert!(matches!(late, Err(Rejected::Stale { .. })), "{late:?}");
+    assert!(is_stopped(&rig.run("a", Command::Start).await));
+    lift(stopped_at()).await.unwrap();
+    rig.agrees_with_its_journal().await;
 }
 
 #[tokio::test]

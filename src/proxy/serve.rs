@@ -63,7 +63,7 @@ type Answer = (Response<Body>, Name);
 impl Proxy {
     /// Answers one request. Never fails: what goes wrong is an answer too.
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let id = PairId(uuid::Uuid::now_v7().as_u128());
+        let id = pair_id(self.clock.now());
         let result = self.dispatch(id, request).await;
         let (mut response, provider) = match result {
             Ok((response, provider)) => (response, Some(provider)),
@@ -387,6 +387,14 @@ impl Proxy {
     }
 }
 
+/// A new id, a `UUIDv7`. It begins with our own time, as everything that is weighed with it: the
+/// wall clock may have been moved since.
+fn pair_id(at: Timestamp) -> PairId {
+    let nanos = u32::try_from(at.0 % 1_000 * 1_000_000).unwrap_or(0);
+    let time = uuid::Timestamp::from_unix(uuid::NoContext, at.0 / 1_000, nanos);
+    PairId(uuid::Uuid::new_v7(time).as_u128())
+}
+
 fn build(method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Option<Request<Body>> {
     let mut request = Request::builder().method(method).uri(uri).body(body).ok()?;
     *request.headers_mut() = headers;
@@ -428,4 +436,18 @@ fn is_callers_fault(error: &BoxError) -> bool {
         cause = it.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_request_says_when_it_came_by_our_own_time() {
+        let at = Timestamp(1_999_999_999_123);
+        let (id, other) = (pair_id(at), pair_id(at));
+        assert_eq!((id.at(), other.at()), (at, at));
+        assert_ne!(id, other);
+        assert_eq!(uuid::Uuid::from_u128(id.0).get_version_num(), 7);
+    }
 }

@@ -55,8 +55,8 @@ struct State {
     moves: Vec<Move>,
     step: u64,
     faults: Vec<Fault>,
-    /// Whether steps wait.
-    hang: bool,
+    /// The first step that waits, if any does.
+    hang_from: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -162,12 +162,17 @@ impl Sim {
 
     /// Makes every step from now on wait.
     pub(crate) fn hang(&self) {
-        self.state().hang = true;
+        self.hang_from(0);
+    }
+
+    /// Makes every step from this one on wait.
+    pub(crate) fn hang_from(&self, step: u64) {
+        self.state().hang_from = Some(step);
     }
 
     /// Lets what waits go on.
     pub(crate) fn go_on(&self) {
-        self.state().hang = false;
+        self.state().hang_from = None;
         self.0.1.notify_all();
     }
 
@@ -202,7 +207,7 @@ impl Sim {
         let mut state = self.state();
         state.step += 1;
         let step = state.step;
-        while state.hang {
+        while state.hang_from.is_some_and(|it| it <= step) {
             state = self.0.1.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let failed = state.faults.iter().find(|it| match it.lasts {

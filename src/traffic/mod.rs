@@ -42,11 +42,17 @@ pub struct Job {
 /// What a lane's traffic comes to while its window is open.
 #[derive(Debug)]
 pub struct Live {
+    count: Arc<Count>,
+    way: Arc<Way>,
+    copies: Arc<Copies>,
+}
+
+/// Copies of one window: due, missing, and whether the cap kept the last one from being made.
+#[derive(Debug)]
+struct Count {
     due: AtomicU64,
     missing: AtomicU64,
     capped: AtomicBool,
-    way: Arc<Way>,
-    copies: Arc<Copies>,
 }
 
 /// The way to a candidate, open through all stages of an attempt.
@@ -132,10 +138,11 @@ impl Live {
         Self::counting(Arc::clone(&self.way), Arc::clone(&self.copies), (0, 0))
     }
 
-    /// The same window under another cap.
+    /// The same window under another cap: copies under way are counted in both.
     #[must_use]
     pub fn capped(&self, copies: Arc<Copies>) -> Self {
-        Self::counting(Arc::clone(&self.way), copies, self.coverage())
+        self.count.capped.store(false, Ordering::Relaxed);
+        Self { count: Arc::clone(&self.count), way: Arc::clone(&self.way), copies }
     }
 
     /// The same window with copies due and missing that were counted before a restart.
@@ -145,37 +152,38 @@ impl Live {
     }
 
     fn counting(way: Arc<Way>, copies: Arc<Copies>, (due, missing): (u64, u64)) -> Self {
-        let capped = AtomicBool::new(false);
-        Self { due: AtomicU64::new(due), missing: AtomicU64::new(missing), capped, way, copies }
+        let (due, missing) = (AtomicU64::new(due), AtomicU64::new(missing));
+        let count = Arc::new(Count { due, missing, capped: AtomicBool::new(false) });
+        Self { count, way, copies }
     }
 
     /// Counts a copy that was due and cannot even begin.
     pub fn miss(&self) {
-        self.due.fetch_add(1, Ordering::Relaxed);
-        self.missing.fetch_add(1, Ordering::Relaxed);
+        self.count.due.fetch_add(1, Ordering::Relaxed);
+        self.count.missing.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a copy that is due, if the daily cap allows it. It is told as lost by the outbox if
     /// it is.
     pub fn due(self: &Arc<Self>, now: Timestamp, window: &Window, outbox: &Outbox) -> Option<Due> {
         if !self.copies.take(now) {
-            self.capped.store(true, Ordering::Relaxed);
+            self.count.capped.store(true, Ordering::Relaxed);
             return None;
         }
-        self.capped.store(false, Ordering::Relaxed);
-        self.due.fetch_add(1, Ordering::Relaxed);
+        self.count.capped.store(false, Ordering::Relaxed);
+        self.count.due.fetch_add(1, Ordering::Relaxed);
         let (live, outbox) = (Some(Arc::clone(self)), outbox.clone());
         Some(Due { live, window: window.clone(), outbox })
     }
 
     /// Copies that were due, and those of them that never became a pair.
     pub fn coverage(&self) -> (u64, u64) {
-        (self.due.load(Ordering::Relaxed), self.missing.load(Ordering::Relaxed))
+        (self.count.due.load(Ordering::Relaxed), self.count.missing.load(Ordering::Relaxed))
     }
 
     /// Whether the last copy that was due met the daily cap.
     pub fn is_capped(&self) -> bool {
-        self.capped.load(Ordering::Relaxed)
+        self.count.capped.load(Ordering::Relaxed)
     }
 
     /// The day's copies.
@@ -229,7 +237,7 @@ impl Due {
     /// The copy cannot become a pair through nobody's fault: the caller left, the window closed.
     pub fn excuse(mut self) {
         if let Some(live) = self.live.take() {
-            live.due.fetch_sub(1, Ordering::Relaxed);
+            live.count.due.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -237,7 +245,7 @@ impl Due {
 impl Drop for Due {
     fn drop(&mut self) {
         if let Some(live) = self.live.take() {
-            live.missing.fetch_add(1, Ordering::Relaxed);
+            live.count.missing.fetch_add(1, Ordering::Relaxed);
             self.outbox.copy_lost(&self.window);
         }
     }
@@ -322,4 +330,24 @@ pub fn provider(lane: &Lane, side: Side) -> &Name {
 /// A poisoned lock still guards plain numbers, which stay usable.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn a_copy_that_was_under_way_counts_under_the_next_cap_too() {
+        let clock = Clock::start();
+        let outbox = Outbox::new(tokio::sync::mpsc::channel(1).0, clock);
+        let live = Arc::new(Live::new(Arc::new(Copies::new(10, (0, 0)))));
+        let window = Window { rollout: "a".parse().unwrap(), attempt: 1, stage: 0 };
+        let mut due = (0..2).map(|_| live.due(clock.now(), &window, &outbox).unwrap());
+        let (lost, excused) = (due.next().unwrap(), due.next().unwrap());
+        let next = live.capped(Arc::new(Copies::new(20, live.copies().made())));
+        drop(lost);
+        excused.excuse();
+        assert_eq!(next.coverage(), (1, 1));
+    }
 }

@@ -244,6 +244,26 @@ async fn c7_b67_a_second_process_on_one_store_serves_and_waits_for_the_first_to_
 }
 
 #[tokio::test]
+async fn a_second_process_says_why_it_cannot_take_over_and_tries_on() {
+    let world = World::new().await;
+    let first = world.serve(LADDER).await;
+    until("the controller is up", || async { first.cli(&["list"]).await.0 == 0 }).await;
+    let second = Serve::start(&world.dir.path().join("crossfade.toml")).await;
+    let says = |what: &'static str| {
+        let second = &second;
+        move || async move { second.page("/readyz").await.contains(what) }
+    };
+    until("it waits", says("in use by")).await;
+    let journal = world.dir.path().join("store").join("journal.log");
+    let good = std::fs::read(&journal).unwrap();
+    std::fs::write(&journal, b"not a journal at all").unwrap();
+    first.kill().await;
+    until("it says what is wrong", says("damaged at byte 0")).await;
+    std::fs::write(&journal, good).unwrap();
+    until("it takes over", says("\"ready\"")).await;
+}
+
+#[tokio::test]
 async fn c4_b34_a_damaged_journal_serves_the_primary_and_controls_nothing() {
     let world = World::new().await;
     let store = world.dir.path().join("store");
