@@ -136,7 +136,7 @@ fn life_of_version_1() -> Vec<Record> {
         record.plan_revision = 0;
         if let Event::Created(plan) | Event::Revised(plan) = &mut record.event {
             plan.times = Times::default();
-            plan.stages.iter_mut().for_each(|it| it.duration_ms_max = None);
+            plan.stages.iter_mut().for_each(|it| (it.duration_ms_max, it.delay_ms) = (None, 0));
         }
     }
     life

@@ -23,7 +23,8 @@ pub(crate) fn plan() -> Plan {
     ];
     let mut stages = default_ladder(&margins, &["search".to_owned()], &["tag \"x\"".to_owned()]);
     stages[0].approval = Approval::Needed;
-    (stages[0].duration_ms_max, stages[0].delay_ms) = (Some(u64::MAX), 60_000);
+    stages[0].duration_ms_max = Some(u64::MAX);
+    stages[4].delay_ms = 60_000;
     stages[1].gates[1].role = Role::Guard;
     Plan {
         primary: "gpt".parse().unwrap(),
