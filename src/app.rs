@@ -9,7 +9,7 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -171,7 +171,8 @@ impl App {
         let (takeover, takeover_here) = mpsc::channel(1);
         let stored = parts.stored(&config);
         let recorder = if let Err(NoJournal::Elsewhere(_)) = &journal {
-            tasks.start("standby", |stop| stand_by(stored, takeover, stop));
+            // Its store is written to until the controller has ended.
+            tasks.start_last("standby", |stop| stand_by(stored, takeover, stop));
             None
         } else {
             stored.open(STORE_TRIES_ONCE).await
@@ -193,8 +194,9 @@ impl App {
     /// # Errors
     /// When a part ended by itself, or did not end in time.
     pub async fn run(self, signal: impl Future<Output = ()>) -> Result<(), Ended> {
-        // The proxy uses the grace time up to its end; the rest needs a moment after it.
-        let ended = self.tasks.run(signal, self.grace + Duration::from_secs(2)).await;
+        // The proxy uses the grace time up to its end, and then needs a moment.
+        let grace = self.grace.max(api::DRAIN) + Duration::from_secs(2);
+        let ended = self.tasks.run(signal, grace).await;
         if let Some(recorder) = self.recorder {
             drop(spawn_blocking(move || recorder.join()).await);
         }
@@ -261,6 +263,7 @@ fn proxy(
         },
         pool,
         under_way: Pool::new(COPIES_LEN_MAX),
+        ends: AtomicBool::new(false),
         outbox: parts.outbox.clone(),
         barometer: Arc::clone(&parts.barometer),
         trail: Arc::clone(&parts.trail),
@@ -327,6 +330,8 @@ async fn stand_by(
     // The controller ends only with the program.
     drop(takeover.send(Takeover { journal, pairs }).await);
     stop.wait().await;
+    // The recorder ends when nobody holds its handle any more.
+    drop(stored);
     if let Some(recorder) = recorder {
         drop(spawn_blocking(move || recorder.join()).await);
     }

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time,
 };
 
@@ -14,19 +14,17 @@ use tokio::{
 /// panics stops all the others, so the process never runs half alive.
 #[derive(Debug)]
 pub struct Tasks {
-    running: JoinSet<(&'static str, Turn, Result<(), BoxError>)>,
+    first: Group,
     stop: watch::Sender<bool>,
-    /// Tasks whose turn comes first, and what tells the others that these have ended.
-    first: usize,
+    /// Tasks that are told to stop when the others have ended.
+    last: Group,
     stop_last: watch::Sender<bool>,
 }
 
-/// When a task is told to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    First,
-    Last,
-}
+type Group = JoinSet<(&'static str, Result<(), BoxError>)>;
+
+/// How long tasks that are told last may take to end.
+const LAST_GRACE: Duration = Duration::from_secs(3);
 
 /// Any error a task may end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,7 +44,7 @@ pub enum Ended {
     Early(&'static str),
     /// A task panicked.
     #[error("a task panicked")]
-    Panicked(#[from] tokio::task::JoinError),
+    Panicked(#[from] JoinError),
     /// Tasks were still busy when the time was up.
     #[error("{0} tasks did not stop in time")]
     Late(usize),
@@ -64,9 +62,9 @@ impl Stop {
 impl Default for Tasks {
     fn default() -> Self {
         Self {
-            running: JoinSet::new(),
+            first: JoinSet::new(),
             stop: watch::Sender::new(false),
-            first: 0,
+            last: JoinSet::new(),
             stop_last: watch::Sender::new(false),
         }
     }
@@ -79,8 +77,7 @@ impl Tasks {
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let task = task(Stop(self.stop.subscribe()));
-        self.first += 1;
-        self.running.spawn(async move { (name, Turn::First, task.await) });
+        self.first.spawn(async move { (name, task.await) });
     }
 
     /// Starts a task that is told to stop when all that [`start`](Self::start) began has ended,
@@ -90,7 +87,7 @@ impl Tasks {
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let task = task(Stop(self.stop_last.subscribe()));
-        self.running.spawn(async move { (name, Turn::Last, task.await) });
+        self.last.spawn(async move { (name, task.await) });
     }
 
     /// A signal for work that is not a task of its own.
@@ -98,7 +95,8 @@ impl Tasks {
         Stop(self.stop.subscribe())
     }
 
-    /// Runs until `signal`, or until a task ends by itself; then stops the rest.
+    /// Runs until `signal`, or until a task ends by itself; then stops the rest, which has so
+    /// long to end.
     ///
     /// # Errors
     /// The first thing that went wrong; what follows it is only its echo.
@@ -107,47 +105,47 @@ impl Tasks {
         signal: impl Future<Output = ()>,
         grace: Duration,
     ) -> Result<(), Ended> {
-        let first = tokio::select! {
+        let began = tokio::select! {
             () = signal => Ok(()),
-            Some(done) = self.running.join_next() => Err(match done {
-                Ok((name, turn, result)) => {
-                    self.first -= usize::from(turn == Turn::First);
-                    match result {
-                        Ok(()) => Ended::Early(name),
-                        Err(error) => Ended::Failed(name, error),
-                    }
-                }
-                Err(error) => {
-                    // Whose turn it was nobody can say, so nobody waits for it.
-                    self.first = 0;
-                    Ended::Panicked(error)
-                }
-            }),
+            Some(done) = self.first.join_next() => Err(early(done)),
+            Some(done) = self.last.join_next() => Err(early(done)),
         };
         self.stop.send_replace(true);
-        let drained = time::timeout(grace, self.drain()).await;
-        first.and(drained.unwrap_or_else(|_| Err(Ended::Late(self.running.len()))))
+        let first = drain(&mut self.first, grace).await;
+        // Also after those that are late: what is told by the end is worth keeping.
+        self.stop_last.send_replace(true);
+        let last = drain(&mut self.last, LAST_GRACE).await;
+        began.and(first).and(last)
     }
+}
 
-    async fn drain(&mut self) -> Result<(), Ended> {
-        let mut result = Ok(());
-        loop {
-            if self.first == 0 {
-                self.stop_last.send_replace(true);
-            }
-            let Some(done) = self.running.join_next().await else { return result };
-            let ended = match done {
-                Ok((name, turn, ended)) => {
-                    self.first = self.first.saturating_sub(usize::from(turn == Turn::First));
-                    ended.map_err(|error| Ended::Failed(name, error))
-                }
-                Err(error) => {
-                    self.first = 0;
-                    Err(Ended::Panicked(error))
-                }
-            };
-            result = result.and(ended);
-        }
+/// How a task ended.
+type Done = Result<(&'static str, Result<(), BoxError>), JoinError>;
+
+/// What it means that a task has ended by itself.
+fn early(done: Done) -> Ended {
+    match done {
+        Ok((name, Ok(()))) => Ended::Early(name),
+        Ok((name, Err(error))) => Ended::Failed(name, error),
+        Err(error) => Ended::Panicked(error),
+    }
+}
+
+/// Waits until all have ended.
+async fn drain(group: &mut Group, grace: Duration) -> Result<(), Ended> {
+    let ends = time::Instant::now() + grace;
+    let mut result = Ok(());
+    loop {
+        let Ok(done) = time::timeout_at(ends, group.join_next()).await else {
+            return result.and(Err(Ended::Late(group.len())));
+        };
+        let ended = match done {
+            None => return result,
+            Some(Ok((_, Ok(())))) => continue,
+            Some(Ok((name, Err(error)))) => Ended::Failed(name, error),
+            Some(Err(error)) => Ended::Panicked(error),
+        };
+        result = result.and(Err(ended));
     }
 }
 

@@ -217,13 +217,21 @@ impl Ledger {
         }
     }
 
+    /// Whether what was asked then is left out, because the stage had only just begun: by when
+    /// it was asked and not by when it ended, else the slowest would be let in alone.
+    pub fn is_early(&self, made: Timestamp) -> bool {
+        made.0 < self.state.counts_from_ms
+    }
+
+    /// Takes note of a request that was left out for that.
+    pub fn leave_out(&mut self, at: Timestamp) {
+        self.pass(at);
+        self.state.tally.early += 1;
+    }
+
     /// Takes what one request said, at the time when all of it was known. Time does not go back.
     pub fn observe(&mut self, at: Timestamp, seen: Observation) {
         let at = self.pass(at);
-        if self.is_early() {
-            self.state.tally.early += 1;
-            return;
-        }
         let Some(stream) = self.admit(at, &seen) else { return };
         for (metric, instrument) in self.metrics.iter().zip(&mut self.state.instruments) {
             instrument.observe(*metric, stream, (seen.primary, seen.candidate));
@@ -233,9 +241,6 @@ impl Ledger {
     /// Takes a pair of scores, 0 to 1 each, of this stage; anything else counts as lost.
     pub fn score(&mut self, at: Timestamp, primary: f64, candidate: f64) {
         self.pass(at);
-        if self.is_early() {
-            return;
-        }
         for instrument in &mut self.state.instruments {
             if let Instrument::Score(it) = instrument {
                 it.observe(primary, candidate);
@@ -256,9 +261,6 @@ impl Ledger {
     /// been a failure: lost failures must never add up to a proof of safety.
     pub fn copy_lost(&mut self, at: Timestamp) {
         self.pass(at);
-        if self.is_early() {
-            return;
-        }
         self.state.tally.copies_lost += 1;
         for instrument in &mut self.state.instruments {
             instrument.lose();
@@ -355,11 +357,8 @@ impl Ledger {
     /// Leaves out what comes in the first moments of the stage.
     fn delay(&mut self) {
         let stage = self.state.stage.and_then(|it| self.stages.get(it));
-        self.state.counts_from_ms = self.state.now_ms + stage.map_or(0, |it| it.delay_ms);
-    }
-
-    fn is_early(&self) -> bool {
-        self.state.now_ms < self.state.counts_from_ms
+        let delay_ms = stage.map(|it| it.delay_ms).filter(|it| 0 < *it);
+        self.state.counts_from_ms = delay_ms.map_or(0, |it| self.state.now_ms + it);
     }
 
     /// Starts the proof of safety and the counters afresh, for the gates of the stage.

@@ -89,6 +89,11 @@ impl Sample {
         }
     }
 
+    /// Whole milliseconds to the end of the call.
+    pub fn lasted_ms(&self) -> u64 {
+        whole(self.total_ms)
+    }
+
     /// The time to the last byte; none where it tells nothing: failing fast is not being fast.
     fn latency(&self) -> Option<Timed> {
         self.timed(Some(self.total_ms))

@@ -17,7 +17,7 @@ pub use convert::{PlanDefaults, millis, timestamp};
 pub use json::{JsonError, from_json, to_json};
 pub use pairs::Past;
 pub use prost::Message;
-pub use server::serve;
+pub use server::{DRAIN, serve};
 
 /// Messages, clients and servers, generated from `proto/`.
 pub mod proto {

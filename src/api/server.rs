@@ -26,7 +26,7 @@ const STREAMS_MAX: u32 = 128;
 /// How often a silent connection is asked whether it lives.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long requests that run may take to end once the program stops.
-const DRAIN: Duration = Duration::from_secs(3);
+pub const DRAIN: Duration = Duration::from_secs(3);
 
 /// Serves the API until told to stop.
 ///

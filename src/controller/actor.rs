@@ -259,7 +259,7 @@ impl Controller {
     pub(super) fn evaluate(&mut self, name: &Name) -> Result<Evaluation, Rejected> {
         let now = self.clock.now();
         let managed = self.managed.get_mut(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
-        managed.weigh();
+        managed.weigh(now);
         let event = managed.rollout.decide(now, &managed.input(now), &managed.evidence);
         let decision = match event {
             Ok(Some(Event::RolledBack(_))) => Decision::RollBack,
@@ -299,7 +299,7 @@ impl Controller {
     /// What time, evidence or silence makes of a rollout now, if anything.
     pub(super) fn due(&mut self, name: &Name, now: Timestamp) -> Option<Event> {
         let managed = self.managed.get_mut(name)?;
-        managed.weigh();
+        managed.weigh(now);
         let input = managed.input(now);
         managed.rollout.decide(now, &input, &managed.evidence).ok().flatten()
     }

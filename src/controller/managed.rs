@@ -33,6 +33,8 @@ pub(super) struct Managed {
     pub(super) begun: Option<(Told, Timestamp)>,
     /// The plan the configuration asked for last, if it ever did.
     pub(super) wanted: Option<Plan>,
+    /// Copies due and missing in the stage's first moments, which are left out.
+    early: (u64, u64),
     /// The last thing that was told of it.
     pub(super) told: Order,
     /// When its bets were last kept; never since the last step.
@@ -58,6 +60,7 @@ impl Managed {
             requests: Requests::default(),
             begun: None,
             wanted: None,
+            early: (0, 0),
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
             heard: at,
@@ -84,6 +87,7 @@ impl Managed {
             broken: None,
             requests,
             wanted,
+            early: (0, 0),
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
             heard: now,
@@ -99,7 +103,7 @@ impl Managed {
     /// Makes a record so: the machine, and what hangs on it.
     pub(super) fn apply(&mut self, record: &Record) {
         let (attempt, stage) = (self.rollout.attempt(), self.rollout.stage_index());
-        let visit = self.rollout.since();
+        let (visit, live) = (self.rollout.since(), Arc::clone(&self.live));
         self.rollout.apply(record.at, &record.event);
         (self.updated, self.heard) = (record.at, self.heard.max(record.at));
         (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
@@ -145,6 +149,9 @@ impl Managed {
             | Event::Lifted => {}
         }
         self.cap(&record.event);
+        if !Arc::ptr_eq(&live, &self.live) {
+            self.early = (0, 0);
+        }
         self.checkpointed = Timestamp::default();
     }
 
@@ -178,7 +185,7 @@ impl Managed {
             return Input::Tripped;
         }
         // Where our own cap keeps copies from being made, it is not the traffic that is silent.
-        let silent = self.rollout.is_idle(now, self.heard) && !self.live.is_capped();
+        let silent = self.rollout.is_idle(now, self.heard) && !self.live.is_capped(now);
         if silent { Input::Idle } else { Input::Tick }
     }
 
@@ -211,12 +218,12 @@ impl Managed {
     }
 
     /// Brings the evidence up to date. An ended rollout keeps its last one.
-    pub(super) fn weigh(&mut self) {
+    pub(super) fn weigh(&mut self, now: Timestamp) {
         if self.rollout.guarded().is_none() {
             return;
         }
         let mut evidence = self.ledger.evidence();
-        if let Some(problem) = self.coverage_problem() {
+        if let Some(problem) = self.coverage_problem(now) {
             // Copies that were never sent say nothing of either side, so proof of harm stands.
             let stands = !self.ledger.has_lost_too_many();
             let doubted = |gate: &&mut GateEvidence| !(stands && gate.verdict == Verdict::Breach);
@@ -225,7 +232,7 @@ impl Managed {
                 gate.problem.clone_from(&problem);
             }
             evidence.problem = Some(problem);
-        } else if self.live.is_capped() {
+        } else if self.live.is_capped(now) {
             let cap = self.rollout.plan().copies_per_day_max;
             evidence.problem =
                 Some(format!("the day's {cap} copies are used up; it goes on tomorrow (UTC)"));
@@ -236,8 +243,12 @@ impl Managed {
         self.evidence = evidence;
     }
 
-    fn coverage_problem(&self) -> Option<String> {
-        let (due, missing) = self.live.coverage();
+    fn coverage_problem(&mut self, now: Timestamp) -> Option<String> {
+        let (mut due, mut missing) = self.live.coverage();
+        if self.ledger.is_early(now) {
+            self.early = (due, missing);
+        }
+        (due, missing) = (due.saturating_sub(self.early.0), missing.saturating_sub(self.early.1));
         let too_many = due * COVERAGE_MISSING_PERCENT_MAX < missing * 100;
         (COVERAGE_DUE_MIN <= due && too_many).then(|| {
             format!("{missing} of {due} copies that were due never became a pair; at most {COVERAGE_MISSING_PERCENT_MAX}% may be missing")
@@ -390,6 +401,17 @@ pub(super) fn made(seen: &Seen) -> Timestamp {
 /// Enters what was told in the bets.
 pub(super) fn observe(ledger: &mut Ledger, seen: &Seen) {
     let at = seen.order().at;
+    if ledger.is_early(made(seen)) {
+        match seen {
+            Seen::Pair(_) => return ledger.leave_out(at),
+            Seen::Score(_) => return,
+            Seen::Note(note) => match &note.told {
+                Told::Solo { .. } => return ledger.leave_out(at),
+                Told::CopyLost | Told::ScoreLost => return,
+                Told::Entered(_) | Told::Guarded => {}
+            },
+        }
+    }
     match seen {
         Seen::Pair(pair) => ledger.observe(at, Observation::of(pair)),
         Seen::Score(score) => ledger.score(at, score.primary, score.candidate),

@@ -172,8 +172,8 @@ impl Span {
             Some(until) => order.seq <= until,
             None => made < self.end,
         };
-        // What was kept before places were kept has none.
-        let after = self.after < order.seq || order.seq == 0;
+        // What was kept before places were kept has none, and is in every checkpoint.
+        let after = self.after < order.seq || (order.seq == 0 && self.after == 0);
         self.visit.from <= made && after && before_next && order.at <= self.now
     }
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::domain::{
-    Agreement, Call, Lot, Margin, Metric, Note, Order, Outcome, Pair, PairId, Plan, Record, Risk,
-    Share, Side, Slice, Times, Verdict, Weather, default_ladder,
+    Agreement, Call, Excluded, Lot, Margin, Metric, Note, Order, Outcome, Pair, PairId, Plan,
+    Record, Risk, Share, Side, Slice, Times, Verdict, Weather, default_ladder,
 };
 use crate::store::{Bodies, Limits};
 
@@ -218,6 +218,24 @@ fn a_restart_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
         assert!((900..1_000).contains(&rebuilt.counted), "{} of 3,998 told", rebuilt.counted);
         assert_eq!(rebuilt.seq, 3_999);
     }
+}
+
+/// E22
+#[test]
+fn a_call_that_was_asked_while_the_candidate_warmed_up_is_left_out_however_long_it_takes() {
+    let mut plan = plan();
+    plan.stages[0].delay_ms = 8_000;
+    let mut ledger = Ledger::new(&plan);
+    ledger.enter(0, Timestamp(0), Chances::of(&plan.stages[0]));
+    let window = Window { rollout: "chat".parse().unwrap(), attempt: 1, stage: 0 };
+    for (asked, told) in [(7_999, 7_999), (3_000, 9_000), (8_000, 14_000)] {
+        let order = Order { seq: told, at: Timestamp(told) };
+        let pair = Pair { at: Timestamp(asked), ..pair(&window, order, Outcome::Ok) };
+        managed::observe(&mut ledger, &Seen::Pair(Box::new(pair)));
+    }
+    let evidence = ledger.evidence();
+    assert_eq!(evidence.pairs, 1);
+    assert_eq!(evidence.excluded, [Excluded { reason: "initial_delay", count: 2 }]);
 }
 
 #[test]

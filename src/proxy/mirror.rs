@@ -1,11 +1,14 @@
 //! Asking the other side: a bounded copy of a request, and the pair that comes of it.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use serde_json::json;
 use tokio::{
-    sync::oneshot,
+    sync::{mpsc::error::TrySendError, oneshot},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -68,7 +71,7 @@ impl Proxy {
         let deadline = Instant::now() + self.settings.copy_timeout;
         let other = tokio::select! {
             biased;
-            () = exchange.live.closed() => return due.excuse(),
+            () = exchange.live.closed() => return self.give_up(due),
             other = self.ask_other(exchange, side, deadline) => other,
         };
         // Waiting for a slow caller takes no place from another copy: there is one wait for each
@@ -76,7 +79,7 @@ impl Proxy {
         drop(place);
         let served = tokio::select! {
             biased;
-            () = exchange.live.closed() => return due.excuse(),
+            () = exchange.live.closed() => return self.give_up(due),
             served = timeout(self.settings.upstream_timeout, served) => served,
         };
         // An answer that outlasts every limit leaves its copy without a pair, and that counts.
@@ -97,6 +100,12 @@ impl Proxy {
             Side::Candidate => self.pair(exchange, Side::Primary, (served, other), due),
             Side::Primary => self.pair(exchange, Side::Candidate, (other, served), due),
         }
+    }
+
+    /// A copy whose rollout went back is nobody's concern. One that outlasts the program may be
+    /// one that hangs: it is lost, and its loss is told.
+    fn give_up(&self, due: Due) {
+        if self.ends.load(Ordering::Relaxed) { due.lose() } else { due.excuse() }
     }
 
     async fn ask_other(&self, exchange: &Exchange, side: Side, deadline: Instant) -> Taken {
@@ -222,7 +231,8 @@ impl Proxy {
             primary: ours,
             candidate: theirs,
         };
-        if judge.jobs.try_send(job).is_err() {
+        // Where the judge has ended nobody is asked any more, and no score is due.
+        if let Err(TrySendError::Full(_)) = judge.jobs.try_send(job) {
             self.metrics.loss(Loss::JudgeFull);
             // A full queue here only makes the judge look better covered than it is.
             let _ = self.outbox.offer(Seen::note(&pair.window, Told::ScoreLost));

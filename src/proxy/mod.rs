@@ -14,7 +14,10 @@ pub use request::{Callers, Marks};
 use std::{
     convert::Infallible,
     io,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -103,6 +106,8 @@ pub struct Proxy {
     pub pool: Pool,
     /// Copies until they are pairs, for whoever has to wait for them.
     pub under_way: Pool,
+    /// Whether copies that are given up are so because the program ends.
+    pub ends: AtomicBool,
     /// To the controller.
     pub outbox: Outbox,
     /// Reads the primary's weather off its calls.
@@ -175,7 +180,7 @@ pub async fn serve(
     if timeout_at(ends, proxy.under_way.emptied()).await.is_err() {
         let copies = proxy.under_way.busy();
         tracing::warn!(copies, "copies are given up: the grace time is over");
-        // Nobody's fault: their requests are taken out on both sides.
+        proxy.ends.store(true, Ordering::Relaxed);
         proxy.board.load().live.iter().for_each(|it| it.close());
         let _ = timeout(GIVE_UP_WAIT, proxy.under_way.emptied()).await;
     }

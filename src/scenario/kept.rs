@@ -130,6 +130,11 @@ impl Kept {
                 let [primary, candidate] =
                     [seen.primary, seen.candidate].map(|it| it.and_then(well));
                 self.tripped |= self.wire.see(at, primary, candidate);
+                let calls = [seen.primary, seen.candidate].into_iter().flatten();
+                let lasted = calls.map(|it| it.lasted_ms()).max().unwrap_or(0);
+                if self.ledger.is_early(Timestamp(at.0.saturating_sub(lasted))) {
+                    return self.ledger.leave_out(at);
+                }
                 self.ledger.observe(at, seen);
                 if let Some([primary, candidate]) = score {
                     self.ledger.score(at, primary, candidate);

@@ -282,8 +282,9 @@ impl Player {
         let back = match &heard.what {
             What::Request(seen) => {
                 self.pairs += u64::from(heard.pair.is_some());
-                self.simulation.observe(self.now, *seen)
+                self.simulation.observe(self.now, heard.made, *seen)
             }
+            What::CopyLost | What::Score { .. } if self.simulation.is_early(heard.made) => false,
             What::CopyLost => {
                 self.simulation.copy_lost(self.now);
                 false

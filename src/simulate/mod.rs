@@ -83,17 +83,26 @@ impl Simulation {
         self.ledger.tell_weather(weather);
     }
 
-    /// Takes what one request said. True when it sends the rollout back: at once, as it
+    /// Takes what one request said that was `made` then. True when it sends the rollout back: at once, as it
     /// would live.
-    pub fn observe(&mut self, at: Timestamp, seen: Observation) -> bool {
+    pub fn observe(&mut self, at: Timestamp, made: Timestamp, seen: Observation) -> bool {
         if self.rollout.window().is_none() {
             return false;
+        }
+        if self.ledger.is_early(made) {
+            self.ledger.leave_out(at);
+        } else {
+            self.ledger.observe(at, seen);
         }
         let well = |sample: Sample| sample.outcome.counts().then_some(!sample.outcome.failed());
         let sides = [seen.primary, seen.candidate].map(|it| it.and_then(well));
         let tripped = self.wire.see(at, sides[0], sides[1]);
-        self.ledger.observe(at, seen);
         if tripped { self.go_back(at, &Input::Tripped) } else { self.flinch(at) }
+    }
+
+    /// Whether what was asked then is left out, because the stage had only just begun.
+    pub fn is_early(&self, made: Timestamp) -> bool {
+        self.ledger.is_early(made)
     }
 
     /// Takes note of a candidate call whose outcome was lost.

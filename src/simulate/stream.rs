@@ -172,7 +172,7 @@ impl Player {
         if let Some(call) = &primary {
             self.climate.see(at, call);
         }
-        self.simulation.observe(at, Observation { lot: Some(Lot::Once), primary, candidate });
+        self.simulation.observe(at, at, Observation { lot: Some(Lot::Once), primary, candidate });
         Ok(())
     }
 

@@ -234,7 +234,7 @@ fn a_hundred_thousand_requests_pass_and_an_equal_candidate_reaches_the_end() {
             let sample = |(ok, ms): (bool, f64)| sample(ok, ms, 0.001);
             let (lot, primary, candidate) = (Some(Lot::Once), p.map(sample), c.map(sample));
             let at = Timestamp(second * 1_000 + 500);
-            simulation.observe(at, Observation { lot, primary, candidate });
+            simulation.observe(at, at, Observation { lot, primary, candidate });
         }
         seconds = second + 1;
         writeln!(lines, r#"{{"e":"tick","t":{seconds}}}"#).unwrap();
@@ -282,7 +282,7 @@ fn is_ever_left(gates: &str, pairs: u64, mut pair: impl FnMut(&mut Simulation, T
 
 fn both(simulation: &mut Simulation, at: Timestamp, primary: Sample, candidate: Sample) {
     let (primary, candidate) = (Some(primary), Some(candidate));
-    simulation.observe(at, Observation { lot: None, primary, candidate });
+    simulation.observe(at, at, Observation { lot: None, primary, candidate });
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn sent_back(seeds: u64, lot: impl Fn(u64) -> Lot) -> usize {
                 let sides = if candidate { (None, call) } else { (call, None) };
                 at = Timestamp(at.0 + 20);
                 let (lot, primary, candidate) = (Some(lot(key)), sides.0, sides.1);
-                simulation.observe(at, Observation { lot, primary, candidate });
+                simulation.observe(at, at, Observation { lot, primary, candidate });
             }
         }
         simulation.rollout().state() == State::RolledBack

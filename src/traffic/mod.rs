@@ -181,9 +181,9 @@ impl Live {
         (self.count.due.load(Ordering::Relaxed), self.count.missing.load(Ordering::Relaxed))
     }
 
-    /// Whether the last copy that was due met the daily cap.
-    pub fn is_capped(&self) -> bool {
-        self.count.capped.load(Ordering::Relaxed)
+    /// Whether the last copy that was due met the cap of the day that it is now.
+    pub fn is_capped(&self, now: Timestamp) -> bool {
+        self.count.capped.load(Ordering::Relaxed) && self.copies.made().0 == now.day()
     }
 
     /// The day's copies.
@@ -232,6 +232,15 @@ impl Due {
     /// The copy became a pair.
     pub fn paired(mut self) {
         self.live = None;
+    }
+
+    /// The copy was given up while it was under way: it is no missing pair, but its outcome is
+    /// lost, and may have been a failure.
+    pub fn lose(mut self) {
+        if let Some(live) = self.live.take() {
+            live.count.due.fetch_sub(1, Ordering::Relaxed);
+            self.outbox.copy_lost(&self.window);
+        }
     }
 
     /// The copy cannot become a pair through nobody's fault: the caller left, the window closed.

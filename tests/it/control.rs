@@ -241,6 +241,7 @@ async fn c7_b67_a_second_process_on_one_store_serves_and_waits_for_the_first_to_
     let events = second.json_lines(&["events", "chat"]).await;
     assert_eq!(events.len(), 3, "{events:?}");
     second.chat(world.body(2, Delivery::Whole), &[]).await;
+    assert!(second.stop().await.success(), "it ends as the first one would have");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod faults;
 mod live;
 mod programs;
 mod readme;
+mod recorded;
 mod sdk;
 mod shadow;
 mod tidy;
