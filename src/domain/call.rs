@@ -277,13 +277,6 @@ pub struct Pair {
     pub order: Option<Order>,
 }
 
-impl Pair {
-    /// Whether both calls say something about their provider.
-    pub fn counts(&self) -> bool {
-        self.primary.outcome.counts() && self.candidate.outcome.counts()
-    }
-}
-
 /// What a judge thinks of a pair, each value 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
