@@ -332,4 +332,25 @@ mod tests {
             assert!(!outcome.failed() || outcome.counts());
         }
     }
+
+    #[test]
+    fn every_agreement_has_a_name_that_reads_back() {
+        for (agreement, name) in [
+            (Agreement::Exact, "exact"),
+            (Agreement::SameJson, "same_json"),
+            (Agreement::Different, "different"),
+            (Agreement::Unknown, "unknown"),
+        ] {
+            assert_eq!(agreement.as_str(), name);
+            assert_eq!(Agreement::from_name(name), Some(agreement));
+        }
+        assert_eq!(Agreement::from_name("Exact"), None);
+        assert_eq!([Side::Primary, Side::Candidate].map(Side::as_str), ["primary", "candidate"]);
+    }
+
+    #[test]
+    fn the_id_of_a_pair_says_when_its_request_came() {
+        let id = PairId(0x0192_f0c1_2345_7abc_8def_0123_4567_89ab);
+        assert_eq!(id.at(), Timestamp(0x0192_f0c1_2345));
+    }
 }
