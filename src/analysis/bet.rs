@@ -221,6 +221,29 @@ mod tests {
     }
 
     #[test]
+    fn fresh_money_alone_proves_no_harm() {
+        let mut wealth = Wealth::new(Limits { harm: 4.0, safe: 3.0 });
+        wealth.win(both(9.0), [0.0; 2]);
+        wealth.fund(1e3);
+        wealth.win(both(0.0), [0.0; 2]);
+        assert_eq!(wealth.verdict(), Verdict::Undecided);
+    }
+
+    #[test]
+    fn a_proof_has_come_as_far_as_its_slower_half() {
+        let progress = |harm, beyond, safe| {
+            let mut wealth = Wealth::new(Limits { harm: 8.0, safe: 4.0 });
+            wealth.fund(1.0);
+            wealth.win(HarmGains { harm: [harm; 4], beyond: [beyond; 4] }, [safe; 2]);
+            [wealth.harm(), wealth.safe()].map(|it| format!("{it:.3}"))
+        };
+        assert_eq!(progress(0.0, 0.0, 0.0), ["0.000", "0.000"]);
+        assert_eq!(progress(2.0, 2.0, 3.0), ["0.250", "0.750"]);
+        assert_eq!(progress(6.0, 0.5 * 10.0_f64.ln(), -1.0), ["0.500", "0.000"]);
+        assert_eq!(progress(7.6, 9.0, 9.0), ["0.950", "1.000"]);
+    }
+
+    #[test]
     fn a_breach_stays_even_when_the_wealth_is_lost_again() {
         let mut wealth = Wealth::new(Limits { harm: 4.0, safe: 3.0 });
         wealth.fund(1.0);

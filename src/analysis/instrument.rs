@@ -222,3 +222,25 @@ fn amounts(limit: Limit) -> Option<ratio::Margin> {
         Limit::Points { .. } | Limit::Longer { .. } | Limit::Part { .. } => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::tests::call;
+
+    #[test]
+    fn a_ratio_is_of_dollars_or_of_tokens() {
+        let (output_tokens, usd) = (Some(40), Some(0.25));
+        let sample = Sample { output_tokens, usd, ..call(Outcome::Ok, 1.0) };
+        assert_eq!(amount(Metric::Cost, &sample), usd);
+        assert_eq!(amount(Metric::OutputTokensRatio, &sample), Some(40.0));
+    }
+
+    #[test]
+    fn the_terms_of_a_ratio_are_parts_of_one_and_whole_amounts() {
+        let limit = Limit::Ratio { percent: 40, expected: 30, each_max: 2_500_000 };
+        let ratio::Margin { limit, expected, each_max, loss_max } = amounts(limit).unwrap();
+        let terms = [limit, expected, each_max, loss_max].map(|it| it.to_string());
+        assert_eq!(terms, ["0.4", "0.3", "2.5", "2.5"]);
+    }
+}

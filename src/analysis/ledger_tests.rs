@@ -27,6 +27,19 @@ fn plan(metrics: &[Metric]) -> Plan {
     }
 }
 
+/// What is seen of one side alone counts for those that were not seen.
+#[test]
+fn a_drawn_request_tells_the_difference_in_the_sense_of_its_sides() {
+    let mut stage = plan(&[Metric::ErrorRate]).stages.remove(0);
+    (stage.serve, stage.mirror) =
+        (Share::from_basis_points(2_500).unwrap(), Share::from_basis_points(2_000).unwrap());
+    let chances = Chances::of(&stage);
+    let told = [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0)];
+    let told = told.map(|(primary, candidate)| chances.difference(primary, candidate));
+    // Chances of 0.8 and 0.4: at most 2.5 for a call of the candidate, 1.25 for the primary's.
+    assert_eq!(told.map(|it| format!("{it:.3}")), ["1.000", "-0.500", "0.500"]);
+}
+
 /// A stretch of traffic: ten pairs a second, a tick each second.
 struct World {
     random: Random,

@@ -180,7 +180,33 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::{Outcome, Sample};
+    use super::{Call, Outcome, Sample};
+    use crate::domain::Usage;
+
+    #[test]
+    fn a_sample_has_the_times_the_tokens_and_the_dollars_of_its_call() {
+        let call = Call {
+            provider: "gpt".parse().unwrap(),
+            model: None,
+            status: 200,
+            outcome: Outcome::Ok,
+            first_byte_ms: Some(120),
+            total_ms: 900,
+            usage: Some(Usage { output: 40, ..Usage::default() }),
+            finish_reason: None,
+            cost_nano_usd: Some(250_000_000),
+            well_formed: Some(true),
+        };
+        let expected = Sample {
+            outcome: Outcome::Ok,
+            total_ms: 900.0,
+            first_byte_ms: Some(120.0),
+            output_tokens: Some(40),
+            usd: Some(0.25),
+            well_formed: Some(true),
+        };
+        assert_eq!(Sample::of(&call), expected);
+    }
 
     /// A call that ended so after so many milliseconds.
     pub(super) fn call(outcome: Outcome, ms: f64) -> Sample {

@@ -277,13 +277,6 @@ pub struct Pair {
     pub order: Option<Order>,
 }
 
-impl Pair {
-    /// Whether both calls say something about their provider.
-    pub fn counts(&self) -> bool {
-        self.primary.outcome.counts() && self.candidate.outcome.counts()
-    }
-}
-
 /// What a judge thinks of a pair, each value 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
@@ -338,5 +331,26 @@ mod tests {
             assert_eq!(Outcome::from_name(outcome.as_str()), Some(outcome));
             assert!(!outcome.failed() || outcome.counts());
         }
+    }
+
+    #[test]
+    fn every_agreement_has_a_name_that_reads_back() {
+        for (agreement, name) in [
+            (Agreement::Exact, "exact"),
+            (Agreement::SameJson, "same_json"),
+            (Agreement::Different, "different"),
+            (Agreement::Unknown, "unknown"),
+        ] {
+            assert_eq!(agreement.as_str(), name);
+            assert_eq!(Agreement::from_name(name), Some(agreement));
+        }
+        assert_eq!(Agreement::from_name("Exact"), None);
+        assert_eq!([Side::Primary, Side::Candidate].map(Side::as_str), ["primary", "candidate"]);
+    }
+
+    #[test]
+    fn the_id_of_a_pair_says_when_its_request_came() {
+        let id = PairId(0x0192_f0c1_2345_7abc_8def_0123_4567_89ab);
+        assert_eq!(id.at(), Timestamp(0x0192_f0c1_2345));
     }
 }

@@ -231,3 +231,25 @@ impl Cause {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::plan::tests::plan;
+
+    #[test]
+    fn an_event_brings_the_plan_it_was_given_and_most_bring_none() {
+        let given = || Box::new(plan());
+        for event in [Event::Created(given()), Event::Revised(given()), Event::Loosened(given())] {
+            assert_eq!(event.plan(), Some(&plan()));
+        }
+        assert_eq!(Event::Resumed.plan(), None);
+    }
+
+    #[test]
+    fn only_an_entered_stage_says_which_one_began() {
+        let entered = Event::StageEntered { attempt: 3, stage: 2, cause: Cause::Operator };
+        assert_eq!(entered.entered(), Some((3, 2)));
+        assert_eq!(Event::Resumed.entered(), None);
+    }
+}

@@ -250,6 +250,15 @@ mod tests {
         for wrong in ["24:00", "8:00", "18:00:30", "2026-12-20T18:00", ""] {
             assert_eq!(field(&FreezeText { from: wrong.to_owned(), ..good.clone() }), "from");
         }
-        assert_eq!(field(&FreezeText { days: vec![], ..good }), "from");
+        let once = |from: &str| FreezeText {
+            days: vec![],
+            from: from.to_owned(),
+            to: "2027-01-02T06:00".to_owned(),
+            ..good.clone()
+        };
+        assert_eq!(field(&once("2027-01-02T06:00")), "to");
+        for wrong in ["18:00", "2026-12-20T18:00:30", "2026-12-20T18:00:00.5", ""] {
+            assert_eq!(field(&once(wrong)), "from", "{wrong}");
+        }
     }
 }

@@ -250,3 +250,35 @@ impl Evidence {
         self.gates.iter().find(|it| it.verdict == Verdict::Breach)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_for_a_gate_is_that_of_its_samples_at_the_rate_they_come() {
+        let gate = |samples, samples_needed| GateEvidence {
+            metric: Metric::JudgeScore,
+            verdict: Verdict::Undecided,
+            alarm_from_percent: 100,
+            problem: String::new(),
+            samples,
+            samples_needed,
+            primary: 0.9,
+            candidate: 0.9,
+            difference: 0.0,
+            lower: -1.0,
+            upper: 1.0,
+            bound: 0.1,
+            harm: 0.0,
+            safe: 0.0,
+        };
+        // Every second request has been a sample: five more are ten requests, two a minute.
+        let evidence = Evidence { pairs: 30, solos: 10, per_minute: 2.0, ..Evidence::default() };
+        assert_eq!(evidence.wait_ms(&gate(20, Some(5))), Some(300_000));
+        assert_eq!(evidence.wait_ms(&gate(20, None)), None);
+        assert_eq!(evidence.wait_ms(&gate(0, Some(5))), None);
+        let standing = Evidence { per_minute: f64::NAN, ..evidence };
+        assert_eq!(standing.wait_ms(&gate(20, Some(5))), None);
+    }
+}

@@ -245,6 +245,7 @@ mod tests {
             (Metric::LatencyP99, "max(+200ms, +10%)"),
             (Metric::JudgeScore, ">= 95%"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.05"),
+            (Metric::Cost, "<= 40%, expected 20%, each <= 0.000001"),
         ];
         for (metric, text) in texts {
             assert_eq!(Margin::parse(metric, text).unwrap().to_string(), text);
@@ -271,12 +272,14 @@ mod tests {
             (Metric::LatencyP99, "+0ms"),
             (Metric::LatencyP99, "max(+1ms,+2ms)"),
             (Metric::LatencyP99, "-200ms"),
+            (Metric::LatencyP99, "++200ms"),
             (Metric::JudgeScore, ">= 100%"),
             (Metric::JudgeScore, "95%"),
             (Metric::Cost, ">= 40%"),
             (Metric::Cost, "<= 40%, expected 40%"),
             (Metric::Cost, "<= 1%"),
             (Metric::Cost, "<= 40%, each <= 0.0000001"),
+            (Metric::Cost, "<= 40%, each <= 0"),
         ] {
             let error = Margin::parse(metric, text).unwrap_err().to_string();
             assert!(error.contains("write it like"), "{text}: {error}");

@@ -94,3 +94,28 @@ impl fmt::Display for Name {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_counted_from_midnight_utc() {
+        let day = 86_400_000;
+        let days = [day - 1, day, 2 * day + 5].map(|ms| Timestamp(ms).day());
+        assert_eq!(days, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_name_is_short_and_plain_and_begins_with_a_letter_or_digit() {
+        let longest = "x".repeat(63);
+        for text in ["gpt", "4-turbo-", "a", &longest] {
+            assert_eq!(text.parse::<Name>().unwrap().as_str(), text);
+        }
+        let longer = "x".repeat(64);
+        for text in ["", "-", "-gpt", "Gpt", "g_t", "g.t", "ü", &longer] {
+            assert_eq!(text.parse::<Name>(), Err(NameError(text.to_owned())));
+        }
+        assert_eq!(Name::every().as_str(), "-");
+    }
+}

@@ -297,6 +297,7 @@ pub fn default_ladder(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::domain::FreezeText;
 
     /// The default ladder with all gates, from `gpt` to `cheap`.
     pub(in crate::domain) fn plan() -> Plan {
@@ -322,6 +323,17 @@ pub(super) mod tests {
         assert!(plan.stages.iter().all(|it| it.samples_min == 1_000));
     }
 
+    #[test]
+    fn what_is_named_harmless_narrows_the_second_and_third_stage() {
+        let [features, tasks] = ["notes", "summary"].map(|it| vec![it.to_owned()]);
+        let ladder = default_ladder(&[], &features, &tasks);
+        let slices: Vec<Slice> = ladder.into_iter().map(|it| it.slice).collect();
+        let mut expected = vec![Slice::default(); 5];
+        expected[1].features = features;
+        expected[2].tasks = tasks;
+        assert_eq!(slices, expected);
+    }
+
     /// F5
     #[test]
     fn every_fault_of_a_plan_is_told_at_once() {
@@ -342,6 +354,78 @@ pub(super) mod tests {
                 "stages[4].gates"
             ]
         );
+    }
+
+    /// Changes one thing of a sound plan and says which fields are wrong then.
+    fn wrong(change: impl FnOnce(&mut Plan)) -> Vec<String> {
+        let mut plan = plan();
+        change(&mut plan);
+        plan.faults().into_iter().map(|it| it.field).collect()
+    }
+
+    #[test]
+    fn a_ladder_has_one_to_twenty_stages() {
+        let ladder = |len: usize| {
+            wrong(|it| {
+                let full = it.stages.pop().unwrap();
+                let stage = |index: usize| Stage { name: index.to_string(), ..full.clone() };
+                it.stages = (0..len).map(stage).collect();
+            })
+        };
+        assert_eq!([0, 1, 20, 21].map(|len| ladder(len).len()), [1, 0, 0, 1]);
+        assert_eq!(ladder(21), ["stages"]);
+    }
+
+    #[test]
+    fn the_chances_of_error_have_limits() {
+        for (bps, sound) in [(0, false), (1, true), (5_000, true), (5_001, false)] {
+            let expected: &[&str] = if sound { &[] } else { &["risk"] };
+            assert_eq!(wrong(|it| it.risk.harm_bps = bps), expected, "{bps}");
+            assert_eq!(wrong(|it| it.risk.safe_bps = bps), expected, "{bps}");
+        }
+        for (percent, sound) in [(0, false), (1, true), (100, true), (101, false)] {
+            let expected: &[&str] = if sound { &[] } else { &["risk.alarm_from_percent"] };
+            assert_eq!(wrong(|it| it.risk.alarm_from_percent = percent), expected, "{percent}");
+        }
+    }
+
+    #[test]
+    fn the_times_of_a_plan_have_limits() {
+        let freeze = || {
+            let days = vec!["mon".to_owned()];
+            let [from, to, zone] = ["18:00", "08:00", "UTC"].map(str::to_owned);
+            Freeze::read(&FreezeText { days, from, to, zone }).unwrap()
+        };
+        assert_eq!(wrong(|it| it.times.freezes = vec![freeze(); 32]), [""; 0]);
+        assert_eq!(wrong(|it| it.times.freezes = vec![freeze(); 33]), ["freezes"]);
+        assert_eq!(wrong(|it| it.times.idle_ms_max = 0), ["idle"]);
+        assert_eq!(wrong(|it| it.times.bake_ms = Some(0)), ["bake"]);
+        assert_eq!(wrong(|it| it.times.bake_ms = Some(1)), [""; 0]);
+    }
+
+    #[test]
+    fn a_stage_can_be_left_and_proves_something_it_can_measure() {
+        let first = |change: fn(&mut Stage)| wrong(|it| change(&mut it.stages[0]));
+        assert_eq!(first(|it| it.name.clear()), ["stages[0].stage_id"]);
+        assert_eq!(first(|it| it.duration_ms_max = Some(it.duration_ms_min + 1)), [""; 0]);
+        assert_eq!(
+            first(|it| it.duration_ms_max = Some(it.duration_ms_min)),
+            ["stages[0].max_duration"]
+        );
+        assert_eq!(first(|it| it.samples_min = 0), ["stages[0].min_samples"]);
+        assert_eq!(first(|it| it.gates.push(it.gates[0])), ["stages[0].gates"]);
+        assert_eq!(
+            first(|it| it.gates.iter_mut().for_each(|it| it.role = Role::Guard)),
+            ["stages[0].gates"]
+        );
+        let judged = wrong(|it| it.judge_share = Share::NONE);
+        assert_eq!(judged.len(), 5, "every stage has a gate on scores: {judged:?}");
+    }
+
+    #[test]
+    fn a_plan_knows_which_metrics_it_gates() {
+        let plan = plan();
+        assert!(plan.gates(Metric::JudgeScore) && !plan.gates(Metric::Cost));
     }
 
     #[test]

@@ -104,5 +104,6 @@ mod tests {
         assert_eq!(prices.of(&["a-2024", "a"]), Some(&price(1)));
         assert_eq!(prices.of(&["b"]), Some(&price(2)));
         assert_eq!(Prices::default().of(&["a"]), None);
+        assert!(Prices::default().is_empty() && !prices.is_empty());
     }
 }

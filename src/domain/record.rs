@@ -38,3 +38,30 @@ impl Record {
         self.event.plan().filter(|_| self.actor == Self::CONFIG)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::plan::tests::plan;
+
+    #[test]
+    fn only_what_the_configuration_asked_for_is_its_wish() {
+        let by = |actor: &str, event| Record {
+            seq: 1,
+            at: Timestamp(0),
+            rollout: Name::every(),
+            actor: actor.to_owned(),
+            comment: String::new(),
+            request_id: String::new(),
+            event,
+            from: State::Pending,
+            to: State::Pending,
+            plan_revision: 1,
+            evidence: Vec::new(),
+        };
+        let revised = || Event::Revised(Box::new(plan()));
+        assert_eq!(by(Record::CONFIG, revised()).wanted(), Some(&plan()));
+        assert_eq!(by("ana", revised()).wanted(), None);
+        assert_eq!(by(Record::CONFIG, Event::Resumed).wanted(), None);
+    }
+}

@@ -288,6 +288,8 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn share(basis_points: u16) -> Share {
@@ -366,6 +368,44 @@ mod tests {
         assert_eq!(lot(Key::Request("c-1".to_owned())), Some(Lot::Once));
         let barred = Facts { barred: Some(Skip::Retry), ..facts("1") };
         assert_eq!(all.route(&barred).lot, None);
+    }
+
+    #[test]
+    fn a_stage_narrows_the_slice_of_its_rollout() {
+        let lane = (*snapshot(10_000, 10_000).lanes[0]).clone();
+        let stage_slice = Slice { segments: vec!["free".to_owned()], ..Slice::default() };
+        let narrow = Snapshot { lanes: vec![Arc::new(Lane { stage_slice, ..lane.clone() })] };
+        let free = Facts { segment: "free".to_owned(), ..facts("1") };
+        assert_eq!(narrow.route(&free).serve, Side::Candidate);
+        let route = narrow.route(&facts("1"));
+        assert_eq!((route.serve, route.mirror), (Side::Primary, Err(Skip::NoRollout)));
+        let still = Snapshot { lanes: vec![Arc::new(Lane { window: None, ..lane })] };
+        let route = still.route(&facts("1"));
+        assert_eq!((route.serve, route.mirror), (Side::Primary, Err(Skip::NoRollout)));
+    }
+
+    #[test]
+    fn a_key_is_inside_every_share_above_its_place_and_no_other() {
+        let Places { serve, mirror } = snapshot(0, 0).route(&facts("1")).places.unwrap();
+        let at = snapshot(serve, mirror).route(&facts("1"));
+        assert_eq!((at.serve, at.mirror), (Side::Primary, Err(Skip::Share)));
+        let above = snapshot(serve + 1, mirror + 1).route(&facts("1"));
+        assert_eq!((above.serve, above.mirror), (Side::Candidate, Ok(())));
+    }
+
+    #[test]
+    fn nothing_has_to_be_looked_at_while_no_rollout_moves() {
+        let moving = snapshot(0, 100);
+        let still = Arc::new(Lane { window: None, ..(*moving.lanes[0]).clone() });
+        assert!(Snapshot::default().is_idle() && Snapshot { lanes: vec![still] }.is_idle());
+        assert!(!moving.is_idle());
+    }
+
+    #[test]
+    fn every_reason_for_no_copy_has_a_name_of_its_own() {
+        let names: BTreeSet<&str> = Skip::ALL.into_iter().map(Skip::as_str).collect();
+        assert_eq!(names.len(), Skip::ALL.len());
+        assert_eq!([Skip::Share, Skip::DataClass].map(Skip::as_str), ["share", "data_class"]);
     }
 
     /// V21

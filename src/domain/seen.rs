@@ -108,3 +108,19 @@ impl Seen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Name;
+
+    #[test]
+    fn what_is_told_has_the_place_it_was_given() {
+        let window = Window { rollout: Name::every(), attempt: 1, stage: 0 };
+        let mut seen = Seen::note(&window, Told::CopyLost);
+        assert_eq!(seen.order(), Order { seq: 0, at: Timestamp(0) });
+        let order = Order { seq: 7, at: Timestamp(9) };
+        seen.place(order);
+        assert_eq!((seen.order(), seen.window()), (order, &window));
+    }
+}

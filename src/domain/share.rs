@@ -99,6 +99,16 @@ mod tests {
         }
     }
 
+    /// Values of another program: were they to change, a new release would move users about.
+    #[test]
+    fn a_key_has_the_same_place_in_every_release() {
+        assert_eq!(hash("chat", "user-1"), 0x6fc0_016d_a893_9933);
+        assert_eq!(hash("", ""), 0x25fc_6dd3_6ce0_4b20);
+        assert_eq!(bucket("chat", "user-1"), 5_187);
+        assert!(share(5_188).includes("chat", "user-1"));
+        assert!(!share(5_187).includes("chat", "user-1"));
+    }
+
     #[test]
     fn a_share_takes_about_its_part_of_keys() {
         let hits =

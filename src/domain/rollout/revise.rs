@@ -79,3 +79,28 @@ fn holds(new: Gate, old: Gate) -> bool {
     let role = new.role == Role::Prove || old.role == Role::Guard;
     role && new.margin.is_within(old.margin)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::{
+        Command, Evidence, Timestamp, Visit,
+        rollout::tests::{DAY, at_stage, order, rollout},
+    };
+
+    #[test]
+    fn evidence_outlives_a_plan_that_leaves_its_gates_alone() {
+        let mut it = at_stage(1, 7);
+        let at = |day| Timestamp(day * DAY);
+        let visits = it.visits().to_vec();
+        assert_eq!(visits, [(0, 0), (1, 7)].map(|(stage, day)| Visit { stage, from: at(day) }));
+        let mut plan = it.plan().clone();
+        plan.stages[1].samples_min += 1;
+        order(&mut it, 10, &Command::Revise(Box::new(plan)), &Evidence::default());
+        assert_eq!((it.plan_revision(), it.entered(), it.visits()), (2, at(7), visits.as_slice()));
+        let mut waiting = rollout();
+        let mut plan = waiting.plan().clone();
+        plan.stages[0].gates.truncate(1);
+        order(&mut waiting, 0, &Command::Revise(Box::new(plan)), &Evidence::default());
+        assert_eq!((waiting.plan_revision(), waiting.visits()), (2, [].as_slice()));
+    }
+}

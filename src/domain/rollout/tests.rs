@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::domain::{
-    Answer, Consent, Freeze, FreezeText, GateEvidence, Margin, Metric, Share, Undecided,
+    Answer, Consent, Freeze, FreezeText, Gate, GateEvidence, Margin, Metric, Share, Undecided,
     plan::tests::plan,
 };
 
-const DAY: u64 = 86_400_000;
+pub(super) const DAY: u64 = 86_400_000;
 
 fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
     let gate = |metric| GateEvidence {
@@ -28,7 +28,7 @@ fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
     Evidence { gates: Metric::DEFAULTS.map(gate).into(), pairs, ..Evidence::default() }
 }
 
-fn rollout() -> Rollout {
+pub(super) fn rollout() -> Rollout {
     Rollout::new("chat".parse().unwrap(), plan())
 }
 
@@ -151,7 +151,7 @@ fn jump(to: &str, undecided: Undecided, consent: Consent) -> Command {
 }
 
 /// A rollout that has come to a stage by proof, entered on that day.
-fn at_stage(stage: usize, day: u64) -> Rollout {
+pub(super) fn at_stage(stage: usize, day: u64) -> Rollout {
     let mut it = rollout();
     it.apply(Timestamp(0), &Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator });
     let cause = Cause::GatesPassed;
@@ -159,7 +159,7 @@ fn at_stage(stage: usize, day: u64) -> Rollout {
     it
 }
 
-fn order(it: &mut Rollout, day: u64, command: &Command, evidence: &Evidence) -> String {
+pub(super) fn order(it: &mut Rollout, day: u64, command: &Command, evidence: &Evidence) -> String {
     feed(it, day, &Input::Command(command), evidence)
 }
 
@@ -267,6 +267,14 @@ fn every_command() -> Vec<Command> {
     ]
 }
 
+#[test]
+fn a_gate_says_how_many_more_samples_it_needs_if_any() {
+    let mut gate = evidence(Verdict::Undecided, 5).gates.remove(0);
+    assert!(describe(&gate).ends_with("5 samples, about 10 more needed"));
+    gate.samples_needed = Some(0);
+    assert!(describe(&gate).ends_with("5 samples"));
+}
+
 /// F1
 #[test]
 fn a_plan_under_way_changes_only_in_what_is_to_come() {
@@ -306,7 +314,9 @@ fn a_plan_under_way_changes_only_in_what_is_to_come() {
     for change in looser {
         assert_eq!(revised(change), "PLAN_LOOSENED");
     }
-    let fixed: [(Change<'_>, &str); 7] = [
+    let cost = Gate { margin: Margin::default_of(Metric::Cost), role: Role::Guard };
+    let fixed: [(Change<'_>, &str); 8] = [
+        (&|it| it.stages[4].gates.push(cost), "gates"),
         (&|it| it.stages[0].samples_min += 1, "stages[0]"),
         (&|it| it.stages.truncate(1), "stages[1]"),
         (&|it| it.stages[1].serve = Share::ALL, "stages[1].serve_bps"),
