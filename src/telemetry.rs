@@ -11,7 +11,7 @@ use prometheus_client::{
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::domain::{Evidence, Metric, Rollout, Share, Skip, State, Verdict};
+use crate::domain::{Evidence, Rollout, Share, Skip, State, Verdict};
 
 /// A gauge of a real number.
 type Real = Gauge<f64, AtomicU64>;
@@ -49,12 +49,15 @@ struct StateLabels {
 struct GateLabels {
     rollout: String,
     gate: &'static str,
+    /// Empty for all traffic.
+    slice: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerdictLabels {
     rollout: String,
     gate: &'static str,
+    slice: String,
     verdict: &'static str,
 }
 
@@ -235,23 +238,25 @@ impl Metrics {
             self.states.get_or_create(&labels).set(i64::from(state == rollout.state()));
         }
         for gate in &evidence.gates {
-            self.gate(&name, gate.metric, gate);
+            self.gate(&name, gate);
         }
     }
 
-    fn gate(&self, rollout: &str, metric: Metric, gate: &crate::domain::GateEvidence) {
-        let labels = GateLabels { rollout: rollout.to_owned(), gate: metric.as_str() };
-        self.differences.get_or_create(&labels).set(gate.difference);
-        self.lowers.get_or_create(&labels).set(gate.lower);
-        self.uppers.get_or_create(&labels).set(gate.upper);
-        self.bounds.get_or_create(&labels).set(gate.bound);
+    fn gate(&self, rollout: &str, known: &crate::domain::GateEvidence) {
+        let (gate, rollout, slice) = (known.metric.as_str(), rollout.to_owned(), &known.watched);
+        let labels = GateLabels { rollout: rollout.clone(), gate, slice: slice.clone() };
+        self.differences.get_or_create(&labels).set(known.difference);
+        self.lowers.get_or_create(&labels).set(known.lower);
+        self.uppers.get_or_create(&labels).set(known.upper);
+        self.bounds.get_or_create(&labels).set(known.bound);
         for verdict in [Verdict::Pass, Verdict::Undecided, Verdict::Invalid, Verdict::Breach] {
             let labels = VerdictLabels {
-                rollout: rollout.to_owned(),
-                gate: metric.as_str(),
+                rollout: rollout.clone(),
+                gate,
+                slice: slice.clone(),
                 verdict: verdict.as_str(),
             };
-            self.verdicts.get_or_create(&labels).set(i64::from(verdict == gate.verdict));
+            self.verdicts.get_or_create(&labels).set(i64::from(verdict == known.verdict));
         }
     }
 

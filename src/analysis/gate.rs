@@ -74,7 +74,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// The evidence of a gate.
+    /// The evidence of a gate over all traffic.
     pub(super) fn evidence(self, gate: Gate, wealth: &Wealth, alarm: Alarm) -> GateEvidence {
         // Proof of harm stands even where safety can no longer be proven.
         let verdict = match (wealth.verdict(), &self.problem) {
@@ -86,6 +86,7 @@ impl Shown {
         let metric: Metric = gate.metric();
         GateEvidence {
             metric,
+            watched: String::new(),
             verdict,
             alarm_from_percent: alarm.percent(),
             problem: problem.unwrap_or_default(),

@@ -138,7 +138,7 @@ impl Instrument {
         }
     }
 
-    /// The evidence of a gate on it.
+    /// The evidence of a gate on it, as if it measured all traffic.
     pub(super) fn evidence(&self, gate: Gate, terms: Terms) -> GateEvidence {
         let shown = match (self, gate.metric().kind()) {
             (Self::Rate(it), Kind::Rate(better)) => it.shown(better),

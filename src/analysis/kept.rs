@@ -4,38 +4,66 @@ use crate::domain::{Gate, Metric};
 
 use super::{
     gate::Terms,
-    ledger::{Ledger, State},
+    ledger::{Ledger, Measured, State},
 };
 
 /// Which form [`Ledger::encode`] gives.
 const FORMAT: u8 = 1;
+/// Stands between a metric and the watched slice that it is measured in. No metric has one.
+const IN: char = '@';
 
 impl Ledger {
     /// All that observations have changed, and the terms of the attempt's first plan, to be
     /// kept outside.
     pub fn encode(&self) -> Vec<u8> {
-        let metrics: Vec<&str> = self.metrics.iter().map(|it| it.as_str()).collect();
+        let measured: Vec<String> = self.measured.iter().map(|it| self.name(*it)).collect();
         // Only a length that cannot be known makes this fail, and there is none.
-        postcard::to_allocvec(&(FORMAT, metrics, self.terms, &self.state)).unwrap_or_default()
+        postcard::to_allocvec(&(FORMAT, measured, self.terms, &self.state)).unwrap_or_default()
     }
 
     /// Puts back what [`encode`](Self::encode) gave, under the plan that holds now. Says
     /// whether it could: what is damaged, of another format or another ladder changes nothing.
     pub fn decode(&mut self, bytes: &[u8]) -> bool {
         type Kept = (u8, Vec<String>, Terms, State);
-        let Ok((FORMAT, metrics, terms, state)) = postcard::from_bytes::<Kept>(bytes) else {
+        let Ok((FORMAT, names, terms, state)) = postcard::from_bytes::<Kept>(bytes) else {
             return false;
         };
-        let metrics = metrics.iter().filter_map(|it| Metric::from_name(it));
-        let metrics: Vec<Metric> = metrics.collect();
-        let measured = |gate: &Gate| metrics.contains(&gate.metric());
-        let fits = state.instruments.len() == metrics.len()
-            && metrics.iter().zip(&state.instruments).all(|(metric, it)| it.is_of(*metric))
-            && self.stages.iter().flat_map(|it| &it.gates).all(measured)
+        let measured: Vec<Measured> = names.iter().filter_map(|it| self.named(it)).collect();
+        let places = || (0..self.watched.len()).map(Some).chain([None]);
+        let covered = |gate: &Gate| {
+            let metric = gate.metric();
+            places().all(|watched| measured.contains(&Measured { metric, watched }))
+        };
+        let fits = names.len() == measured.len()
+            && state.instruments.len() == measured.len()
+            && measured.iter().zip(&state.instruments).all(|(it, made)| made.is_of(it.metric))
+            && self.stages.iter().flat_map(|it| &it.gates).all(covered)
             && state.stage.is_none_or(|it| it < self.stages.len());
         if fits {
-            (self.metrics, self.terms, self.state) = (metrics, terms, state);
+            (self.measured, self.terms, self.state) = (measured, terms, state);
         }
         fits
+    }
+
+    /// `error_rate`, or `error_rate@search`.
+    fn name(&self, measured: Measured) -> String {
+        let metric = measured.metric.as_str();
+        match measured.watched.and_then(|it| self.watched.get(it)) {
+            None => metric.to_owned(),
+            Some(slice) => format!("{metric}{IN}{slice}"),
+        }
+    }
+
+    fn named(&self, name: &str) -> Option<Measured> {
+        let (metric, slice) = match name.split_once(IN) {
+            None => (name, None),
+            Some((metric, slice)) => (metric, Some(slice)),
+        };
+        let place = |slice: &str| self.watched.iter().position(|it| it == slice);
+        let watched = match slice {
+            None => None,
+            Some(slice) => Some(place(slice)?),
+        };
+        Some(Measured { metric: Metric::from_name(metric)?, watched })
     }
 }

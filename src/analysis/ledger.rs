@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Event, Evidence, Gate, Lot, Metric, Plan, Risk, Role, Rollout, Share, Stage, Timestamp,
-    Verdict, Weather,
+    Event, Evidence, Gate, GateEvidence, Lot, Metric, Plan, Risk, Role, Rollout, Share, Stage,
+    Timestamp, Verdict, Weather,
 };
 
 use super::{
@@ -26,6 +26,9 @@ const GUARD_WINDOW_MS: u64 = 86_400_000;
 const TRUST: f64 = 0.5;
 /// Stakes are planned anew so often, in the observations' own time.
 const PLAN_MS: u64 = 1_000;
+/// No watched slice.
+const NONE: &str = "";
+
 /// The chances that a request shows each side's outcome, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Chances {
@@ -82,6 +85,9 @@ impl Chances {
 /// [`is_broken`](Self::is_broken) after each, and read [`evidence`](Self::evidence) when it is
 /// to be shown. Nothing but observations and their time moves it.
 ///
+/// Every gate is bet on over all traffic and in each watched slice, whose bets get what is in
+/// it alone. Harm may be proven by any of them; what must be proven safe is all traffic.
+///
 /// Over the whole attempt a candidate that is no worse is called a breach with a chance of
 /// at most `risk.harm_bps`; in each stage a gate is called proven though its margin is
 /// not kept with a chance of at most `risk.safe_bps`. While guarding, the chance of a false
@@ -89,10 +95,27 @@ impl Chances {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     pub(super) stages: Vec<Stage>,
+    /// The watched slices.
+    pub(super) watched: Vec<String>,
     /// What the plan gates anywhere, one for each instrument.
-    pub(super) metrics: Vec<Metric>,
+    pub(super) measured: Vec<Measured>,
     pub(super) terms: Terms,
     pub(super) state: State,
+}
+
+/// What an instrument measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Measured {
+    pub(super) metric: Metric,
+    /// The place of the watched slice it looks at; none for all traffic.
+    pub(super) watched: Option<usize>,
+}
+
+impl Measured {
+    /// Whether it gets what is in the watched slice of this place, or in none.
+    fn takes(self, place: Option<usize>) -> bool {
+        self.watched.is_none() || self.watched == place
+    }
 }
 
 /// What observations change.
@@ -117,10 +140,11 @@ pub(super) struct State {
 impl Ledger {
     /// The empty ledger of an attempt at a plan.
     pub fn new(plan: &Plan) -> Self {
-        let metrics = metrics(plan);
+        let watched = plan.watched.as_ref().map_or_else(Vec::new, |it| it.values.clone());
+        let measured = measured(plan);
         let terms = Terms { limits: limits(plan), alarm: alarm(plan.risk), trust: TRUST };
         let state = State {
-            instruments: metrics.iter().map(|it| Instrument::new(*it, terms)).collect(),
+            instruments: measured.iter().map(|it| Instrument::new(it.metric, terms)).collect(),
             money: Money::new(plan.stages.len()),
             lots: Lots::new(),
             stage: None,
@@ -131,7 +155,7 @@ impl Ledger {
             counts_from_ms: 0,
             tally: Tally::default(),
         };
-        Self { stages: plan.stages.clone(), metrics, terms, state }
+        Self { stages: plan.stages.clone(), watched, measured, terms, state }
     }
 
     /// Follows a step that the machine has taken. A new attempt begins with a new ledger.
@@ -211,8 +235,8 @@ impl Ledger {
 
     /// Takes the weather that the primary is known to have, in place of what was known before.
     pub fn tell_weather(&mut self, weather: &[Weather]) {
-        for (metric, instrument) in self.metrics.iter().zip(&mut self.state.instruments) {
-            let known = weather.iter().find(|it| it.metric == *metric);
+        for (measured, instrument) in self.measured.iter().zip(&mut self.state.instruments) {
+            let known = weather.iter().find(|it| it.metric == measured.metric);
             instrument.tell_weather(known.map_or(0, |it| it.variance_permille));
         }
     }
@@ -230,18 +254,19 @@ impl Ledger {
     }
 
     /// Takes what one request said, at the time when all of it was known. Time does not go back.
-    pub fn observe(&mut self, at: Timestamp, seen: Observation) {
+    pub fn observe(&mut self, at: Timestamp, seen: &Observation) {
         let at = self.pass(at);
-        let Some(stream) = self.admit(at, &seen) else { return };
-        for (metric, instrument) in self.metrics.iter().zip(&mut self.state.instruments) {
-            instrument.observe(*metric, stream, (seen.primary, seen.candidate));
+        let Some(stream) = self.admit(at, seen) else { return };
+        for (measured, instrument) in self.taking(&seen.watched) {
+            instrument.observe(measured.metric, stream, (seen.primary, seen.candidate));
         }
     }
 
-    /// Takes a pair of scores, 0 to 1 each, of this stage; anything else counts as lost.
-    pub fn score(&mut self, at: Timestamp, primary: f64, candidate: f64) {
+    /// Takes a pair of scores, 0 to 1 each, of this stage and of a pair in this watched slice;
+    /// anything else counts as lost.
+    pub fn score(&mut self, at: Timestamp, watched: &str, primary: f64, candidate: f64) {
         self.pass(at);
-        for instrument in &mut self.state.instruments {
+        for (_, instrument) in self.taking(watched) {
             if let Instrument::Score(it) = instrument {
                 it.observe(primary, candidate);
             }
@@ -250,7 +275,7 @@ impl Ledger {
 
     /// Takes note of a judgement that was due in this stage and could not be had.
     pub fn score_lost(&mut self) {
-        for instrument in &mut self.state.instruments {
+        for (_, instrument) in self.taking(NONE) {
             if let Instrument::Score(it) = instrument {
                 it.lose();
             }
@@ -258,11 +283,12 @@ impl Ledger {
     }
 
     /// Takes note of a candidate call that was made and whose outcome was lost. It may have
-    /// been a failure: lost failures must never add up to a proof of safety.
+    /// been a failure: lost failures must never add up to a proof of safety, which is one over
+    /// all traffic.
     pub fn copy_lost(&mut self, at: Timestamp) {
         self.pass(at);
         self.state.tally.copies_lost += 1;
-        for instrument in &mut self.state.instruments {
+        for (_, instrument) in self.taking(NONE) {
             instrument.lose();
         }
     }
@@ -273,12 +299,11 @@ impl Ledger {
         self.state.tally.has_lost_too_many()
     }
 
-    /// Whether some gate of the stage is proven broken.
+    /// Whether some gate of the stage is proven broken, over all traffic or in a watched slice.
     pub fn is_broken(&self) -> bool {
-        let broken = |gate: &Gate| {
-            self.instrument(gate.metric()).is_some_and(|it| it.wealth().is_breached())
-        };
-        self.gates().iter().any(broken)
+        let gated = |it: &Measured| self.gates().iter().any(|gate| gate.metric() == it.metric);
+        let mut all = self.measured.iter().zip(&self.state.instruments);
+        all.any(|(measured, it)| it.wealth().is_breached() && gated(measured))
     }
 
     /// The gates of the stage that must be proven before it is left and are not yet. Says the
@@ -286,16 +311,16 @@ impl Ledger {
     pub fn unproven(&self) -> impl Iterator<Item = Metric> + '_ {
         let must = self.gates().iter().filter(|gate| gate.role == Role::Prove);
         must.map(|gate| gate.metric()).filter(|metric| {
-            let wealth = self.instrument(*metric).map(|it| it.wealth().verdict());
+            let wealth = self.instrument(*metric, None).map(|it| it.wealth().verdict());
             wealth != Some(Verdict::Pass)
         })
     }
 
-    /// What is known now: one entry for each gate of the stage, in its order.
+    /// What is known now: one entry for each gate of the stage, in its order, over all traffic
+    /// first and then in each watched slice.
     pub fn evidence(&self) -> Evidence {
-        let gates = self.gates().iter().filter_map(|gate| {
-            self.instrument(gate.metric()).map(|it| it.evidence(*gate, self.terms))
-        });
+        let places = (0..self.watched.len()).map(Some);
+        let gates = std::iter::once(None).chain(places).flat_map(|it| self.evidence_of(it));
         let State { tally, now_ms, since_ms, .. } = &self.state;
         let (pairs, solos) = (tally.pairs, tally.solos);
         let minutes = float(now_ms.saturating_sub(*since_ms).max(1_000)) / 60_000.0;
@@ -308,6 +333,24 @@ impl Ledger {
             problem: self.problem(),
             outage: tally.outage(),
         }
+    }
+
+    /// What is known of the gates of the stage in the watched slice of this place, or over all
+    /// traffic.
+    fn evidence_of(&self, place: Option<usize>) -> impl Iterator<Item = GateEvidence> + '_ {
+        let slice = place.and_then(|it| self.watched.get(it)).map_or(NONE, String::as_str);
+        self.gates().iter().filter_map(move |gate| {
+            let instrument = self.instrument(gate.metric(), place)?;
+            let known = instrument.evidence(*gate, self.terms);
+            Some(GateEvidence { watched: slice.to_owned(), ..known })
+        })
+    }
+
+    /// What gets that which is in this watched slice, or in none.
+    fn taking(&mut self, watched: &str) -> impl Iterator<Item = (Measured, &mut Instrument)> {
+        let place = self.watched.iter().position(|it| it == watched);
+        let all = self.measured.iter().copied().zip(&mut self.state.instruments);
+        all.filter(move |(measured, _)| measured.takes(place))
     }
 
     /// Lets time pass, and plans anew when it is time to. Returns the time it is now.
@@ -369,8 +412,8 @@ impl Ledger {
         (state.since_ms, state.tally) = (state.now_ms, Tally::default());
         state.lots.enter(state.chances);
         let now = Timestamp(state.now_ms);
-        for (metric, instrument) in self.metrics.iter().zip(&mut state.instruments) {
-            let gate = gates.iter().find(|it| it.metric() == *metric);
+        for (measured, instrument) in self.measured.iter().zip(&mut state.instruments) {
+            let gate = gates.iter().find(|it| it.metric() == measured.metric);
             instrument.enter(now, gate.map(|it| it.margin), state.chances);
         }
     }
@@ -380,8 +423,10 @@ impl Ledger {
         stage.map_or(&[], |it| &it.gates)
     }
 
-    fn instrument(&self, metric: Metric) -> Option<&Instrument> {
-        let place = self.metrics.iter().position(|it| *it == metric)?;
+    /// What measures a metric in the watched slice of this place, or over all traffic.
+    fn instrument(&self, metric: Metric, watched: Option<usize>) -> Option<&Instrument> {
+        let wanted = Measured { metric, watched };
+        let place = self.measured.iter().position(|it| *it == wanted)?;
         self.state.instruments.get(place)
     }
 
@@ -397,20 +442,20 @@ impl Ledger {
     }
 }
 
-/// The metrics that some stage gates.
-fn metrics(plan: &Plan) -> Vec<Metric> {
-    let used = |metric: &Metric| {
-        plan.stages.iter().flat_map(|it| &it.gates).any(|gate| gate.metric() == *metric)
-    };
-    Metric::ALL.into_iter().filter(used).collect()
+/// The metrics that some stage gates, over all traffic and in each watched slice.
+fn measured(plan: &Plan) -> Vec<Measured> {
+    let slices = plan.watched.as_ref().map_or(0, |it| it.values.len());
+    let metrics = || Metric::ALL.into_iter().filter(|it| plan.gates(*it));
+    let places = std::iter::once(None).chain((0..slices).map(Some));
+    places.flat_map(|watched| metrics().map(move |metric| Measured { metric, watched })).collect()
 }
 
-/// The wealth that is proof. That of harm is shared by all metrics of the plan.
+/// The wealth that is proof. That of harm is shared by all that is bet on under the plan.
 fn limits(plan: &Plan) -> Limits {
-    let metrics = float(u64::try_from(metrics(plan).len()).unwrap_or(u64::MAX));
+    let bets = float(u64::try_from(measured(plan).len()).unwrap_or(u64::MAX));
     let chance = |basis_points: u32| f64::from(basis_points) / 10_000.0;
     Limits {
-        harm: (metrics.max(1.0) / chance(plan.risk.harm_bps)).ln(),
+        harm: (bets.max(1.0) / chance(plan.risk.harm_bps)).ln(),
         safe: chance(plan.risk.safe_bps).recip().ln(),
     }
 }
@@ -427,3 +472,7 @@ fn alarm(risk: Risk) -> Alarm {
 #[cfg(test)]
 #[path = "ledger_tests.rs"]
 pub(super) mod tests;
+
+#[cfg(test)]
+#[path = "watched_tests.rs"]
+mod watched_tests;

@@ -13,12 +13,13 @@ pub(in crate::analysis) fn reference_terms() -> Terms {
     Terms { limits, alarm: Alarm::From { part: 0.7 }, trust: 0.0 }
 }
 
-fn plan(metrics: &[Metric]) -> Plan {
+pub(super) fn plan(metrics: &[Metric]) -> Plan {
     let margins: Vec<Margin> = metrics.iter().map(|it| Margin::default_of(*it)).collect();
     Plan {
         primary: "gpt".parse().unwrap(),
         candidate: "cheap".parse().unwrap(),
         slice: Slice::default(),
+        watched: None,
         stages: default_ladder(&margins, &[], &[]),
         copies_per_day_max: 1_000_000,
         judge_share: Share::ALL,
@@ -38,6 +39,11 @@ fn a_drawn_request_tells_the_difference_in_the_sense_of_its_sides() {
     let told = told.map(|(primary, candidate)| chances.difference(primary, candidate));
     // Chances of 0.8 and 0.4: at most 2.5 for a call of the candidate, 1.25 for the primary's.
     assert_eq!(told.map(|it| format!("{it:.3}")), ["1.000", "-0.500", "0.500"]);
+}
+
+/// A request in no watched slice.
+fn seen(lot: Option<Lot>, primary: Option<Sample>, candidate: Option<Sample>) -> Observation {
+    Observation { lot, primary, candidate, watched: String::new() }
 }
 
 /// A stretch of traffic: ten pairs a second, a tick each second.
@@ -64,7 +70,7 @@ impl World {
             let (primary, candidate) =
                 (self.random.call(arms.0, 1.0), self.random.call(arms.1, arms.2));
             let (primary, candidate) = (Some(primary), Some(candidate));
-            self.ledger.observe(self.at, Observation { lot: None, primary, candidate });
+            self.ledger.observe(self.at, &seen(None, primary, candidate));
             self.at.0 += 100;
             if self.verdict(metric) == Verdict::Breach {
                 return pairs;
@@ -78,7 +84,7 @@ impl World {
         for scores in 1..=scores_max {
             let primary = (0.8 + 0.1 * self.random.normal()).clamp(0.0, 1.0);
             let candidate = (0.8 * reach + 0.1 * self.random.normal()).clamp(0.0, 1.0);
-            self.ledger.score(self.at, primary, candidate);
+            self.ledger.score(self.at, "", primary, candidate);
             self.at.0 += 1_000;
             if self.verdict(Metric::JudgeScore) != Verdict::Undecided {
                 return scores;
@@ -88,7 +94,7 @@ impl World {
     }
 
     fn verdict(&self, metric: Metric) -> Verdict {
-        self.ledger.instrument(metric).unwrap().wealth().verdict()
+        self.ledger.instrument(metric, None).unwrap().wealth().verdict()
     }
 }
 
@@ -122,11 +128,11 @@ fn numbers_that_are_none_never_enter() {
         let answered = Sample { usd: Some(odd), ..call(Outcome::Ok, odd) };
         for outcome in [Outcome::Ok, Outcome::Timeout, Outcome::ProviderError] {
             let (primary, candidate) = (Some(answered), Some(call(outcome, odd)));
-            world.ledger.observe(at, Observation { lot: None, primary, candidate });
+            world.ledger.observe(at, &seen(None, primary, candidate));
         }
         let primary = Some(call(Outcome::Timeout, odd));
-        world.ledger.observe(at, Observation { lot: None, primary, candidate: None });
-        world.ledger.score(at, odd, 0.5);
+        world.ledger.observe(at, &seen(None, primary, None));
+        world.ledger.score(at, "", odd, 0.5);
     }
     let evidence = world.ledger.evidence();
     assert_eq!((evidence.pairs, evidence.solos), (9_000, 0));
@@ -306,7 +312,7 @@ impl Draws {
         self.requests += 1;
         self.candidate_calls += u64::from(candidate.is_some());
         let at = Timestamp(self.requests * 10);
-        self.ledger.observe(at, Observation { lot: Some(lot), primary, candidate });
+        self.ledger.observe(at, &seen(Some(lot), primary, candidate));
     }
 
     /// Single requests until harm is proven; how many candidate calls that took.
@@ -420,7 +426,7 @@ fn lost_copies_of_failures_never_prove_safety() {
                 continue;
             }
             draws.see(Lot::Once, (Some(ours), candidate.then_some(theirs)));
-            let wealth = draws.ledger.instrument(Metric::ErrorRate).unwrap().wealth();
+            let wealth = draws.ledger.instrument(Metric::ErrorRate, None).unwrap().wealth();
             assert_ne!(wealth.verdict(), Verdict::Pass, "after {} requests", draws.requests);
         }
     }
@@ -474,7 +480,7 @@ fn what_was_kept_of_a_plan_with_fewer_metrics_or_is_damaged_is_not_put_back() {
     assert!(!Ledger::new(&plan(&Metric::DEFAULTS)).decode(&kept));
     let kept = Draws::new(&plan(&Metric::ALL), 4, HALF).ledger.encode();
     let mut fewer = Ledger::new(&plan(&[Metric::ErrorRate]));
-    assert!(fewer.decode(&kept) && fewer.metrics.len() == Metric::ALL.len());
+    assert!(fewer.decode(&kept) && fewer.measured.len() == Metric::ALL.len());
     let mut same = Ledger::new(&plan(&Metric::ALL));
     assert!(!same.decode(&kept[..kept.len() / 2]) && !same.decode(&[]));
     assert!(same.decode(&kept));

@@ -5,8 +5,8 @@
 //! proof: the chance that it ever reaches `1/α` is at most `α`, however often anyone looks
 //! (Ville 1939; Shafer 2021). So nothing here has to be corrected for peeking.
 //!
-//! One [`Ledger`] holds the bets of one attempt, an instrument for each metric: a rate, a
-//! quantile, a score or a ratio. A pair is one observation whatever the routing. A request of
+//! One [`Ledger`] holds the bets of one attempt, an instrument for each metric, and again for each
+//! watched slice: a rate, a quantile, a score or a ratio. A pair is one observation whatever the routing. A request of
 //! which one side was seen is one where a lot drew the side, once for each key that sticks to it.
 //! Everything is moved by observations and their time alone: the same ones give the same
 //! evidence, live, after a restart and in a backtest. Work for an observation and memory are constant.
@@ -119,7 +119,7 @@ impl Sample {
 }
 
 /// What one request says.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
     /// The lot that drew its sides; none when they were no chance and only a pair counts.
     pub lot: Option<Lot>,
@@ -127,23 +127,26 @@ pub struct Observation {
     pub primary: Option<Sample>,
     /// The candidate's call, if it was seen.
     pub candidate: Option<Sample>,
+    /// The watched slice it is in; empty for none.
+    pub watched: String,
 }
 
 impl Observation {
     /// What a pair says.
     pub fn of(pair: &Pair) -> Self {
         let (primary, candidate) = (Sample::of(&pair.primary), Sample::of(&pair.candidate));
-        Self { lot: pair.lot, primary: Some(primary), candidate: Some(candidate) }
+        let watched = pair.watched.clone();
+        Self { lot: pair.lot, primary: Some(primary), candidate: Some(candidate), watched }
     }
 
     /// What a request says of which a lot drew one side alone.
-    pub fn solo(lot: Lot, side: Side, call: &Call) -> Self {
+    pub fn solo(lot: Lot, side: Side, call: &Call, watched: &str) -> Self {
         let sample = Some(Sample::of(call));
         let (primary, candidate) = match side {
             Side::Primary => (sample, None),
             Side::Candidate => (None, sample),
         };
-        Self { lot: Some(lot), primary, candidate }
+        Self { lot: Some(lot), primary, candidate, watched: watched.to_owned() }
     }
 }
 

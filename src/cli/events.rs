@@ -38,8 +38,8 @@ pub(super) fn line(event: &proto::Event) -> String {
     let at = ladder::moment(event.create_time);
     let mut parts = vec![at, rollout.to_owned(), what(event)];
     if let Some(reason) = &event.reason {
-        let known = [&reason.code, &reason.metric].into_iter().filter(|it| !it.is_empty());
-        parts.extend(known.cloned());
+        let gate = ladder::gate(&reason.metric, &reason.slice);
+        parts.extend([reason.code.clone(), gate].into_iter().filter(|it| !it.is_empty()));
         let said = if reason.comment.is_empty() { "" } else { ": " };
         parts.push(format!("({}{said}{})", reason.actor, reason.comment));
     }

@@ -113,6 +113,9 @@ fn facts(rollout: &proto::Rollout) -> Vec<(&'static str, String)> {
         count(rollout.copies_per_day.unwrap_or_default())
     );
     let mut facts = vec![("slice", slice(rollout.slice.as_ref())), ("copies", copies)];
+    if let Some(slices) = &rollout.slices {
+        facts.push(("watches", format!("{}={}", slices.by, slices.values.join(","))));
+    }
     if !rollout.evidence_problem.is_empty() {
         facts.push(("evidence", format!("‼ cannot be trusted: {}", rollout.evidence_problem)));
     }
@@ -205,7 +208,7 @@ fn gates(rollout: &proto::Rollout) -> Table {
     let mut table = table(&header);
     for gate in &rollout.evidence {
         table.add_row([
-            gate.metric.clone(),
+            harmless(&self::gate(&gate.metric, &gate.slice)),
             value(gate, gate.primary_value),
             value(gate, gate.candidate_value),
             difference(gate, gate.difference),
@@ -220,10 +223,17 @@ fn gates(rollout: &proto::Rollout) -> Table {
     table
 }
 
+/// A gate's name, with the watched slice where it is about one.
+pub(super) fn gate(metric: &str, slice: &str) -> String {
+    if slice.is_empty() { metric.to_owned() } else { format!("{metric} in {slice}") }
+}
+
 fn verdict(rollout: &proto::Rollout, gate: &proto::GateEvidence) -> String {
     let gates = current(rollout).map_or(&[][..], |it| it.gates.as_slice());
-    let guards =
-        gates.iter().any(|it| it.metric == gate.metric && it.role() == proto::gate::Role::Guard);
+    let guards = gates.iter().any(|it| {
+        let guards = !gate.slice.is_empty() || it.role() == proto::gate::Role::Guard;
+        it.metric == gate.metric && guards
+    });
     let guards = if guards { " (guard)" } else { "" };
     match (gate.verdict(), gate.samples_needed) {
         (Verdict::Pass, _) => format!("✔ pass{guards}"),
@@ -291,13 +301,13 @@ fn footer(rollout: &proto::Rollout) -> String {
     let name = short(&rollout.name);
     let mut lines = Vec::new();
     if let Some(reason) = &rollout.reason {
-        let gate = if reason.metric.is_empty() { "" } else { " by " };
+        let by = if reason.metric.is_empty() { "" } else { " by " };
         let said = if reason.comment.is_empty() { "" } else { ": " };
         lines.push(format!(
-            "last  {}  {}{gate}{}  ({}{said}{})",
+            "last  {}  {}{by}{}  ({}{said}{})",
             moment(rollout.update_time),
             reason.code,
-            reason.metric,
+            gate(&reason.metric, &reason.slice),
             reason.actor,
             reason.comment
         ));
@@ -352,6 +362,11 @@ mod tests {
             ..proto::Stage::default()
         };
         let obstacle = proto::Obstacle { message: "900 more".to_owned(), ..Default::default() };
+        let tools = proto::GateEvidence { slice: "tools".to_owned(), ..gate() };
+        let (by, values) = ("task".to_owned(), vec!["tools".to_owned(), "text".to_owned()]);
+        let watched = proto::WatchedSlices { by, values };
+        let [code, metric, slice] = ["GATE_BREACHED", "error_rate", "tools"].map(str::to_owned);
+        let reason = proto::Reason { code, metric, slice, ..proto::Reason::default() };
         let text = picture(&proto::Rollout {
             name: "rollouts/chat".to_owned(),
             primary: "providers/gpt".to_owned(),
@@ -360,7 +375,9 @@ mod tests {
             state: State::Running.into(),
             stage_index: 1,
             stage_elapsed: Some(proto::Duration { seconds: 2_220, nanos: 0 }),
-            evidence: vec![gate()],
+            evidence: vec![gate(), tools],
+            slices: Some(watched),
+            reason: Some(reason),
             obstacle: Some(obstacle),
             pairs: 6_118,
             ..proto::Rollout::default()
@@ -375,6 +392,9 @@ mod tests {
             "[-0.05pp, +0.33pp]",
             "… undecided, ~900 more",
             "wait  900 more",
+            "watches     task=tools,text",
+            "error_rate in tools",
+            "GATE_BREACHED by error_rate in tools",
             "crossfade rollback chat",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");

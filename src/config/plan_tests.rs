@@ -1,5 +1,7 @@
 //! What is told of plans that cannot stand.
 
+use crate::domain::{Mark, Watched};
+
 use super::{
     plan,
     tests::{faults, faults_below, parse},
@@ -49,6 +51,32 @@ fn a_plan_alone_needs_no_providers_and_is_exactly_one() {
         let faults = plan(text, "f").unwrap_err().to_string();
         assert!(faults.contains(told), "{text}: {faults}");
     }
+}
+
+#[test]
+fn slices_are_watched_by_one_mark_and_what_cannot_be_is_told_where_it_stands() {
+    let of = |keys: &str| format!("[rollout.chat]\ncandidate = 'b'\nslices = {{ {keys} }}\n");
+    let watched = plan(&of("by = 'task', values = ['tools', 'text']"), "f").unwrap().plan.watched;
+    assert_eq!(
+        watched,
+        Some(Watched { by: Mark::Task, values: vec!["tools".into(), "text".into()] })
+    );
+    for (keys, told) in [
+        ("by = 'tusk', values = ['a']", "`by` in [rollout.chat.slices] is none of its words"),
+        ("by = 'tusk', values = ['a']", "did you mean `task`?"),
+        ("values = ['a']", "`by` is missing in [rollout.chat.slices]"),
+        ("by = 'task'", "`values` is missing in [rollout.chat.slices]"),
+        ("by = 'task', values = []", "watches 1 to 8 slices, not 0"),
+        ("by = 'task', values = ['a', 'a']", "names task `a` twice"),
+        ("by = 'task', values = ['a'], more = 1", "unknown key `more`"),
+    ] {
+        let faults = faults_below(&of(keys));
+        assert!(faults.contains(told), "{keys}: {faults}");
+    }
+    let narrow = of("by = 'feature', values = ['a']") + "slice = { features = ['b'] }\n";
+    let faults = faults_below(&narrow);
+    assert!(faults.contains("`slices` in [rollout.chat] cannot stand"), "{faults}");
+    assert!(faults.contains("feature `a`, which the rollout does not govern"), "{faults}");
 }
 
 #[test]

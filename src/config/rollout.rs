@@ -3,8 +3,8 @@
 use toml::de::DeTable;
 
 use crate::domain::{
-    Approval, Freeze, FreezeText, Gate, Kind, Margin, Metric, Name, OnIdle, Plan, PlanFault, Risk,
-    Role, Share, Slice, Stage, Times, default_ladder,
+    Approval, Freeze, FreezeText, Gate, Kind, Margin, Mark, Metric, Name, OnIdle, Plan, PlanFault,
+    Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
 };
 
 use super::{
@@ -122,7 +122,7 @@ pub(super) fn read(tables: &[Named<'_>], around: &Around<'_>) -> Vec<RolloutConf
 fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<RolloutConfig> {
     check_primary(table, around);
     let candidate = candidate(table, around);
-    let slice = slice(table);
+    let (slice, watched) = (slice(table), watched(table));
     let judge_share = judge_share(table, around);
     let defaults = defaults(around.judge);
     let margins = margins(table, &defaults, around.judge);
@@ -138,6 +138,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
         primary: around.primary?.clone(),
         candidate: candidate?,
         slice,
+        watched,
         stages,
         copies_per_day_max: copies.unwrap_or(COPIES_PER_DAY_DEFAULT),
         judge_share,
@@ -208,6 +209,17 @@ fn slice(table: &Table<'_>) -> Slice {
     };
     table.close();
     slice
+}
+
+/// The parts of its traffic that are watched by themselves.
+fn watched(table: &Table<'_>) -> Option<Watched> {
+    let table = table.table("slices")?;
+    table.need("by", "say which mark tells the slices apart: \"feature\", \"segment\" or \"task\"");
+    table.need("values", "name the slices, like [\"search\", \"tools\"]");
+    let by = table.word("by", &Mark::ALL.map(|it| (it.as_str(), it)));
+    let values = table.has("values").then(|| table.list("values"));
+    table.close();
+    Some(Watched { by: by?, values: values? })
 }
 
 fn judge_share(table: &Table<'_>, around: &Around<'_>) -> Share {

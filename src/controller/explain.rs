@@ -20,6 +20,9 @@ pub(super) fn explain(view: &View, decision: Decision) -> String {
             || format!("{}: no evidence yet", gate.metric().as_str()),
             |known| sentence(*gate, known, &view.evidence),
         ));
+        let of_gate = |it: &&GateEvidence| it.metric == gate.metric() && !it.watched.is_empty();
+        let in_slices = view.evidence.gates.iter().filter(of_gate);
+        lines.extend(in_slices.map(|known| sentence(*gate, known, &view.evidence)));
     }
     lines.push(counted(&view.evidence));
     lines.join("\n")
@@ -41,8 +44,8 @@ fn stay(view: &View, stage: &Stage) -> String {
 fn sentence(gate: Gate, known: &GateEvidence, evidence: &Evidence) -> String {
     let metric = gate.metric();
     let duty = match gate.role {
-        Role::Prove => "must be proven here",
-        Role::Guard => "only guards here",
+        Role::Prove if known.watched.is_empty() => "must be proven here",
+        Role::Prove | Role::Guard => "only guards here",
     };
     let unit = metric.unit();
     let compared = match metric.kind() {
@@ -54,7 +57,7 @@ fn sentence(gate: Gate, known: &GateEvidence, evidence: &Evidence) -> String {
     };
     let mut text = format!(
         "{} ({}) is {}, {duty}: {compared}, interval [{:.3}, {:.3}], bound {:.3} {unit}, {} samples",
-        metric.as_str(),
+        known.name(),
         gate.margin,
         known.verdict.as_str(),
         known.lower,
@@ -143,6 +146,7 @@ mod tests {
             primary: name("gpt"),
             candidate: name("cheap"),
             slice: Slice::default(),
+            watched: None,
             stages: vec![stage],
             copies_per_day_max: 1_000,
             judge_share: Share::NONE,
@@ -154,6 +158,7 @@ mod tests {
         rollout.apply(Timestamp(0), &entered);
         let errors = GateEvidence {
             metric: Metric::ErrorRate,
+            watched: String::new(),
             verdict: Verdict::Undecided,
             alarm_from_percent: 70,
             problem: String::new(),
@@ -171,7 +176,7 @@ mod tests {
         View {
             rollout,
             evidence: Evidence {
-                gates: vec![errors],
+                gates: vec![errors.clone(), in_tools(errors)],
                 pairs: 600,
                 solos: 600,
                 per_minute: 120.0,
@@ -190,6 +195,10 @@ mod tests {
         }
     }
 
+    fn in_tools(errors: GateEvidence) -> GateEvidence {
+        GateEvidence { watched: "tools".to_owned(), samples: 60, ..errors }
+    }
+
     #[test]
     fn an_explanation_says_what_blocks_with_numbers_and_for_how_long() {
         let text = explain(&view(), Decision::Hold);
@@ -204,7 +213,9 @@ mod tests {
         ] {
             assert!(lines[2].contains(part), "{part}: {}", lines[2]);
         }
-        assert_eq!(lines[3], "latency_p99: no evidence yet");
-        assert!(lines[4].ends_with("left out: 3 throttled"), "{}", lines[4]);
+        let slice = "error_rate in slice `tools` (+0.5pp) is undecided, only guards here";
+        assert!(lines[3].starts_with(slice), "{}", lines[3]);
+        assert_eq!(lines[4], "latency_p99: no evidence yet");
+        assert!(lines[5].ends_with("left out: 3 throttled"), "{}", lines[5]);
     }
 }

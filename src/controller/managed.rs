@@ -266,6 +266,7 @@ impl Managed {
             candidate: plan.candidate.clone(),
             slice: plan.slice.clone(),
             stage_slice: stage.map_or_else(Slice::default, |it| it.slice.clone()),
+            watched: plan.watched.clone(),
             serve: stage.map_or(Share::NONE, |it| it.serve),
             mirror: stage.map_or(Share::NONE, |_| self.rollout.mirror()),
             cleared,
@@ -366,21 +367,12 @@ impl Managed {
 
     fn epitaph(&self) -> String {
         let metric = self.rollout.cause().and_then(Cause::metric);
-        let gate = metric.and_then(|it| self.evidence.of(it));
+        let gate = metric.and_then(|it| self.evidence.with(it, Verdict::Breach));
         let Some(gate) = gate else {
             let why = self.rollout.cause().map_or("", Cause::code);
             return format!("the primary answers everything ({why} by {})", self.actor);
         };
-        let unit = gate.metric.unit();
-        format!(
-            "{} {:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, n={}",
-            gate.metric.as_str(),
-            gate.difference,
-            gate.lower,
-            gate.upper,
-            gate.bound,
-            gate.samples
-        )
+        format!("{} {}", gate.name(), gate.figures())
     }
 }
 
@@ -413,11 +405,11 @@ pub(super) fn observe(ledger: &mut Ledger, seen: &Seen) {
         }
     }
     match seen {
-        Seen::Pair(pair) => ledger.observe(at, Observation::of(pair)),
-        Seen::Score(score) => ledger.score(at, score.primary, score.candidate),
+        Seen::Pair(pair) => ledger.observe(at, &Observation::of(pair)),
+        Seen::Score(it) => ledger.score(at, &it.watched, it.primary, it.candidate),
         Seen::Note(note) => match &note.told {
-            Told::Solo { lot, side, call } => {
-                ledger.observe(at, Observation::solo(*lot, *side, call));
+            Told::Solo { lot, side, call, watched } => {
+                ledger.observe(at, &Observation::solo(*lot, *side, call, watched));
             }
             Told::CopyLost => ledger.copy_lost(at),
             Told::ScoreLost => ledger.score_lost(),

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::domain::{
-    Agreement, Call, Excluded, Lot, Margin, Metric, Note, Order, Outcome, Pair, PairId, Plan,
-    Record, Risk, Share, Side, Slice, Times, Verdict, Weather, default_ladder,
+    Agreement, Call, Excluded, Lot, Margin, Mark, Metric, Note, Order, Outcome, Pair, PairId, Plan,
+    Record, Risk, Share, Side, Slice, Times, Verdict, Watched, Weather, default_ladder,
 };
 use crate::store::{Bodies, Limits};
 
@@ -16,6 +16,7 @@ fn plan() -> Plan {
         primary: "gpt".parse().unwrap(),
         candidate: "cheap".parse().unwrap(),
         slice: Slice::default(),
+        watched: Some(Watched { by: Mark::Task, values: vec!["tools".to_owned()] }),
         stages: default_ladder(&margins, &[], &[]),
         copies_per_day_max: 10_000,
         judge_share: Share::ALL,
@@ -57,6 +58,11 @@ fn call(provider: &str, outcome: Outcome, total_ms: u32) -> Call {
     }
 }
 
+/// Two requests in five are tool calls.
+fn slice(seq: u64) -> String {
+    if seq % 5 < 2 { "tools".to_owned() } else { String::new() }
+}
+
 fn pair(window: &Window, order: Order, candidate: Outcome) -> Pair {
     Pair {
         id: PairId((u128::from(order.at.0) << 80) | u128::from(order.seq)),
@@ -67,6 +73,7 @@ fn pair(window: &Window, order: Order, candidate: Outcome) -> Pair {
         path: String::new(),
         feature: String::new(),
         segment: String::new(),
+        watched: slice(order.seq),
         judgeable: false,
         primary: call("gpt", Outcome::Ok, 100),
         candidate: call("cheap", candidate, 120),
@@ -84,7 +91,8 @@ fn told(window: &Window, places: std::ops::Range<u64>) -> Vec<Seen> {
         let failed = if seq.is_multiple_of(101) { Outcome::Timeout } else { Outcome::Ok };
         let solo = |side: Side, provider| {
             let call = Box::new(call(provider, failed, 90 + u32::try_from(seq % 50).unwrap()));
-            note(Told::Solo { lot: Lot::Sticky(seq / 3), side, call })
+            let (lot, watched) = (Lot::Sticky(seq / 3), slice(seq));
+            note(Told::Solo { lot, side, call, watched })
         };
         match seq % 20 {
             0 => Seen::Pair(Box::new(pair(window, order, failed))),

@@ -263,6 +263,8 @@ pub struct Pair {
     pub feature: String,
     /// The segment of its user; empty when unmarked.
     pub segment: String,
+    /// The watched slice it is in; empty for none.
+    pub watched: String,
     /// Whether the judge may see it (compliance).
     pub judgeable: bool,
     /// The primary's call.
@@ -284,6 +286,8 @@ pub struct Score {
     pub pair: PairId,
     /// The evidence its pair belongs to.
     pub window: Window,
+    /// The watched slice its pair is in; empty for none.
+    pub watched: String,
     /// When it was given.
     pub at: Timestamp,
     /// When it counted; none for scores kept before this was kept too.

@@ -170,6 +170,8 @@ impl Verdict {
 pub struct GateEvidence {
     /// The gate's metric.
     pub metric: Metric,
+    /// The watched slice that it is about; empty for all traffic.
+    pub watched: String,
     /// What it comes to.
     pub verdict: Verdict,
     /// From which part of its margin on a regression goes back, in percent; 100 is strict.
@@ -198,10 +200,52 @@ pub struct GateEvidence {
     pub safe: f64,
 }
 
+impl GateEvidence {
+    /// The name of its gate, with the watched slice where it is about one.
+    pub fn name(&self) -> String {
+        match self.watched.as_str() {
+            "" => self.metric.as_str().to_owned(),
+            slice => format!("{} in slice `{slice}`", self.metric.as_str()),
+        }
+    }
+
+    /// The numbers of a broken gate in one line: difference, interval, bound, samples.
+    pub fn figures(&self) -> String {
+        let unit = self.metric.unit();
+        format!(
+            "{:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, n={}",
+            self.difference, self.lower, self.upper, self.bound, self.samples
+        )
+    }
+
+    /// The numbers of a gate that is not decided, and how many more samples it needs; else why it
+    /// cannot be trusted.
+    pub(super) fn detail(&self) -> String {
+        let slice = match self.watched.as_str() {
+            "" => String::new(),
+            slice => format!("in slice `{slice}`: "),
+        };
+        if !self.problem.is_empty() {
+            return format!("{slice}{}", self.problem);
+        }
+        let more = match self.samples_needed {
+            Some(more) if 0 < more => format!(", about {more} more needed"),
+            Some(_) | None => String::new(),
+        };
+        let unit = self.metric.unit();
+        format!(
+            "{slice}difference {:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, \
+             {} samples{more}",
+            self.difference, self.lower, self.upper, self.bound, self.samples
+        )
+    }
+}
+
 /// What is known about a candidate in its stage now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
-    /// One for each gate of the stage, in the plan's order.
+    /// One for each gate of the stage, in the plan's order, over all traffic; then the same for
+    /// each watched slice.
     pub gates: Vec<GateEvidence>,
     /// Pairs that count, made in this stage.
     pub pairs: u64,
@@ -228,9 +272,14 @@ pub struct Excluded {
 }
 
 impl Evidence {
-    /// The evidence of one gate.
+    /// The evidence of one gate, over all traffic.
     pub fn of(&self, metric: Metric) -> Option<&GateEvidence> {
-        self.gates.iter().find(|it| it.metric == metric)
+        self.gates.iter().find(|it| it.metric == metric && it.watched.is_empty())
+    }
+
+    /// The evidence of one gate that comes to this: over all traffic, else in a watched slice.
+    pub fn with(&self, metric: Metric, verdict: Verdict) -> Option<&GateEvidence> {
+        self.gates.iter().find(|it| it.metric == metric && it.verdict == verdict)
     }
 
     /// Milliseconds until a gate has the samples it needs, if they come as they have come in this
@@ -245,7 +294,7 @@ impl Evidence {
         u64::try_from(ms).ok()
     }
 
-    /// The first gate that is broken.
+    /// The first gate that is broken, over all traffic or in a watched slice.
     pub fn breach(&self) -> Option<&GateEvidence> {
         self.gates.iter().find(|it| it.verdict == Verdict::Breach)
     }
@@ -255,10 +304,10 @@ impl Evidence {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_wait_for_a_gate_is_that_of_its_samples_at_the_rate_they_come() {
-        let gate = |samples, samples_needed| GateEvidence {
+    fn gate(samples: u64, samples_needed: Option<u64>) -> GateEvidence {
+        GateEvidence {
             metric: Metric::JudgeScore,
+            watched: String::new(),
             verdict: Verdict::Undecided,
             alarm_from_percent: 100,
             problem: String::new(),
@@ -272,7 +321,19 @@ mod tests {
             bound: 0.1,
             harm: 0.0,
             safe: 0.0,
-        };
+        }
+    }
+
+    #[test]
+    fn a_gate_says_how_many_more_samples_it_needs_if_any() {
+        let mut gate = gate(5, Some(10));
+        assert!(gate.detail().ends_with("5 samples, about 10 more needed"));
+        gate.samples_needed = Some(0);
+        assert!(gate.detail().ends_with("5 samples"));
+    }
+
+    #[test]
+    fn the_wait_for_a_gate_is_that_of_its_samples_at_the_rate_they_come() {
         // Every second request has been a sample: five more are ten requests, two a minute.
         let evidence = Evidence { pairs: 30, solos: 10, per_minute: 2.0, ..Evidence::default() };
         assert_eq!(evidence.wait_ms(&gate(20, Some(5))), Some(300_000));

@@ -17,6 +17,7 @@ mod rollout;
 mod route;
 mod seen;
 mod share;
+mod watched;
 
 pub use call::{
     Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
@@ -35,6 +36,7 @@ pub use rollout::{Input, Rollout, Saved, State, Visit};
 pub use route::{Endpoint, Facts, Key, Lane, Lot, Places, Route, Skip, Snapshot, Tie};
 pub use seen::{Note, Order, Seen, Told, Weather};
 pub use share::{Share, ShareError};
+pub use watched::{Mark, Watched};
 
 use std::{fmt, str::FromStr, sync::Arc};
 

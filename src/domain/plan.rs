@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Freeze, Gate, Kind, Margin, Metric, Name, Role, Share};
+use super::{Freeze, Gate, Kind, Margin, Metric, Name, Role, Share, Watched};
 
 /// Which requests; an empty list matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +116,8 @@ pub struct Plan {
     pub candidate: Name,
     /// Which traffic the rollout governs.
     pub slice: Slice,
+    /// Which parts of it every gate also watches by themselves; none where averages are enough.
+    pub watched: Option<Watched>,
     /// The ladder.
     pub stages: Vec<Stage>,
     /// Most copies a day (UTC).
@@ -183,6 +185,9 @@ impl Plan {
         }
         if self.stages.is_empty() || STAGES_MAX < self.stages.len() {
             fault("stages", format!("a ladder has 1 to {STAGES_MAX} stages"));
+        }
+        if let Some(problem) = self.watched.as_ref().and_then(|it| it.fault(&self.slice)) {
+            fault("slices", problem);
         }
         let risk = self.risk;
         if !(1..=5_000).contains(&risk.harm_bps) || !(1..=5_000).contains(&risk.safe_bps) {
@@ -306,6 +311,7 @@ pub(super) mod tests {
             primary: "gpt".parse().unwrap(),
             candidate: "cheap".parse().unwrap(),
             slice: Slice::default(),
+            watched: None,
             stages: default_ladder(&margins, &[], &[]),
             copies_per_day_max: 10_000,
             judge_share: Share::ALL,

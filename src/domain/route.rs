@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Name, Share, Side, Slice, Window,
+    Name, Share, Side, Slice, Watched, Window,
     share::{bucket, hash},
 };
 
@@ -192,6 +192,8 @@ pub struct Lane {
     pub slice: Slice,
     /// Narrows the traffic for the current stage.
     pub stage_slice: Slice,
+    /// Parts of it that are watched by themselves.
+    pub watched: Option<Watched>,
     /// Traffic the candidate answers.
     pub serve: Share,
     /// Traffic for which the other side is asked too.
@@ -276,6 +278,12 @@ impl Snapshot {
 }
 
 impl Lane {
+    /// The watched slice that a request is in; empty for none.
+    pub fn watched(&self, facts: &Facts) -> &str {
+        let Facts { feature, segment, task, .. } = facts;
+        self.watched.as_ref().map_or("", |it| it.of(feature, segment, task))
+    }
+
     /// Where a key falls.
     ///
     /// Two salts, so that who is served says nothing about who is copied. All rollouts share
@@ -305,6 +313,7 @@ mod tests {
             candidate: "cheap".parse().unwrap(),
             slice: Slice { features: vec!["chat".to_owned()], ..Slice::default() },
             stage_slice: Slice::default(),
+            watched: None,
             serve: share(serve),
             mirror: share(mirror),
             cleared: vec!["eu".to_owned()],

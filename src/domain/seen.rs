@@ -47,6 +47,8 @@ pub enum Told {
         side: Side,
         /// Its call.
         call: Box<Call>,
+        /// The watched slice it is in; empty for none.
+        watched: String,
     },
     /// A copy was sent, and how it ended was lost.
     CopyLost,

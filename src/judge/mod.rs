@@ -203,6 +203,7 @@ impl Judge {
         Ok(Score {
             pair: job.pair,
             window: job.window.clone(),
+            watched: job.watched.clone(),
             at: self.clock.now(),
             order: None,
             source: format!("judge:{}@{}", self.model, prompt::RUBRIC),

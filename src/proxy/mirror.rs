@@ -150,6 +150,7 @@ impl Proxy {
             path: exchange.head.uri.path().to_owned(),
             feature: exchange.routed.facts.feature.clone(),
             segment: exchange.routed.facts.segment.clone(),
+            watched: exchange.watched(),
             judgeable: self.may_judge(&exchange.routed.facts.data),
             agreement: dialect::agreement(ours.as_ref(), theirs.as_ref()),
             primary: primary.call.clone(),
@@ -185,7 +186,7 @@ impl Proxy {
             return self.metrics.loss(Loss::CallerGone);
         }
         let side = side(exchange, &call);
-        let told = Told::Solo { lot, side, call: Box::new(call) };
+        let told = Told::Solo { lot, side, call: Box::new(call), watched: exchange.watched() };
         let counted = if self.outbox.offer(Seen::note(window, told)).is_some() {
             Counted::Solo
         } else {
@@ -227,6 +228,7 @@ impl Proxy {
         let job = Job {
             pair: pair.id,
             window: pair.window.clone(),
+            watched: pair.watched.clone(),
             question: dialect::conversation(exchange.endpoint, &exchange.body, JUDGED_LEN_MAX),
             primary: ours,
             candidate: theirs,

@@ -47,6 +47,13 @@ pub(super) struct Exchange {
     pub(super) routed: Arc<Routed>,
 }
 
+impl Exchange {
+    /// The watched slice it is in; empty for none.
+    pub(super) fn watched(&self) -> String {
+        self.lane.watched(&self.routed.facts).to_owned()
+    }
+}
+
 /// What the answer that the caller gets says, once it has ended.
 pub(super) enum Use {
     /// It is half of a pair; the other half waits for it here.

@@ -94,7 +94,8 @@ impl RolloutReport {
             | State::AwaitingApproval => "undecided",
         };
         let reason = rollout.reason.clone().unwrap_or_default();
-        let gate = rollout.evidence.iter().find(|it| it.metric == reason.metric);
+        let broken = |it: &&GateEvidence| it.metric == reason.metric && it.slice == reason.slice;
+        let gate = rollout.evidence.iter().find(broken);
         let evidence = match (gate, outcome) {
             (Some(gate), _) => one_line(gate),
             (None, "undecided") => rollout.status_message.clone(),
@@ -127,7 +128,9 @@ impl RolloutReport {
 /// A gate's numbers.
 fn one_line(gate: &GateEvidence) -> String {
     let digits = if gate.unit == "ms" { 0 } else { 3 };
-    let mut text = format!("{} {:+.digits$} {}", gate.metric, gate.difference, gate.unit);
+    let slice = if gate.slice.is_empty() { "" } else { " in " };
+    let name = format!("{}{slice}{}", gate.metric, gate.slice);
+    let mut text = format!("{name} {:+.digits$} {}", gate.difference, gate.unit);
     // Writing to a string cannot fail.
     let _ = write!(
         text,

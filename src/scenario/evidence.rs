@@ -4,9 +4,10 @@ use crate::domain::{Evidence, GateEvidence, Metric, Rollout, Verdict};
 
 use super::words::{Read, count, split};
 
-/// Reads `error_rate=pass/500 all=pass pairs=500 problem=coverage`.
+/// Reads `error_rate=pass/500 all=pass pairs=500 problem=coverage error_rate@search=breach`.
 ///
-/// A gate that is not named has no evidence; `all` is every gate of the stage.
+/// A gate that is not named has no evidence; `all` is every gate of the stage, and what stands
+/// after `@` a watched slice.
 pub(super) fn read<'a>(rollout: &Rollout, words: impl Iterator<Item = &'a str>) -> Read<Evidence> {
     let mut evidence = Evidence::default();
     for word in words {
@@ -22,10 +23,12 @@ pub(super) fn read<'a>(rollout: &Rollout, words: impl Iterator<Item = &'a str>) 
                 }
             }
             name => {
+                let (name, slice) = name.split_once('@').unwrap_or((name, ""));
                 let metric = Metric::from_name(name).ok_or_else(|| {
                     format!("`{name}` is no metric, nor pairs, problem, outage or all")
                 })?;
-                evidence.gates.push(verdict(metric, value)?);
+                let known = verdict(metric, value)?;
+                evidence.gates.push(GateEvidence { watched: slice.to_owned(), ..known });
             }
         }
     }
@@ -42,6 +45,7 @@ fn verdict(metric: Metric, text: &str) -> Read<GateEvidence> {
     };
     Ok(GateEvidence {
         metric,
+        watched: String::new(),
         verdict,
         alarm_from_percent: 70,
         problem,

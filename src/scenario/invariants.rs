@@ -62,7 +62,7 @@ fn proven(step: &Step<'_>) -> bool {
         }
     });
     gates
-        && step.evidence.problem.is_none()
+        && unspoiled(step)
         && step.evidence.outage.is_none()
         && stage.samples_min <= step.evidence.pairs
         && stage.duration_ms_min <= step.ran_ms
@@ -193,9 +193,11 @@ pub(super) fn inv4_before_or_after(now: &Rollout, before: &Rollout, after: &Roll
 fn inv5_doubt_moves_nothing(step: &Step<'_>) -> Checked {
     let Some(event) = step.event else { return Ok(()) };
     let right = match (event, step.input) {
-        (Event::RolledBack(Cause::Breach(metric)), _) => {
-            step.evidence.of(*metric).is_some_and(|it| it.verdict == Verdict::Breach)
-        }
+        (Event::RolledBack(Cause::Breach(metric)), _) => step
+            .evidence
+            .gates
+            .iter()
+            .any(|it| (it.metric, it.verdict) == (*metric, Verdict::Breach)),
         (Event::RolledBack(Cause::Idle), Input::Idle) => {
             step.before.plan().times.on_idle == OnIdle::Rollback
         }
@@ -310,6 +312,7 @@ fn takes(rollout: &Rollout, key: &str) -> bool {
         candidate: plan.candidate.clone(),
         slice: plan.slice.clone(),
         stage_slice: Slice::default(),
+        watched: None,
         serve: stage.map_or(Share::NONE, |it| it.serve),
         mirror: stage.map_or(Share::NONE, |it| it.mirror),
         cleared: Vec::new(),

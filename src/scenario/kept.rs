@@ -89,7 +89,7 @@ impl Kept {
             }
             Entry::Seen(seen) => {
                 if self.rollout.guarded().is_some() {
-                    self.see(at, *seen);
+                    self.see(at, seen);
                 }
             }
         }
@@ -121,7 +121,7 @@ impl Kept {
         }
     }
 
-    fn see(&mut self, at: Timestamp, seen: Seen) {
+    fn see(&mut self, at: Timestamp, seen: &Seen) {
         self.heard = self.heard.max(at);
         match seen {
             Seen::Lost => self.ledger.copy_lost(at),
@@ -136,8 +136,8 @@ impl Kept {
                     return self.ledger.leave_out(at);
                 }
                 self.ledger.observe(at, seen);
-                if let Some([primary, candidate]) = score {
-                    self.ledger.score(at, primary, candidate);
+                if let Some([primary, candidate]) = *score {
+                    self.ledger.score(at, &seen.watched, primary, candidate);
                 }
             }
         }

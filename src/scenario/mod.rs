@@ -30,8 +30,9 @@
 //! restart                         everything is built again from what was written
 //! crash before write|after write  the next step is cut off there, and the process starts again
 //! evidence WORDS                  says what the gates say: error_rate=pass/500 all=pass pairs=500
-//!                                 problem=coverage; in force until the next stage
-//! traffic 500 pairs WORDS         feeds the real bets: seed=1 over=10m errors=1%/5%
+//!                                 problem=coverage error_rate@search=breach; in force until the
+//!                                 next stage
+//! traffic 500 pairs WORDS         feeds the real bets: seed=1 over=10m errors=1%/5% slice=search
 //! trip                            the candidate simply dies
 //! stop · stop lift                everything goes back, and nothing starts until it is lifted
 //! status · explain                where it stands; what each gate says

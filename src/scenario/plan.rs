@@ -1,8 +1,8 @@
 //! Plans as a story writes them: words about the whole, then a line for each stage.
 
 use crate::domain::{
-    Approval, Freeze, FreezeText, Gate, Margin, Metric, Name, OnIdle, Plan, Risk, Role, Share,
-    Slice, Stage, Times,
+    Approval, Freeze, FreezeText, Gate, Margin, Mark, Metric, Name, OnIdle, Plan, Risk, Role,
+    Share, Slice, Stage, Times, Watched,
 };
 
 use super::words::{Read, count, duration_ms, list, share, split};
@@ -22,6 +22,7 @@ fn whole(head: &str) -> Read<Plan> {
         primary: name("gpt")?,
         candidate: name("cheap")?,
         slice: Slice::default(),
+        watched: None,
         stages: Vec::new(),
         copies_per_day_max: 10_000,
         judge_share: Share::ALL,
@@ -41,6 +42,7 @@ fn whole(head: &str) -> Read<Plan> {
             "bake" => plan.times.bake_ms = Some(duration_ms(value)?),
             "freeze" => plan.times.freezes.push(freeze(value)?),
             "idle" => plan.times.idle_ms_max = duration_ms(value)?,
+            "slices" => plan.watched = Some(watched(value)?),
             "idle-rollback" => plan.times.on_idle = OnIdle::Rollback,
             _ => slice(&mut plan.slice, key, value)?,
         }
@@ -109,6 +111,14 @@ fn freeze(text: &str) -> Read<Freeze> {
     let (from, to) = hours.split_once('-').unwrap_or((hours, ""));
     let [from, to, zone] = [from, to, zone].map(str::to_owned);
     Freeze::read(&FreezeText { days: list(days), from, to, zone }).map_err(|it| it.to_string())
+}
+
+/// `feature:search,tools`.
+fn watched(text: &str) -> Read<Watched> {
+    let (by, values) = text.split_once(':').unwrap_or((text, ""));
+    let by = Mark::from_name(by);
+    let by = by.ok_or_else(|| format!("`{text}` is not like `feature:search,tools`"))?;
+    Ok(Watched { by, values: list(values) })
 }
 
 fn slice(slice: &mut Slice, key: &str, value: &str) -> Read<()> {

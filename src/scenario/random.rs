@@ -2,13 +2,17 @@
 
 use crate::domain::{
     Answer, Approval, Command, Consent, Evidence, Freeze, FreezeText, Gate, GateEvidence, Margin,
-    Metric, OnIdle, Plan, Risk, Role, Rollout, Share, Slice, Stage, State, Times, Undecided,
-    Verdict,
+    Mark, Metric, OnIdle, Plan, Risk, Role, Rollout, Share, Slice, Stage, State, Times, Undecided,
+    Verdict, Watched,
 };
 
 use super::traffic::Dice;
 
 const HOUR_MS: u64 = 3_600_000;
+
+fn watched() -> Watched {
+    Watched { by: Mark::Task, values: vec!["tools".to_owned()] }
+}
 
 /// Random plans, evidence and commands.
 pub(super) struct Random(Dice);
@@ -39,11 +43,13 @@ impl Random {
             serve = 10_000.min(serve + self.below(3_000));
             self.stage(&format!("s{index}"), serve)
         });
+        let stages = stages.collect();
         Plan {
             primary: "gpt".parse().unwrap(),
             candidate: "cheap".parse().unwrap(),
             slice: Slice::default(),
-            stages: stages.collect(),
+            watched: self.one_in(3).then(watched),
+            stages,
             copies_per_day_max: 1_000,
             judge_share: Share::ALL,
             risk: Risk::default(),
@@ -120,7 +126,8 @@ impl Random {
 
     /// Evidence of the stage it is in: often good, and in every way that it can be bad.
     pub(super) fn evidence(&mut self, rollout: &Rollout) -> Evidence {
-        let Some(stage) = rollout.plan().stages.get(rollout.stage_index()) else {
+        let plan = rollout.plan();
+        let Some(stage) = plan.stages.get(rollout.stage_index()) else {
             return Evidence::default();
         };
         let good = self.one_in(2);
@@ -135,6 +142,13 @@ impl Random {
                 _ => Verdict::Pass,
             };
             evidence.gates.push(self.gate(gate.metric(), verdict));
+        }
+        for gate in stage.gates.iter().filter(|_| plan.watched.is_some()) {
+            let doubt = [Verdict::Undecided, Verdict::Pass];
+            let worse = [Verdict::Undecided, Verdict::Invalid, Verdict::Breach];
+            let verdict = self.pick(if good { &doubt } else { &worse });
+            let known = self.gate(gate.metric(), verdict);
+            evidence.gates.push(GateEvidence { watched: "tools".to_owned(), ..known });
         }
         if good {
             evidence.pairs = stage.samples_min.saturating_sub(1) + self.below(4);
@@ -153,6 +167,7 @@ impl Random {
         let [primary, candidate, difference, lower, upper] = [(); 5].map(|()| self.pick(&odd));
         GateEvidence {
             metric,
+            watched: String::new(),
             verdict,
             alarm_from_percent: 70,
             problem: String::new(),

@@ -1,17 +1,17 @@
 //! What a story answers, in words.
 
-use crate::domain::{Event, Plan, Rollout, State};
+use crate::domain::{Event, Rollout, State, Verdict};
 
 use super::kept::Kept;
 
-/// An event in one line.
-pub(super) fn event(plan: &Plan, event: &Event) -> String {
+/// An event that is about to happen, in one line.
+pub(super) fn event(kept: &Kept, event: &Event) -> String {
     match event {
         Event::Created(_) => "created".to_owned(),
         Event::Revised(_) => "plan replaced".to_owned(),
         Event::Loosened(_) => "plan loosened, and the stage begins anew".to_owned(),
         Event::StageEntered { attempt, stage, cause } => {
-            let name = plan.stages.get(*stage).map_or("", |it| it.name.as_str());
+            let name = kept.rollout.plan().stages.get(*stage).map_or("", |it| it.name.as_str());
             let again = if *attempt == 1 { String::new() } else { format!(", attempt {attempt}") };
             format!("stage `{name}` entered ({}{again})", cause.code())
         }
@@ -24,7 +24,8 @@ pub(super) fn event(plan: &Plan, event: &Event) -> String {
         Event::Stopped => "everything is stopped".to_owned(),
         Event::Lifted => "the stop is lifted".to_owned(),
         Event::RolledBack(cause) => {
-            let gate = cause.metric().map_or(String::new(), |it| format!(": {}", it.as_str()));
+            let broken = cause.metric().and_then(|it| kept.evidence.with(it, Verdict::Breach));
+            let gate = broken.map_or_else(String::new, |it| format!(": {}", it.name()));
             format!("rolled back ({}{gate})", cause.code())
         }
     }
@@ -51,7 +52,7 @@ pub(super) fn evidence(kept: &Kept) -> Vec<String> {
     let evidence = &kept.evidence;
     let mut lines = vec![format!("{} pairs, {} solos", evidence.pairs, evidence.solos)];
     lines.extend(evidence.gates.iter().map(|gate| {
-        let name = gate.metric.as_str();
+        let name = gate.name();
         let (verdict, unit) = (gate.verdict.as_str(), gate.metric.unit());
         if !gate.problem.is_empty() {
             return format!("{name}: {verdict}, {}", gate.problem);

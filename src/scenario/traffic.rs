@@ -33,6 +33,8 @@ pub(super) struct Traffic {
     conversations: Option<u64>,
     /// The share that the candidate serves in truth, where it is not the stage's.
     serve: Option<f64>,
+    /// The watched slice that all of it is in; empty for none.
+    slice: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ enum Shape {
 }
 
 /// One request of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Seen {
     /// What was seen of it, and the scores of both answers where they were judged.
     Known(Observation, Option<[f64; 2]>),
@@ -81,6 +83,7 @@ impl Traffic {
             tokens: None,
             conversations: None,
             serve: None,
+            slice: String::new(),
         };
         for word in words {
             traffic.word(word)?;
@@ -101,6 +104,7 @@ impl Traffic {
             "tokens" => self.tokens = Some(sides(value)?),
             "conversations" => self.conversations = Some(count(value)?.max(1)),
             "serve" => self.serve = Some(f64::from(share(value)?.basis_points()) / 10_000.0),
+            "slice" => value.clone_into(&mut self.slice),
             "errors" => self.outcomes.push((Outcome::ProviderError, sides(value)?)),
             name => {
                 let outcome = Outcome::from_name(name)
@@ -118,10 +122,11 @@ impl Traffic {
         }
         let samples = [self.sample(0), self.sample(1)];
         let score = self.score.map(|means| means.map(|it| it + 0.1 * (self.dice.unit() - 0.5)));
+        let watched = self.slice.clone();
         match self.shape {
             Shape::Pairs => {
                 let [primary, candidate] = samples.map(Some);
-                Seen::Known(Observation { lot: None, primary, candidate }, score)
+                Seen::Known(Observation { lot: None, primary, candidate, watched }, score)
             }
             Shape::Requests => {
                 let (lot, [serve, mirror]) = self.draw(index);
@@ -133,6 +138,7 @@ impl Traffic {
                     lot: Some(lot),
                     primary: (!served || copied).then_some(primary),
                     candidate: (served || copied).then_some(candidate),
+                    watched,
                 };
                 Seen::Known(seen, score.filter(|_| copied))
             }

@@ -265,7 +265,7 @@ impl World {
         let (at, many) = (self.now, 1 < self.rollouts.len());
         let time = since(self.begun, at);
         let Some(kept) = self.rollouts.get_mut(name) else { return Vec::new() };
-        let told = tell::event(kept.rollout.plan(), event);
+        let told = tell::event(kept, event);
         let whose = if many { format!("`{name}`: ") } else { String::new() };
         let entry = Entry::Event(event.clone());
         let back = matches!(event, Event::RolledBack(_));

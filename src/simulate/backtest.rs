@@ -74,7 +74,7 @@ struct Heard {
 #[derive(Clone, Debug)]
 enum What {
     Request(Observation),
-    Score { primary: f64, candidate: f64 },
+    Score { watched: String, primary: f64, candidate: f64 },
     CopyLost,
     Weather(Vec<Weather>),
 }
@@ -185,7 +185,8 @@ impl Recorded {
     /// Plays it through a plan, or through its own.
     pub fn play(&self, plan: Option<Plan>) -> Backtest {
         let mut plan = plan.unwrap_or_else(|| self.plan.clone());
-        let notes = self.notes(&plan);
+        let mut notes = self.notes(&plan);
+        notes.extend(self.unwatch(&mut plan));
         for stage in &mut plan.stages {
             stage.approval = Approval::NotNeeded;
         }
@@ -212,6 +213,22 @@ impl Recorded {
         player.end(self, notes)
     }
 
+    /// Leaves out the slices that nobody told apart when this was recorded, and says so.
+    fn unwatch(&self, plan: &mut Plan) -> Option<String> {
+        let watched = plan.watched.as_mut()?;
+        let recorded = self.plan.watched.as_ref().filter(|it| it.by == watched.by);
+        let known = |it: &String| recorded.is_some_and(|known| known.values.contains(it));
+        let (kept, unknown): (Vec<_>, Vec<_>) = watched.values.drain(..).partition(known);
+        watched.values = kept;
+        if watched.values.is_empty() {
+            plan.watched = None;
+        }
+        let names = unknown.join(", ");
+        (!unknown.is_empty()).then(|| {
+            format!("slices that were not watched when this was recorded are left out: {names}")
+        })
+    }
+
     /// What anybody should know before believing it.
     fn notes(&self, plan: &Plan) -> Vec<String> {
         let mut notes = Vec::new();
@@ -234,12 +251,14 @@ fn heard(seen: &Seen) -> Option<Heard> {
         Seen::Pair(pair) => (Some(pair.id), pair.at, What::Request(Observation::of(pair))),
         Seen::Score(score) => {
             let (primary, candidate) = (score.primary, score.candidate);
-            (Some(score.pair), score.pair.at(), What::Score { primary, candidate })
+            let watched = score.watched.clone();
+            (Some(score.pair), score.pair.at(), What::Score { watched, primary, candidate })
         }
         Seen::Note(note) => match &note.told {
-            Told::Solo { lot, side, call } => {
+            Told::Solo { lot, side, call, watched } => {
                 let began = Timestamp(order.at.0.saturating_sub(u64::from(call.total_ms)));
-                (None, began, What::Request(Observation::solo(*lot, *side, call)))
+                let seen = Observation::solo(*lot, *side, call, watched);
+                (None, began, What::Request(seen))
             }
             Told::CopyLost => (None, order.at, What::CopyLost),
             Told::Entered(weather) => (None, order.at, What::Weather(weather.clone())),
@@ -282,7 +301,7 @@ impl Player {
         let back = match &heard.what {
             What::Request(seen) => {
                 self.pairs += u64::from(heard.pair.is_some());
-                self.simulation.observe(self.now, heard.made, *seen)
+                self.simulation.observe(self.now, heard.made, seen)
             }
             What::CopyLost | What::Score { .. } if self.simulation.is_early(heard.made) => false,
             What::CopyLost => {
@@ -293,9 +312,9 @@ impl Player {
                 self.simulation.tell_weather(weather);
                 false
             }
-            What::Score { primary, candidate } => {
+            What::Score { watched, primary, candidate } => {
                 self.scores += 1;
-                self.simulation.score(self.now, *primary, *candidate)
+                self.simulation.score(self.now, watched, *primary, *candidate)
             }
         };
         if back {

@@ -34,6 +34,9 @@ pub(super) struct Line {
     /// The candidate's side.
     #[serde(default)]
     pub(super) c: Part,
+    /// The watched slice of a request or of its scores; empty for none.
+    #[serde(default)]
+    pub(super) slice: String,
 }
 
 /// What is said.

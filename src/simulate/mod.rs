@@ -85,7 +85,7 @@ impl Simulation {
 
     /// Takes what one request said that was `made` then. True when it sends the rollout back: at once, as it
     /// would live.
-    pub fn observe(&mut self, at: Timestamp, made: Timestamp, seen: Observation) -> bool {
+    pub fn observe(&mut self, at: Timestamp, made: Timestamp, seen: &Observation) -> bool {
         if self.rollout.window().is_none() {
             return false;
         }
@@ -112,12 +112,12 @@ impl Simulation {
         }
     }
 
-    /// Takes a pair of scores. True when it sends the rollout back.
-    pub fn score(&mut self, at: Timestamp, primary: f64, candidate: f64) -> bool {
+    /// Takes the scores of a pair in this watched slice. True when it sends the rollout back.
+    pub fn score(&mut self, at: Timestamp, watched: &str, primary: f64, candidate: f64) -> bool {
         if self.rollout.window().is_none() {
             return false;
         }
-        self.ledger.score(at, primary, candidate);
+        self.ledger.score(at, watched, primary, candidate);
         self.flinch(at)
     }
 
@@ -198,14 +198,5 @@ impl Simulation {
 
 /// The numbers of a gate in one line, its name first.
 fn figures(gate: &GateEvidence) -> String {
-    let unit = gate.metric.unit();
-    format!(
-        "{}: {:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, n={}",
-        gate.metric.as_str(),
-        gate.difference,
-        gate.lower,
-        gate.upper,
-        gate.bound,
-        gate.samples
-    )
+    format!("{}: {}", gate.name(), gate.figures())
 }

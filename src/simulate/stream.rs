@@ -63,7 +63,9 @@ struct Answer {
 /// Lines are `stage`, `obs`, `score` and `tick` as `design/STATISTICS` has them. Whoever sends
 /// them routes by the answers: it says which stage begins, and with which chances each side is
 /// seen in it. What was seen of the primary before the first stage tells its weather.
-/// An observation has its own time, a score that of the line before it.
+/// An observation has its own time, a score that of the line before it. Both may name the slice
+/// of the plan that they are in; what names none, or one that is not watched, counts in all
+/// traffic alone.
 /// Why it holds is told with the numbers of the gate once a minute, else by the gates' names.
 ///
 /// # Errors
@@ -123,7 +125,7 @@ impl Player {
             .map_err(|error| StreamError::Form { line: self.lines, error })?;
         match line.e {
             Kind::Stage => self.enter(&line).map(|()| None),
-            Kind::Obs => self.observe(&line).map(|()| None),
+            Kind::Obs => self.observe(line).map(|()| None),
             Kind::Score => self.score(&line).map(|()| None),
             Kind::Tick => self.tick(&line).map(Some),
         }
@@ -166,13 +168,14 @@ impl Player {
         Ok(())
     }
 
-    fn observe(&mut self, line: &Line) -> Result<(), StreamError> {
-        let at = self.pass(line)?;
+    fn observe(&mut self, line: Line) -> Result<(), StreamError> {
+        let at = self.pass(&line)?;
         let (primary, candidate) = (self.sample(line.p)?, self.sample(line.c)?);
         if let Some(call) = &primary {
             self.climate.see(at, call);
         }
-        self.simulation.observe(at, at, Observation { lot: Some(Lot::Once), primary, candidate });
+        let (lot, watched) = (Some(Lot::Once), line.slice);
+        self.simulation.observe(at, at, &Observation { lot, primary, candidate, watched });
         Ok(())
     }
 
@@ -180,7 +183,7 @@ impl Player {
         let (Part::Score(primary), Part::Score(candidate)) = (line.p, line.c) else {
             return Err(self.nonsense("`p` and `c` are scores, 0 to 1".to_owned()));
         };
-        self.simulation.score(self.now, primary, candidate);
+        self.simulation.score(self.now, &line.slice, primary, candidate);
         Ok(())
     }
 

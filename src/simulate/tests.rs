@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Numbers, PLAN, Simulation, stream};
 use crate::analysis::{Chances, Observation, Sample};
 use crate::config;
-use crate::domain::{Event, Lot, Name, Outcome, Plan, State, Timestamp};
+use crate::domain::{Event, Lot, Mark, Name, Outcome, Plan, State, Timestamp, Watched};
 
 /// The plan of a text with one stage for each share served: no gates but the named ones.
 fn plan(gates: &str, serve: &[&str]) -> (Name, Plan) {
@@ -126,6 +126,32 @@ fn the_tripwire_sees_what_no_gate_asks_for() {
 }
 
 #[test]
+fn a_slice_that_breaks_goes_back_by_name_whatever_the_average_says() {
+    let (name, plan) = plan("error_rate = \"+20pp\"", &["0%"]);
+    let values = ["tools", "text"].map(str::to_owned).into();
+    let watched = Plan { watched: Some(Watched { by: Mark::Task, values }), ..plan.clone() };
+    let mut lines = r#"{"e":"stage","t":0,"index":0,"rho_p":1,"rho_c":1}"#.to_owned();
+    for second in 1..900 {
+        let (ok, slice) = match second % 30 {
+            0 => (false, r#","slice":"tools""#),
+            1 => (true, r#","slice":"elsewhere""#),
+            2..15 => (true, ""),
+            _ => (true, r#","slice":"text""#),
+        };
+        let sides = format!(r#""p":{{"ok":true,"ms":9}},"c":{{"ok":{ok},"ms":9}}"#);
+        writeln!(lines, "\n{{\"e\":\"obs\",\"t\":{second},{sides}{slice}}}").unwrap();
+    }
+    lines.push_str(r#"{"e":"tick","t":900}"#);
+    let (said, error) = answers((name.clone(), plan), &lines);
+    assert_eq!(error, None);
+    assert!(said[0].contains("advance"), "{said:?}");
+    let (said, error) = answers((name, watched), &lines);
+    assert_eq!(error, None);
+    assert!(said[0].contains("rollback"), "{said:?}");
+    assert!(said[0].contains("error_rate in slice `tools`: +100.000 pp"), "{said:?}");
+}
+
+#[test]
 fn unknown_fields_are_passed_over_and_throttled_calls_say_nothing_of_errors() {
     let mut lines = r#"{"e":"stage","t":0,"index":0,"rho_p":1,"rho_c":1,"new":[1,{}]}"#.to_owned();
     for second in 1..60 {
@@ -168,6 +194,11 @@ fn a_line_that_makes_no_sense_is_told_by_its_number() {
     );
     let early = r#"{"e":"stage","t":0,"index":1,"rho_p":1,"rho_c":1}"#;
     assert!(answers(default_plan(), early).1.unwrap().contains("stage 1 cannot begin"));
+}
+
+/// A request in no watched slice.
+fn seen(lot: Option<Lot>, primary: Option<Sample>, candidate: Option<Sample>) -> Observation {
+    Observation { lot, primary, candidate, watched: String::new() }
 }
 
 /// Seeded randomness: splitmix64 (Steele, Lea & Flood 2014).
@@ -234,7 +265,7 @@ fn a_hundred_thousand_requests_pass_and_an_equal_candidate_reaches_the_end() {
             let sample = |(ok, ms): (bool, f64)| sample(ok, ms, 0.001);
             let (lot, primary, candidate) = (Some(Lot::Once), p.map(sample), c.map(sample));
             let at = Timestamp(second * 1_000 + 500);
-            simulation.observe(at, at, Observation { lot, primary, candidate });
+            simulation.observe(at, at, &seen(lot, primary, candidate));
         }
         seconds = second + 1;
         writeln!(lines, r#"{{"e":"tick","t":{seconds}}}"#).unwrap();
@@ -282,7 +313,7 @@ fn is_ever_left(gates: &str, pairs: u64, mut pair: impl FnMut(&mut Simulation, T
 
 fn both(simulation: &mut Simulation, at: Timestamp, primary: Sample, candidate: Sample) {
     let (primary, candidate) = (Some(primary), Some(candidate));
-    simulation.observe(at, at, Observation { lot: None, primary, candidate });
+    simulation.observe(at, at, &seen(None, primary, candidate));
 }
 
 #[test]
@@ -359,7 +390,7 @@ fn sent_back(seeds: u64, lot: impl Fn(u64) -> Lot) -> usize {
                 let sides = if candidate { (None, call) } else { (call, None) };
                 at = Timestamp(at.0 + 20);
                 let (lot, primary, candidate) = (Some(lot(key)), sides.0, sides.1);
-                simulation.observe(at, at, Observation { lot, primary, candidate });
+                simulation.observe(at, at, &seen(lot, primary, candidate));
             }
         }
         simulation.rollout().state() == State::RolledBack

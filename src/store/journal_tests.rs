@@ -129,13 +129,15 @@ fn a_later_version_is_refused_and_left_as_it_is() {
     assert_eq!(fs::read(&path).unwrap(), log);
 }
 
-/// What the first version wrote: no times in plans, no cause of a pause, no revision of the plan.
+/// What the first version wrote: no times and no watched slices in plans, no cause of a pause, no
+/// revision of the plan, nothing but all traffic in evidence.
 fn life_of_version_1() -> Vec<Record> {
     let mut life = samples::first_life("chat");
     for record in &mut life {
         record.plan_revision = 0;
+        record.evidence.iter_mut().for_each(|it| it.watched.clear());
         if let Event::Created(plan) | Event::Revised(plan) = &mut record.event {
-            plan.times = Times::default();
+            (plan.times, plan.watched) = (Times::default(), None);
             plan.stages.iter_mut().for_each(|it| (it.duration_ms_max, it.delay_ms) = (None, 0));
         }
     }

@@ -34,6 +34,8 @@ struct SoloJson {
     lot: LotJson,
     side: String,
     call: CallJson,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    slice: String,
 }
 
 const SOLO: &str = "solo";
@@ -53,9 +55,10 @@ pub(super) fn encode(window: &Window, notes: &[Note]) -> Vec<u8> {
             weather: BTreeMap::new(),
         };
         match &it.told {
-            Told::Solo { lot, side, call } => {
+            Told::Solo { lot, side, call, watched } => {
                 let (lot, side) = ((*lot).into(), side.as_str().to_owned());
-                let solo = SoloJson { lot, side, call: CallJson::from(&**call) };
+                let (call, slice) = (CallJson::from(&**call), watched.clone());
+                let solo = SoloJson { lot, side, call, slice };
                 NoteJson { solo: Some(solo), ..plain(SOLO) }
             }
             Told::Entered(weather) => {
@@ -101,7 +104,8 @@ impl SoloJson {
         let sides = [Side::Primary, Side::Candidate];
         let side = sides.into_iter().find(|it| it.as_str() == self.side);
         let side = known("side", &self.side, side)?;
-        Ok(Told::Solo { lot: self.lot.into(), side, call: Box::new(self.call.call()?) })
+        let (lot, call) = (self.lot.into(), Box::new(self.call.call()?));
+        Ok(Told::Solo { lot, side, call, watched: self.slice })
     }
 }
 

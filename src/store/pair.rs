@@ -27,6 +27,8 @@ struct PairJson {
     path: String,
     feature: String,
     segment: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    slice: String,
     judgeable: bool,
     primary: CallJson,
     candidate: CallJson,
@@ -89,6 +91,8 @@ struct ScoreJson {
     #[serde(default)]
     order: Option<OrderJson>,
     window: WindowJson,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    slice: String,
     source: String,
     #[serde(with = "float")]
     primary: f64,
@@ -117,6 +121,7 @@ pub(super) fn encode(pair: &Pair) -> Vec<u8> {
         path: shortened(&pair.path, TEXT_LEN_MAX),
         feature: shortened(&pair.feature, TEXT_LEN_MAX),
         segment: shortened(&pair.segment, TEXT_LEN_MAX),
+        slice: pair.watched.clone(),
         judgeable: pair.judgeable,
         primary: CallJson::from(&pair.primary),
         candidate: CallJson::from(&pair.candidate),
@@ -140,6 +145,7 @@ pub(super) fn decode(id: PairId, bytes: &[u8]) -> Result<Pair, DecodeError> {
         path: json.path,
         feature: json.feature,
         segment: json.segment,
+        watched: json.slice,
         judgeable: json.judgeable,
         primary: json.primary.call()?,
         candidate: json.candidate.call()?,
@@ -156,6 +162,7 @@ pub(super) fn encode_score(score: &Score) -> Vec<u8> {
         at: score.at.0,
         order: score.order.map(OrderJson::from),
         window: WindowJson::from(&score.window),
+        slice: score.watched.clone(),
         source: shortened(&score.source, TEXT_LEN_MAX),
         primary: score.primary,
         candidate: score.candidate,
@@ -170,6 +177,7 @@ pub(super) fn decode_score(pair: PairId, bytes: &[u8]) -> Result<Score, DecodeEr
     Ok(Score {
         pair,
         window: json.window.window()?,
+        watched: json.slice,
         at: Timestamp(json.at),
         order: json.order.map(Order::from),
         source: json.source,
@@ -306,7 +314,7 @@ mod tests {
     fn a_pair_of_an_older_program_has_no_lot_and_no_order() {
         let pair = samples::pair("chat", 1_000, 1);
         let mut json: serde_json::Value = serde_json::from_slice(&encode(&pair)).unwrap();
-        for added in ["lot", "order"] {
+        for added in ["lot", "order", "slice"] {
             json.as_object_mut().unwrap().remove(added);
         }
         for side in ["primary", "candidate"] {
@@ -315,7 +323,7 @@ mod tests {
             }
         }
         let old = decode(pair.id, json.to_string().as_bytes()).unwrap();
-        assert_eq!((old.lot, old.order), (None, None));
+        assert_eq!((old.lot, old.order, old.watched.as_str()), (None, None, ""));
         assert_eq!(old.primary.cost_nano_usd, None);
         assert_eq!((old.window, old.agreement), (pair.window, pair.agreement));
     }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{self, DecodeError, known};
 use crate::domain::{
-    Approval, Freeze, FreezeText, Gate, Margin, Metric, OnIdle, Plan, Risk, Role, Slice, Stage,
-    Times,
+    Approval, Freeze, FreezeText, Gate, Margin, Mark, Metric, OnIdle, Plan, Risk, Role, Slice,
+    Stage, Times, Watched,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -13,6 +13,8 @@ pub(super) struct PlanJson {
     primary: String,
     candidate: String,
     slice: SliceJson,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    slices: Option<WatchedJson>,
     stages: Vec<StageJson>,
     copies_per_day_max: u64,
     judge_share_bps: u16,
@@ -27,6 +29,12 @@ struct SliceJson {
     segments: Vec<String>,
     tasks: Vec<String>,
     models: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WatchedJson {
+    by: String,
+    values: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,6 +113,7 @@ impl From<&Plan> for PlanJson {
             primary: plan.primary.as_str().to_owned(),
             candidate: plan.candidate.as_str().to_owned(),
             slice: SliceJson::from(&plan.slice),
+            slices: plan.watched.as_ref().map(WatchedJson::from),
             stages: plan.stages.iter().map(StageJson::from).collect(),
             copies_per_day_max: plan.copies_per_day_max,
             judge_share_bps: plan.judge_share.basis_points(),
@@ -126,6 +135,7 @@ impl PlanJson {
             primary: json::name("primary", &self.primary)?,
             candidate: json::name("candidate", &self.candidate)?,
             slice: self.slice.slice(),
+            watched: self.slices.map(WatchedJson::watched).transpose()?,
             stages: stages.collect::<Result<_, _>>()?,
             copies_per_day_max: self.copies_per_day_max,
             judge_share: json::share("judge_share_bps", self.judge_share_bps)?,
@@ -190,6 +200,19 @@ impl SliceJson {
     fn slice(self) -> Slice {
         let Self { features, segments, tasks, models } = self;
         Slice { features, segments, tasks, models }
+    }
+}
+
+impl From<&Watched> for WatchedJson {
+    fn from(watched: &Watched) -> Self {
+        Self { by: watched.by.as_str().to_owned(), values: watched.values.clone() }
+    }
+}
+
+impl WatchedJson {
+    fn watched(self) -> Result<Watched, DecodeError> {
+        let by = known("slices", &self.by, Mark::from_name(&self.by))?;
+        Ok(Watched { by, values: self.values })
     }
 }
 

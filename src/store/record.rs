@@ -76,6 +76,8 @@ pub(super) struct CauseJson {
 #[derive(Serialize, Deserialize)]
 struct EvidenceJson {
     metric: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    slice: String,
     verdict: String,
     /// Absent in records of before it was shown, when it was 70 unless the plan said otherwise.
     #[serde(default = "alarm_before")]
@@ -228,6 +230,7 @@ impl From<&GateEvidence> for EvidenceJson {
     fn from(evidence: &GateEvidence) -> Self {
         Self {
             metric: evidence.metric.as_str().to_owned(),
+            slice: evidence.watched.clone(),
             verdict: evidence.verdict.as_str().to_owned(),
             alarm_from_percent: evidence.alarm_from_percent,
             problem: evidence.problem.clone(),
@@ -249,6 +252,7 @@ impl EvidenceJson {
     fn evidence(self) -> Result<GateEvidence, DecodeError> {
         Ok(GateEvidence {
             metric: known("metric", &self.metric, Metric::from_name(&self.metric))?,
+            watched: self.slice,
             verdict: known("verdict", &self.verdict, Verdict::from_name(&self.verdict))?,
             alarm_from_percent: self.alarm_from_percent,
             problem: self.problem,

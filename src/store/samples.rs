@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use super::{Bodies, Limits};
 use crate::domain::{
-    Agreement, Approval, Call, Cause, Event, Freeze, FreezeText, GateEvidence, Lot, Margin, Metric,
-    Name, Note, OnIdle, Order, Outcome, Pair, PairId, Plan, Record, Risk, Role, Score, ScorePart,
-    Share, Side, Slice, State, Times, Timestamp, Told, Usage, Verdict, Weather, Window,
-    default_ladder,
+    Agreement, Approval, Call, Cause, Event, Freeze, FreezeText, GateEvidence, Lot, Margin, Mark,
+    Metric, Name, Note, OnIdle, Order, Outcome, Pair, PairId, Plan, Record, Risk, Role, Score,
+    ScorePart, Share, Side, Slice, State, Times, Timestamp, Told, Usage, Verdict, Watched, Weather,
+    Window, default_ladder,
 };
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
@@ -30,6 +30,7 @@ pub(crate) fn plan() -> Plan {
         primary: "gpt".parse().unwrap(),
         candidate: "cheap".parse().unwrap(),
         slice: Slice { models: vec!["gpt-é".to_owned()], ..Slice::default() },
+        watched: Some(watched()),
         stages,
         copies_per_day_max: u64::MAX,
         judge_share: Share::from_basis_points(2_500).unwrap(),
@@ -44,6 +45,10 @@ pub(crate) fn plan() -> Plan {
             bake_ms: Some(9),
         },
     }
+}
+
+fn watched() -> Watched {
+    Watched { by: Mark::Task, values: ["tools", "tag \"x\""].map(str::to_owned).into() }
 }
 
 fn freeze(days: &[&str], from: &str, to: &str) -> Freeze {
@@ -89,6 +94,7 @@ pub(super) fn record(seq: u64, event: Event) -> Record {
         plan_revision: 2,
         evidence: vec![GateEvidence {
             metric: Metric::LatencyP99,
+            watched: "tools".to_owned(),
             verdict: Verdict::Undecided,
             alarm_from_percent: 70,
             problem: String::new(),
@@ -200,6 +206,7 @@ pub(crate) fn pair(rollout: &str, at: u64, number: u64) -> Pair {
         path: "/v1/chat/completions".to_owned(),
         feature: "chat".to_owned(),
         segment: String::new(),
+        watched: "tools".to_owned(),
         judgeable: true,
         primary: call("gpt"),
         candidate: Call { outcome: Outcome::Timeout, usage: None, ..call("cheap") },
@@ -220,6 +227,7 @@ pub(super) fn notes(pair: &Pair, seq: u64, len: u64) -> Vec<Note> {
             lot: if number.is_multiple_of(2) { Lot::Once } else { Lot::Sticky(number) },
             side: Side::Primary,
             call: Box::new(Call { total_ms: 100, ..pair.primary.clone() }),
+            watched: if number % 8 == 4 { pair.watched.clone() } else { String::new() },
         },
     };
     let note = |seq| {
@@ -241,6 +249,7 @@ pub(super) fn score(pair: &Pair, source: &str) -> Score {
     Score {
         pair: pair.id,
         window: pair.window.clone(),
+        watched: pair.watched.clone(),
         at: Timestamp(pair.at.0 + 5),
         order: pair.order.map(|it| Order { seq: it.seq + 1, at: Timestamp(it.at.0 + 5) }),
         source: source.to_owned(),

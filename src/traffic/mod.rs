@@ -31,6 +31,8 @@ pub struct Job {
     pub pair: PairId,
     /// The evidence it belongs to.
     pub window: Window,
+    /// The watched slice it is in; empty for none.
+    pub watched: String,
     /// The conversation up to the answers.
     pub question: String,
     /// What the primary answered.

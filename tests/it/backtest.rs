@@ -1,13 +1,16 @@
 //! Backtests: what a store remembers gives the decision that was taken live, and others.
 
-use std::{fs, path::Path};
+use std::{fs, net::SocketAddr, path::Path};
 
+use bytes::Bytes;
 use crossfade::domain::Share;
 use crossfade::players::Delivery;
+use http_body_util::Full;
+use hyper::Request;
 use serde_json::Value;
 use tokio::{process::Command, time::Instant};
 
-use crate::world::{SOON, Serve, World};
+use crate::world::{SOON, Serve, World, http, until, whole};
 
 /// Two short stages with one gate, all of the traffic in pairs.
 fn ladder(margin: &str) -> String {
@@ -21,9 +24,19 @@ fn ladder(margin: &str) -> String {
 
 /// Sends requests one after the other until the rollout has ended. Its state and last event.
 async fn play(world: &World, serve: &Serve) -> (String, Value) {
+    play_some(world, serve, |index| (index, "text")).await
+}
+
+/// The same with the requests of these numbers, each of this task.
+async fn play_some(
+    world: &World,
+    serve: &Serve,
+    request: impl Fn(usize) -> (usize, &'static str),
+) -> (String, Value) {
     let ends = Instant::now() + SOON;
     for index in 0.. {
-        serve.chat(world.body(index, Delivery::Whole), &[]).await;
+        let (number, task) = request(index);
+        serve.chat(world.body(number, Delivery::Whole), &[("x-crossfade-task", task)]).await;
         if index % 20 > 0 {
             continue;
         }
@@ -107,4 +120,59 @@ async fn a_backtest_takes_the_steps_that_were_taken_live() {
     assert_eq!(code, 5, "{text}");
     let (code, text) = backtest(&world.dir.path().join("nowhere"), &[]).await;
     assert!(code == 1 && text.contains("--store"), "{text}");
+}
+
+/// Requests of which this provider fails the first kind and answers the second, by number.
+async fn sorted(world: &World, address: SocketAddr) -> [Vec<usize>; 2] {
+    let mut sorted = [Vec::new(), Vec::new()];
+    for number in 0..world.rows.len() {
+        let body = Full::new(Bytes::from(world.body(number, Delivery::Whole)));
+        let request = Request::post(format!("http://{address}/v1/chat/completions")).body(body);
+        let answer = whole(http().request(request.unwrap()).await.unwrap()).await;
+        sorted[usize::from(answer.status == 200)].push(number);
+    }
+    sorted
+}
+
+#[tokio::test]
+async fn a_slice_that_breaks_under_a_good_average_goes_back_by_name_live_and_in_a_backtest() {
+    let world = World::with(|_, candidate| {
+        candidate.errors = Share::from_basis_points(1_000).unwrap();
+    })
+    .await;
+    let [failing, answered] = sorted(&world, world.candidate.address()).await;
+    let slices = "slices = { by = \"task\", values = [\"text\", \"tools\"] }\nautostart";
+    let serve = world.serve(&ladder("+50pp").replace("autostart", slices)).await;
+    // One request in eight is a tool call, of which none succeeds.
+    let (state, event) = play_some(&world, &serve, |index| {
+        let (kind, task) = if index % 8 == 7 { (&failing, "tools") } else { (&answered, "text") };
+        (kind[index / 8 % kind.len()], task)
+    })
+    .await;
+    assert_eq!(state, "STATE_ROLLED_BACK");
+    assert_eq!(event["reason"]["slice"], "tools", "{event}");
+    assert_eq!(event["evidence"][2]["slice"], "tools", "{event}");
+    assert_ne!(event["evidence"][0]["verdict"], "VERDICT_BREACH", "{event}");
+    let (_, events) = serve.cli(&["events", "chat"]).await;
+    assert!(events.contains("GATE_BREACHED  error_rate in tools"), "{events}");
+    let (_, explained) = serve.cli(&["explain", "chat"]).await;
+    assert!(explained.contains("error_rate in slice `tools` +100.000 pp"), "{explained}");
+    let series = "crossfade_gate_verdict{rollout=\"chat\",gate=\"error_rate\",slice=\"tools\"";
+    let breach = format!("{series},verdict=\"breach\"}}");
+    until("its gauge says so", || async { 0.5 < serve.metric(&breach).await }).await;
+    assert!(serve.stop().await.success());
+
+    let store = world.dir.path().join("store");
+    let own = played(&store, &[]).await;
+    assert!(own["why"].as_str().unwrap().starts_with("error_rate in slice `tools`: "), "{own}");
+    let samples = event["evidence"][2]["samples"].as_str().unwrap();
+    assert!(own["why"].as_str().unwrap().ends_with(&format!("n={samples}")), "{own} {event}");
+
+    let file = world.dir.path().join("other.toml");
+    fs::write(&file, ladder("+50pp").replace("autostart", &slices.replace("tools", "code")))
+        .unwrap();
+    let other = played(&store, &["--plan", file.to_str().unwrap()]).await;
+    assert_ne!(other["outcome"], "rolled_back", "{other}");
+    let left_out = "slices that were not watched when this was recorded are left out: code";
+    assert_eq!(other["notes"][0], left_out, "{other}");
 }

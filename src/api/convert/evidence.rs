@@ -32,6 +32,7 @@ pub(super) fn gate_evidence(gate: &GateEvidence) -> proto::GateEvidence {
         safe: gate.safe,
         alarm_from_percent: int(gate.alarm_from_percent),
         time_needed: None,
+        slice: gate.watched.clone(),
     }
 }
 
@@ -57,6 +58,7 @@ pub(in crate::api) fn pair(pair: &Pair, scores: &[Score]) -> proto::Pair {
         path: pair.path.clone(),
         feature: pair.feature.clone(),
         segment: pair.segment.clone(),
+        slice: pair.watched.clone(),
         judgeable: pair.judgeable,
         primary: Some(call(&pair.primary)),
         candidate: Some(call(&pair.candidate)),
@@ -157,6 +159,7 @@ mod tests {
             path: "/v1/chat/completions".to_owned(),
             feature: String::new(),
             segment: "free".to_owned(),
+            watched: "free".to_owned(),
             judgeable: true,
             primary: side("gpt"),
             candidate: side("cheap"),
@@ -166,7 +169,7 @@ mod tests {
         };
         let told = pair(&given, &[]);
         assert_eq!(told.name, "rollouts/chat/pairs/00000000-0000-0000-0000-000000000007");
-        assert_eq!((told.attempt, told.stage_index), (2, 1));
+        assert_eq!((told.attempt, told.stage_index, told.slice.as_str()), (2, 1, "free"));
         assert_eq!(told.agreement(), proto::pair::Agreement::SameJson);
         let call = told.candidate.unwrap();
         assert_eq!(call.provider, "providers/cheap");

@@ -103,6 +103,10 @@ fn explanation(it: &Routed, skip: Option<Skip>) -> Vec<String> {
         (None, None) => "Both sides were asked.".to_owned(),
     });
     told.push(counting(it).to_owned());
+    let slice = lane.watched(&it.facts);
+    if !slice.is_empty() {
+        told.push(format!("It is in the watched slice `{slice}`."));
+    }
     told
 }
 
@@ -234,6 +238,7 @@ mod tests {
             candidate: "cheap".parse().unwrap(),
             slice: Slice::default(),
             stage_slice: Slice::default(),
+            watched: None,
             serve: Share::from_basis_points(500).unwrap(),
             mirror: Share::ALL,
             cleared: vec![],

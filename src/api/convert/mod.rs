@@ -14,8 +14,9 @@ use evidence::gate_evidence;
 use super::proto;
 use crate::controller::{Decision, Evaluation, View};
 use crate::domain::{
-    Approval, Cause, Event, Evidence, Excluded, Freeze, FreezeText, Gate, GateEvidence, Name,
-    OnIdle, Plan, Record, Refusal, Risk, Role, Slice, Stage, State, Times, Timestamp, Verdict,
+    Approval, Cause, Event, Evidence, Excluded, Freeze, FreezeText, Gate, GateEvidence, Metric,
+    Name, OnIdle, Plan, Record, Refusal, Risk, Role, Slice, Stage, State, Times, Timestamp,
+    Verdict,
 };
 
 /// Milliseconds of a message's duration; zero for a negative one.
@@ -72,7 +73,10 @@ pub(super) fn rollout(view: &View) -> proto::Rollout {
         evidence_problem: view.evidence.problem.clone().unwrap_or_default(),
         obstacle: rollout.obstacle(view.now, &view.evidence).map(|it| obstacle(&it)),
         status_message: view.message.clone(),
-        reason: rollout.cause().map(|it| reason(Some(it), &view.actor, &view.comment)),
+        reason: rollout.cause().map(|it| proto::Reason {
+            slice: broken_slice(it, &view.evidence.gates),
+            ..reason(it, &view.actor, &view.comment)
+        }),
         copies_today: long(view.copies_today),
         revision: long(revision),
         create_time: Some(time(view.created)),
@@ -97,12 +101,16 @@ fn excluded(excluded: &Excluded) -> proto::Excluded {
 
 /// A rollout that has nothing but a plan.
 fn planned(plan: &Plan) -> proto::Rollout {
-    let Plan { primary, candidate, slice: of, stages, copies_per_day_max, .. } = plan;
+    let Plan { primary, candidate, slice: of, watched, stages, copies_per_day_max, .. } = plan;
     let Plan { judge_share, risk: Risk { harm_bps, safe_bps, alarm_from_percent }, times, .. } =
         plan;
     let Times { freezes, idle_ms_max, on_idle, bake_ms } = times;
     proto::Rollout {
         slice: Some(slice(of)),
+        slices: watched.as_ref().map(|it| proto::WatchedSlices {
+            by: it.by.as_str().to_owned(),
+            values: it.values.clone(),
+        }),
         primary: provider(primary),
         candidate: provider(candidate),
         stages: stages.iter().map(stage).collect(),
@@ -199,14 +207,22 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
     }
 }
 
-fn reason(cause: Option<Cause>, actor: &str, comment: &str) -> proto::Reason {
-    let metric = cause.and_then(Cause::metric).map_or("", |it| it.as_str());
+fn reason(cause: Cause, actor: &str, comment: &str) -> proto::Reason {
+    let metric = cause.metric().map_or("", Metric::as_str);
     proto::Reason {
-        code: cause.map_or("", Cause::code).to_owned(),
+        code: cause.code().to_owned(),
         actor: actor.to_owned(),
         metric: metric.to_owned(),
         comment: comment.to_owned(),
+        slice: String::new(),
     }
+}
+
+/// The watched slice in which the gate broke that was the cause; empty for all traffic.
+fn broken_slice(cause: Cause, gates: &[GateEvidence]) -> String {
+    let broke =
+        |it: &&GateEvidence| Some(it.metric) == cause.metric() && it.verdict == Verdict::Breach;
+    gates.iter().find(broke).map_or_else(String::new, |it| it.watched.clone())
 }
 
 /// One line of the log. `plan` is the one that held then, for the names of its stages.
@@ -228,13 +244,17 @@ pub(super) fn event(record: &Record, plan: Option<&Plan>) -> proto::Event {
         Event::Lifted => Type::Lifted,
     };
     let entered = record.event.entered();
-    let cause = Some(record.event.cause());
+    let cause = record.event.cause();
+    let reason = proto::Reason {
+        slice: broken_slice(cause, &record.evidence),
+        ..reason(cause, &record.actor, &record.comment)
+    };
     let stage = entered.and_then(|(_, stage)| plan?.stages.get(stage));
     proto::Event {
         name: format!("rollouts/{}/events/{}", record.rollout, record.seq),
         r#type: kind.into(),
         create_time: Some(time(record.at)),
-        reason: Some(reason(cause, &record.actor, &record.comment)),
+        reason: Some(reason),
         from_state: state(record.from).into(),
         to_state: state(record.to).into(),
         evidence: record.evidence.iter().map(gate_evidence).collect(),
@@ -263,13 +283,14 @@ pub(super) fn evaluation(evaluation: &Evaluation) -> proto::EvaluateRolloutRespo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Evidence, Margin, Metric, Rollout, Share, default_ladder};
+    use crate::domain::{Evidence, Margin, Mark, Metric, Rollout, Share, Watched, default_ladder};
 
     fn plan() -> Plan {
         Plan {
             primary: "gpt".parse().unwrap(),
             candidate: "cheap".parse().unwrap(),
             slice: Slice { features: vec!["chat".to_owned()], ..Slice::default() },
+            watched: Some(Watched { by: Mark::Segment, values: vec!["free".to_owned()] }),
             stages: default_ladder(&Metric::DEFAULTS.map(Margin::default_of), &[], &[]),
             copies_per_day_max: 9_000,
             judge_share: Share::from_basis_points(2_500).unwrap(),

@@ -4,8 +4,8 @@ use std::{fmt::Display, str::FromStr};
 
 use crate::api::proto;
 use crate::domain::{
-    Approval, Freeze, FreezeText, Gate, Margin, Metric, Name, OnIdle, Plan, PlanFault, Risk, Role,
-    Share, Slice, Stage, Times, default_ladder,
+    Approval, Freeze, FreezeText, Gate, Margin, Mark, Metric, Name, OnIdle, Plan, PlanFault, Risk,
+    Role, Share, Slice, Stage, Times, Watched, default_ladder,
 };
 
 /// Stages that are looked at; a ladder with as many is faulty already.
@@ -91,6 +91,7 @@ pub(in crate::api) fn created(
         primary: provider(&mut faults, "rollout.primary", &asked.primary),
         candidate: provider(&mut faults, "rollout.candidate", &asked.candidate),
         slice: slice(&mut faults, "rollout.slice", asked.slice),
+        watched: asked.slices.and_then(|it| watched(&mut faults, it)),
         stages,
         copies_per_day_max: copies.unwrap_or(defaults.copies_per_day_max),
         judge_share: judged.unwrap_or(Share::ALL),
@@ -248,6 +249,15 @@ fn slice(faults: &mut Faults, at: &str, asked: Option<proto::TrafficSlice>) -> S
     }
 }
 
+fn watched(faults: &mut Faults, asked: proto::WatchedSlices) -> Option<Watched> {
+    let proto::WatchedSlices { by, values } = asked;
+    let mark = Mark::from_name(&by).ok_or_else(|| {
+        let names = Mark::ALL.map(Mark::as_str).join(", ");
+        format!("`{by}` is not a mark of requests: use one of {names}")
+    });
+    Some(Watched { by: faults.take("rollout.slices.by", mark)?, values })
+}
+
 fn marks(faults: &mut Faults, field: &str, marks: Vec<String>) -> Vec<String> {
     if SLICE_LEN_MAX < marks.len() {
         faults.add(field, format!("has {} names; {SLICE_LEN_MAX} is the most", marks.len()));
@@ -350,6 +360,7 @@ mod tests {
         let rollout = asked.rollout.as_mut().unwrap();
         rollout.candidate = "providers/".to_owned();
         rollout.copies_per_day = Some(0);
+        rollout.slices = Some(proto::WatchedSlices { by: "model".to_owned(), values: vec![] });
         rollout.risk = Some(proto::Risk::default());
         rollout.stages = vec![
             proto::Stage {
@@ -375,6 +386,7 @@ mod tests {
             "rollout.copies_per_day",
             "rollout.risk",
             "rollout.risk.alarm_from_percent",
+            "rollout.slices.by",
             "rollout.stages[0].gates[0].max_regression",
             "rollout.stages[0].gates[1].metric",
             "rollout.stages[0].min_duration",

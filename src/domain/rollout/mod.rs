@@ -403,13 +403,20 @@ impl Rollout {
             Verdict::Breach | Verdict::Invalid | Verdict::Pass => true,
         };
         stage.gates.iter().filter(|gate| stands(gate.role)).find_map(|gate| {
-            let known = evidence.of(gate.metric());
+            let metric = gate.metric();
+            let known = match verdict {
+                // Safety is proven over all traffic: a small slice would take forever.
+                Verdict::Undecided => evidence.of(metric),
+                Verdict::Breach | Verdict::Invalid | Verdict::Pass => {
+                    evidence.with(metric, verdict)
+                }
+            };
             // A gate without evidence is undecided: silence is never a pass.
             if known.map_or(Verdict::Undecided, |it| it.verdict) != verdict {
                 return None;
             }
-            let detail = known.map_or_else(|| "no evidence yet".to_owned(), describe);
-            let (stage, metric) = (stage.name.clone(), gate.metric());
+            let detail = known.map_or_else(|| "no evidence yet".to_owned(), GateEvidence::detail);
+            let stage = stage.name.clone();
             Some(Refusal::Gate { stage, metric, verdict, detail })
         })
     }
@@ -477,22 +484,6 @@ impl Rollout {
             Event::Succeeded(cause)
         }
     }
-}
-
-/// The numbers of a gate in one line.
-fn describe(gate: &GateEvidence) -> String {
-    if !gate.problem.is_empty() {
-        return gate.problem.clone();
-    }
-    let more = match gate.samples_needed {
-        Some(more) if 0 < more => format!(", about {more} more needed"),
-        Some(_) | None => String::new(),
-    };
-    let unit = gate.metric.unit();
-    format!(
-        "difference {:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, {} samples{more}",
-        gate.difference, gate.lower, gate.upper, gate.bound, gate.samples
-    )
 }
 
 #[cfg(test)]

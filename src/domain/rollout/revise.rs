@@ -42,6 +42,7 @@ impl Rollout {
         fixed(old.candidate == plan.candidate, "candidate", SUPERSEDE)?;
         fixed(old.slice == plan.slice, "slice", SUPERSEDE)?;
         fixed(old.risk == plan.risk, "risk", BUDGET)?;
+        fixed(old.watched == plan.watched, "slices", BUDGET)?;
         fixed(metrics(plan).all(|it| metrics(old).any(|known| known == it)), "gates", BUDGET)?;
         for (index, before) in old.stages.iter().enumerate().take(self.stage + 1) {
             let at = |key: &str| format!("stages[{index}]{key}");

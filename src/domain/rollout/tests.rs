@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::domain::{
-    Answer, Consent, Freeze, FreezeText, Gate, GateEvidence, Margin, Metric, Share, Undecided,
-    plan::tests::plan,
+    Answer, Consent, Freeze, FreezeText, Gate, GateEvidence, Margin, Mark, Metric, Share,
+    Undecided, Watched, plan::tests::plan,
 };
 
 pub(super) const DAY: u64 = 86_400_000;
@@ -11,6 +11,7 @@ pub(super) const DAY: u64 = 86_400_000;
 fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
     let gate = |metric| GateEvidence {
         metric,
+        watched: String::new(),
         verdict,
         alarm_from_percent: 70,
         problem: String::new(),
@@ -268,11 +269,21 @@ fn every_command() -> Vec<Command> {
 }
 
 #[test]
-fn a_gate_says_how_many_more_samples_it_needs_if_any() {
-    let mut gate = evidence(Verdict::Undecided, 5).gates.remove(0);
-    assert!(describe(&gate).ends_with("5 samples, about 10 more needed"));
-    gate.samples_needed = Some(0);
-    assert!(describe(&gate).ends_with("5 samples"));
+fn a_watched_slice_that_is_broken_goes_back_and_one_that_is_undecided_keeps_nothing() {
+    let of = |verdict| {
+        let mut known = evidence(Verdict::Pass, 1_000);
+        let slice = evidence(verdict, 9).gates.remove(0);
+        known.gates.push(GateEvidence { watched: "tools".to_owned(), ..slice });
+        known
+    };
+    let it = at_stage(1, 7);
+    assert_eq!(feed(&mut it.clone(), 30, &Input::Tick, &of(Verdict::Undecided)), "Running 2");
+    for (verdict, comes) in [(Verdict::Breach, "RolledBack 1"), (Verdict::Invalid, "nothing")] {
+        let told = it.obstacle(Timestamp(30 * DAY), &of(verdict)).unwrap().to_string();
+        let name = format!("is {}: in slice `tools`: difference", verdict.as_str());
+        assert!(told.contains(&name), "{told}");
+        assert_eq!(feed(&mut it.clone(), 30, &Input::Tick, &of(verdict)), comes);
+    }
 }
 
 /// F1
@@ -315,7 +326,7 @@ fn a_plan_under_way_changes_only_in_what_is_to_come() {
         assert_eq!(revised(change), "PLAN_LOOSENED");
     }
     let cost = Gate { margin: Margin::default_of(Metric::Cost), role: Role::Guard };
-    let fixed: [(Change<'_>, &str); 8] = [
+    let fixed: [(Change<'_>, &str); 9] = [
         (&|it| it.stages[4].gates.push(cost), "gates"),
         (&|it| it.stages[0].samples_min += 1, "stages[0]"),
         (&|it| it.stages.truncate(1), "stages[1]"),
@@ -324,6 +335,7 @@ fn a_plan_under_way_changes_only_in_what_is_to_come() {
         (&|it| it.candidate = "other".parse().unwrap(), "candidate"),
         (&|it| it.slice.features = vec!["other".to_owned()], "slice"),
         (&|it| it.risk.harm_bps += 1, "risk"),
+        (&|it| it.watched = Some(Watched { by: Mark::Task, values: Vec::new() }), "slices"),
     ];
     for (change, field) in fixed {
         assert_eq!(revised(change), field);
