@@ -433,6 +433,16 @@ fn lost_copies_of_failures_never_prove_safety() {
 }
 
 #[test]
+fn lost_copies_are_counted_and_shown() {
+    let mut ledger = Draws::new(&plan(&[Metric::ErrorRate]), 1, SHADOW).ledger;
+    for second in 1..=3 {
+        ledger.copy_lost(Timestamp(second * 1_000));
+    }
+    assert_eq!(ledger.evidence().excluded, [Excluded { reason: "copy_lost", count: 3 }]);
+    assert!(ledger.has_lost_too_many());
+}
+
+#[test]
 fn a_throttled_candidate_is_held_and_not_blamed() {
     let mut draws = Draws::new(&plan(&Metric::DEFAULTS), 1, SHADOW);
     for turn in 0..2_000 {

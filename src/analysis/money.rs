@@ -109,6 +109,13 @@ mod tests {
     }
 
     #[test]
+    fn later_stages_share_what_is_meant_for_them() {
+        let mut money = Money::new(5);
+        let given = [0, 1, 2, 3].map(|hour| format!("{:.3}", money.enter(Timestamp(hour))));
+        assert_eq!(given, ["0.200", "0.025", "0.025", "0.025"]);
+    }
+
+    #[test]
     fn how_often_it_is_asked_changes_nothing() {
         let (mut often, mut once) = (Money::new(5), Money::new(5));
         often.enter(Timestamp(0));

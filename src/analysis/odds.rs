@@ -272,6 +272,32 @@ mod tests {
         }
     }
 
+    /// The mean growth of a stake at the regression it is best against.
+    fn growth(odds: Odds, allowed: f64, hit: f64, fraction: f64) -> f64 {
+        let Odds { base, weight, .. } = odds;
+        let part = fraction / (1.0 + weight * allowed);
+        -part * weight * allowed + hit * (part * weight).ln_1p() + weight * base * (-part).ln_1p()
+    }
+
+    #[test]
+    fn no_other_stake_grows_faster_where_the_null_allows_a_difference() {
+        for (weight, multiple) in [(1.0, 2.0), (1.0, 12.0), (20.0, 2.0), (20.0, 4.0)] {
+            let odds = Odds { base: 0.01, margin: 0.005, weight, inflation: 1.0 };
+            let allowed = 0.7 * odds.margin;
+            let best = stake(odds, (allowed, None), multiple).fraction;
+            let hit = odds.base + multiple * odds.margin;
+            let [less, most, more] =
+                [0.97, 1.0, 1.03].map(|it| growth(odds, allowed, hit, it * best));
+            assert!(less < most && more < most, "{weight} {multiple}: {less} {most} {more}");
+        }
+    }
+
+    #[test]
+    fn the_alarm_is_shown_as_the_part_of_the_margin_that_was_asked_for() {
+        assert_eq!(Alarm::From { part: 0.7 }.percent(), 70);
+        assert_eq!(Alarm::AtMargin.percent(), 100);
+    }
+
     /// How often each side is seen: pairs, a shadow, live stages, and everything moved.
     const SEEN: [(f64, f64); 5] =
         [(1.0, 1.0), (1.0, 0.05), (0.95, 0.07), (0.51, 0.51), (0.02, 1.0)];

@@ -264,6 +264,22 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_call_speaks_against_safety_like_one_above_the_limit() {
+        let mut gate = Quantile::new(reference_terms());
+        gate.enter(Timestamp(0), MARGIN, Chances::PAIRS);
+        for step in 0..600 {
+            let call = Some(Timed::Seen(100.0 + f64::from(step % 50)));
+            gate.observe(Stream::Paired, call, call);
+        }
+        gate.plan(Timestamp(1_000));
+        let mut late = gate.clone();
+        gate.lose();
+        late.observe(Stream::Paired, Some(Timed::Seen(100.0)), Some(Timed::Censored(1.0)));
+        let safe = |it: &Quantile| format!("{:.9}", it.wealth.ln_e()[1]);
+        assert!(gate.wealth.ln_e()[1] < 0.0 && safe(&gate) == safe(&late), "{}", safe(&gate));
+    }
+
+    #[test]
     fn slow_traffic_keeps_a_usable_past() {
         let mut gate = Quantile::new(reference_terms());
         gate.enter(Timestamp(0), MARGIN, Chances::PAIRS);

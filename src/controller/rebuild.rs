@@ -272,7 +272,7 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
         for checkpoint in checkpoints {
             if let Err(error) = checkpoint.save(&pairs) {
                 let rollout = checkpoint.rollout;
-                tracing::warn!(%rollout, %error, "no checkpoint: a restart reads all pairs");
+                tracing::warn!(%rollout, %error, "no checkpoint is kept: a restart bets on all stored pairs again");
             }
         }
         for (key, value) in kept {

@@ -12,7 +12,7 @@ JUDGED = 0.5
 STAGE_SECONDS_MAX, WATCH_SECONDS = 14_400, 1_800
 # Where providers have slow spells of their own, the program has stood in front of the primary for a day.
 HISTORY_SECONDS = 86_400
-IDENTICAL = ["aa", "aa_drift", "aa_bursts"]
+IDENTICAL = ["aa", "aa_drift", "aa_bursts", "aa_episodes"]
 
 # What other rules come to in the same worlds: percent rolled back, percent promoted, or median
 # candidate calls until back. Theirs are our reading of the documented defaults, with the same margins.
@@ -135,7 +135,7 @@ def play(program, world, name, seed, rps):
             outcome = "stalled"
         if outcome:
             why = "" if outcome == "promoted" else why
-            return dict(scenario=name, seed=seed, outcome=outcome, why=why, t=now, stage=index,
+            return dict(scenario=name, seed=seed, outcome=outcome, why=why, t=now - past, stage=index,
                         cand_obs=calls, served=served, bad_served=bad_served)
 
 
@@ -199,15 +199,17 @@ def summary(name, results):
     return row
 
 
-def report(results, form, rps):
+def report(results, form, rps, world):
     of_world = collections.defaultdict(list)
     for it in results:
         of_world[it["scenario"]].append(it)
     rows = [summary(name, its) for name, its in of_world.items()]
     identical = [it for name in IDENTICAL for it in of_world[name]]
     false = share(sum(it["outcome"] == "rollback" for it in identical), len(identical)) if identical else None
+    bad = [it for it in results if world.SCENARIOS[it["scenario"]].truth == "bad"]
+    missed = share(sum(it["outcome"] == "promoted" for it in bad), len(bad)) if bad else None
     if form == "json":
-        print(json.dumps({"rps": rps, "worlds": rows, "false_rollbacks": false}))
+        print(json.dumps({"rps": rps, "worlds": rows, "false_rollbacks": false, "missed": missed}))
         return
     heads = ["world", "n", "back %", "promoted %", "stalled %", "calls", "p90", "s back", "s promoted", "reference", "x ref"]
     lines = [heads + RULES[1:] + ["gates"]]
@@ -229,6 +231,8 @@ def report(results, form, rps):
     if false:
         print(f"\nidentical arms: {false['hits']} of {false['n']} rolled back, {false['percent']:.2f} % "
               f"(95 % Clopper-Pearson {false['low']:.2f} to {false['high']:.2f} %); {rps:g} requests a second")
+    if missed:
+        print(f"bad candidates: {missed['hits']} of {missed['n']} promoted (95 % up to {missed['high']:.2f} %)")
 
 
 def main():
@@ -265,7 +269,7 @@ def main():
                     file.write(json.dumps(it) + "\n")
             print(f"\r{done} of {len(missing)} ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    report([kept[name, seed] for name in names for seed in range(1, options.seeds + 1)], options.output, options.rps)
+    report([kept[name, seed] for name in names for seed in range(1, options.seeds + 1)], options.output, options.rps, world)
 
 
 if __name__ == "__main__":
