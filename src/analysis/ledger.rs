@@ -321,14 +321,12 @@ impl Ledger {
     pub fn evidence(&self) -> Evidence {
         let places = (0..self.watched.len()).map(Some);
         let gates = std::iter::once(None).chain(places).flat_map(|it| self.evidence_of(it));
-        let State { tally, now_ms, since_ms, .. } = &self.state;
-        let (pairs, solos) = (tally.pairs, tally.solos);
-        let minutes = float(now_ms.saturating_sub(*since_ms).max(1_000)) / 60_000.0;
+        let tally = &self.state.tally;
         Evidence {
             gates: gates.collect(),
-            pairs,
-            solos,
-            per_minute: float(pairs + solos) / minutes,
+            pairs: tally.pairs,
+            solos: tally.solos,
+            per_minute: self.per_minute(Timestamp(self.state.now_ms)),
             excluded: tally.excluded(),
             problem: self.problem(),
             outage: tally.outage(),
@@ -351,6 +349,13 @@ impl Ledger {
         let place = self.watched.iter().position(|it| it == watched);
         let all = self.measured.iter().copied().zip(&mut self.state.instruments);
         all.filter(move |(measured, _)| measured.takes(place))
+    }
+
+    /// Requests that counted in a minute, from the beginning of the counters until now.
+    pub fn per_minute(&self, now: Timestamp) -> f64 {
+        let State { tally, since_ms, now_ms, .. } = &self.state;
+        let elapsed_ms = now.0.max(*now_ms).saturating_sub(*since_ms).max(1_000);
+        float(tally.pairs + tally.solos) * 60_000.0 / float(elapsed_ms)
     }
 
     /// Lets time pass, and plans anew when it is time to. Returns the time it is now.

@@ -223,6 +223,8 @@ impl Managed {
             return;
         }
         let mut evidence = self.ledger.evidence();
+        // Also while nothing comes.
+        evidence.per_minute = self.ledger.per_minute(now);
         if let Some(problem) = self.coverage_problem(now) {
             // Copies that were never sent say nothing of either side, so proof of harm stands.
             let stands = !self.ledger.has_lost_too_many();
