@@ -153,6 +153,27 @@ mod tests {
         assert!(lots.young.len() <= KEYS_LEN_MAX && 1 <= lots.zeros_min);
     }
 
+    #[test]
+    fn as_many_keys_as_can_be_remembered_are_not_thinned_and_one_more_is() {
+        let mut lots = Lots::new();
+        for key in (0..).take(KEYS_LEN_MAX) {
+            assert!(lots.is_first(Timestamp(0), key));
+        }
+        assert_eq!(lots.zeros_min, 0);
+        assert!(!lots.is_first(Timestamp(0), u64::MAX) && lots.zeros_min == 1);
+    }
+
+    #[test]
+    fn thinning_is_taken_back_after_an_hour_with_few_keys() {
+        let few = KEYS_LEN_MAX / 4;
+        for (len, left) in [(few - 1, 0), (few, 1), (few + 1, 1)] {
+            let mut lots = Lots::new();
+            (lots.zeros_min, lots.young) = (1, (0..).take(len).collect());
+            lots.is_first(Timestamp(REMEMBERED_MS), u64::MAX);
+            assert_eq!(lots.zeros_min, left, "after {len} keys");
+        }
+    }
+
     /// E19
     #[test]
     fn fourteen_percent_where_ten_were_asked_for_is_a_mismatch_and_ten_is_none() {
