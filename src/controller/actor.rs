@@ -97,7 +97,7 @@ enum Standing {
 }
 
 impl Controller {
-    /// A controller that stands where the journal left off, and has said so.
+    /// A controller that stands where the journal left off, with nothing published yet.
     pub async fn new(setup: Setup) -> (Self, Handle) {
         let (sender, asks) = mpsc::channel(ASKS_LEN_MAX);
         let (views, receiver) = watch::channel(Arc::default());
@@ -138,8 +138,6 @@ impl Controller {
             Ok(journal) => controller.begin(journal).await,
             Err(why) => controller.book = Book::new(Err(why)),
         }
-        controller.publish();
-        controller.show();
         (controller, handle)
     }
 
@@ -188,6 +186,8 @@ impl Controller {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = Vec::with_capacity(SEEN_BATCH_MAX);
+        self.publish();
+        self.show();
         let board = Arc::clone(&self.board);
         loop {
             tokio::select! {
