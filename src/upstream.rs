@@ -8,6 +8,7 @@ use hyper::{
     Request, Response, Uri,
     body::Incoming,
     header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
+    http::uri::{Authority, Scheme},
 };
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -39,8 +40,8 @@ pub struct Upstream {
 /// One provider.
 #[derive(Debug)]
 pub struct Provider {
-    scheme: String,
-    authority: String,
+    scheme: Scheme,
+    authority: Authority,
     /// Path of the base URL, without a slash at its end.
     path: String,
     credential: Option<(HeaderName, HeaderValue)>,
@@ -64,8 +65,8 @@ impl Provider {
         let bad = || BadUrl { provider: from.name.clone(), url: from.base_url.clone() };
         let uri: Uri = from.base_url.parse().map_err(|_| bad())?;
         Ok(Self {
-            scheme: uri.scheme_str().ok_or_else(bad)?.to_owned(),
-            authority: uri.authority().ok_or_else(bad)?.to_string(),
+            scheme: uri.scheme().ok_or_else(bad)?.clone(),
+            authority: uri.authority().ok_or_else(bad)?.clone(),
             path: uri.path().trim_end_matches('/').to_owned(),
             credential: from.key.as_ref().and_then(|key| credential(from.auth, key)),
             models: from.models.clone(),
@@ -85,8 +86,8 @@ impl Provider {
         let rest = rest.filter(|it| !version.is_empty() && it.starts_with(['/', '?']));
         let path = rest.unwrap_or(path_and_query);
         Uri::builder()
-            .scheme(self.scheme.as_str())
-            .authority(self.authority.as_str())
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
             .path_and_query(format!("{}{path}", self.path))
             .build()
     }

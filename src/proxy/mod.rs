@@ -4,6 +4,7 @@
 
 mod answer;
 mod headers;
+mod id;
 mod mirror;
 mod request;
 mod serve;

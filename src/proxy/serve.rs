@@ -24,6 +24,7 @@ use super::{
     Proxy,
     answer::{Own, full},
     headers,
+    id::pair_id,
     mirror::well,
     request::{self, Gathered},
     tee::{Done, Ended, Keep, Taken, Taking, Tee},
@@ -71,11 +72,11 @@ impl Proxy {
         };
         if self.settings.headers == super::Headers::Added {
             let added = response.headers_mut();
-            let value = |text: String| HeaderValue::try_from(text).ok();
-            if let Some(value) = value(id.to_string()) {
+            if let Ok(value) = HeaderValue::try_from(id.to_string()) {
                 added.insert(REQUEST_ID, value);
             }
-            if let Some(value) = provider.and_then(|it| value(it.to_string())) {
+            let provider = provider.and_then(|it| HeaderValue::from_str(it.as_str()).ok());
+            if let Some(value) = provider {
                 added.insert(PROVIDER, value);
             }
         }
@@ -92,7 +93,7 @@ impl Proxy {
         let board = self.board.load();
         if board.snapshot.is_idle() {
             self.remember_passed(id, Skip::NoRollout);
-            return self.pass(&head, request::limited(body, self.settings.body_bytes_max)).await;
+            return self.pass(head, request::limited(body, self.settings.body_bytes_max)).await;
         }
         // 1 facts
         let settings = &self.settings;
@@ -100,7 +101,7 @@ impl Proxy {
             Ok(endpoint) => endpoint,
             Err(skip) => {
                 self.skipped(id, skip);
-                return self.pass(&head, request::limited(body, settings.body_bytes_max)).await;
+                return self.pass(head, request::limited(body, settings.body_bytes_max)).await;
             }
         };
         let gathered =
@@ -109,14 +110,14 @@ impl Proxy {
             Gathered::Whole(body) => body,
             Gathered::Long(body) => {
                 self.skipped(id, Skip::Size);
-                return self.pass(&head, body).await;
+                return self.pass(head, body).await;
             }
         };
         let asked = match dialect::ask(endpoint, path_and_query(&head.uri), &body) {
             Ok(asked) => asked,
             Err(skip) => {
                 self.skipped(id, skip);
-                return self.pass(&head, full(body)).await;
+                return self.pass(head, full(body)).await;
             }
         };
         let facts = self.callers.facts(id, &head, &asked);
@@ -129,7 +130,7 @@ impl Proxy {
         let Some((lane, live)) = governed.filter(|(_, live)| live.is_open()) else {
             self.metrics.skip(Skip::NoRollout);
             self.trail.add(Trace::Routed(Arc::new(routed)));
-            return self.pass(&head, full(body)).await;
+            return self.pass(head, full(body)).await;
         };
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
         let routed = Arc::new(routed.governed(Arc::clone(&lane)));
@@ -191,10 +192,9 @@ impl Proxy {
     }
 
     /// The primary alone, with nothing kept.
-    async fn pass(self: &Arc<Self>, head: &Parts, body: Body) -> Result<Answer, Own> {
+    async fn pass(self: &Arc<Self>, head: Parts, body: Body) -> Result<Answer, Own> {
         let started = clock::instant();
-        let response = self.ask_primary(head, body).await;
-        let response = match response {
+        let response = match self.ask_primary(head, body).await {
             Ok(response) => response,
             Err((own, ended)) => {
                 let taken = Taken::nothing(self.primary.clone(), started, ended);
@@ -219,7 +219,7 @@ impl Proxy {
         let started = clock::instant();
         let provider = self.primary.clone();
         let _ = exchange.routed.answered.set(Side::Primary);
-        match self.ask_primary(&exchange.head, full(exchange.body.clone())).await {
+        match self.ask_primary(exchange.head.clone(), full(exchange.body.clone())).await {
             Ok(response) => {
                 let keep = match &answer_to {
                     Use::Pair(_) | Use::Solo(_) => Keep::UpTo(self.settings.capture_bytes_max),
@@ -333,7 +333,7 @@ impl Proxy {
 
     async fn ask_primary(
         &self,
-        head: &Parts,
+        head: Parts,
         body: Body,
     ) -> Result<Response<Incoming>, (Own, Ended)> {
         let Some(request) = self.primary_request(head, body) else {
@@ -354,14 +354,14 @@ impl Proxy {
     }
 
     /// The request as the primary gets it: the caller's own.
-    pub(super) fn primary_request(&self, head: &Parts, body: Body) -> Option<Request<Body>> {
+    pub(super) fn primary_request(&self, mut head: Parts, body: Body) -> Option<Request<Body>> {
         let primary = self.upstream.provider(&self.primary)?;
         let uri = primary.uri(path_and_query(&head.uri)).ok()?;
-        let mut headers = headers::to_primary(&head.headers);
-        if !headers::has_credential(&headers) {
-            primary.authorize(&mut headers);
+        headers::to_primary(&mut head.headers);
+        if !headers::has_credential(&head.headers) {
+            primary.authorize(&mut head.headers);
         }
-        build(head.method.clone(), uri, headers, body)
+        Some(build(head.method, uri, head.headers, body))
     }
 
     /// The request as the candidate gets it: its own model and credential, nothing of the caller's.
@@ -383,22 +383,16 @@ impl Proxy {
             headers.insert(headers::COPY_MARK, HeaderValue::from_static("1"));
         }
         let uri = provider.uri(&path).ok()?;
-        build(exchange.head.method.clone(), uri, headers, full(Bytes::from(body)))
+        Some(build(exchange.head.method.clone(), uri, headers, full(Bytes::from(body))))
     }
 }
 
-/// A new id, a `UUIDv7`. It begins with our own time, as everything that is weighed with it: the
-/// wall clock may have been moved since.
-fn pair_id(at: Timestamp) -> PairId {
-    let nanos = u32::try_from(at.0 % 1_000 * 1_000_000).unwrap_or(0);
-    let time = uuid::Timestamp::from_unix(uuid::NoContext, at.0 / 1_000, nanos);
-    PairId(uuid::Uuid::new_v7(time).as_u128())
-}
-
-fn build(method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Option<Request<Body>> {
-    let mut request = Request::builder().method(method).uri(uri).body(body).ok()?;
+fn build(method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Request<Body> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
     *request.headers_mut() = headers;
-    Some(request)
+    request
 }
 
 /// The answer as the caller gets it: its bytes untouched, a copy kept on the side.
@@ -436,18 +430,4 @@ fn is_callers_fault(error: &BoxError) -> bool {
         cause = it.source();
     }
     false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_id_of_a_request_says_when_it_came_by_our_own_time() {
-        let at = Timestamp(1_999_999_999_123);
-        let (id, other) = (pair_id(at), pair_id(at));
-        assert_eq!((id.at(), other.at()), (at, at));
-        assert_ne!(id, other);
-        assert_eq!(uuid::Uuid::from_u128(id.0).get_version_num(), 7);
-    }
 }

@@ -83,7 +83,9 @@ pub(crate) fn serve(ways: Ways) -> Result<(), Fault> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "no more than the least")]
-async fn spawn(task: impl Future<Output = Result<(), Fault>> + Send + 'static) -> Result<(), Fault> {
+async fn spawn(
+    task: impl Future<Output = Result<(), Fault>> + Send + 'static,
+) -> Result<(), Fault> {
     tokio::spawn(task).await?
 }
 
