@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{
-    Method, Request, Response, StatusCode, Uri,
+    Method, Request, Response, StatusCode, Uri, Version,
     body::{Body as _, Incoming},
     header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue},
     http::request::Parts,
@@ -18,7 +18,7 @@ use crate::domain::{Call, Endpoint, Lane, Lot, Name, PairId, Side, Skip, Timesta
 use crate::tasks::{BoxError, describe};
 use crate::telemetry::Role;
 use crate::traffic::{Live, Routed, Trace};
-use crate::upstream::Body;
+use crate::upstream::{Body, Line};
 
 use super::{
     Proxy,
@@ -63,9 +63,15 @@ type Answer = (Response<Body>, Name);
 
 impl Proxy {
     /// Answers one request. Never fails: what goes wrong is an answer too.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        line: &Line,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let id = pair_id(self.clock.now());
-        let result = self.dispatch(id, request).await;
+        // Requests of one HTTP/2 caller come at the same time.
+        let own_line = Some(line).filter(|_| request.version() != Version::HTTP_2);
+        let result = self.dispatch(id, own_line, request).await;
         let (mut response, provider) = match result {
             Ok((response, provider)) => (response, Some(provider)),
             Err(own) => (own.response(), None),
@@ -86,6 +92,7 @@ impl Proxy {
     async fn dispatch(
         self: &Arc<Self>,
         id: PairId,
+        own_line: Option<&Line>,
         request: Request<Incoming>,
     ) -> Result<Answer, Own> {
         let (head, body) = request.into_parts();
@@ -93,7 +100,9 @@ impl Proxy {
         let board = self.board.load();
         if board.snapshot.is_idle() {
             self.remember_passed(id, Skip::NoRollout);
-            return self.pass(head, request::limited(body, self.settings.body_bytes_max)).await;
+            return self
+                .pass(own_line, head, request::limited(body, self.settings.body_bytes_max))
+                .await;
         }
         // 1 facts
         let settings = &self.settings;
@@ -101,7 +110,9 @@ impl Proxy {
             Ok(endpoint) => endpoint,
             Err(skip) => {
                 self.skipped(id, skip);
-                return self.pass(head, request::limited(body, settings.body_bytes_max)).await;
+                return self
+                    .pass(own_line, head, request::limited(body, settings.body_bytes_max))
+                    .await;
             }
         };
         let gathered =
@@ -110,14 +121,14 @@ impl Proxy {
             Gathered::Whole(body) => body,
             Gathered::Long(body) => {
                 self.skipped(id, Skip::Size);
-                return self.pass(head, body).await;
+                return self.pass(own_line, head, body).await;
             }
         };
         let asked = match dialect::ask(endpoint, path_and_query(&head.uri), &body) {
             Ok(asked) => asked,
             Err(skip) => {
                 self.skipped(id, skip);
-                return self.pass(head, full(body)).await;
+                return self.pass(own_line, head, full(body)).await;
             }
         };
         let facts = self.callers.facts(id, &head, &asked);
@@ -130,7 +141,7 @@ impl Proxy {
         let Some((lane, live)) = governed.filter(|(_, live)| live.is_open()) else {
             self.metrics.skip(Skip::NoRollout);
             self.trail.add(Trace::Routed(Arc::new(routed)));
-            return self.pass(head, full(body)).await;
+            return self.pass(own_line, head, full(body)).await;
         };
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
         let routed = Arc::new(routed.governed(Arc::clone(&lane)));
@@ -141,8 +152,8 @@ impl Proxy {
         let answer_to = self.used(&exchange);
         // 3 serve
         match exchange.routed.route.serve {
-            Side::Primary => self.serve_primary(&exchange, answer_to).await,
-            Side::Candidate => self.serve_candidate(&exchange, answer_to).await,
+            Side::Primary => self.serve_primary(own_line, &exchange, answer_to).await,
+            Side::Candidate => self.serve_candidate(own_line, &exchange, answer_to).await,
         }
     }
 
@@ -192,9 +203,14 @@ impl Proxy {
     }
 
     /// The primary alone, with nothing kept.
-    async fn pass(self: &Arc<Self>, head: Parts, body: Body) -> Result<Answer, Own> {
+    async fn pass(
+        self: &Arc<Self>,
+        own_line: Option<&Line>,
+        head: Parts,
+        body: Body,
+    ) -> Result<Answer, Own> {
         let started = clock::instant();
-        let response = match self.ask_primary(head, body).await {
+        let response = match self.ask_primary(own_line, head, body).await {
             Ok(response) => response,
             Err((own, ended)) => {
                 let taken = Taken::nothing(self.primary.clone(), started, ended);
@@ -213,13 +229,14 @@ impl Proxy {
     /// The primary answers.
     async fn serve_primary(
         self: &Arc<Self>,
+        own_line: Option<&Line>,
         exchange: &Arc<Exchange>,
         answer_to: Use,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
         let provider = self.primary.clone();
         let _ = exchange.routed.answered.set(Side::Primary);
-        match self.ask_primary(exchange.head.clone(), full(exchange.body.clone())).await {
+        match self.ask_primary(own_line, exchange.head.clone(), full(exchange.body.clone())).await {
             Ok(response) => {
                 let keep = match &answer_to {
                     Use::Pair(_) | Use::Solo(_) => Keep::UpTo(self.settings.capture_bytes_max),
@@ -238,6 +255,7 @@ impl Proxy {
     /// The candidate answers, or the primary if the candidate fails before its first byte.
     async fn serve_candidate(
         self: &Arc<Self>,
+        own_line: Option<&Line>,
         exchange: &Arc<Exchange>,
         answer_to: Use,
     ) -> Result<Answer, Own> {
@@ -252,7 +270,7 @@ impl Proxy {
         let Some(begun) = begun else {
             // Sent back while it was being asked: the primary answers, and nobody is to blame.
             drop(answer_to);
-            return self.serve_primary(exchange, Use::Nothing).await;
+            return self.serve_primary(own_line, exchange, Use::Nothing).await;
         };
         let failed = match begun {
             Ok(Ok((response, first))) => {
@@ -278,7 +296,7 @@ impl Proxy {
             Use::Nothing => self.count(&call, Role::Serve),
         }
         // This answer is seen because the candidate failed, so it says nothing.
-        let answer = self.serve_primary(exchange, Use::Nothing).await;
+        let answer = self.serve_primary(own_line, exchange, Use::Nothing).await;
         if solo {
             let primary_well = answer.as_ref().is_ok_and(|(it, _)| !it.status().is_server_error());
             let now = self.clock.now();
@@ -333,13 +351,20 @@ impl Proxy {
 
     async fn ask_primary(
         &self,
+        own_line: Option<&Line>,
         head: Parts,
         body: Body,
     ) -> Result<Response<Incoming>, (Own, Ended)> {
         let Some(request) = self.primary_request(head, body) else {
             return Err((Own::Defect, Ended::Abandoned));
         };
-        match timeout(self.settings.upstream_timeout, self.upstream.send(request)).await {
+        let sent = async {
+            match own_line {
+                Some(line) => self.upstream.send_along(line, request).await,
+                None => self.upstream.send(request).await,
+            }
+        };
+        match timeout(self.settings.upstream_timeout, sent).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) if request::is_too_large(&error) => {
                 Err((Own::BodyTooLarge, Ended::Abandoned))
@@ -409,7 +434,7 @@ fn tee(
         head.headers.remove(CONTENT_LENGTH);
     }
     let taking = Taking::new(provider.clone(), &head, started, keep, done);
-    head.version = hyper::Version::HTTP_11;
+    head.version = Version::HTTP_11;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         head.status = StatusCode::BAD_GATEWAY;
     }

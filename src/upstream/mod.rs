@@ -1,4 +1,14 @@
-//! How we reach providers: one pooled client, and what each provider wants of a request.
+//! How we reach providers: a pooled client, a caller's own line, and what each provider wants of a
+//! request.
+//!
+//! What the client costs, as CPU a request of a proxy that does nothing else, with hyper's pooled
+//! client as 1: `reqwest` 1.7, a connection for each caller 0.8. So providers are asked by hyper
+//! itself, over a caller's own connection where that can be, and `reqwest` asks the judge alone.
+
+mod beside;
+mod line;
+
+pub use line::Line;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -21,6 +31,8 @@ use crate::config::{Auth, ModelMap};
 use crate::domain::{Call, Name, Prices};
 use crate::tasks::BoxError;
 
+use line::Sent;
+
 /// A body on its way, in either direction.
 pub type Body = BoxBody<Bytes, BoxError>;
 
@@ -34,6 +46,7 @@ const IDLE_MAX: Duration = Duration::from_secs(4);
 #[derive(Clone, Debug)]
 pub struct Upstream {
     client: Client<HttpsConnector<HttpConnector>, Body>,
+    plain: HttpConnector,
     providers: Arc<BTreeMap<Name, Provider>>,
 }
 
@@ -140,7 +153,7 @@ impl Upstream {
             .with_webpki_roots()
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(http);
+            .wrap_connector(http.clone());
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
@@ -148,7 +161,7 @@ impl Upstream {
             .build(https);
         let providers: Result<_, BadUrl> =
             providers.iter().map(|it| Ok((it.name.clone(), Provider::new(it)?))).collect();
-        Ok(Self { client, providers: Arc::new(providers?) })
+        Ok(Self { client, plain: http, providers: Arc::new(providers?) })
     }
 
     /// The provider of that name.
@@ -163,5 +176,20 @@ impl Upstream {
     /// When the provider cannot be reached or breaks off before its answer begins.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
         Ok(self.client.request(request).await?)
+    }
+
+    /// The same for a caller that has a line of its own: it goes there if it can.
+    ///
+    /// # Errors
+    /// When the provider cannot be reached or breaks off before its answer begins.
+    pub async fn send_along(
+        &self,
+        line: &Line,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, BoxError> {
+        match line.send(&self.plain, request).await? {
+            Sent::Answered(response) => Ok(response),
+            Sent::Back(request) => self.send(request).await,
+        }
     }
 }
