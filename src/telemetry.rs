@@ -5,27 +5,37 @@ use std::io::{self, IsTerminal as _};
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::domain::{Evidence, Rollout, Share, Skip, State, Verdict};
+use crate::domain::{Evidence, Name, Rollout, Share, Skip, State, Verdict};
 
 /// A gauge of a real number.
 type Real = Gauge<f64, AtomicU64>;
 
+/// A name as a label: shared, because every call has one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Named(Name);
+
+impl EncodeLabelValue for Named {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.as_str().encode(encoder)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
-    provider: String,
+    provider: Named,
     role: &'static str,
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ProviderLabels {
-    provider: String,
+    provider: Named,
     role: &'static str,
 }
 
@@ -185,7 +195,7 @@ impl Metrics {
 
     /// Counts a call that ended.
     pub fn call(&self, call: &crate::domain::Call, role: Role) {
-        let (provider, role) = (call.provider.to_string(), role.as_str());
+        let (provider, role) = (Named(call.provider.clone()), role.as_str());
         let outcome = call.outcome.as_str();
         let labels = CallLabels { provider: provider.clone(), role, outcome };
         self.calls.get_or_create(&labels).inc();
@@ -207,7 +217,7 @@ impl Metrics {
     }
 
     /// Counts a candidate replaced by the primary before its first byte.
-    pub fn fallback(&self, rollout: &crate::domain::Name) {
+    pub fn fallback(&self, rollout: &Name) {
         let labels = RolloutLabels { rollout: rollout.to_string() };
         self.fallbacks.get_or_create(&labels).inc();
     }

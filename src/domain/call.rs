@@ -190,9 +190,13 @@ impl PairId {
 
 impl fmt::Display for PairId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex = format!("{:032x}", self.0);
-        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
-        f.write_str(&parts.join("-"))
+        let mut text = [b'-'; 36];
+        let places = (0..36).filter(|it| ![8, 13, 18, 23].contains(it));
+        for (place, shift) in places.zip((0..32).rev()) {
+            let digit = usize::try_from(self.0 >> (4 * shift) & 15).unwrap_or(0);
+            text[place] = b"0123456789abcdef"[digit];
+        }
+        f.write_str(str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -37,30 +37,32 @@ const COPIED: [HeaderName; 7] = [
 
 /// Drops hop-by-hop headers, also those the `Connection` header names.
 pub(super) fn end_to_end(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
+    drop_all(headers, |name| HOP_BY_HOP.contains(name));
+}
+
+/// Leaves the headers of a request as its primary gets them: the caller's own, end to end.
+pub(super) fn to_primary(headers: &mut HeaderMap) {
+    drop_all(headers, |name| {
+        HOP_BY_HOP.contains(name)
+            || *name == HOST
+            || *name == CONTENT_LENGTH
+            || name.as_str().starts_with(OURS)
+    });
+}
+
+/// Drops these headers, and those the `Connection` header names. Mostly there are none.
+fn drop_all(headers: &mut HeaderMap, dropped: impl Fn(&HeaderName) -> bool) {
+    let named = headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|it| it.to_str().ok())
         .flat_map(|it| it.split(','))
-        .filter_map(|it| it.trim().parse().ok())
-        .collect();
-    for name in HOP_BY_HOP.iter().chain(&named) {
+        .filter_map(|it| it.trim().parse().ok());
+    let all: Vec<HeaderName> =
+        named.chain(headers.keys().filter(|it| dropped(it)).cloned()).collect();
+    for name in all {
         headers.remove(name);
     }
-}
-
-/// The headers of a request as its primary gets them: the caller's own, end to end.
-pub(super) fn to_primary(headers: &HeaderMap) -> HeaderMap {
-    let mut headers = headers.clone();
-    end_to_end(&mut headers);
-    headers.remove(HOST);
-    headers.remove(CONTENT_LENGTH);
-    let ours: Vec<HeaderName> =
-        headers.keys().filter(|it| it.as_str().starts_with(OURS)).cloned().collect();
-    for name in ours {
-        headers.remove(name);
-    }
-    headers
 }
 
 /// The headers of a request as a candidate gets them: what the answer depends on, no more.
@@ -139,7 +141,8 @@ mod tests {
             ("content-length", "3"),
             ("accept-encoding", "gzip"),
         ]);
-        let sent = to_primary(&caller);
+        let mut sent = caller;
+        to_primary(&mut sent);
         let names: Vec<&str> = sent.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["authorization", "accept-encoding"]);
     }

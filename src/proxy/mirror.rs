@@ -112,7 +112,9 @@ impl Proxy {
         let started = clock::instant();
         let name = provider(&exchange.lane, side);
         let request = match side {
-            Side::Primary => self.primary_request(&exchange.head, full(exchange.body.clone())),
+            Side::Primary => {
+                self.primary_request(exchange.head.clone(), full(exchange.body.clone()))
+            }
             Side::Candidate => self.candidate_request(exchange, Purpose::Copy),
         };
         let Some(request) = request else {

@@ -4,6 +4,7 @@
 
 mod answer;
 mod headers;
+mod id;
 mod mirror;
 mod request;
 mod serve;
@@ -38,7 +39,7 @@ use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop, describe};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
-use crate::upstream::Upstream;
+use crate::upstream::{Line, Upstream};
 
 /// Pause after a connection could not be accepted, such as without file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -153,21 +154,22 @@ pub async fn serve(
         };
         // Small answers must not wait for larger ones.
         drop(stream.set_nodelay(true));
+        let line = Arc::new(Line::default());
         let service = {
-            let proxy = Arc::clone(&proxy);
+            let (proxy, line) = (Arc::clone(&proxy), Arc::clone(&line));
             service_fn(move |request| {
-                let proxy = Arc::clone(&proxy);
-                async move { Ok::<_, Infallible>(proxy.answer(request).await) }
+                let (proxy, line) = (Arc::clone(&proxy), Arc::clone(&line));
+                async move { Ok::<_, Infallible>(proxy.answer(&line, request).await) }
             })
         };
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(proxy.settings.header_timeout);
         builder.http2().timer(TokioTimer::new());
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let watched = graceful.watch(connection);
+        let served = line.along(graceful.watch(connection));
         Pool::run(place, "connection", async move {
             // Broken connections are the callers' affair.
-            if let Err(error) = watched.await {
+            if let Err(error) = served.await {
                 tracing::debug!(error = %describe(error.as_ref()), "a connection ended");
             }
         });

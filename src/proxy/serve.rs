@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{
-    Method, Request, Response, StatusCode, Uri,
+    Method, Request, Response, StatusCode, Uri, Version,
     body::{Body as _, Incoming},
     header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue},
     http::request::Parts,
@@ -18,12 +18,13 @@ use crate::domain::{Call, Endpoint, Lane, Lot, Name, PairId, Side, Skip, Timesta
 use crate::tasks::{BoxError, describe};
 use crate::telemetry::Role;
 use crate::traffic::{Live, Routed, Trace};
-use crate::upstream::Body;
+use crate::upstream::{Body, Line};
 
 use super::{
     Proxy,
     answer::{Own, full},
     headers,
+    id::pair_id,
     mirror::well,
     request::{self, Gathered},
     tee::{Done, Ended, Keep, Taken, Taking, Tee},
@@ -69,20 +70,26 @@ type Answer = (Response<Body>, Name);
 
 impl Proxy {
     /// Answers one request. Never fails: what goes wrong is an answer too.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        line: &Line,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let id = pair_id(self.clock.now());
-        let result = self.dispatch(id, request).await;
+        // Requests of one HTTP/2 caller come at the same time.
+        let own_line = Some(line).filter(|_| request.version() != Version::HTTP_2);
+        let result = self.dispatch(id, own_line, request).await;
         let (mut response, provider) = match result {
             Ok((response, provider)) => (response, Some(provider)),
             Err(own) => (own.response(), None),
         };
         if self.settings.headers == super::Headers::Added {
             let added = response.headers_mut();
-            let value = |text: String| HeaderValue::try_from(text).ok();
-            if let Some(value) = value(id.to_string()) {
+            if let Ok(value) = HeaderValue::try_from(id.to_string()) {
                 added.insert(REQUEST_ID, value);
             }
-            if let Some(value) = provider.and_then(|it| value(it.to_string())) {
+            let provider = provider.and_then(|it| HeaderValue::from_str(it.as_str()).ok());
+            if let Some(value) = provider {
                 added.insert(PROVIDER, value);
             }
         }
@@ -92,6 +99,7 @@ impl Proxy {
     async fn dispatch(
         self: &Arc<Self>,
         id: PairId,
+        own_line: Option<&Line>,
         request: Request<Incoming>,
     ) -> Result<Answer, Own> {
         let (head, body) = request.into_parts();
@@ -99,7 +107,9 @@ impl Proxy {
         let board = self.board.load();
         if board.snapshot.is_idle() {
             self.remember_passed(id, Skip::NoRollout);
-            return self.pass(&head, request::limited(body, self.settings.body_bytes_max)).await;
+            return self
+                .pass(own_line, head, request::limited(body, self.settings.body_bytes_max))
+                .await;
         }
         // 1 facts
         let settings = &self.settings;
@@ -107,7 +117,9 @@ impl Proxy {
             Ok(endpoint) => endpoint,
             Err(skip) => {
                 self.skipped(id, skip);
-                return self.pass(&head, request::limited(body, settings.body_bytes_max)).await;
+                return self
+                    .pass(own_line, head, request::limited(body, settings.body_bytes_max))
+                    .await;
             }
         };
         let gathered =
@@ -116,14 +128,14 @@ impl Proxy {
             Gathered::Whole(body) => body,
             Gathered::Long(body) => {
                 self.skipped(id, Skip::Size);
-                return self.pass(&head, body).await;
+                return self.pass(own_line, head, body).await;
             }
         };
         let asked = match dialect::ask(endpoint, path_and_query(&head.uri), &body) {
             Ok(asked) => asked,
             Err(skip) => {
                 self.skipped(id, skip);
-                return self.pass(&head, full(body)).await;
+                return self.pass(own_line, head, full(body)).await;
             }
         };
         let facts = self.callers.facts(id, &head, &asked);
@@ -136,7 +148,7 @@ impl Proxy {
         let Some((lane, live)) = governed.filter(|(_, live)| live.is_open()) else {
             self.metrics.skip(Skip::NoRollout);
             self.trail.add(Trace::Routed(Arc::new(routed)));
-            return self.pass(&head, full(body)).await;
+            return self.pass(own_line, head, full(body)).await;
         };
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
         let routed = Arc::new(routed.governed(Arc::clone(&lane)));
@@ -147,8 +159,8 @@ impl Proxy {
         let answer_to = self.used(&exchange);
         // 3 serve
         match exchange.routed.route.serve {
-            Side::Primary => self.serve_primary(&exchange, answer_to).await,
-            Side::Candidate => self.serve_candidate(&exchange, answer_to).await,
+            Side::Primary => self.serve_primary(own_line, &exchange, answer_to).await,
+            Side::Candidate => self.serve_candidate(own_line, &exchange, answer_to).await,
         }
     }
 
@@ -198,10 +210,14 @@ impl Proxy {
     }
 
     /// The primary alone, with nothing kept.
-    async fn pass(self: &Arc<Self>, head: &Parts, body: Body) -> Result<Answer, Own> {
+    async fn pass(
+        self: &Arc<Self>,
+        own_line: Option<&Line>,
+        head: Parts,
+        body: Body,
+    ) -> Result<Answer, Own> {
         let started = clock::instant();
-        let response = self.ask_primary(head, body).await;
-        let response = match response {
+        let response = match self.ask_primary(own_line, head, body).await {
             Ok(response) => response,
             Err((own, ended)) => {
                 let taken = Taken::nothing(self.primary.clone(), started, ended);
@@ -220,13 +236,14 @@ impl Proxy {
     /// The primary answers.
     async fn serve_primary(
         self: &Arc<Self>,
+        own_line: Option<&Line>,
         exchange: &Arc<Exchange>,
         answer_to: Use,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
         let provider = self.primary.clone();
         let _ = exchange.routed.answered.set(Side::Primary);
-        match self.ask_primary(&exchange.head, full(exchange.body.clone())).await {
+        match self.ask_primary(own_line, exchange.head.clone(), full(exchange.body.clone())).await {
             Ok(response) => {
                 let keep = match &answer_to {
                     Use::Pair(_) | Use::Solo(_) => Keep::UpTo(self.settings.capture_bytes_max),
@@ -245,6 +262,7 @@ impl Proxy {
     /// The candidate answers, or the primary if the candidate fails before its first byte.
     async fn serve_candidate(
         self: &Arc<Self>,
+        own_line: Option<&Line>,
         exchange: &Arc<Exchange>,
         answer_to: Use,
     ) -> Result<Answer, Own> {
@@ -259,7 +277,7 @@ impl Proxy {
         let Some(begun) = begun else {
             // Sent back while it was being asked: the primary answers, and nobody is to blame.
             drop(answer_to);
-            return self.serve_primary(exchange, Use::Nothing).await;
+            return self.serve_primary(own_line, exchange, Use::Nothing).await;
         };
         let failed = match begun {
             Ok(Ok((response, first))) => {
@@ -285,7 +303,7 @@ impl Proxy {
             Use::Nothing => self.count(&call, Role::Serve),
         }
         // This answer is seen because the candidate failed, so it says nothing.
-        let answer = self.serve_primary(exchange, Use::Nothing).await;
+        let answer = self.serve_primary(own_line, exchange, Use::Nothing).await;
         if solo {
             let primary_well = answer.as_ref().is_ok_and(|(it, _)| !it.status().is_server_error());
             let now = self.clock.now();
@@ -340,13 +358,20 @@ impl Proxy {
 
     async fn ask_primary(
         &self,
-        head: &Parts,
+        own_line: Option<&Line>,
+        head: Parts,
         body: Body,
     ) -> Result<Response<Incoming>, (Own, Ended)> {
         let Some(request) = self.primary_request(head, body) else {
             return Err((Own::Defect, Ended::Abandoned));
         };
-        match timeout(self.settings.upstream_timeout, self.upstream.send(request)).await {
+        let sent = async {
+            match own_line {
+                Some(line) => self.upstream.send_along(line, request).await,
+                None => self.upstream.send(request).await,
+            }
+        };
+        match timeout(self.settings.upstream_timeout, sent).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) if request::is_too_large(&error) => {
                 Err((Own::BodyTooLarge, Ended::Abandoned))
@@ -361,14 +386,14 @@ impl Proxy {
     }
 
     /// The request as the primary gets it: the caller's own.
-    pub(super) fn primary_request(&self, head: &Parts, body: Body) -> Option<Request<Body>> {
+    pub(super) fn primary_request(&self, mut head: Parts, body: Body) -> Option<Request<Body>> {
         let primary = self.upstream.provider(&self.primary)?;
         let uri = primary.uri(path_and_query(&head.uri)).ok()?;
-        let mut headers = headers::to_primary(&head.headers);
-        if !headers::has_credential(&headers) {
-            primary.authorize(&mut headers);
+        headers::to_primary(&mut head.headers);
+        if !headers::has_credential(&head.headers) {
+            primary.authorize(&mut head.headers);
         }
-        build(head.method.clone(), uri, headers, body)
+        Some(build(head.method, uri, head.headers, body))
     }
 
     /// The request as the candidate gets it: its own model and credential, nothing of the caller's.
@@ -390,22 +415,16 @@ impl Proxy {
             headers.insert(headers::COPY_MARK, HeaderValue::from_static("1"));
         }
         let uri = provider.uri(&path).ok()?;
-        build(exchange.head.method.clone(), uri, headers, full(Bytes::from(body)))
+        Some(build(exchange.head.method.clone(), uri, headers, full(Bytes::from(body))))
     }
 }
 
-/// A new id, a `UUIDv7`. It begins with our own time, as everything that is weighed with it: the
-/// wall clock may have been moved since.
-fn pair_id(at: Timestamp) -> PairId {
-    let nanos = u32::try_from(at.0 % 1_000 * 1_000_000).unwrap_or(0);
-    let time = uuid::Timestamp::from_unix(uuid::NoContext, at.0 / 1_000, nanos);
-    PairId(uuid::Uuid::new_v7(time).as_u128())
-}
-
-fn build(method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Option<Request<Body>> {
-    let mut request = Request::builder().method(method).uri(uri).body(body).ok()?;
+fn build(method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Request<Body> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
     *request.headers_mut() = headers;
-    Some(request)
+    request
 }
 
 /// The answer as the caller gets it: its bytes untouched, a copy kept on the side.
@@ -422,7 +441,7 @@ fn tee(
         head.headers.remove(CONTENT_LENGTH);
     }
     let taking = Taking::new(provider.clone(), &head, started, keep, done);
-    head.version = hyper::Version::HTTP_11;
+    head.version = Version::HTTP_11;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         head.status = StatusCode::BAD_GATEWAY;
     }
@@ -443,18 +462,4 @@ fn is_callers_fault(error: &BoxError) -> bool {
         cause = it.source();
     }
     false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_id_of_a_request_says_when_it_came_by_our_own_time() {
-        let at = Timestamp(1_999_999_999_123);
-        let (id, other) = (pair_id(at), pair_id(at));
-        assert_eq!((id.at(), other.at()), (at, at));
-        assert_ne!(id, other);
-        assert_eq!(uuid::Uuid::from_u128(id.0).get_version_num(), 7);
-    }
 }

@@ -35,9 +35,9 @@ impl Figures {
     /// The tables, in Markdown.
     pub(crate) fn tables(&self, targets: &[Target]) -> String {
         let mut text = String::from(
-            "| | mirrored | requests/s | ÷ direct | ÷ nginx | CPU µs a request | ÷ nginx \
-             | added p50 ms | added p99 ms | stream's first byte: added p50 ms | added p99 ms \
-             | memory MiB |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+            "| | mirrored | requests/s | ÷ direct | ÷ floor | ÷ nginx | CPU µs a request \
+             | ÷ floor | ÷ nginx | added p50 ms | added p99 ms | stream's first byte: added p50 ms | added p99 ms \
+             | memory MiB |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         );
         let hanging = |it: &&Target| it.candidate == Candidate::Hangs;
         for target in targets.iter().filter(|it| !hanging(it)) {
@@ -63,9 +63,11 @@ impl Figures {
 
     fn row(&self, text: &mut String, target: Target) {
         let direct = Target { via: Via::Direct, percent: 0, candidate: Candidate::Answers };
+        let floor = Target { via: Via::Floor, ..target };
         let nginx = Target { via: Via::Nginx, ..target };
         let name = match target.via {
             Via::Direct => "direct".to_owned(),
+            Via::Floor => format!("floor, {} %", target.percent),
             Via::Nginx if target.percent == 0 => "nginx".to_owned(),
             Via::Nginx => format!("nginx `mirror`, {} %", target.percent),
             Via::Crossfade => format!("Crossfade, {} %", target.percent),
@@ -74,8 +76,10 @@ impl Figures {
             percent(self.value(target, Figure::Mirrored)),
             number(self.value(target, Figure::Throughput), 0),
             number(self.ratio(target, direct, Figure::Throughput), 2),
+            number(self.ratio(target, floor, Figure::Throughput), 2),
             number(self.ratio(target, nginx, Figure::Throughput), 2),
             number(self.value(target, Figure::Cpu), 1),
+            number(self.ratio(target, floor, Figure::Cpu), 2),
             number(self.ratio(target, nginx, Figure::Cpu), 2),
             number(self.added(target, direct, Figure::P50), 2),
             number(self.added(target, direct, Figure::P99), 2),
@@ -88,7 +92,7 @@ impl Figures {
 
     fn hanging_row(&self, text: &mut String, target: Target) {
         let name = match target.via {
-            Via::Direct | Via::Crossfade => "Crossfade".to_owned(),
+            Via::Direct | Via::Floor | Via::Crossfade => "Crossfade".to_owned(),
             Via::Nginx => format!("nginx `mirror`, which gives up after {NGINX_MIRROR_SECONDS} s"),
         };
         let cells = [

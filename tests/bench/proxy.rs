@@ -1,4 +1,5 @@
-//! What a proxy costs: direct, nginx `mirror` and Crossfade, interleaved in one run, as ratios.
+//! What a proxy costs: direct, the least that hyper costs, nginx `mirror` and Crossfade, interleaved
+//! in one run, as ratios.
 //!
 //! Both providers and the load share one core, the measured program has another. A visit starts
 //! a target, measures it and ends it; a round visits every target; rounds begin with another
@@ -7,6 +8,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its result")]
 
 mod figures;
+mod floor;
 mod http;
 mod load;
 mod machine;
@@ -59,6 +61,9 @@ struct Args {
     /// 2 rounds of half a second: whether everything works, not how well.
     #[arg(long)]
     quick: bool,
+    /// Be the minimal hyper proxy, between these.
+    #[arg(long, hide = true)]
+    floor: Option<floor::Ways>,
     /// What `cargo bench` passes.
     #[arg(long, hide = true)]
     bench: bool,
@@ -66,6 +71,11 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(ways) = args.floor {
+        let Err(error) = floor::serve(ways) else { return ExitCode::SUCCESS };
+        eprintln!("the minimal proxy failed: {error}");
+        return ExitCode::FAILURE;
+    }
     // Before there are threads: they inherit the cores.
     let cores = Cores::take();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -272,7 +282,7 @@ fn chosen(only: &[String], nginx: bool) -> Result<Vec<Target>, Fault> {
         .filter(|it| match it.via {
             Via::Direct => true,
             Via::Nginx => nginx && wanted(it),
-            Via::Crossfade => wanted(it),
+            Via::Floor | Via::Crossfade => wanted(it),
         })
         .collect())
 }

@@ -1,4 +1,5 @@
-//! What is measured: the way without a proxy, nginx, and Crossfade, each as a process of its own.
+//! What is measured: the way without a proxy, the minimal hyper proxy, nginx, and Crossfade, each as
+//! a process of its own.
 
 use std::{
     fmt, fs,
@@ -18,6 +19,7 @@ use tokio::{
 
 use crate::{
     Fault,
+    floor::Ways,
     load::{Delivery, Job},
     mock::Mock,
 };
@@ -33,6 +35,7 @@ pub(crate) const NGINX_MIRROR_SECONDS: u32 = 1;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Via {
     Direct,
+    Floor,
     Nginx,
     Crossfade,
 }
@@ -78,10 +81,10 @@ impl Target {
         let answers = |via, percent| Self { via, percent, candidate: Candidate::Answers };
         let hangs = |via| Self { via, percent: 100, candidate: Candidate::Hangs };
         let mut all = vec![answers(Via::Direct, 0)];
-        for via in [Via::Nginx, Via::Crossfade] {
+        for via in [Via::Floor, Via::Nginx, Via::Crossfade] {
             all.extend([0, 10, 100].map(|percent| answers(via, percent)));
-            all.push(hangs(via));
         }
+        all.extend([Via::Nginx, Via::Crossfade].map(hangs));
         all
     }
 
@@ -95,6 +98,7 @@ impl Target {
         let dir = TempDir::with_prefix("crossfade-bench-")?;
         let mut running = match self.via {
             Via::Direct => Running { address: providers.primary.address, child: None, _dir: dir },
+            Via::Floor => floor(self.percent, providers, dir, cores).await?,
             Via::Nginx => nginx(self.percent, providers, dir, cores)?,
             Via::Crossfade => crossfade(self.percent, providers, dir, cores).await?,
         };
@@ -129,6 +133,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.via, self.candidate) {
             (Via::Direct, _) => f.write_str("direct"),
+            (Via::Floor, _) => write!(f, "floor/{}", self.percent),
             (Via::Nginx, Candidate::Answers) => write!(f, "nginx/{}", self.percent),
             (Via::Nginx, Candidate::Hangs) => f.write_str("nginx/hang"),
             (Via::Crossfade, Candidate::Answers) => write!(f, "crossfade/{}", self.percent),
@@ -189,11 +194,11 @@ impl Cores {
         }
     }
 
-    fn command(self, program: &str) -> Command {
+    fn command(self, program: &Path) -> Command {
         let mut command = match self {
             Self::Apart => {
                 let mut command = Command::new("taskset");
-                command.args(["-c", "0", program]);
+                command.args(["-c", "0"]).arg(program);
                 command
             }
             Self::Shared => Command::new(program),
@@ -220,7 +225,7 @@ fn nginx(
     let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
     let config = dir.path().join("nginx.conf");
     fs::write(&config, nginx_config(percent, providers, dir.path(), address))?;
-    let mut command = cores.command("nginx");
+    let mut command = cores.command(Path::new("nginx"));
     command.args(["-e", "stderr", "-p"]).arg(dir.path()).arg("-c").arg(config);
     let child = command.spawn()?;
     Ok(Running { address, child: Some(child), _dir: dir })
@@ -284,13 +289,30 @@ async fn crossfade(
 ) -> Result<Running, Fault> {
     let config = dir.path().join("crossfade.toml");
     fs::write(&config, crossfade_config(percent, providers, dir.path()))?;
-    let mut command = cores.command(env!("CARGO_BIN_EXE_crossfade"));
-    command.args(["serve", "-c"]).arg(config).env("RUST_LOG", "error").stdout(Stdio::piped());
-    let mut child = command.spawn()?;
+    let mut command = cores.command(Path::new(env!("CARGO_BIN_EXE_crossfade")));
+    command.args(["serve", "-c"]).arg(config).env("RUST_LOG", "error");
+    said(command, dir).await
+}
+
+async fn floor(
+    percent: u32,
+    providers: &Providers,
+    dir: TempDir,
+    cores: Cores,
+) -> Result<Running, Fault> {
+    let (primary, candidate) = (providers.primary.address, providers.candidate.address);
+    let mut command = cores.command(&std::env::current_exe()?);
+    command.arg("--floor").arg(Ways { primary, candidate, percent }.text());
+    said(command, dir).await
+}
+
+/// A program that says where it serves.
+async fn said(mut command: Command, dir: TempDir) -> Result<Running, Fault> {
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
     let out = child.stdout.take().ok_or_else(|| Error::from(ErrorKind::BrokenPipe))?;
     let mut lines = BufReader::new(out).lines();
     let line = timeout(START_TIME_MAX, lines.next_line()).await??;
-    let line = line.ok_or("crossfade ended before it served")?;
+    let line = line.ok_or("it ended before it served")?;
     let data = line.split_whitespace().find_map(|it| it.strip_prefix("data="));
     let address = data.ok_or_else(|| format!("no `data=` in: {line}"))?.parse()?;
     Ok(Running { address, child: Some(child), _dir: dir })

@@ -185,6 +185,73 @@ async fn a_caller_who_leaves_cancels_the_call_upstream() {
     rest.await.unwrap();
 }
 
+/// The next request on a connection from the proxy.
+async fn request(upstream: &mut TcpStream) -> String {
+    let mut bytes = vec![0; 4_096];
+    let len = timeout(SOON, upstream.read(&mut bytes)).await.unwrap().unwrap();
+    String::from_utf8_lossy(&bytes[..len]).into_owned()
+}
+
+/// A caller's next request is asked, reaches `upstream` and is answered, with this header.
+async fn exchange(caller: &mut TcpStream, upstream: &mut TcpStream, (path, header): (&str, &str)) {
+    ask(caller, path).await;
+    let got = request(upstream).await;
+    assert!(got.starts_with(&format!("GET /v1/{path} HTTP/1.1\r\n")), "{got}");
+    let host = upstream.local_addr().unwrap();
+    assert_eq!(got.matches(&format!("host: {host}\r\n")).count(), 1, "{got}");
+    let answer = format!("HTTP/1.1 200 OK\r\n{header}\r\nContent-Length: 2\r\n\r\nok");
+    upstream.write_all(answer.as_bytes()).await.unwrap();
+    assert_eq!(answered(caller).await, "HTTP/1.1 200 OK");
+}
+
+async fn ask(caller: &mut TcpStream, path: &str) {
+    let request = format!("GET /v1/{path} HTTP/1.1\r\nHost: proxy\r\n\r\n");
+    caller.write_all(request.as_bytes()).await.unwrap();
+}
+
+/// The first line of an answer that has been read to its end.
+async fn answered(caller: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nok") && !answer.ends_with(b"}}") {
+        assert!(0 < timeout(SOON, caller.read_buf(&mut answer)).await.unwrap().unwrap());
+    }
+    String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_caller_that_stays_has_its_own_connection_and_nothing_is_asked_twice() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let accept = || async { timeout(SOON, listener.accept()).await.unwrap().unwrap().0 };
+    let (serve, _dir) = before(listener.local_addr().unwrap()).await;
+    let mut caller = TcpStream::connect(serve.data).await.unwrap();
+    let ((), mut shared) = tokio::join!(ask(&mut caller, "first"), accept());
+    assert!(request(&mut shared).await.starts_with("GET /v1/first "));
+    shared.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+    assert_eq!(answered(&mut caller).await, "HTTP/1.1 200 OK");
+
+    // From its second request on; and as long as the provider keeps it.
+    let ((), mut own) = tokio::join!(ask(&mut caller, "second"), accept());
+    assert!(request(&mut own).await.starts_with("GET /v1/second "));
+    own.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+    assert_eq!(answered(&mut caller).await, "HTTP/1.1 200 OK");
+    exchange(&mut caller, &mut own, ("third", "X-A: b")).await;
+    // Said aloud, because a request may be sent before a silent end of the connection is seen.
+    exchange(&mut caller, &mut own, ("fourth", "Connection: close")).await;
+    drop(own);
+
+    // A request that was read is not sent again when its connection breaks.
+    let ((), mut own) = tokio::join!(ask(&mut caller, "broken"), accept());
+    assert!(request(&mut own).await.starts_with("GET /v1/broken "));
+    drop(own);
+    assert_eq!(answered(&mut caller).await, "HTTP/1.1 502 Bad Gateway");
+    let ((), mut own) = tokio::join!(ask(&mut caller, "last"), accept());
+    assert!(request(&mut own).await.starts_with("GET /v1/last "));
+    assert!(shared.try_read(&mut [0; 64]).is_err(), "nothing came by the pool meanwhile");
+
+    drop(caller);
+    assert_eq!(request(&mut own).await, "", "the call is cancelled");
+}
+
 /// C4 INV7
 #[tokio::test]
 async fn without_a_usable_store_the_primary_is_served_and_readiness_says_so() {
