@@ -94,8 +94,10 @@ impl Lots {
             ("candidate", self.candidate, self.chances.candidate),
         ];
         sides.into_iter().find_map(|(side, seen, chance)| {
-            let wrong = if chance <= 0.0 || 1.0 <= chance {
-                (0.5 < chance) != (seen == self.drawn) && 0 < self.drawn
+            let wrong = if chance <= 0.0 {
+                0 < seen
+            } else if 1.0 <= chance {
+                seen < self.drawn
             } else {
                 let prior = (chance * LOTS_TYPICAL, (1.0 - chance) * LOTS_TYPICAL);
                 let ln_e = ln_mixture(float(seen), float(self.drawn), chance, prior);
@@ -161,6 +163,27 @@ mod tests {
         }
         assert_eq!(lots.zeros_min, 0);
         assert!(!lots.is_first(Timestamp(0), u64::MAX) && lots.zeros_min == 1);
+    }
+
+    #[test]
+    fn each_thinning_leaves_out_half_of_the_keys() {
+        let mut random = Random(5);
+        let keys: Vec<u64> = (0..10_000).map(|_| random.uniform().to_bits()).collect();
+        let left = |zeros_min| keys.iter().filter(|it| zeros_min <= zeros(**it)).count();
+        assert!((4_800..5_200).contains(&left(1)), "{}", left(1));
+        assert!((2_300..2_700).contains(&left(2)), "{}", left(2));
+    }
+
+    #[test]
+    fn a_side_that_every_lot_shows_or_none_is_right_until_one_does_otherwise() {
+        let mut lots = Lots::new();
+        lots.enter(Chances { primary: 1.0, candidate: 0.0 });
+        for _ in 0..1_000 {
+            lots.count(true, false);
+        }
+        assert_eq!(lots.problem(), None);
+        lots.count(true, true);
+        assert!(lots.problem().unwrap().contains("candidate was seen in 0.10%"));
     }
 
     #[test]

@@ -130,6 +130,6 @@ mod tests {
         let mut money = Money::new(5);
         let start = money.guard(Timestamp(0));
         let flow = money.due(Timestamp(6 * DAY_MS));
-        assert!((start + flow - 1.0).abs() < 1e-12);
+        assert!((start - 1.0 / 7.0).abs() < 1e-12 && (start + flow - 1.0).abs() < 1e-12);
     }
 }
