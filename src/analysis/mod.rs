@@ -184,7 +184,7 @@ mod tests {
     use serde_json::Value;
 
     use super::{Call, Outcome, Sample};
-    use crate::domain::Usage;
+    use crate::domain::{Splitmix, Usage};
 
     #[test]
     fn a_sample_has_the_times_the_tokens_and_the_dollars_of_its_call() {
@@ -229,17 +229,16 @@ mod tests {
         assert!(!seen.first_byte().unwrap().exceeds(100.0));
     }
 
-    /// Seeded randomness: splitmix64 (Steele, Lea & Flood 2014).
+    /// Seeded randomness.
     pub(super) struct Random(pub(super) u64);
 
     impl Random {
         /// Uniform in [0, 1).
         pub(super) fn uniform(&mut self) -> f64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut bits = self.0;
-            bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            super::float((bits ^ (bits >> 31)) >> 11) / super::float(1 << 53)
+            let mut numbers = Splitmix(self.0);
+            let bits = numbers.roll();
+            self.0 = numbers.0;
+            super::float(bits >> 11) / super::float(1 << 53)
         }
 
         pub(super) fn happens(&mut self, chance: f64) -> bool {

@@ -283,9 +283,7 @@ impl Controller {
             self.weigh(&name);
         }
         for managed in self.managed.values() {
-            let lane = managed.lane(Vec::new());
-            let shares = (lane.serve, lane.mirror);
-            self.metrics.rollout(&managed.rollout, &managed.evidence, shares);
+            self.metrics.rollout(&managed.rollout, &managed.evidence, managed.shares());
         }
         let kept = self.keeping.as_ref().is_none_or(JoinHandle::is_finished);
         if kept && KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::analysis::{Ledger, Observation};
 use crate::domain::{
     Answer, Cause, Command, Event, Evidence, GateEvidence, Input, Lane, Name, Note, Order, Plan,
-    Record, Requests, Rollout, Seen, Share, Slice, State, Timestamp, Told, Undecided, Verdict,
-    Weather, Window,
+    Record, Requests, Rollout, Seen, Share, Slice, Stage, State, Timestamp, Told, Undecided,
+    Verdict, Weather, Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
@@ -257,10 +257,20 @@ impl Managed {
         })
     }
 
+    /// The stage that shapes traffic; none where a provider is not configured.
+    fn moved(&self) -> Option<&Stage> {
+        self.rollout.stage().filter(|_| self.broken.is_none())
+    }
+
+    /// What is served by the candidate and what is copied, now.
+    pub(super) fn shares(&self) -> (Share, Share) {
+        self.moved().map_or((Share::NONE, Share::NONE), |it| (it.serve, self.rollout.mirror()))
+    }
+
     /// What the proxy has to obey.
     pub(super) fn lane(&self, cleared: Vec<String>) -> Lane {
-        let plan = self.rollout.plan();
-        let stage = self.rollout.stage().filter(|_| self.broken.is_none());
+        let (plan, stage) = (self.rollout.plan(), self.moved());
+        let (serve, mirror) = self.shares();
         Lane {
             rollout: self.rollout.name().clone(),
             window: stage.and(self.rollout.window()),
@@ -269,8 +279,8 @@ impl Managed {
             slice: plan.slice.clone(),
             stage_slice: stage.map_or_else(Slice::default, |it| it.slice.clone()),
             watched: plan.watched.clone(),
-            serve: stage.map_or(Share::NONE, |it| it.serve),
-            mirror: stage.map_or(Share::NONE, |_| self.rollout.mirror()),
+            serve,
+            mirror,
             cleared,
             judge: plan.judge_share,
         }

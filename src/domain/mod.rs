@@ -17,6 +17,7 @@ mod rollout;
 mod route;
 mod seen;
 mod share;
+mod splitmix;
 mod watched;
 
 pub use call::{
@@ -36,6 +37,7 @@ pub use rollout::{Input, Rollout, Saved, State, Visit};
 pub use route::{Endpoint, Facts, Key, Lane, Lot, Places, Route, Skip, Snapshot, Tie};
 pub use seen::{Note, Order, Seen, Told, Weather};
 pub use share::{Share, ShareError};
+pub use splitmix::Splitmix;
 pub use watched::{Mark, Watched};
 
 use std::{fmt, str::FromStr, sync::Arc};

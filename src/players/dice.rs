@@ -2,27 +2,24 @@
 
 use std::f64::consts::TAU;
 
-/// A splitmix64 generator (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
-/// number generators"). Written out, so that a rehearsal can be repeated with any release.
+use crate::domain::Splitmix;
+
+/// Dice that a rehearsal can be repeated with.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Dice(u64);
+pub(super) struct Dice(Splitmix);
 
 impl Dice {
     /// Dice that always fall the same way for this seed and text (FNV-1a, 64 bit).
     pub(super) fn new(seed: u64, text: &str) -> Self {
         let bytes = seed.to_le_bytes().into_iter().chain(text.bytes());
-        Self(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        Self(Splitmix(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        }))
+        })))
     }
 
     /// The next 64 bits.
     pub(super) fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
+        self.0.roll()
     }
 
     /// A number above 0 and below 1.

@@ -21,7 +21,7 @@ impl Random {
     /// Everything that follows from a seed.
     pub(super) fn new(seed: u64) -> Self {
         // Seeds side by side would otherwise give the same numbers, one place on.
-        Self(Dice(Dice(seed).roll()))
+        Self(Dice::new(Dice::new(seed).roll()))
     }
 
     pub(super) fn below(&mut self, end: u64) -> u64 {

@@ -1,7 +1,7 @@
 //! Made-up traffic of a story: seeded, so that it is the same at every play.
 
 use crate::analysis::{Observation, Sample};
-use crate::domain::{Lot, Outcome, Stage};
+use crate::domain::{Lot, Outcome, Splitmix, Stage};
 
 use super::words::{Read, count, duration_ms, share, sides, split};
 
@@ -74,7 +74,7 @@ impl Traffic {
             over_ms: len * PACE_MS,
             lost: 0,
             shape,
-            dice: Dice(1),
+            dice: Dice::new(1),
             outcomes: Vec::new(),
             latency_ms: [800.0, 800.0],
             outliers: [0.0, 0.0],
@@ -94,7 +94,7 @@ impl Traffic {
     fn word(&mut self, word: &str) -> Read<()> {
         let (key, value) = split(word);
         match key {
-            "seed" => self.dice = Dice(count(value)?),
+            "seed" => self.dice = Dice::new(count(value)?),
             "over" => self.over_ms = duration_ms(value)?,
             "lost" => self.lost = count(value)?,
             "latency" => self.latency_ms = sides(value)?,
@@ -150,7 +150,7 @@ impl Traffic {
         match self.conversations {
             None => (Lot::Once, [self.dice.unit(), self.dice.unit()]),
             Some(conversations) => {
-                let mut own = Dice((index % conversations).wrapping_add(0x5eed));
+                let mut own = Dice::new((index % conversations).wrapping_add(0x5eed));
                 let key = own.roll();
                 (Lot::Sticky(key), [own.unit(), own.unit()])
             }
@@ -184,18 +184,18 @@ impl Traffic {
     }
 }
 
-/// Seeded randomness: splitmix64 (Steele, Lea & Flood 2014).
+/// Seeded randomness.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Dice(pub(super) u64);
+pub(super) struct Dice(Splitmix);
 
 impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Splitmix(seed))
+    }
+
     /// The next 64 bits.
     pub(super) fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
+        self.0.roll()
     }
 
     /// A number from 0 to below 1.

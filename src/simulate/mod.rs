@@ -154,19 +154,13 @@ impl Simulation {
     /// stage it enters, if it enters one.
     pub fn apply(&mut self, at: Timestamp, event: &Event, chances: Chances) {
         self.rollout.apply(at, event);
-        match event {
-            Event::StageEntered { stage, .. } => self.ledger.enter(*stage, at, chances),
-            Event::Succeeded(_) => self.ledger.guard(at),
-            Event::Revised(_) | Event::Loosened(_) => self.ledger.follow(&self.rollout, at, event),
-            Event::Created(_)
-            | Event::ApprovalRequested
-            | Event::Paused(_)
-            | Event::Resumed
-            | Event::Overdue
-            | Event::Baked
-            | Event::RolledBack(_)
-            | Event::Stopped
-            | Event::Lifted => {}
+        if let Some((_, stage)) = event.entered() {
+            self.ledger.enter(stage, at, chances);
+        } else if matches!(event, Event::Succeeded(_)) {
+            // Who plays a stream has said with which chances; they stay.
+            self.ledger.guard(at);
+        } else {
+            self.ledger.follow(&self.rollout, at, event);
         }
     }
 

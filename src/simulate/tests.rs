@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Numbers, PLAN, Simulation, stream};
 use crate::analysis::{Chances, Observation, Sample};
 use crate::config;
-use crate::domain::{Event, Lot, Mark, Name, Outcome, Plan, State, Timestamp, Watched};
+use crate::domain::{Event, Lot, Mark, Name, Outcome, Plan, Splitmix, State, Timestamp, Watched};
 
 /// The plan of a text with one stage for each share served: no gates but the named ones.
 fn plan(gates: &str, serve: &[&str]) -> (Name, Plan) {
@@ -201,17 +201,16 @@ fn seen(lot: Option<Lot>, primary: Option<Sample>, candidate: Option<Sample>) ->
     Observation { lot, primary, candidate, watched: String::new() }
 }
 
-/// Seeded randomness: splitmix64 (Steele, Lea & Flood 2014).
+/// Seeded randomness.
 struct Random(u64);
 
 impl Random {
     /// Uniform in [0, 1).
     fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        f64::from(u32::try_from((bits ^ (bits >> 31)) >> 32).unwrap()) / 4_294_967_296.0
+        let mut numbers = Splitmix(self.0);
+        let bits = numbers.roll();
+        self.0 = numbers.0;
+        f64::from(u32::try_from(bits >> 32).unwrap()) / 4_294_967_296.0
     }
 
     fn happens(&mut self, chance: f64) -> bool {

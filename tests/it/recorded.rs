@@ -63,7 +63,7 @@ fn exchanges() -> Vec<Exchange> {
             let row: Value = serde_json::from_str(line).unwrap();
             Exchange {
                 id: row["id"].as_str().unwrap().to_owned(),
-                // The recordings have placeholders where names were.
+                // Projects are recorded as `<GOOGLE_CLOUD_PROJECT>`, which no path may hold.
                 path: row["path"].as_str().unwrap().replace(['<', '>'], ""),
                 request: row["request"].to_string().into_bytes(),
                 request_headers: headers(&row["request_headers"]),
