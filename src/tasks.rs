@@ -1,6 +1,6 @@
 //! Starting, watching and stopping work: long-lived tasks by name, side work within limits.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, thread, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -207,17 +207,23 @@ pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
 /// Runs work whose number is limited by its own caller, such as a connection.
 pub fn spawn(name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
     #[expect(clippy::disallowed_methods, reason = "the one home of spawning")]
-    let handle = tokio::spawn(work);
-    // The watcher is dropped with the runtime; it only says what happened.
-    #[expect(clippy::disallowed_methods, reason = "the one home of spawning")]
     drop(tokio::spawn(async move {
-        if let Err(error) = handle.await
-            && error.is_panic()
-        {
-            tracing::error!(task = name, "side work panicked; nobody else is affected");
-        }
+        let _watch = Watch(name);
+        work.await;
     }));
 }
+
+/// Says so when its work panics; dropped otherwise, it says nothing.
+struct Watch(&'static str);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!(task = self.0, "side work panicked; nobody else is affected");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::pending;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use serde_json::json;
+use serde::Serialize;
 use tokio::{
     sync::{mpsc::error::TrySendError, oneshot},
     time::{Instant, timeout, timeout_at},
@@ -314,13 +314,29 @@ fn judged(half: &Half) -> Option<String> {
 
 /// An answer as it is stored.
 fn stored(half: &Half) -> Bytes {
-    let value = match &half.reading.transcript {
-        Some(Transcript { text, tool_calls, refusal }) => {
-            let call = |it: &crate::domain::ToolCall| json!({ "id": it.id, "name": it.name, "arguments": it.arguments });
-            let calls: Vec<_> = tool_calls.iter().map(call).collect();
-            json!({ "text": text, "tool_calls": calls, "refusal": refusal })
-        }
-        None => json!({ "trouble": half.reading.trouble }),
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Stored<'a> {
+        Answer { text: &'a str, tool_calls: Vec<Called<'a>>, refusal: Option<&'a str> },
+        Trouble { trouble: Option<&'a str> },
+    }
+    #[derive(Serialize)]
+    struct Called<'a> {
+        id: &'a str,
+        name: &'a str,
+        arguments: &'a str,
+    }
+    let stored = match &half.reading.transcript {
+        Some(Transcript { text, tool_calls, refusal }) => Stored::Answer {
+            text,
+            tool_calls: tool_calls
+                .iter()
+                .map(|it| Called { id: &it.id, name: &it.name, arguments: &it.arguments })
+                .collect(),
+            refusal: refusal.as_deref(),
+        },
+        None => Stored::Trouble { trouble: half.reading.trouble.as_deref() },
     };
-    Bytes::from(value.to_string())
+    // Texts become JSON whatever they say.
+    serde_json::to_vec(&stored).map(Bytes::from).unwrap_or_default()
 }

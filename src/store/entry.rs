@@ -3,7 +3,10 @@
 //! `kind u8 | pair id u128 BE | zstd(parts)`, each part as `len u32 LE | bytes`: first the
 //! record, then for a pair its three bodies. The id of notes is 0. So a segment alone is enough to find a pair again.
 
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
+use zstd::bulk::Compressor;
 
 use super::{json::DecodeError, note, pair};
 use crate::domain::{Note, Pair, PairId, Score, Window};
@@ -73,21 +76,47 @@ pub(super) enum Entry {
     Notes(Vec<Note>),
 }
 
-/// The payload of a pair.
-pub(super) fn encode_pair(pair: &Pair, bodies: &Bodies) -> std::io::Result<Vec<u8>> {
-    let bodies = bodies.clone().cut();
-    let record = pair::encode(pair);
-    pack(PAIR, pair.id, &[&record, &bodies.request, &bodies.primary, &bodies.candidate])
-}
+/// Makes payloads. What it packs with is large and costs time to make, so it is kept.
+#[derive(Default)]
+pub(super) struct Packer(Mutex<Option<Compressor<'static>>>);
 
-/// The payload of a score.
-pub(super) fn encode_score(score: &Score) -> std::io::Result<Vec<u8>> {
-    pack(SCORE, score.pair, &[&pair::encode_score(score)])
-}
+impl Packer {
+    /// The payload of a pair with this record.
+    pub(super) fn pair(
+        &self,
+        id: PairId,
+        record: &[u8],
+        bodies: &Bodies,
+    ) -> std::io::Result<Vec<u8>> {
+        let bodies = bodies.clone().cut();
+        self.pack(PAIR, id, &[record, &bodies.request, &bodies.primary, &bodies.candidate])
+    }
 
-/// The payload of notes of one window.
-pub(super) fn encode_notes(window: &Window, notes: &[Note]) -> std::io::Result<Vec<u8>> {
-    pack(NOTES, PairId(0), &[&note::encode(window, notes)])
+    /// The payload of a score.
+    pub(super) fn score(&self, score: &Score) -> std::io::Result<Vec<u8>> {
+        self.pack(SCORE, score.pair, &[&pair::encode_score(score)])
+    }
+
+    /// The payload of notes of one window.
+    pub(super) fn notes(&self, window: &Window, notes: &[Note]) -> std::io::Result<Vec<u8>> {
+        self.pack(NOTES, PairId(0), &[&note::encode(window, notes)])
+    }
+
+    fn pack(&self, kind: u8, id: PairId, parts: &[&[u8]]) -> std::io::Result<Vec<u8>> {
+        let mut plain = Vec::with_capacity(parts.iter().map(|it| it.len() + 4).sum());
+        for part in parts {
+            let len = u32::try_from(part.len()).map_err(std::io::Error::other)?;
+            plain.extend(len.to_le_bytes());
+            plain.extend(*part);
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let compressor = match &mut *kept {
+            Some(compressor) => compressor,
+            none @ None => none.insert(Compressor::new(ZSTD_LEVEL)?),
+        };
+        let packed = compressor.compress(&plain)?;
+        Ok([&[kind], &id.0.to_be_bytes()[..], &packed].concat())
+    }
 }
 
 /// What a payload carries.
@@ -110,17 +139,6 @@ pub(super) fn decode(payload: &[u8]) -> Result<Entry, DecodeError> {
     }
 }
 
-fn pack(kind: u8, id: PairId, parts: &[&[u8]]) -> std::io::Result<Vec<u8>> {
-    let mut plain = Vec::with_capacity(parts.iter().map(|it| it.len() + 4).sum());
-    for part in parts {
-        let len = u32::try_from(part.len()).map_err(std::io::Error::other)?;
-        plain.extend(len.to_le_bytes());
-        plain.extend(*part);
-    }
-    let packed = zstd::bulk::compress(&plain, ZSTD_LEVEL)?;
-    Ok([&[kind], &id.0.to_be_bytes()[..], &packed].concat())
-}
-
 fn take(parts: &mut Bytes) -> Result<Bytes, DecodeError> {
     let len = parts.first_chunk().map(|it| u32::from_le_bytes(*it)).ok_or(DecodeError::Parts)?;
     let end = usize::try_from(len).ok().and_then(|it| it.checked_add(4));
@@ -135,16 +153,20 @@ mod tests {
     use super::*;
     use crate::store::samples;
 
+    fn packed(pair: &Pair, bodies: &Bodies) -> Vec<u8> {
+        Packer::default().pair(pair.id, &pair::encode(pair), bodies).unwrap()
+    }
+
     #[test]
     fn entries_read_back() {
         let (pair, bodies) = (samples::pair("chat", 1_000, 1), samples::bodies("hello"));
-        let payload = encode_pair(&pair, &bodies).unwrap();
+        let payload = packed(&pair, &bodies);
         assert_eq!(decode(&payload).unwrap(), Entry::Pair(Box::new(pair.clone()), bodies));
         let score = samples::score(&pair, "judge:m@r");
-        let payload = encode_score(&score).unwrap();
+        let payload = Packer::default().score(&score).unwrap();
         assert_eq!(decode(&payload).unwrap(), Entry::Score(score));
         let notes = samples::notes(&pair, 1, 3);
-        let payload = encode_notes(&pair.window, &notes).unwrap();
+        let payload = Packer::default().notes(&pair.window, &notes).unwrap();
         assert_eq!(decode(&payload).unwrap(), Entry::Notes(notes));
     }
 
@@ -153,7 +175,7 @@ mod tests {
         let request = Bytes::from("€".repeat(BODY_LEN_MAX));
         let bodies = Bodies { request, ..samples::bodies("short") };
         assert!(!bodies.is_cut());
-        let payload = encode_pair(&samples::pair("chat", 1_000, 1), &bodies).unwrap();
+        let payload = packed(&samples::pair("chat", 1_000, 1), &bodies);
         let Entry::Pair(_, kept) = decode(&payload).unwrap() else { panic!("not a pair") };
         assert!(kept.is_cut() && kept.request.len() <= BODY_LEN_MAX);
         assert!(std::str::from_utf8(&kept.request).is_ok());
@@ -173,14 +195,14 @@ mod tests {
             Bytes::from(bytes.take(BODY_LEN_MAX / 4).flatten().collect::<Vec<u8>>())
         };
         let bodies = Bodies { request: noise(), primary: noise(), candidate: noise() };
-        let payload = encode_pair(&samples::pair("chat", 1_000, 1), &bodies).unwrap();
+        let payload = packed(&samples::pair("chat", 1_000, 1), &bodies);
         assert!(payload.len() < crate::store::frame::PAYLOAD_LEN_MAX);
         assert!(decode(&payload).is_ok());
     }
 
     #[test]
     fn a_payload_that_does_not_add_up_is_an_error() {
-        let payload = encode_pair(&samples::pair("chat", 1_000, 1), &Bodies::default()).unwrap();
+        let payload = packed(&samples::pair("chat", 1_000, 1), &Bodies::default());
         for end in 0..payload.len() {
             assert!(decode(&payload[..end]).is_err(), "cut at {end}");
         }

@@ -98,16 +98,15 @@ impl Index {
         Ok(opened.map_err(|panic| OpenFault::Broken(text_of(&*panic)))??)
     }
 
-    /// Adds pairs.
+    /// Adds pairs. Not as a batch of sled's: each of those ends a buffer of its log early, and wakes
+    /// all its threads for that, which costs more than the pairs.
     pub(super) fn put_pairs(&self, rows: &[Row]) -> sled::Result<()> {
-        let (mut pairs, mut windows) = (Batch::default(), Batch::default());
         for row in rows {
             let value = [&row.place.to_bytes()[..], &row.record].concat();
-            pairs.insert(&row.id.0.to_be_bytes(), value);
-            windows.insert(window_key(&row.window, row.id), &[]);
+            self.pairs.insert(row.id.0.to_be_bytes(), value)?;
+            self.windows.insert(window_key(&row.window, row.id), &[])?;
         }
-        self.pairs.apply_batch(pairs)?;
-        self.windows.apply_batch(windows)
+        Ok(())
     }
 
     /// Adds a score; one by the same source is replaced.

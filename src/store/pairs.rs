@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    entry::{self, Bodies, Entry},
+    entry::{self, Bodies, Entry, Packer},
     files, frame,
     index::{Index, Row},
     json::shortened,
@@ -34,6 +34,7 @@ struct Shared {
     limits: Limits,
     index: Index,
     segments: Mutex<Segments>,
+    packer: Packer,
     counters: Counters,
     #[expect(dead_code, reason = "the lock ends with it")]
     lock: File,
@@ -123,8 +124,9 @@ impl Pairs {
         counters.segment_bytes.store(segments.bytes(), Relaxed);
         let index_bytes = index.bytes().map_err(to("be measured"))?;
         counters.index_bytes.store(index_bytes, Relaxed);
+        let packer = Packer::default();
         let (dir, segments) = (dir.to_owned(), Mutex::new(segments));
-        Ok(Self(Arc::new(Shared { dir, limits, index, segments, counters, lock })))
+        Ok(Self(Arc::new(Shared { dir, limits, index, segments, packer, counters, lock })))
     }
 
     /// A pair and its scores, oldest first.
@@ -178,10 +180,11 @@ impl Pairs {
         pairs.take(len_max).collect()
     }
 
-    /// Stores pairs with their bodies: all of them, or none that can be found again.
+    /// Stores pairs with their bodies.
     ///
     /// # Errors
-    /// When the disk or the index refuses, or the disk is too full. They are counted.
+    /// When the disk or the index refuses, or the disk is too full. All of them are counted, though
+    /// some may be found.
     pub fn put_batch(&self, batch: &[(Pair, Bodies)]) -> Result<(), PairsError> {
         let result = self.try_put_batch(batch);
         self.count(&self.0.counters.pairs, batch.len(), result)
@@ -285,14 +288,14 @@ impl Pairs {
         let mut frames = Vec::new();
         let mut rows = Vec::with_capacity(batch.len());
         for (pair, bodies) in batch {
-            let begin = frames.len();
-            let payload = entry::encode_pair(pair, bodies);
+            let (begin, record) = (frames.len(), pair::encode(pair));
+            let payload = self.0.packer.pair(pair.id, &record, bodies);
             push(&mut frames, pair.id, payload)?;
             rows.push(Row {
                 id: pair.id,
                 window: pair.window.clone(),
                 place: Place { segment: 0, offset: number(begin), len: len_u32(&frames[begin..]) },
-                record: pair::encode(pair),
+                record,
             });
         }
         let mut segments = self.segments();
@@ -320,7 +323,7 @@ impl Pairs {
     fn try_put_notes(&self, notes: &[Note]) -> Result<(), PairsError> {
         let (Some(first), Some(last)) = (notes.first(), notes.last()) else { return Ok(()) };
         self.refuse_when_full()?;
-        let payload = entry::encode_notes(&first.window, notes);
+        let payload = self.0.packer.notes(&first.window, notes);
         let payload = payload.map_err(|_| PairsError::Pack { id: PairId(0) })?;
         let mut frames = Vec::new();
         frame::push(&mut frames, &payload).map_err(|_| PairsError::Pack { id: PairId(0) })?;
@@ -334,7 +337,7 @@ impl Pairs {
     fn try_put_score(&self, score: &Score) -> Result<(), PairsError> {
         self.refuse_when_full()?;
         let mut frames = Vec::new();
-        push(&mut frames, score.pair, entry::encode_score(score))?;
+        push(&mut frames, score.pair, self.0.packer.score(score))?;
         let mut segments = self.segments();
         let (segment, begin) = segments.append(&(score.at..=score.at), &frames)?;
         put_score(&self.0.index, score)?;

@@ -17,8 +17,9 @@ use super::{entry::Bodies, pairs::Pairs, pairs_error::PairsError};
 use crate::domain::{Note, Pair, Score, Timestamp};
 
 /// Pairs and scores written at once.
-const BATCH_LEN_MAX: usize = 64;
-/// How long a batch waits for more.
+const BATCH_LEN_MAX: usize = 256;
+/// How long a batch waits for more. It sleeps so long, because to wake it for each pair would cost
+/// whoever brings them.
 const BATCH_WAIT: Duration = Duration::from_millis(5);
 /// Notes written at once at most; fewer are when the disk's turn comes.
 const NOTES_LEN_MAX: usize = 1_024;
@@ -199,7 +200,7 @@ impl<C: Fn() -> Timestamp> Writer<C> {
     /// Writes an item and those that follow within a moment.
     fn write(&mut self, first: Item) {
         let (mut pairs, mut scores) = (Vec::new(), Vec::new());
-        let until = Instant::now() + BATCH_WAIT;
+        thread::sleep(BATCH_WAIT);
         let mut next = Some(first);
         while let Some(item) = next {
             self.waiting_bytes.fetch_sub(item.bytes(), Relaxed);
@@ -214,8 +215,7 @@ impl<C: Fn() -> Timestamp> Writer<C> {
             if BATCH_LEN_MAX <= pairs.len() + scores.len() {
                 break;
             }
-            let left = until.saturating_duration_since(Instant::now());
-            next = self.queue.recv_timeout(left).ok();
+            next = self.queue.try_recv().ok();
         }
         if !pairs.is_empty() {
             let put = self.pairs.put_batch(&pairs);
