@@ -156,6 +156,7 @@ impl App {
             operations: Arc::new(Operations {
                 metrics: Arc::clone(&metrics),
                 copies: Some(pool.clone()),
+                upstream: Some(upstream.clone()),
                 ..Operations::default()
             }),
             metrics,

@@ -40,6 +40,11 @@ struct ProviderLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BreakerLabels {
+    provider: Named,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
@@ -150,6 +155,8 @@ pub struct Metrics {
     transitions: Family<TransitionLabels, Counter>,
     degraded: Gauge,
     mirror_busy: Gauge,
+    breakers_open: Family<BreakerLabels, Gauge>,
+    breakers_opened: Family<BreakerLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -190,6 +197,8 @@ impl Metrics {
             transitions: Family::default(),
             degraded: Gauge::default(),
             mirror_busy: Gauge::default(),
+            breakers_open: Family::default(),
+            breakers_opened: Family::default(),
         }
     }
 
@@ -220,6 +229,18 @@ impl Metrics {
     pub fn fallback(&self, rollout: &Name) {
         let labels = RolloutLabels { rollout: rollout.to_string() };
         self.fallbacks.get_or_create(&labels).inc();
+    }
+
+    /// Counts a breaker that opened.
+    pub fn breaker_opened(&self, provider: &Name) {
+        let labels = BreakerLabels { provider: Named(provider.clone()) };
+        self.breakers_opened.get_or_create(&labels).inc();
+    }
+
+    /// Shows whether the breaker of a provider lets everybody pass (0), a few (1) or nobody (2).
+    pub fn breaker(&self, provider: &Name, open: u8) {
+        let labels = BreakerLabels { provider: Named(provider.clone()) };
+        self.breakers_open.get_or_create(&labels).set(i64::from(open));
     }
 
     /// Counts a step of a rollout.
@@ -315,6 +336,12 @@ impl Metrics {
         it.register("gate_verdict", "1 for the verdict of a gate", self.verdicts.clone());
         it.register("transitions", "Steps of rollouts", self.transitions.clone());
         it.register("degraded", "1 while nothing can be controlled", self.degraded.clone());
+        it.register(
+            "breaker_open",
+            "Breakers of providers: 0 closed, 1 trying, 2 open",
+            self.breakers_open.clone(),
+        );
+        it.register("breaker_opened", "Breakers that opened", self.breakers_opened.clone());
         it.register("mirror_in_flight", "Copies being made", self.mirror_busy.clone());
         table
     }

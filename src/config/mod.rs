@@ -7,6 +7,7 @@
 
 mod faults;
 mod form;
+mod guard;
 mod limits;
 mod provider;
 mod rollout;
@@ -19,6 +20,7 @@ mod plan_tests;
 
 pub use faults::{Fault, Faults, Place};
 pub use form::share;
+pub use guard::Breaker;
 pub use limits::Limits;
 pub use provider::{Auth, Caller, Judge, ModelMap, Provider};
 pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan};

@@ -57,11 +57,17 @@ pub enum Skip {
     DailyCap,
     /// Too many copies are under way.
     Busy,
+    /// The breaker of one of its providers is open.
+    Breaker,
+    /// One of its providers has asked to be left alone for a while.
+    RetryAfter,
+    /// Too many calls of the candidate had to be asked again of the primary.
+    RetryBudget,
 }
 
 impl Skip {
     /// Every reason, in a fixed order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::NoRollout,
         Self::Share,
         Self::Endpoint,
@@ -77,6 +83,9 @@ impl Skip {
         Self::DataClass,
         Self::DailyCap,
         Self::Busy,
+        Self::Breaker,
+        Self::RetryAfter,
+        Self::RetryBudget,
     ];
 
     /// The name in metrics.
@@ -97,6 +106,9 @@ impl Skip {
             Self::DataClass => "data_class",
             Self::DailyCap => "daily_cap",
             Self::Busy => "busy",
+            Self::Breaker => "breaker",
+            Self::RetryAfter => "retry_after",
+            Self::RetryBudget => "retry_budget",
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Live traffic. Sees only what the board publishes, never the controller.
 //!
-//! The path of one request is `serve.rs`, top to bottom; the other side is asked in `mirror.rs`.
+//! The path of one request is `serve.rs`, top to bottom; the other side is asked in `mirror.rs`, and
+//! a candidate that serves in `fallback.rs`.
 
 mod answer;
+mod fallback;
 mod headers;
 mod id;
 mod mirror;

@@ -23,9 +23,9 @@ use crate::upstream::{Body, Line};
 use super::{
     Proxy,
     answer::{Own, full},
+    fallback::Admitted,
     headers,
     id::pair_id,
-    mirror::well,
     request::{self, Gathered},
     tee::{Done, Ended, Keep, Taken, Taking, Tee},
 };
@@ -66,7 +66,7 @@ pub(super) enum Use {
 }
 
 /// An answer on its way, and who gave it.
-type Answer = (Response<Body>, Name);
+pub(super) type Answer = (Response<Body>, Name);
 
 impl Proxy {
     /// Answers one request. Never fails: what goes wrong is an answer too.
@@ -156,28 +156,39 @@ impl Proxy {
         let exchange =
             Arc::new(Exchange { id, at, endpoint, head, body, asked, lane, live, routed });
         // 6 mirror: started first, so that both sides are asked at the same time
-        let answer_to = self.used(&exchange);
+        let admitted = self.admit(&exchange);
+        let answer_to = self.used(&exchange, &admitted);
         // 3 serve
-        match exchange.routed.route.serve {
-            Side::Primary => self.serve_primary(own_line, &exchange, answer_to).await,
-            Side::Candidate => self.serve_candidate(own_line, &exchange, answer_to).await,
+        match (exchange.routed.route.serve, admitted) {
+            (Side::Primary, _) | (Side::Candidate, Admitted::Kept(Side::Candidate, _)) => {
+                self.serve_primary(own_line, &exchange, answer_to).await
+            }
+            (Side::Candidate, Admitted::Both | Admitted::Kept(Side::Primary, _)) => {
+                self.serve_candidate(own_line, &exchange, (answer_to, None)).await
+            }
+            (Side::Candidate, Admitted::Trying(probe)) => {
+                self.serve_candidate(own_line, &exchange, (answer_to, Some(probe))).await
+            }
         }
     }
 
     /// What the answer will be used for. A copy that was due and does not start takes its request
     /// out on both sides: what is left of such requests would not be what a lot drew.
-    fn used(self: &Arc<Self>, exchange: &Arc<Exchange>) -> Use {
+    fn used(self: &Arc<Self>, exchange: &Arc<Exchange>, admitted: &Admitted) -> Use {
         let route = &exchange.routed.route;
-        let started = route.mirror.and_then(|()| self.mirror(exchange, route.serve.other()));
+        let started = match admitted.skip() {
+            Some(skip) => Err(skip),
+            None => route.mirror.and_then(|()| self.mirror(exchange, route.serve.other())),
+        };
         let _ = exchange.routed.copy.set(started.as_ref().map(drop).map_err(|skip| *skip));
         let skip = match started {
             Ok(waits) => return Use::Pair(waits),
             Err(skip) => skip,
         };
         self.metrics.skip(skip);
-        match (route.mirror, route.lot) {
-            (Err(Skip::Share), Some(lot)) => Use::Solo(lot),
-            (Err(_) | Ok(()), _) => Use::Nothing,
+        match route.lot.filter(|_| skip == Skip::Share) {
+            Some(lot) => Use::Solo(lot),
+            None => Use::Nothing,
         }
     }
 
@@ -234,7 +245,7 @@ impl Proxy {
     }
 
     /// The primary answers.
-    async fn serve_primary(
+    pub(super) async fn serve_primary(
         self: &Arc<Self>,
         own_line: Option<&Line>,
         exchange: &Arc<Exchange>,
@@ -255,84 +266,6 @@ impl Proxy {
             Err((own, ended)) => {
                 self.served(exchange, answer_to)(Taken::nothing(provider, started, ended));
                 Err(own)
-            }
-        }
-    }
-
-    /// The candidate answers, or the primary if the candidate fails before its first byte.
-    async fn serve_candidate(
-        self: &Arc<Self>,
-        own_line: Option<&Line>,
-        exchange: &Arc<Exchange>,
-        answer_to: Use,
-    ) -> Result<Answer, Own> {
-        let started = clock::instant();
-        let provider = exchange.lane.candidate.clone();
-        let deadline = self.settings.first_byte_timeout;
-        let begun = tokio::select! {
-            biased;
-            () = exchange.live.closed() => None,
-            begun = timeout(deadline, self.begin_candidate(exchange)) => Some(begun),
-        };
-        let Some(begun) = begun else {
-            // Sent back while it was being asked: the primary answers, and nobody is to blame.
-            drop(answer_to);
-            return self.serve_primary(own_line, exchange, Use::Nothing).await;
-        };
-        let failed = match begun {
-            Ok(Ok((response, first))) => {
-                let keep = Keep::UpTo(self.settings.capture_bytes_max);
-                let _ = exchange.routed.answered.set(Side::Candidate);
-                let done = self.served(exchange, answer_to);
-                return Ok((tee(response, first, &provider, (started, keep, done)), provider));
-            }
-            Ok(Err(failed)) => failed.with_time(started),
-            Err(_) => Taken::nothing(provider, started, Ended::Timeout),
-        };
-        self.metrics.fallback(&exchange.lane.rollout);
-        let (call, _) = self.read(exchange, &failed);
-        tracing::debug!(id = %exchange.id, outcome = call.outcome.as_str(), "the primary takes over");
-        exchange.routed.ended(Side::Candidate, &call);
-        let (candidate_well, solo) = (well(&call), !matches!(answer_to, Use::Pair(_)));
-        match answer_to {
-            Use::Pair(_) => self.served(exchange, answer_to)(failed),
-            Use::Solo(lot) => {
-                self.count(&call, Role::Serve);
-                self.solo(exchange, lot, call);
-            }
-            Use::Nothing => self.count(&call, Role::Serve),
-        }
-        // This answer is seen because the candidate failed, so it says nothing.
-        let answer = self.serve_primary(own_line, exchange, Use::Nothing).await;
-        if solo {
-            let primary_well = answer.as_ref().is_ok_and(|(it, _)| !it.status().is_server_error());
-            let now = self.clock.now();
-            exchange.live.watch(&self.board, now, Some(primary_well), candidate_well);
-        }
-        answer
-    }
-
-    /// Asks the candidate and waits until its answer has begun well.
-    async fn begin_candidate(
-        &self,
-        exchange: &Exchange,
-    ) -> Result<(Response<Incoming>, Option<Bytes>), Taken> {
-        let started = clock::instant();
-        let name = &exchange.lane.candidate;
-        let broken = || Taken::nothing(name.clone(), started, Ended::Broken);
-        let request = self.candidate_request(exchange, Purpose::Serve).ok_or_else(broken)?;
-        let mut response = self.upstream.send(request).await.map_err(|_| broken())?;
-        if !response.status().is_success() {
-            return Err(self.collect(name, response, started).await);
-        }
-        // Bounded by the caller's deadline; empty frames are rare and end with the body.
-        loop {
-            match response.body_mut().frame().await {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(chunk) if !chunk.is_empty() => return Ok((response, Some(chunk))),
-                    Ok(_) | Err(_) => {}
-                },
-                Some(Err(_)) | None => return Err(broken()),
             }
         }
     }
@@ -428,7 +361,7 @@ fn build(method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Request<Bo
 }
 
 /// The answer as the caller gets it: its bytes untouched, a copy kept on the side.
-fn tee(
+pub(super) fn tee(
     response: Response<Incoming>,
     first: Option<Bytes>,
     provider: &Name,

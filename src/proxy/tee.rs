@@ -27,6 +27,8 @@ pub(super) struct Taken {
     pub(super) status: u16,
     content_type: String,
     content_encoding: String,
+    /// How long it asks to be left alone, in its own words; empty when it does not.
+    pub(super) retry_after: String,
     first_byte_ms: Option<u32>,
     total_ms: u32,
     body: Vec<u8>,
@@ -78,6 +80,7 @@ impl Taken {
             status: 0,
             content_type: String::new(),
             content_encoding: String::new(),
+            retry_after: String::new(),
             first_byte_ms: None,
             total_ms: elapsed_ms(started),
             body: Vec::new(),
@@ -97,6 +100,10 @@ impl Taken {
             status: head.status.as_u16(),
             content_type: headers::text(&head.headers, "content-type").to_owned(),
             content_encoding: headers::text(&head.headers, "content-encoding").to_owned(),
+            retry_after: match head.status.as_u16() {
+                429 | 529 => headers::text(&head.headers, "retry-after").to_owned(),
+                _ => String::new(),
+            },
             first_byte_ms: None,
             total_ms: 0,
             body: Vec::new(),

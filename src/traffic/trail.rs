@@ -133,6 +133,12 @@ impl Routed {
         Self { lane: Some(lane), ..self }
     }
 
+    /// Why it was kept from one of the sides, whatever lots drew, if so.
+    pub fn kept(&self) -> Option<Skip> {
+        let skip = self.copy.get()?.err()?;
+        matches!(skip, Skip::Breaker | Skip::RetryAfter | Skip::RetryBudget).then_some(skip)
+    }
+
     /// Remembers how a call of it ended; the first word counts.
     pub fn ended(&self, side: Side, call: &Call) {
         let call = call.clone();

@@ -6,8 +6,13 @@
 //! itself, over a caller's own connection where that can be, and `reqwest` asks the judge alone.
 
 mod beside;
+mod breaker;
+mod guard;
 mod line;
+mod recent;
 
+pub use breaker::{Probe, Standing, Went};
+pub use guard::{Guard, retry_after_ms};
 pub use line::Line;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -60,6 +65,7 @@ pub struct Provider {
     credential: Option<(HeaderName, HeaderValue)>,
     models: ModelMap,
     prices: Prices,
+    guard: Guard,
 }
 
 /// A base URL that cannot be used.
@@ -84,6 +90,7 @@ impl Provider {
             credential: from.key.as_ref().and_then(|key| credential(from.auth, key)),
             models: from.models.clone(),
             prices: from.prices.clone(),
+            guard: Guard::new(from.breaker),
         })
     }
 
@@ -117,6 +124,11 @@ impl Provider {
     pub fn cost_nano_usd(&self, sent: &str, call: &Call) -> Option<u64> {
         let models = [call.model.as_deref().unwrap_or(sent), sent];
         Some(self.prices.of(&models)?.cost_nano_usd(call.usage.as_ref()?))
+    }
+
+    /// What protects callers from it.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// What this provider calls a model; none when it is called the same.
@@ -167,6 +179,11 @@ impl Upstream {
     /// The provider of that name.
     pub fn provider(&self, name: &Name) -> Option<&Provider> {
         self.providers.get(name)
+    }
+
+    /// Every provider by its name.
+    pub fn providers(&self) -> impl Iterator<Item = (&Name, &Provider)> {
+        self.providers.iter()
     }
 
     /// Sends a request and waits for the head of its answer. Redirects are not followed,

@@ -114,6 +114,10 @@ fn explanation(it: &Routed, skip: Option<Skip>) -> Vec<String> {
 fn serving(it: &Routed, lane: &Lane) -> String {
     let asked = it.route.serve;
     match (asked, it.answered.get().copied().unwrap_or(asked), it.route.places) {
+        (Side::Candidate, Side::Primary, _) if it.kept().is_some() => {
+            let why = it.kept().map_or("", advice);
+            format!("The candidate was to answer, and the primary did: {why}.")
+        }
         (Side::Candidate, Side::Primary, _) => {
             "The candidate was to answer and failed before its first byte, or was given up because \
              of a rollback, so the primary answered."
@@ -185,6 +189,18 @@ fn advice(skip: Skip) -> &'static str {
         Skip::DailyCap => "the day's copies were used up; raise `copies_per_day`",
         Skip::Busy => {
             "too many copies were under way; raise `limits.mirror_concurrency_max` or lower `mirror`"
+        }
+        Skip::Breaker => {
+            "the breaker of one of its providers was open, because too many of its calls had failed; \
+             it is tried again after `breaker.cool_down` of that provider"
+        }
+        Skip::RetryAfter => {
+            "one of its providers had asked to be left alone for a while (429 or 529 with \
+             Retry-After); raise its quota, or lower the shares"
+        }
+        Skip::RetryBudget => {
+            "more than one in ten calls of the candidate had to be asked again of the primary, so \
+             it was asked less"
         }
     }
 }

@@ -1,0 +1,338 @@
+//! Callers are protected from a provider that serves and fails: breaker, `Retry-After`, budget.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::world::{Answer, Serve, rollout, until};
+
+/// What a provider does with a request.
+#[derive(Clone, Copy, Debug)]
+enum Says {
+    /// It answers.
+    Well,
+    /// It answers with this status, and with this line among its headers.
+    Status(u16, &'static str),
+    /// It fails every second request.
+    EverySecond,
+    /// It sends so many bytes of a good answer and closes the connection.
+    Cut(usize),
+    /// Nothing at all.
+    Hang,
+}
+
+/// A provider that does as it is told.
+struct Stub {
+    address: std::net::SocketAddr,
+    says: Arc<Mutex<Says>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Stub {
+    async fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (says, asked) = (Arc::new(Mutex::new(Says::Well)), Arc::new(AtomicUsize::new(0)));
+        let (plan, count) = (Arc::clone(&says), Arc::clone(&asked));
+        crossfade::tasks::spawn("stub", async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (plan, count) = (Arc::clone(&plan), Arc::clone(&count));
+                crossfade::tasks::spawn("stub connection", async move {
+                    answer(stream, name, (&plan, &count)).await;
+                });
+            }
+        });
+        Self { address, says, asked }
+    }
+
+    fn says(&self, says: Says) {
+        *self.says.lock().unwrap() = says;
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Relaxed)
+    }
+}
+
+/// A good answer: its head, and its body.
+fn good(name: &str) -> (String, String) {
+    let body = serde_json::json!({
+        "id": "a", "object": "chat.completion", "created": 0, "model": name,
+        "choices": [{ "index": 0, "message": { "role": "assistant", "content": name }, "finish_reason": "stop" }],
+        "usage": { "prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2 }
+    })
+    .to_string();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ";
+    (format!("{head}{}\r\n\r\n", body.len()), body)
+}
+
+async fn answer(mut stream: TcpStream, name: &str, (plan, count): (&Mutex<Says>, &AtomicUsize)) {
+    while request(&mut stream).await.is_some() {
+        let turn = count.fetch_add(1, Relaxed);
+        let (head, body) = good(name);
+        let good = head + &body;
+        let failed = |status, line: &str| {
+            format!("HTTP/1.1 {status} No\r\n{line}content-length: 2\r\n\r\n{{}}")
+        };
+        let says = *plan.lock().unwrap();
+        let text = match says {
+            Says::EverySecond if turn.is_multiple_of(2) => failed(500, ""),
+            Says::Well | Says::EverySecond => good,
+            Says::Status(status, line) => failed(status, line),
+            Says::Cut(len) => good[..len].to_owned(),
+            Says::Hang => return std::future::pending().await,
+        };
+        if stream.write_all(text.as_bytes()).await.is_err() || matches!(says, Says::Cut(_)) {
+            return;
+        }
+    }
+}
+
+/// Reads one request to its end; its first line.
+async fn request(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+            let length = head.lines().find_map(|it| it.strip_prefix("content-length: "));
+            let length: usize = length.map_or(0, |it| it.parse().unwrap());
+            if end + 4 + length <= bytes.len() {
+                return head.lines().next().map(str::to_owned);
+            }
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+/// A primary and a candidate that do as they are told, behind the program.
+struct Rig {
+    primary: Stub,
+    candidate: Stub,
+    serve: Serve,
+    _dir: tempfile::TempDir,
+}
+
+impl Rig {
+    /// The candidate's table has these lines besides, and `more` follows.
+    async fn start(lines: &str, more: &str) -> Self {
+        let (primary, candidate) = (Stub::start("primary").await, Stub::start("candidate").await);
+        let dir = tempfile::TempDir::new().unwrap();
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
+             store = \"{}\"\nprimary = \"primary\"\n\
+             [provider.primary]\nbase_url = \"http://{}/v1\"\n\
+             [provider.candidate]\nbase_url = \"http://{}/v1\"\n{lines}\n{more}",
+            dir.path().join("store").display(),
+            primary.address,
+            candidate.address,
+        );
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, text).unwrap();
+        let rig = Self { primary, candidate, serve: Serve::start(&file).await, _dir: dir };
+        until("the candidate is asked", || async {
+            rig.chat().await;
+            0 < rig.candidate.asked()
+        })
+        .await;
+        rig
+    }
+
+    async fn chat(&self) -> Answer {
+        let body = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
+        self.serve.chat(body.as_bytes().to_vec(), &[]).await
+    }
+
+    /// Asks once, with the candidate as it is told; who answered. Nobody but it may be noticed.
+    async fn chat_while(&self, says: Says) -> String {
+        self.candidate.says(says);
+        let answer = self.chat().await;
+        assert_eq!(answer.status, 200);
+        let provider = answer.header("x-crossfade-provider").to_owned();
+        assert_eq!(answer.json()["model"], provider.as_str(), "never one for another");
+        provider
+    }
+
+    /// Fails now and then, so that the breaker opens and neither tripwire nor gates have a case.
+    async fn open_breaker(&self) {
+        until("the breaker opens", || async {
+            self.chat_while(Says::Status(500, "")).await;
+            self.chat_while(Says::Well).await;
+            0.5 < self.serve.metric("crossfade_breaker_opened_total").await
+        })
+        .await;
+    }
+}
+
+const TOUCHY: &str = "breaker = { failed = \"30%\", calls_min = 4, cool_down = ";
+
+/// B-11
+#[tokio::test]
+async fn an_open_breaker_sends_callers_to_the_primary_at_once_and_holds_the_stage() {
+    let rig = Rig::start(&format!("{TOUCHY}\"1h\" }}"), &rollout("100%", "1%")).await;
+    rig.open_breaker().await;
+    let before = rig.candidate.asked();
+    for _ in 0..5 {
+        // Were it asked, its callers would wait for half a minute.
+        assert_eq!(rig.chat_while(Says::Hang).await, "primary");
+    }
+    assert_eq!(rig.candidate.asked(), before);
+    assert!(
+        4.5 < rig.serve.metric("crossfade_mirror_skipped_total{reason=\"breaker\"}").await,
+        "each of them is counted"
+    );
+    assert!((rig.serve.metric("crossfade_breaker_open{provider=\"candidate\"}").await - 2.0) < 0.1);
+    assert!(rig.serve.page("/readyz").await.contains("\"open_breakers\":[\"candidate\"]"));
+    until("the stage holds and says why", || async {
+        let status = rig.serve.json(&["status", "chat"]).await;
+        assert_eq!(status["state"], "STATE_RUNNING", "{status}");
+        status["evidenceProblem"].as_str().unwrap().starts_with("the breaker of the candidate")
+    })
+    .await;
+    let (_, text) = rig.serve.cli(&["explain", "chat"]).await;
+    assert!(text.contains("the breaker of the candidate is open"), "{text}");
+    let id = rig.chat().await.header("x-crossfade-request-id").to_owned();
+    let (_, text) = rig.serve.cli(&["explain", "--request", &id]).await;
+    assert!(
+        text.contains("The candidate was to answer, and the primary did: the breaker"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn after_its_cool_down_a_candidate_that_answers_again_serves_again() {
+    let rig = Rig::start(&format!("{TOUCHY}\"100ms\" }}"), &rollout("100%", "1%")).await;
+    rig.open_breaker().await;
+    until("it is tried, and serves everybody", || async {
+        rig.chat_while(Says::Well).await;
+        rig.serve.metric("crossfade_breaker_open{provider=\"candidate\"}").await < 0.5
+    })
+    .await;
+    for _ in 0..5 {
+        assert_eq!(rig.chat_while(Says::Well).await, "candidate");
+    }
+}
+
+/// INV10
+#[tokio::test]
+async fn in_shadow_a_breaker_hides_nothing_from_the_tripwire() {
+    let touchy = "breaker = { failed = \"1%\", calls_min = 1, cool_down = \"1h\" }";
+    let rig = Rig::start(touchy, &rollout("0%", "100%")).await;
+    rig.candidate.says(Says::Status(500, ""));
+    until("it is rolled back", || async {
+        assert_eq!(rig.chat().await.header("x-crossfade-provider"), "primary");
+        rig.serve.json(&["status", "chat"]).await["reason"]["code"] == "TRIPWIRE"
+    })
+    .await;
+    assert!(0.5 < rig.serve.metric("crossfade_breaker_opened_total").await);
+    let skipped = rig.serve.metric("crossfade_mirror_skipped_total{reason=\"breaker\"}").await;
+    assert!(skipped < 0.5, "{skipped} copies were held back");
+}
+
+#[tokio::test]
+async fn a_candidate_is_left_alone_as_long_as_it_asks_and_nothing_counts_meanwhile() {
+    let rig = Rig::start("", &rollout("100%", "1%")).await;
+    assert_eq!(rig.chat_while(Says::Status(429, "Retry-After: 55\r\n")).await, "primary");
+    let before = rig.candidate.asked();
+    for _ in 0..5 {
+        assert_eq!(rig.chat_while(Says::Well).await, "primary");
+    }
+    assert_eq!(rig.candidate.asked(), before);
+    let skipped = "crossfade_mirror_skipped_total{reason=\"retry_after\"}";
+    assert!(4.5 < rig.serve.metric(skipped).await);
+    let throttled = "crossfade_requests_total{provider=\"candidate\",role=\"serve\",outcome=";
+    assert!(0.5 < rig.serve.metric(&format!("{throttled}\"throttled\"")).await);
+    assert!(rig.serve.metric(&format!("{throttled}\"provider_error\"")).await < 0.5);
+    until("the stage holds and says why", || async {
+        let status = rig.serve.json(&["status", "chat"]).await;
+        status["evidenceProblem"].as_str().unwrap().contains("asked to be left alone")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_candidate_that_asked_for_a_moment_is_asked_again_after_it() {
+    let rig = Rig::start("", &rollout("0%", "100%")).await;
+    rig.candidate.says(Says::Status(529, "Retry-After: 1\r\n"));
+    until("copies pause", || async {
+        assert_eq!(rig.chat().await.header("x-crossfade-provider"), "primary");
+        let skipped = "crossfade_mirror_skipped_total{reason=\"retry_after\"}";
+        0.5 < rig.serve.metric(skipped).await
+    })
+    .await;
+    let before = rig.candidate.asked();
+    rig.candidate.says(Says::Well);
+    until("they go on", || async {
+        rig.chat().await;
+        before < rig.candidate.asked()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_primary_says_of_its_load_is_its_callers_to_read_and_stops_nobody() {
+    let rig = Rig::start("", &rollout("0%", "100%")).await;
+    rig.primary.says(Says::Status(429, "Retry-After: 7\r\nX-RateLimit: a\r\n"));
+    for _ in 0..3 {
+        let before = rig.primary.asked();
+        let answer = rig.chat().await;
+        assert_eq!((answer.status, answer.header("retry-after")), (429, "7"));
+        assert_eq!((answer.header("x-ratelimit"), &answer.body[..]), ("a", &b"{}"[..]));
+        assert_eq!(rig.primary.asked(), before + 1);
+    }
+}
+
+/// B-17
+#[tokio::test]
+async fn at_most_one_call_in_ten_is_asked_again_of_the_primary() {
+    let rig = Rig::start("breaker = \"off\"", &rollout("100%", "1%")).await;
+    let before = rig.primary.asked() + rig.candidate.asked();
+    let requests = 300;
+    for _ in 0..requests {
+        rig.chat_while(Says::EverySecond).await;
+    }
+    let calls = rig.primary.asked() + rig.candidate.asked() - before;
+    // Ten are free, and one request in a hundred is copied, whichever key falls there.
+    let most = requests + requests / 10 + 10 + requests / 20;
+    assert!((requests + 20..=most).contains(&calls), "{calls} calls for {requests} requests");
+    let status = rig.serve.json(&["status", "chat"]).await;
+    assert_eq!(status["state"], "STATE_RUNNING", "{status}");
+}
+
+/// B-11
+#[tokio::test]
+async fn wherever_a_candidate_breaks_off_its_caller_gets_one_answer_of_one_provider() {
+    let rig = Rig::start("breaker = \"off\"", &rollout("100%", "1%")).await;
+    let (head, body) = good("candidate");
+    for cut in [0, 1, 12, 17, head.len() - 2, head.len() - 1, head.len()] {
+        assert_eq!(rig.chat_while(Says::Cut(cut)).await, "primary", "cut after {cut}");
+        assert_eq!(rig.chat_while(Says::Well).await, "candidate");
+    }
+    for kept in [1, body.len() / 2, body.len() - 1] {
+        rig.candidate.says(Says::Cut(head.len() + kept));
+        let mut caller = TcpStream::connect(rig.serve.data).await.unwrap();
+        let asked = r#"{"model":"m","messages":[]}"#;
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{asked}",
+            asked.len()
+        );
+        caller.write_all(request.as_bytes()).await.unwrap();
+        let mut got = Vec::new();
+        let ended = caller.read_to_end(&mut got);
+        let _ = tokio::time::timeout(crate::world::SOON, ended).await.unwrap();
+        let got = String::from_utf8(got).unwrap();
+        let (got_head, got_body) = got.split_once("\r\n\r\n").unwrap();
+        assert!(got_head.contains("x-crossfade-provider: candidate"), "{got_head}");
+        assert!(got_head.contains(&format!("content-length: {}", body.len())), "{got_head}");
+        assert_eq!(got_body, &body[..kept], "what it sent, and nothing of anybody else");
+        assert_eq!(rig.chat_while(Says::Well).await, "candidate");
+    }
+}
