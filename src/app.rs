@@ -25,7 +25,7 @@ use crate::api::{self, Past, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
 use crate::controller::{Controller, Judged, Setup, Start, Takeover, Wanted};
-use crate::domain::{Margin, Metric, Risk, Seen, Share};
+use crate::domain::{Margin, Metric, Name, Risk, Seen, Share};
 use crate::judge::{Judge, Outlets};
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
@@ -36,7 +36,7 @@ use crate::store::{
 use crate::tasks::{BoxError, Ended, Pool, Stop, Tasks, describe};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
-use crate::upstream::Upstream;
+use crate::upstream::{self, Upstream};
 
 /// Free space on the disk below which no more pairs are stored, in bytes.
 const FREE_BYTES_MIN: u64 = 256 << 20;
@@ -162,6 +162,7 @@ impl App {
             metrics,
         };
         let mut tasks = Tasks::default();
+        check_health(&mut tasks, upstream.clone(), &parts);
         let to_judge = start_judge(&mut tasks, &config, &parts)?;
         let proxy = Arc::new(proxy(&config, &parts, (upstream, pool, to_judge)));
         tasks.start("proxy", move |stop| proxy::serve(proxy, data, stop));
@@ -215,6 +216,17 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, S
 
 fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
+}
+
+/// Watches over the candidates that serve; the others need nobody to be kept from them.
+fn check_health(tasks: &mut Tasks, upstream: Upstream, parts: &Parts) {
+    let board = Arc::clone(&parts.board);
+    let serves = move |name: &Name| {
+        let lanes = &board.load().snapshot.lanes;
+        lanes.iter().any(|it| it.window.is_some() && !it.serve.is_none() && it.candidate == *name)
+    };
+    let shown = (Arc::clone(&parts.metrics), parts.clock);
+    tasks.start("health checks", |stop| upstream::watch(upstream, serves, shown, stop));
 }
 
 fn start_judge(

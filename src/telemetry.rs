@@ -157,6 +157,7 @@ pub struct Metrics {
     mirror_busy: Gauge,
     breakers_open: Family<BreakerLabels, Gauge>,
     breakers_opened: Family<BreakerLabels, Counter>,
+    healthy: Family<BreakerLabels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -199,6 +200,7 @@ impl Metrics {
             mirror_busy: Gauge::default(),
             breakers_open: Family::default(),
             breakers_opened: Family::default(),
+            healthy: Family::default(),
         }
     }
 
@@ -241,6 +243,12 @@ impl Metrics {
     pub fn breaker(&self, provider: &Name, open: u8) {
         let labels = BreakerLabels { provider: Named(provider.clone()) };
         self.breakers_open.get_or_create(&labels).set(i64::from(open));
+    }
+
+    /// Shows what the last health check of a provider found.
+    pub fn health(&self, provider: &Name, problem: Option<&str>) {
+        let labels = BreakerLabels { provider: Named(provider.clone()) };
+        self.healthy.get_or_create(&labels).set(i64::from(problem.is_none()));
     }
 
     /// Counts a step of a rollout.
@@ -342,6 +350,7 @@ impl Metrics {
             self.breakers_open.clone(),
         );
         it.register("breaker_opened", "Breakers that opened", self.breakers_opened.clone());
+        it.register("healthy", "1 if its last health check found it well", self.healthy.clone());
         it.register("mirror_in_flight", "Copies being made", self.mirror_busy.clone());
         table
     }

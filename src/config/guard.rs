@@ -1,9 +1,9 @@
-//! What protects callers from a provider that serves them: its breaker.
+//! What protects callers from a provider that serves them: its breaker, and its health checks.
 
 use crate::domain::Share;
 
 use super::{
-    form::{SHARE, Unit},
+    form::{Form, SHARE, Unit},
     table::Table,
 };
 
@@ -29,6 +29,42 @@ impl Default for Breaker {
         let failed = Share::from_basis_points(5_000).unwrap_or(Share::ALL);
         Self { failed, calls_min: 20, in_a_row: 10, cool_down_ms: 30_000 }
     }
+}
+
+/// What a provider is asked now and then while it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// A path below its base URL, with a slash at its beginning.
+    pub path: String,
+    /// How often, in milliseconds.
+    pub every_ms: u64,
+}
+
+/// A path below a base URL.
+const PATH: Form<String> = Form {
+    name: "a path",
+    remedy: "write it like \"/models\": it is put behind the `base_url`",
+    read: |text| {
+        let plain = text.starts_with('/') && text.bytes().all(|it| it.is_ascii_graphic());
+        plain.then(|| text.to_owned())
+    },
+};
+
+/// The health checks of a provider; none where they are switched off.
+pub(super) fn health(provider: &Table<'_>) -> Option<Health> {
+    if provider.is_word("health", "off") {
+        return None;
+    }
+    let mut health = Health { path: "/models".to_owned(), every_ms: 30_000 };
+    let Some(table) = provider.table("health") else { return Some(health) };
+    if let Some(path) = table.text("path", &PATH) {
+        health.path = path;
+    }
+    if let Some(every_ms) = table.amount("every", Unit::Millis, 100..=3_600_000) {
+        health.every_ms = every_ms;
+    }
+    table.close();
+    Some(health)
 }
 
 /// The breaker of a provider; none where it is switched off.
@@ -73,6 +109,18 @@ mod tests {
         let mine = breaker("breaker = { failed = \"30%\", cool_down = \"1s\" }").unwrap();
         assert_eq!((mine.failed.basis_points(), mine.cool_down_ms), (3_000, 1_000));
         assert_eq!(mine.in_a_row, Breaker::default().in_a_row);
+    }
+
+    #[test]
+    fn health_checks_have_their_defaults_or_are_off() {
+        let health = |line: &str| parse(&with(line)).unwrap().providers[0].health.clone();
+        let models = Health { path: "/models".to_owned(), every_ms: 30_000 };
+        assert_eq!(health(""), Some(models.clone()));
+        assert_eq!(health("health = \"off\""), None);
+        let often = Health { every_ms: 500, ..models };
+        assert_eq!(health("health = { every = \"500ms\" }"), Some(often));
+        let told = faults(&with("health = { path = \"models\" }"));
+        assert!(told.contains("`path` in [provider.a.health] is not a path"), "{told}");
     }
 
     #[test]

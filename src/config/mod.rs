@@ -20,7 +20,7 @@ mod plan_tests;
 
 pub use faults::{Fault, Faults, Place};
 pub use form::share;
-pub use guard::Breaker;
+pub use guard::{Breaker, Health};
 pub use limits::Limits;
 pub use provider::{Auth, Caller, Judge, ModelMap, Provider};
 pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan};

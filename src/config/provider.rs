@@ -8,7 +8,7 @@ use crate::domain::{Name, Price, Prices, Share};
 
 use super::{
     form::{Environment, NAME, PRICE, SHARE, SOME, Unit, base_url, secret},
-    guard::{self, Breaker},
+    guard::{self, Breaker, Health},
     table::Table,
 };
 
@@ -31,6 +31,8 @@ pub struct Provider {
     pub prices: Prices,
     /// When callers are no longer sent to it; none where that is switched off.
     pub breaker: Option<Breaker>,
+    /// What it is asked now and then while it serves; none where that is switched off.
+    pub health: Option<Health>,
 }
 
 /// How a credential is sent.
@@ -115,7 +117,7 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
         let models = ModelMap(table.pairs("model_map").into_iter().collect());
         let cleared = table.list("data");
         let prices = prices(&table);
-        let breaker = guard::breaker(&table);
+        let (breaker, health) = (guard::breaker(&table), guard::health(&table));
         table.close();
         let checked = (NAME.read)(name);
         if checked.is_none() {
@@ -133,6 +135,7 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
                 cleared,
                 prices,
                 breaker,
+                health,
             });
         }
     }

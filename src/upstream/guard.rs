@@ -90,6 +90,11 @@ impl Guard {
         self.breaker.as_ref().is_some_and(|it| it.see(now, went))
     }
 
+    /// Takes a health check. True when the breaker opens by it.
+    pub(super) fn check(&self, now: Timestamp, went: Went) -> bool {
+        self.breaker.as_ref().is_some_and(|it| it.check(now, went))
+    }
+
     /// Counts a call of it that is asked again elsewhere.
     pub fn retry(&self, now: Timestamp) {
         self.retried.add(now);

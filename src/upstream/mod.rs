@@ -8,11 +8,13 @@
 mod beside;
 mod breaker;
 mod guard;
+mod health;
 mod line;
 mod recent;
 
 pub use breaker::{Probe, Standing, Went};
 pub use guard::{Guard, retry_after_ms};
+pub use health::watch;
 pub use line::Line;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -32,7 +34,7 @@ use hyper_util::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::{Auth, ModelMap};
+use crate::config::{Auth, Health, ModelMap};
 use crate::domain::{Call, Name, Prices};
 use crate::tasks::BoxError;
 
@@ -66,6 +68,7 @@ pub struct Provider {
     models: ModelMap,
     prices: Prices,
     guard: Guard,
+    health: Option<Health>,
 }
 
 /// A base URL that cannot be used.
@@ -91,6 +94,7 @@ impl Provider {
             models: from.models.clone(),
             prices: from.prices.clone(),
             guard: Guard::new(from.breaker),
+            health: from.health.clone(),
         })
     }
 

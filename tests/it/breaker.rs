@@ -32,6 +32,7 @@ struct Stub {
     address: std::net::SocketAddr,
     says: Arc<Mutex<Says>>,
     asked: Arc<AtomicUsize>,
+    lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Stub {
@@ -39,24 +40,31 @@ impl Stub {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (says, asked) = (Arc::new(Mutex::new(Says::Well)), Arc::new(AtomicUsize::new(0)));
-        let (plan, count) = (Arc::clone(&says), Arc::clone(&asked));
+        let lines = Arc::new(Mutex::default());
+        let (plan, count, log) = (Arc::clone(&says), Arc::clone(&asked), Arc::clone(&lines));
         crossfade::tasks::spawn("stub", async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (plan, count) = (Arc::clone(&plan), Arc::clone(&count));
+                let (plan, count, log) = (Arc::clone(&plan), Arc::clone(&count), Arc::clone(&log));
                 crossfade::tasks::spawn("stub connection", async move {
-                    answer(stream, name, (&plan, &count)).await;
+                    answer(stream, name, (&plan, &count, &log)).await;
                 });
             }
         });
-        Self { address, says, asked }
+        Self { address, says, asked, lines }
     }
 
     fn says(&self, says: Says) {
         *self.says.lock().unwrap() = says;
     }
 
+    /// Requests for an answer, health checks aside.
     fn asked(&self) -> usize {
         self.asked.load(Relaxed)
+    }
+
+    /// The first line of every request.
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
     }
 }
 
@@ -72,9 +80,14 @@ fn good(name: &str) -> (String, String) {
     (format!("{head}{}\r\n\r\n", body.len()), body)
 }
 
-async fn answer(mut stream: TcpStream, name: &str, (plan, count): (&Mutex<Says>, &AtomicUsize)) {
-    while request(&mut stream).await.is_some() {
-        let turn = count.fetch_add(1, Relaxed);
+async fn answer(
+    mut stream: TcpStream,
+    name: &str,
+    (plan, count, log): (&Mutex<Says>, &AtomicUsize, &Mutex<Vec<String>>),
+) {
+    while let Some(line) = request(&mut stream).await {
+        let turn = count.fetch_add(usize::from(line.starts_with("post")), Relaxed);
+        log.lock().unwrap().push(line);
         let (head, body) = good(name);
         let good = head + &body;
         let failed = |status, line: &str| {
@@ -287,6 +300,39 @@ async fn what_the_primary_says_of_its_load_is_its_callers_to_read_and_stops_nobo
         assert_eq!((answer.header("x-ratelimit"), &answer.body[..]), ("a", &b"{}"[..]));
         assert_eq!(rig.primary.asked(), before + 1);
     }
+}
+
+#[tokio::test]
+async fn a_provider_that_serves_is_checked_and_three_checks_that_fail_open_its_breaker() {
+    let often = "health = { path = \"/health\", every = \"100ms\" }";
+    let rig = Rig::start(often, &rollout("100%", "1%")).await;
+    until("it is found well", || async {
+        0.5 < rig.serve.metric("crossfade_healthy{provider=\"candidate\"}").await
+    })
+    .await;
+    let checks = |stub: &Stub| stub.lines().iter().filter(|it| it.contains("/health")).count();
+    assert_eq!(rig.candidate.lines().last().unwrap(), "get /v1/health http/1.1");
+    assert_eq!(rig.chat_while(Says::Well).await, "candidate");
+    rig.candidate.says(Says::Status(503, ""));
+    until("its breaker opens, though nobody asked it anything", || async {
+        1.5 < rig.serve.metric("crossfade_breaker_open{provider=\"candidate\"}").await
+    })
+    .await;
+    assert!(rig.serve.metric("crossfade_healthy{provider=\"candidate\"}").await < 0.5);
+    assert_eq!(rig.chat_while(Says::Hang).await, "primary");
+    assert_eq!(checks(&rig.primary), 0, "nobody can be kept from the primary");
+    assert!((rig.serve.metric("crossfade_fallbacks_total").await - 0.0) < 0.5);
+}
+
+#[tokio::test]
+async fn a_provider_that_only_gets_copies_is_not_checked() {
+    let often = "health = { path = \"/health\", every = \"100ms\" }";
+    let rig = Rig::start(often, &rollout("0%", "100%")).await;
+    // Many checks would have come while so many callers are answered.
+    for _ in 0..300 {
+        rig.chat().await;
+    }
+    assert!(rig.candidate.lines().iter().all(|it| it.contains("/chat/")));
 }
 
 /// B-17

@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry",  &["domain"]),
     ("config",     &["domain"]),
     ("store",      &["domain"]),
-    ("upstream",   &["domain", "tasks", "config"]),
+    ("upstream",   &["domain", "clock", "tasks", "telemetry", "config"]),
     ("traffic",    &["domain", "analysis", "clock"]),
     ("controller", &["domain", "analysis", "clock", "tasks", "telemetry", "store", "traffic"]),
     ("judge",      &["domain", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic"]),
@@ -43,7 +43,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("statrs",            &["analysis"]),
     ("tonic",             &["api"]),
     ("prost",             &["api"]),
-    ("reqwest",           &["judge"]),            // off the hot path; providers are asked by hyper's own client
+    ("reqwest",           &["judge", "upstream"]), // off the hot path: judge and health checks; callers go by hyper's own client
     ("hyper_rustls",      &["upstream"]),
     ("httpdate",          &["upstream"]),         // what Retry-After may be written as
     ("hyper",             &["upstream", "proxy", "operations", "players", "api"]),
