@@ -25,7 +25,7 @@ use crate::api::{self, Past, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
 use crate::controller::{Controller, Judged, Setup, Start, Takeover, Wanted};
-use crate::domain::{Margin, Metric, Name, Risk, Seen, Share};
+use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share};
 use crate::judge::{Judge, Outlets};
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
@@ -162,7 +162,7 @@ impl App {
             metrics,
         };
         let mut tasks = Tasks::default();
-        check_health(&mut tasks, upstream.clone(), &parts);
+        check_health(&mut tasks, &config, (upstream.clone(), &parts));
         let to_judge = start_judge(&mut tasks, &config, &parts)?;
         let proxy = Arc::new(proxy(&config, &parts, (upstream, pool, to_judge)));
         tasks.start("proxy", move |stop| proxy::serve(proxy, data, stop));
@@ -218,12 +218,19 @@ fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
 }
 
-/// Watches over the candidates that serve; the others need nobody to be kept from them.
-fn check_health(tasks: &mut Tasks, upstream: Upstream, parts: &Parts) {
+/// Watches over those that serve and have another behind them: candidates, and with a failover
+/// all of its chain.
+fn check_health(tasks: &mut Tasks, config: &Config, (upstream, parts): (Upstream, &Parts)) {
     let board = Arc::clone(&parts.board);
+    let mut chain = config.failover.clone();
+    if !chain.is_empty() {
+        chain.push(config.primary.clone());
+    }
     let serves = move |name: &Name| {
         let lanes = &board.load().snapshot.lanes;
-        lanes.iter().any(|it| it.window.is_some() && !it.serve.is_none() && it.candidate == *name)
+        let served =
+            |it: &Arc<Lane>| it.window.is_some() && !it.serve.is_none() && it.candidate == *name;
+        chain.contains(name) || lanes.iter().any(served)
     };
     let shown = (Arc::clone(&parts.metrics), parts.clock);
     tasks.start("health checks", |stop| upstream::watch(upstream, serves, shown, stop));
@@ -258,6 +265,7 @@ fn proxy(
         board: Arc::clone(&parts.board),
         upstream,
         primary: config.primary.clone(),
+        failover: config.failover.clone(),
         callers: callers(config),
         settings: Settings {
             body_bytes_max: limits.body_bytes_max,

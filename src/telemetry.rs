@@ -141,6 +141,7 @@ pub struct Metrics {
     skips: Family<ReasonLabels, Counter>,
     losses: Family<ReasonLabels, Counter>,
     fallbacks: Family<RolloutLabels, Counter>,
+    failovers: Family<BreakerLabels, Counter>,
     serve: Family<RolloutLabels, Real>,
     mirror: Family<RolloutLabels, Real>,
     pairs: Family<RolloutLabels, Gauge>,
@@ -184,6 +185,7 @@ impl Metrics {
             skips: Family::default(),
             losses: Family::default(),
             fallbacks: Family::default(),
+            failovers: Family::default(),
             serve: Family::default(),
             mirror: Family::default(),
             pairs: Family::default(),
@@ -231,6 +233,12 @@ impl Metrics {
     pub fn fallback(&self, rollout: &Name) {
         let labels = RolloutLabels { rollout: rollout.to_string() };
         self.fallbacks.get_or_create(&labels).inc();
+    }
+
+    /// Counts an answer that a provider gave in place of the primary.
+    pub fn failover(&self, provider: &Name) {
+        let labels = BreakerLabels { provider: Named(provider.clone()) };
+        self.failovers.get_or_create(&labels).inc();
     }
 
     /// Counts a breaker that opened.
@@ -331,6 +339,7 @@ impl Metrics {
         it.register("mirror_skipped", "Requests not copied, by reason", self.skips.clone());
         it.register("lost", "Dropped or failed on the side, by reason", self.losses.clone());
         it.register("fallbacks", "Candidates replaced by the primary", self.fallbacks.clone());
+        it.register("failovers", "Answers in place of the primary", self.failovers.clone());
         it.register("stage_serve_ratio", "Share the candidate serves", self.serve.clone());
         it.register("stage_mirror_ratio", "Share that is copied", self.mirror.clone());
         it.register("stage_pairs", "Pairs that count in the stage", self.pairs.clone());

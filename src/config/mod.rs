@@ -52,6 +52,8 @@ pub struct Config {
     pub store: PathBuf,
     /// Who serves today; one of `providers`.
     pub primary: Name,
+    /// Who answers in its place when it cannot, in this order; each one of `providers`.
+    pub failover: Vec<Name>,
     /// Every provider, in the order of the file; never empty.
     pub providers: Vec<Provider>,
     /// Every rollout, in the order of the file; empty is a plain pass-through.
@@ -145,6 +147,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let callers = provider::callers(top, environment);
     let tables = rollout::named(top);
     let primary = primary(top, &providers, &tables);
+    let failover = failover(top, &providers, primary.as_ref());
     let around = Around {
         primary: primary.as_ref(),
         providers: Some(&providers),
@@ -166,6 +169,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
         operations,
         store,
         primary: primary?,
+        failover,
         providers,
         rollouts,
         judge,
@@ -199,6 +203,27 @@ fn addresses(top: &Table<'_>) -> (SocketAddr, Control, SocketAddr) {
         }
     }
     (listen, control, operations)
+}
+
+/// Who answers in place of the primary, each once.
+fn failover(top: &Table<'_>, providers: &[Provider], primary: Option<&Name>) -> Vec<Name> {
+    const KEY: &str = "failover";
+    let mut others = Vec::new();
+    for (text, spot) in top.texts(KEY).unwrap_or_default() {
+        let Some(name) = (NAME.read)(text) else {
+            top.fault_at(Some(&spot), KEY, "has an item that is not a name", NAME.remedy);
+            continue;
+        };
+        check_provider(top, KEY, &name, providers);
+        if primary == Some(&name) {
+            let remedy = "name others than the primary, in the order they are to be asked";
+            top.fault_at(Some(&spot), KEY, "has the primary itself in it", remedy);
+        } else if others.contains(&name) {
+            top.fault_at(Some(&spot), KEY, "names a provider twice", "name each once");
+        }
+        others.push(name);
+    }
+    others
 }
 
 /// The primary: named at the top, else by the rollouts, else the only provider.

@@ -56,6 +56,23 @@ fn fifteen_lines_start_a_real_rollout() {
 }
 
 #[test]
+fn a_failover_names_other_providers_each_once() {
+    let config = parse(&format!("failover = ['b']\n{PROVIDERS}")).unwrap();
+    assert_eq!(config.failover, ["b".parse().unwrap()]);
+    assert!(parse(PROVIDERS).unwrap().failover.is_empty());
+    for (list, told) in [
+        ("['c']", "names no provider"),
+        ("['a']", "has the primary itself in it"),
+        ("['b', 'b']", "names a provider twice"),
+        ("['B']", "has an item that is not a name"),
+        ("'b'", "is a string, not a list of texts"),
+    ] {
+        let faults = faults(&format!("failover = {list}\n{PROVIDERS}"));
+        assert!(faults.contains(&format!("`failover` {told}")), "{list}: {faults}");
+    }
+}
+
+#[test]
 fn the_example_has_the_defaults_where_it_says_so() {
     let config = parse(EXAMPLE).unwrap();
     assert_eq!(config.limits, Limits::default());

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::{Response, body::Incoming};
+use hyper::Request;
 use tokio::time::timeout;
 
 use crate::clock;
 use crate::dialect::Purpose;
-use crate::domain::{Lane, Side, Skip};
+use crate::domain::{Lane, Name, Side, Skip};
 use crate::telemetry::Role;
-use crate::upstream::{Line, Probe, Provider, Went, retry_after_ms};
+use crate::upstream::{Body, Line, Probe, Provider, Went, retry_after_ms};
 
 use super::{
     Proxy,
     answer::Own,
+    failover::Begun,
     mirror::well,
     serve::{Answer, Exchange, Use, tee},
     tee::{Ended, Keep, Taken},
@@ -39,6 +39,22 @@ impl Admitted {
             Self::Both => None,
             Self::Trying(_) => Some(Skip::Breaker),
             Self::Kept(_, skip) => Some(*skip),
+        }
+    }
+
+    /// Who answers, where lots drew this side.
+    pub(super) fn side(&self, drawn: Side) -> Side {
+        match self {
+            Self::Both | Self::Trying(_) | Self::Kept(Side::Primary, _) => drawn,
+            Self::Kept(Side::Candidate, _) => Side::Primary,
+        }
+    }
+
+    /// What has to be told how it went, if it is tried.
+    pub(super) fn probe(self) -> Option<Probe> {
+        match self {
+            Self::Trying(probe) => Some(probe),
+            Self::Both | Self::Kept(..) => None,
         }
     }
 
@@ -67,20 +83,19 @@ impl Proxy {
         else {
             return Admitted::Both;
         };
-        // In shadow a candidate that fails hurts nobody: gates and tripwire are to see it.
-        if lane.serve.is_none() {
-            let rested = candidate.rested(now);
-            return rested
-                .map_or_else(|it| Admitted::Kept(Side::Candidate, it), |()| Admitted::Both);
-        }
+        let live = !lane.serve.is_none();
         let passed = match serve {
+            // In shadow a candidate that fails hurts nobody: gates and tripwire are to see it.
+            _ if !live => candidate.rested(now).map(|()| None),
             Side::Candidate => candidate.pass(now),
             Side::Primary => candidate.look(now).map(|()| None),
         };
-        match (passed, primary.rested(now)) {
+        // Its callers get what it says of its load; only copies leave it alone.
+        let primary = if live { primary.rested(now) } else { Ok(()) }
+            .and_then(|()| if self.failover.is_empty() { Ok(()) } else { primary.closed() });
+        match (passed, primary) {
             (Err(skip), _) => Admitted::Kept(Side::Candidate, skip),
             (Ok(Some(probe)), _) => Admitted::Trying(probe),
-            // Its callers get what it says; only copies leave it alone.
             (Ok(None), Err(skip)) => Admitted::Kept(Side::Primary, skip),
             (Ok(None), Ok(())) => Admitted::Both,
         }
@@ -102,7 +117,7 @@ impl Proxy {
 
     /// How a call went, as far as that is its provider's doing; the primary may refuse a credential
     /// because it is its caller's.
-    fn went(&self, taken: &Taken) -> Option<Went> {
+    pub(super) fn went(&self, taken: &Taken) -> Option<Went> {
         match (taken.ended, taken.status) {
             (Ended::Abandoned, _) | (Ended::Whole | Ended::Cut, 429 | 529) => None,
             (Ended::Broken | Ended::Timeout, _) => Some(Went::Badly),
@@ -124,10 +139,11 @@ impl Proxy {
         let started = clock::instant();
         let provider = exchange.lane.candidate.clone();
         let deadline = self.settings.first_byte_timeout;
+        let request = self.request_to(&provider, exchange.whole(), Purpose::Serve);
         let begun = tokio::select! {
             biased;
             () = exchange.live.closed() => None,
-            begun = timeout(deadline, self.begin_candidate(exchange)) => Some(begun),
+            begun = timeout(deadline, self.begin(&provider, request)) => Some(begun),
         };
         let Some(begun) = begun else {
             // Sent back while it was being asked: the primary answers, and nobody is to blame.
@@ -138,14 +154,14 @@ impl Proxy {
             Ok(Ok((response, first))) => {
                 let keep = Keep::UpTo(self.settings.capture_bytes_max);
                 let _ = exchange.routed.answered.set(Side::Candidate);
-                self.tried(exchange, probe, Some(Went::Well));
+                self.tried(&exchange.lane.candidate, probe, Some(Went::Well));
                 let done = self.served(exchange, answer_to);
                 return Ok((tee(response, first, &provider, (started, keep, done)), provider));
             }
             Ok(Err(failed)) => failed.with_time(started),
             Err(_) => Taken::nothing(provider, started, Ended::Timeout),
         };
-        self.tried(exchange, probe, self.went(&failed));
+        self.tried(&exchange.lane.candidate, probe, self.went(&failed));
         self.fall_back(own_line, exchange, (answer_to, failed)).await
     }
 
@@ -186,24 +202,23 @@ impl Proxy {
         answer
     }
 
-    /// Says how it went with a candidate that was tried again; none says nothing.
-    fn tried(&self, exchange: &Exchange, probe: Option<Probe>, went: Option<Went>) {
+    /// Says how it went with a provider that was tried again; none says nothing.
+    pub(super) fn tried(&self, provider: &Name, probe: Option<Probe>, went: Option<Went>) {
         let Some((probe, went)) = probe.zip(went) else { return };
         if probe.ended(self.clock.now(), went) {
-            let provider = &exchange.lane.candidate;
             tracing::info!(%provider, "its breaker closed: it answers again");
         }
     }
 
-    /// Asks the candidate and waits until its answer has begun well.
-    async fn begin_candidate(
+    /// Asks a provider that serves, and waits until its answer has begun well.
+    pub(super) async fn begin(
         &self,
-        exchange: &Exchange,
-    ) -> Result<(Response<Incoming>, Option<Bytes>), Taken> {
+        name: &Name,
+        request: Option<Request<Body>>,
+    ) -> Result<Begun, Taken> {
         let started = clock::instant();
-        let name = &exchange.lane.candidate;
         let broken = || Taken::nothing(name.clone(), started, Ended::Broken);
-        let request = self.candidate_request(exchange, Purpose::Serve).ok_or_else(broken)?;
+        let request = request.ok_or_else(broken)?;
         let mut response = self.upstream.send(request).await.map_err(|_| broken())?;
         if !response.status().is_success() {
             return Err(self.collect(name, response, started).await);

@@ -115,7 +115,7 @@ impl Proxy {
             Side::Primary => {
                 self.primary_request(exchange.head.clone(), full(exchange.body.clone()))
             }
-            Side::Candidate => self.candidate_request(exchange, Purpose::Copy),
+            Side::Candidate => self.request_to(name, exchange.whole(), Purpose::Copy),
         };
         let Some(request) = request else {
             return Taken::nothing(name.clone(), started, Ended::Broken);

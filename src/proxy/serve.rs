@@ -23,6 +23,7 @@ use crate::upstream::{Body, Line};
 use super::{
     Proxy,
     answer::{Own, full},
+    failover::{Got, Primary, Whole},
     fallback::Admitted,
     headers,
     id::pair_id,
@@ -105,7 +106,7 @@ impl Proxy {
         let (head, body) = request.into_parts();
         self.check(&head, &body)?;
         let board = self.board.load();
-        if board.snapshot.is_idle() {
+        if board.snapshot.is_idle() && self.failover.is_empty() {
             self.remember_passed(id, Skip::NoRollout);
             return self
                 .pass(own_line, head, request::limited(body, self.settings.body_bytes_max))
@@ -147,8 +148,13 @@ impl Proxy {
         let routed = Routed::new(id, at, facts, route);
         let Some((lane, live)) = governed.filter(|(_, live)| live.is_open()) else {
             self.metrics.skip(Skip::NoRollout);
-            self.trail.add(Trace::Routed(Arc::new(routed)));
-            return self.pass(own_line, head, full(body)).await;
+            let routed = Arc::new(routed);
+            self.trail.add(Trace::Routed(Arc::clone(&routed)));
+            if self.failover.is_empty() {
+                return self.pass(own_line, head, full(body)).await;
+            }
+            let whole = Whole { endpoint, head: &head, body: &body, asked: &asked };
+            return self.pass_whole(own_line, whole, &routed).await;
         };
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
         let routed = Arc::new(routed.governed(Arc::clone(&lane)));
@@ -159,15 +165,10 @@ impl Proxy {
         let admitted = self.admit(&exchange);
         let answer_to = self.used(&exchange, &admitted);
         // 3 serve
-        match (exchange.routed.route.serve, admitted) {
-            (Side::Primary, _) | (Side::Candidate, Admitted::Kept(Side::Candidate, _)) => {
-                self.serve_primary(own_line, &exchange, answer_to).await
-            }
-            (Side::Candidate, Admitted::Both | Admitted::Kept(Side::Primary, _)) => {
-                self.serve_candidate(own_line, &exchange, (answer_to, None)).await
-            }
-            (Side::Candidate, Admitted::Trying(probe)) => {
-                self.serve_candidate(own_line, &exchange, (answer_to, Some(probe))).await
+        match admitted.side(exchange.routed.route.serve) {
+            Side::Primary => self.serve_primary(own_line, &exchange, answer_to).await,
+            Side::Candidate => {
+                self.serve_candidate(own_line, &exchange, (answer_to, admitted.probe())).await
             }
         }
     }
@@ -228,20 +229,33 @@ impl Proxy {
         body: Body,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
-        let response = match self.ask_primary(own_line, head, body).await {
-            Ok(response) => response,
-            Err((own, ended)) => {
-                let taken = Taken::nothing(self.primary.clone(), started, ended);
-                self.count(&taken.read(Endpoint::Chat).0, Role::Serve);
-                return Err(own);
-            }
-        };
+        let primary = self.ask_primary(own_line, head, body).await;
+        self.passed(primary, started)
+    }
+
+    /// The primary's answer on its way, with nothing kept.
+    pub(super) fn passed(
+        self: &Arc<Self>,
+        primary: Primary,
+        started: Instant,
+    ) -> Result<Answer, Own> {
         let proxy = Arc::clone(self);
         let done: Done = Box::new(move |taken: Taken| {
+            if !proxy.failover.is_empty() {
+                proxy.seen(&taken);
+            }
             proxy.count(&taken.read(Endpoint::Chat).0, Role::Serve);
         });
         let provider = self.primary.clone();
-        Ok((tee(response, None, &provider, (started, Keep::Nothing, done)), provider))
+        match primary {
+            Ok(response) => {
+                Ok((tee(response, None, &provider, (started, Keep::Nothing, done)), provider))
+            }
+            Err((own, ended)) => {
+                done(Taken::nothing(provider, started, ended));
+                Err(own)
+            }
+        }
     }
 
     /// The primary answers.
@@ -254,7 +268,17 @@ impl Proxy {
         let started = clock::instant();
         let provider = self.primary.clone();
         let _ = exchange.routed.answered.set(Side::Primary);
-        match self.ask_primary(own_line, exchange.head.clone(), full(exchange.body.clone())).await {
+        let primary = match self.ask_any(own_line, exchange.whole(), &exchange.routed.facts).await {
+            Got::Primary(primary) => primary,
+            Got::Other(name, begun, failed) => {
+                if let Some(failed) = failed {
+                    self.served(exchange, answer_to)(failed);
+                }
+                let _ = exchange.routed.failover.set(name.clone());
+                return Ok(self.from_other((name, begun), (exchange.endpoint, started)));
+            }
+        };
+        match primary {
             Ok(response) => {
                 let keep = match &answer_to {
                     Use::Pair(_) | Use::Solo(_) => Keep::UpTo(self.settings.capture_bytes_max),
@@ -289,12 +313,12 @@ impl Proxy {
         receiver.await.unwrap_or_else(|_| nothing())
     }
 
-    async fn ask_primary(
+    pub(super) async fn ask_primary(
         &self,
         own_line: Option<&Line>,
         head: Parts,
         body: Body,
-    ) -> Result<Response<Incoming>, (Own, Ended)> {
+    ) -> Primary {
         let Some(request) = self.primary_request(head, body) else {
             return Err((Own::Defect, Ended::Abandoned));
         };
@@ -329,26 +353,26 @@ impl Proxy {
         Some(build(head.method, uri, head.headers, body))
     }
 
-    /// The request as the candidate gets it: its own model and credential, nothing of the caller's.
-    pub(super) fn candidate_request(
+    /// The request as another provider gets it: its own model and credential, nothing of the caller's.
+    pub(super) fn request_to(
         &self,
-        exchange: &Exchange,
+        name: &Name,
+        whole: Whole<'_>,
         purpose: Purpose,
     ) -> Option<Request<Body>> {
-        let provider = self.upstream.provider(&exchange.lane.candidate)?;
-        let model = provider.model(&exchange.asked.model);
+        let provider = self.upstream.provider(name)?;
+        let Whole { endpoint, head, body, asked } = whole;
+        let model = provider.model(&asked.model);
         let edits = Edits { model, purpose };
-        let path = path_and_query(&exchange.head.uri);
-        let adapted =
-            dialect::adapt(exchange.endpoint, path, &exchange.body, &exchange.asked, &edits);
-        let (path, body) = adapted.ok()?;
-        let mut headers = headers::to_candidate(&exchange.head.headers);
+        let path = path_and_query(&head.uri);
+        let (path, body) = dialect::adapt(endpoint, path, body, asked, &edits).ok()?;
+        let mut headers = headers::to_candidate(&head.headers);
         provider.authorize(&mut headers);
         if purpose == Purpose::Copy {
             headers.insert(headers::COPY_MARK, HeaderValue::from_static("1"));
         }
         let uri = provider.uri(&path).ok()?;
-        Some(build(exchange.head.method.clone(), uri, headers, full(Bytes::from(body))))
+        Some(build(head.method.clone(), uri, headers, full(Bytes::from(body))))
     }
 }
 

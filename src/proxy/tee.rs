@@ -88,6 +88,12 @@ impl Taken {
         }
     }
 
+    /// An answer of which only the head matters.
+    pub(super) fn head_only(provider: Name, head: &response::Parts, started: Instant) -> Self {
+        let total_ms = elapsed_ms(started);
+        Self { total_ms, ended: Ended::Whole, ..Self::from_head(provider, head) }
+    }
+
     /// The same, with the time measured from an earlier start.
     pub(super) fn with_time(mut self, started: Instant) -> Self {
         self.total_ms = elapsed_ms(started);

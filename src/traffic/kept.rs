@@ -13,7 +13,7 @@ const KEPT_PERCENT_MAX: u64 = 5;
 #[derive(Debug, Default)]
 pub struct Kept {
     requests: AtomicU64,
-    kept: AtomicU64,
+    held: AtomicU64,
     /// Why the last one was, as the place of its cause among all, from 1; 0 when it was not.
     last: AtomicU64,
 }
@@ -54,7 +54,7 @@ impl Kept {
         let place = CAUSES.iter().position(|(it, _)| Some(*it) == kept).map_or(0, |it| it + 1);
         let last = u64::try_from(place).unwrap_or(0);
         if last != 0 {
-            self.kept.fetch_add(1, Relaxed);
+            self.held.fetch_add(1, Relaxed);
         }
         // Mostly it stays as it is, and nobody's cache has to follow.
         if self.last.load(Relaxed) != last {
@@ -69,7 +69,7 @@ impl Kept {
         if let Some((_, told)) = last.checked_sub(1).and_then(|it| CAUSES.get(it)) {
             return Some((*told).to_owned());
         }
-        let (kept, requests) = (self.kept.load(Relaxed), self.requests.load(Relaxed));
+        let (kept, requests) = (self.held.load(Relaxed), self.requests.load(Relaxed));
         let many = REQUESTS_MIN <= requests && requests * KEPT_PERCENT_MAX < kept * 100;
         many.then(|| {
             format!(

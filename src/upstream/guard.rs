@@ -50,11 +50,24 @@ impl Guard {
     /// # Errors
     /// The reason.
     pub fn pass(&self, now: Timestamp) -> Result<Option<Probe>, Skip> {
-        self.wanted.add(now);
+        let probe = self.through(now)?;
         self.rested(now)?;
+        if probe.is_none() {
+            self.afford(now)?;
+        }
+        Ok(probe)
+    }
+
+    /// Lets a caller through the breaker alone: what a primary says of its load is its caller's to
+    /// read.
+    ///
+    /// # Errors
+    /// When it is not closed, or enough others try it already.
+    pub fn through(&self, now: Timestamp) -> Result<Option<Probe>, Skip> {
+        self.wanted.add(now);
         let passed = self.breaker.as_ref().map_or(Passed::Freely, |it| it.pass(now));
         match passed {
-            Passed::Freely => self.afford(now).map(|()| None),
+            Passed::Freely => Ok(None),
             Passed::Trying(probe) => Ok(Some(probe)),
             Passed::Not => Err(Skip::Breaker),
         }
@@ -66,10 +79,17 @@ impl Guard {
     /// The reason why not.
     pub fn look(&self, now: Timestamp) -> Result<(), Skip> {
         self.rested(now)?;
-        if self.breaker.as_ref().is_some_and(|it| !it.is_closed()) {
-            return Err(Skip::Breaker);
-        }
+        self.closed()?;
         self.afford(now)
+    }
+
+    /// Whether its breaker is closed.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn closed(&self) -> Result<(), Skip> {
+        let closed = self.breaker.as_ref().is_none_or(|it| it.is_closed());
+        if closed { Ok(()) } else { Err(Skip::Breaker) }
     }
 
     /// Whether it may be asked at all: it is not when it has asked to be left alone.

@@ -66,6 +66,7 @@ pub struct Provider {
     path: String,
     credential: Option<(HeaderName, HeaderValue)>,
     models: ModelMap,
+    cleared: Vec<String>,
     prices: Prices,
     guard: Guard,
     health: Option<Health>,
@@ -92,6 +93,7 @@ impl Provider {
             path: uri.path().trim_end_matches('/').to_owned(),
             credential: from.key.as_ref().and_then(|key| credential(from.auth, key)),
             models: from.models.clone(),
+            cleared: from.cleared.clone(),
             prices: from.prices.clone(),
             guard: Guard::new(from.breaker),
             health: from.health.clone(),
@@ -133,6 +135,11 @@ impl Provider {
     /// What protects callers from it.
     pub fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    /// Whether it may be sent what carries these data classes.
+    pub fn is_cleared(&self, data: &[String]) -> bool {
+        data.iter().all(|class| self.cleared.contains(class))
     }
 
     /// What this provider calls a model; none when it is called the same.

@@ -41,7 +41,7 @@ impl Recent {
 
 /// The second, as far as it fits a half.
 fn second(now: Timestamp) -> u64 {
-    now.0 / 1_000 & u64::from(u32::MAX)
+    (now.0 / 1_000) & u64::from(u32::MAX)
 }
 
 #[cfg(test)]

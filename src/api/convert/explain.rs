@@ -77,15 +77,23 @@ fn routed(it: &Routed) -> Told {
         counted: counted(it.counted.get().copied()).into(),
         primary: it.primary.get().map(call),
         candidate: it.candidate.get().map(call),
+        failover: it.failover.get().map_or_else(String::new, ToString::to_string),
         ..of(it.id)
     }
 }
 
 fn explanation(it: &Routed, skip: Option<Skip>) -> Vec<String> {
+    let stood_in = it.failover.get().map(|name| {
+        format!(
+            "`{name}` answered in place of the primary, which failed before its answer began or had \
+             its breaker open; that is no evidence of the primary."
+        )
+    });
     let Some(lane) = &it.lane else {
-        return vec![format!("The primary answered: {}.", advice(Skip::NoRollout))];
+        let passed = || format!("The primary answered: {}.", advice(Skip::NoRollout));
+        return vec![stood_in.unwrap_or_else(passed)];
     };
-    let mut told = vec![serving(it, lane)];
+    let mut told = vec![stood_in.unwrap_or_else(|| serving(it, lane))];
     told.push(match (skip, it.route.places) {
         (None, Some(places)) => format!(
             "The {} was asked too, because its key fell at {} of what is copied, and {} is.",
