@@ -72,7 +72,10 @@ impl Proxy {
     /// rollout is evidence, whichever side it was drawn for: what is left would be no lot's.
     pub(super) fn admit(&self, exchange: &Exchange) -> Admitted {
         let admitted = self.admit_to(&exchange.lane, exchange.routed.route.serve);
-        exchange.live.kept().see(admitted.cause());
+        // Of what may not be moved or copied nothing was to be seen anyway.
+        if exchange.routed.route.places.is_some() {
+            exchange.live.kept().see(admitted.cause());
+        }
         admitted
     }
 
@@ -83,16 +86,13 @@ impl Proxy {
         else {
             return Admitted::Both;
         };
-        let live = !lane.serve.is_none();
         let passed = match serve {
             // In shadow a candidate that fails hurts nobody: gates and tripwire are to see it.
-            _ if !live => candidate.rested(now).map(|()| None),
+            _ if lane.serve.is_none() => candidate.rested(now).map(|()| None),
             Side::Candidate => candidate.pass(now),
             Side::Primary => candidate.look(now).map(|()| None),
         };
-        // Its callers get what it says of its load; only copies leave it alone.
-        let primary = if live { primary.rested(now) } else { Ok(()) }
-            .and_then(|()| if self.failover.is_empty() { Ok(()) } else { primary.closed() });
+        let primary = if self.failover.is_empty() { Ok(()) } else { primary.closed() };
         match (passed, primary) {
             (Err(skip), _) => Admitted::Kept(Side::Candidate, skip),
             (Ok(Some(probe)), _) => Admitted::Trying(probe),
@@ -105,7 +105,9 @@ impl Proxy {
     pub(super) fn seen(&self, taken: &Taken) {
         let Some(provider) = self.upstream.provider(&taken.provider) else { return };
         let (now, guard) = (self.clock.now(), provider.guard());
-        if let Some(ms) = retry_after_ms(&taken.retry_after, now) {
+        // What the primary says of its load is about its caller's quota, and that caller's to read.
+        let wait_ms = retry_after_ms(&taken.retry_after, now);
+        if let Some(ms) = wait_ms.filter(|_| taken.provider != self.primary) {
             guard.pause(now, ms);
         }
         let Some(went) = self.went(taken) else { return };

@@ -177,9 +177,9 @@ impl Proxy {
     /// out on both sides: what is left of such requests would not be what a lot drew.
     fn used(self: &Arc<Self>, exchange: &Arc<Exchange>, admitted: &Admitted) -> Use {
         let route = &exchange.routed.route;
-        let started = match admitted.skip() {
-            Some(skip) => Err(skip),
-            None => route.mirror.and_then(|()| self.mirror(exchange, route.serve.other())),
+        let started = match (route.mirror, admitted.skip()) {
+            (Ok(()) | Err(Skip::Share), Some(skip)) => Err(skip),
+            (mirror, _) => mirror.and_then(|()| self.mirror(exchange, route.serve.other())),
         };
         let _ = exchange.routed.copy.set(started.as_ref().map(drop).map_err(|skip| *skip));
         let skip = match started {

@@ -19,7 +19,7 @@ pub struct Kept {
 }
 
 /// Every cause, and what it means for the evidence.
-const CAUSES: [((Side, Skip), &str); 5] = [
+const CAUSES: [((Side, Skip), &str); 4] = [
     (
         (Side::Candidate, Skip::Breaker),
         "the breaker of the candidate is open, because too many of its calls failed: it is asked \
@@ -39,11 +39,6 @@ const CAUSES: [((Side, Skip), &str); 5] = [
         (Side::Primary, Skip::Breaker),
         "the breaker of the primary is open, because too many of its calls failed: until it \
          answers again nothing counts",
-    ),
-    (
-        (Side::Primary, Skip::RetryAfter),
-        "the primary has asked to be left alone for a while (429 or 529 with Retry-After): until \
-         then it is not copied to, and nothing counts",
     ),
 ];
 
@@ -96,8 +91,8 @@ mod tests {
             assert!(told.contains(cause.0.as_str()), "{told}");
         }
         kept.see(None);
-        assert_eq!(kept.problem(), None, "5 of 106");
-        kept.see(Some(CAUSES[0].0));
+        assert_eq!(kept.problem(), None, "4 of 105");
+        (0..2).for_each(|_| kept.see(Some(CAUSES[0].0)));
         kept.see(None);
         assert!(kept.problem().unwrap().starts_with("6 of 108 requests were kept"));
     }

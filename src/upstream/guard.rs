@@ -198,6 +198,7 @@ mod tests {
         }
         // What is not asked is not retried either.
         assert!((90..=110).contains(&retried), "{retried}");
+        (0..20).for_each(|_| guard.retry(later(1_000)));
         assert_eq!(guard.look(later(1_000)), Err(Skip::RetryBudget));
         assert_eq!(guard.look(later(40_000)), Ok(()));
     }

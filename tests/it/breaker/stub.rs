@@ -30,46 +30,62 @@ pub(crate) enum Says {
 /// A provider that does as it is told.
 pub(crate) struct Stub {
     pub(crate) address: std::net::SocketAddr,
-    says: Arc<Mutex<Says>>,
-    asked: Arc<AtomicUsize>,
-    seen: Arc<Mutex<Vec<(String, String)>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: &'static str,
+    says: Mutex<Says>,
+    /// Requests for an answer, health checks aside.
+    asked: AtomicUsize,
+    /// Connections it has closed.
+    closed: AtomicUsize,
+    /// The first line and the body of every request.
+    seen: Mutex<Vec<(String, String)>>,
 }
 
 impl Stub {
     pub(crate) async fn start(name: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (says, asked) = (Arc::new(Mutex::new(Says::Well)), Arc::new(AtomicUsize::new(0)));
-        let seen = Arc::new(Mutex::default());
-        let (plan, count, log) = (Arc::clone(&says), Arc::clone(&asked), Arc::clone(&seen));
+        let (asked, closed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let says = Mutex::new(Says::Well);
+        let shared = Arc::new(Shared { name, says, asked, closed, seen: Mutex::default() });
+        let all = Arc::clone(&shared);
         crossfade::tasks::spawn("stub", async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (plan, count, log) = (Arc::clone(&plan), Arc::clone(&count), Arc::clone(&log));
+                let shared = Arc::clone(&all);
                 crossfade::tasks::spawn("stub connection", async move {
-                    answer(stream, name, (&plan, &count, &log)).await;
+                    answer(stream, &shared).await;
+                    shared.closed.fetch_add(1, Relaxed);
                 });
             }
         });
-        Self { address, says, asked, seen }
+        Self { address, shared }
     }
 
     pub(crate) fn says(&self, says: Says) {
-        *self.says.lock().unwrap() = says;
+        *self.shared.says.lock().unwrap() = says;
     }
 
     /// Requests for an answer, health checks aside.
     pub(crate) fn asked(&self) -> usize {
-        self.asked.load(Relaxed)
+        self.shared.asked.load(Relaxed)
+    }
+
+    /// Connections it has closed.
+    pub(crate) fn closed(&self) -> usize {
+        self.shared.closed.load(Relaxed)
     }
 
     /// The first line of every request.
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.seen.lock().unwrap().iter().map(|(line, _)| line.clone()).collect()
+        self.shared.seen.lock().unwrap().iter().map(|(line, _)| line.clone()).collect()
     }
 
     /// The body of every request.
     pub(crate) fn bodies(&self) -> Vec<String> {
-        self.seen.lock().unwrap().iter().map(|(_, body)| body.clone()).collect()
+        self.shared.seen.lock().unwrap().iter().map(|(_, body)| body.clone()).collect()
     }
 }
 
@@ -85,20 +101,16 @@ pub(crate) fn good(name: &str) -> (String, String) {
     (format!("{head}{}\r\n\r\n", body.len()), body)
 }
 
-async fn answer(
-    mut stream: TcpStream,
-    name: &str,
-    (plan, count, log): (&Mutex<Says>, &AtomicUsize, &Mutex<Vec<(String, String)>>),
-) {
+async fn answer(mut stream: TcpStream, shared: &Shared) {
     while let Some((line, body)) = request(&mut stream).await {
-        let turn = count.fetch_add(usize::from(line.starts_with("post")), Relaxed);
-        log.lock().unwrap().push((line, body));
-        let (head, body) = good(name);
+        let turn = shared.asked.fetch_add(usize::from(line.starts_with("post")), Relaxed);
+        shared.seen.lock().unwrap().push((line, body));
+        let (head, body) = good(shared.name);
         let good = head + &body;
         let failed = |status, line: &str| {
             format!("HTTP/1.1 {status} No\r\n{line}content-length: 2\r\n\r\n{{}}")
         };
-        let says = *plan.lock().unwrap();
+        let says = *shared.says.lock().unwrap();
         let text = match says {
             Says::EverySecond if turn.is_multiple_of(2) => failed(500, ""),
             Says::Well | Says::EverySecond | Says::ThenClose => good,
