@@ -305,7 +305,8 @@ fn callers(config: &Config) -> Callers {
         (it.key.expose_secret().to_owned(), marks)
     };
     let by_key: HashMap<String, Marks> = config.callers.iter().map(mark).collect();
-    Callers { by_key, data_default: config.data_default.clone() }
+    let (sticky, data_default) = (config.sticky.clone(), config.data_default.clone());
+    Callers { by_key, sticky, data_default }
 }
 
 /// Opens the journal; what is wrong is logged by who gives up on it.

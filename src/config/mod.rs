@@ -11,6 +11,7 @@ mod guard;
 mod limits;
 mod provider;
 mod rollout;
+mod serving;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ use std::{
 
 use toml::de::DeTable;
 
-use crate::domain::Name;
+use crate::domain::{Name, Sticky};
 
 use faults::Report;
 use form::{ADDRESS, CONTROL, Environment, NAME, SOME};
@@ -62,6 +63,8 @@ pub struct Config {
     pub judge: Option<Judge>,
     /// Marks for requests by the API key they come with.
     pub callers: Vec<Caller>,
+    /// What sticks to a side: the first of these that a request has.
+    pub sticky: Vec<Sticky>,
     /// Data classes of requests that carry no mark of their own.
     pub data_default: Vec<String>,
     /// Whether answers tell where they came from.
@@ -147,7 +150,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let callers = provider::callers(top, environment);
     let tables = rollout::named(top);
     let primary = primary(top, &providers, &tables);
-    let failover = failover(top, &providers, primary.as_ref());
+    let failover = serving::failover(top, &providers, primary.as_ref());
     let around = Around {
         primary: primary.as_ref(),
         providers: Some(&providers),
@@ -156,6 +159,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let rollouts = rollout::read(&tables, &around);
     let store = top.text("store", &SOME).map_or_else(|| "crossfade-data".into(), PathBuf::from);
     let data_default = top.list("data_default");
+    let sticky = serving::sticky(top);
     let headers = top.choice("response_headers", Headers::Added, Headers::Off);
     let limits = top.table("limits").map_or_else(Limits::default, |table| {
         let limits = Limits::read(&table);
@@ -174,6 +178,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
         rollouts,
         judge,
         callers,
+        sticky,
         data_default,
         response_headers: headers.unwrap_or_default(),
         limits,
@@ -203,27 +208,6 @@ fn addresses(top: &Table<'_>) -> (SocketAddr, Control, SocketAddr) {
         }
     }
     (listen, control, operations)
-}
-
-/// Who answers in place of the primary, each once.
-fn failover(top: &Table<'_>, providers: &[Provider], primary: Option<&Name>) -> Vec<Name> {
-    const KEY: &str = "failover";
-    let mut others = Vec::new();
-    for (text, spot) in top.texts(KEY).unwrap_or_default() {
-        let Some(name) = (NAME.read)(text) else {
-            top.fault_at(Some(&spot), KEY, "has an item that is not a name", NAME.remedy);
-            continue;
-        };
-        check_provider(top, KEY, &name, providers);
-        if primary == Some(&name) {
-            let remedy = "name others than the primary, in the order they are to be asked";
-            top.fault_at(Some(&spot), KEY, "has the primary itself in it", remedy);
-        } else if others.contains(&name) {
-            top.fault_at(Some(&spot), KEY, "names a provider twice", "name each once");
-        }
-        others.push(name);
-    }
-    others
 }
 
 /// The primary: named at the top, else by the rollouts, else the only provider.

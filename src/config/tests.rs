@@ -11,7 +11,7 @@ use crate::domain::{Approval, Metric, Role};
 const MINIMAL: &str = include_str!("../../config/minimal.toml");
 const EXAMPLE: &str = include_str!("../../config/example.toml");
 
-const PROVIDERS: &str = "\
+pub(super) const PROVIDERS: &str = "\
 primary = 'a'
 provider.a.base_url = 'http://127.0.0.1:1'
 provider.b.base_url = 'http://127.0.0.1:2'
@@ -53,23 +53,6 @@ fn fifteen_lines_start_a_real_rollout() {
     assert_eq!(config.providers[1].models.get("gpt-4o"), Some("deepseek-v4-flash"));
     let key = config.providers[0].key.as_ref().unwrap();
     assert_eq!(key.expose_secret(), "secret-of-OPENAI_API_KEY");
-}
-
-#[test]
-fn a_failover_names_other_providers_each_once() {
-    let config = parse(&format!("failover = ['b']\n{PROVIDERS}")).unwrap();
-    assert_eq!(config.failover, ["b".parse().unwrap()]);
-    assert!(parse(PROVIDERS).unwrap().failover.is_empty());
-    for (list, told) in [
-        ("['c']", "names no provider"),
-        ("['a']", "has the primary itself in it"),
-        ("['b', 'b']", "names a provider twice"),
-        ("['B']", "has an item that is not a name"),
-        ("'b'", "is a string, not a list of texts"),
-    ] {
-        let faults = faults(&format!("failover = {list}\n{PROVIDERS}"));
-        assert!(faults.contains(&format!("`failover` {told}")), "{list}: {faults}");
-    }
 }
 
 #[test]

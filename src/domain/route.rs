@@ -113,6 +113,24 @@ impl Skip {
     }
 }
 
+/// What the key of a request is made of, if it has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sticky {
+    /// What a header of this name says.
+    Header(String),
+    /// The conversation, as the application names it.
+    Conversation,
+    /// The end user, as the application names them.
+    User,
+    /// How the conversation begins.
+    Opening,
+}
+
+impl Sticky {
+    /// What is looked for where nothing else is asked for, in this order.
+    pub const DEFAULT: [Self; 2] = [Self::Conversation, Self::User];
+}
+
 /// What sticks to a side: the conversation, else the user, else the request alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {

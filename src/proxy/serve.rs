@@ -139,7 +139,7 @@ impl Proxy {
                 return self.pass(own_line, head, full(body)).await;
             }
         };
-        let facts = self.callers.facts(id, &head, &asked);
+        let facts = self.callers.facts(id, &head, (endpoint, &asked, &body));
         // 2 route
         let route = board.snapshot.route(&facts);
         let governed =
