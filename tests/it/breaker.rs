@@ -88,7 +88,7 @@ async fn an_open_breaker_sends_callers_to_the_primary_at_once_and_holds_the_stag
         4.5 < rig.serve.metric("crossfade_mirror_skipped_total{reason=\"breaker\"}").await,
         "each of them is counted"
     );
-    assert!((rig.serve.metric("crossfade_breaker_open{provider=\"candidate\"}").await - 2.0) < 0.1);
+    assert!(1.5 < rig.serve.metric("crossfade_breaker_open{provider=\"candidate\"}").await);
     assert!(rig.serve.page("/readyz").await.contains("\"open_breakers\":[\"candidate\"]"));
     until("the stage holds and says why", || async {
         let status = rig.serve.json(&["status", "chat"]).await;
@@ -198,7 +198,7 @@ async fn a_provider_that_serves_is_checked_and_three_checks_that_fail_open_its_b
     })
     .await;
     let checks = |stub: &Stub| stub.lines().iter().filter(|it| it.contains("/health")).count();
-    assert_eq!(rig.candidate.lines().last().unwrap(), "get /v1/health http/1.1");
+    assert!(rig.candidate.lines().contains(&"get /v1/health http/1.1".to_owned()));
     assert_eq!(rig.chat_while(Says::Well).await, "candidate");
     rig.candidate.says(Says::Status(503, ""));
     until("its breaker opens, though nobody asked it anything", || async {
@@ -208,7 +208,7 @@ async fn a_provider_that_serves_is_checked_and_three_checks_that_fail_open_its_b
     assert!(rig.serve.metric("crossfade_healthy{provider=\"candidate\"}").await < 0.5);
     assert_eq!(rig.chat_while(Says::Hang).await, "primary");
     assert_eq!(checks(&rig.primary), 0, "nobody can be kept from the primary");
-    assert!((rig.serve.metric("crossfade_fallbacks_total").await - 0.0) < 0.5);
+    assert!(rig.serve.metric("crossfade_fallbacks_total").await < 0.5);
 }
 
 #[tokio::test]
