@@ -25,7 +25,7 @@ use crate::api::{self, Past, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
 use crate::controller::{Controller, Judged, Setup, Start, Takeover, Wanted};
-use crate::domain::{Margin, Metric, Risk, Seen, Share};
+use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share};
 use crate::judge::{Judge, Outlets};
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
@@ -36,7 +36,7 @@ use crate::store::{
 use crate::tasks::{BoxError, Ended, Pool, Stop, Tasks, describe};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
-use crate::upstream::Upstream;
+use crate::upstream::{self, Upstream};
 
 /// Free space on the disk below which no more pairs are stored, in bytes.
 const FREE_BYTES_MIN: u64 = 256 << 20;
@@ -156,11 +156,13 @@ impl App {
             operations: Arc::new(Operations {
                 metrics: Arc::clone(&metrics),
                 copies: Some(pool.clone()),
+                upstream: Some(upstream.clone()),
                 ..Operations::default()
             }),
             metrics,
         };
         let mut tasks = Tasks::default();
+        check_health(&mut tasks, &config, (upstream.clone(), &parts));
         let to_judge = start_judge(&mut tasks, &config, &parts)?;
         let proxy = Arc::new(proxy(&config, &parts, (upstream, pool, to_judge)));
         tasks.start("proxy", move |stop| proxy::serve(proxy, data, stop));
@@ -216,6 +218,24 @@ fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
 }
 
+/// Watches over those that serve and have another behind them: candidates, and with a failover
+/// all of its chain.
+fn check_health(tasks: &mut Tasks, config: &Config, (upstream, parts): (Upstream, &Parts)) {
+    let board = Arc::clone(&parts.board);
+    let mut chain = config.failover.clone();
+    if !chain.is_empty() {
+        chain.push(config.primary.clone());
+    }
+    let serves = move |name: &Name| {
+        let lanes = &board.load().snapshot.lanes;
+        let served =
+            |it: &Arc<Lane>| it.window.is_some() && !it.serve.is_none() && it.candidate == *name;
+        chain.contains(name) || lanes.iter().any(served)
+    };
+    let shown = (Arc::clone(&parts.metrics), parts.clock);
+    tasks.start("health checks", |stop| upstream::watch(upstream, serves, shown, stop));
+}
+
 fn start_judge(
     tasks: &mut Tasks,
     config: &Config,
@@ -245,6 +265,7 @@ fn proxy(
         board: Arc::clone(&parts.board),
         upstream,
         primary: config.primary.clone(),
+        failover: config.failover.clone(),
         callers: callers(config),
         settings: Settings {
             body_bytes_max: limits.body_bytes_max,
@@ -284,7 +305,8 @@ fn callers(config: &Config) -> Callers {
         (it.key.expose_secret().to_owned(), marks)
     };
     let by_key: HashMap<String, Marks> = config.callers.iter().map(mark).collect();
-    Callers { by_key, data_default: config.data_default.clone() }
+    let (sticky, data_default) = (config.sticky.clone(), config.data_default.clone());
+    Callers { by_key, sticky, data_default }
 }
 
 /// Opens the journal; what is wrong is logged by who gives up on it.

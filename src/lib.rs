@@ -13,7 +13,8 @@
 //! ```text
 //! 1 facts    head + bounded body -> model, feature, segment, conversation key, data classes
 //! 2 route    snapshot.route(&facts)     pure: compliance first, then the stage's shares; says why
-//! 3 serve    primary: bytes untouched · candidate: its own model and credential
+//! 3 serve    primary: bytes untouched · candidate: its own model and credential, unless an open
+//!            breaker or its own wish keeps callers from it
 //! 4 answer   a candidate that fails before its first byte is replaced by the primary, and it counts
 //! 5 body     to the caller as it comes; shared copies of its chunks are kept aside, up to a limit
 //! 6 mirror   the other side is asked in a bounded pool; full = dropped and counted, never awaited

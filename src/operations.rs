@@ -19,9 +19,11 @@ use serde_json::json;
 use tokio::{net::TcpListener, time::sleep};
 
 use crate::controller::Handle;
+use crate::domain::Name;
 use crate::store::Pairs;
 use crate::tasks::{BoxError, Pool, Stop};
 use crate::telemetry::Metrics;
+use crate::upstream::{Standing, Upstream};
 
 /// Connections at the same time.
 const CONNECTIONS_MAX: usize = 64;
@@ -38,6 +40,8 @@ pub struct Operations {
     pub metrics: Arc<Metrics>,
     /// Places for copies.
     pub copies: Option<Pool>,
+    /// Every provider.
+    pub upstream: Option<Upstream>,
     /// The controller, once it stands.
     pub controller: OnceLock<Handle>,
     /// The store, once it is open.
@@ -111,6 +115,14 @@ impl Operations {
 
     fn page(&self) -> String {
         self.metrics.copying(self.copies.as_ref().map_or(0, Pool::busy));
+        for (name, standing) in self.breakers() {
+            let open = match standing {
+                Standing::Closed => 0,
+                Standing::HalfOpen => 1,
+                Standing::Open => 2,
+            };
+            self.metrics.breaker(name, open);
+        }
         let counters = self.pairs.get().map(Pairs::counters).unwrap_or_default();
         self.metrics.page(&[
             ("crossfade_store_pairs", "Pairs in the store", counters.pairs),
@@ -128,6 +140,12 @@ impl Operations {
         ])
     }
 
+    /// How the breaker of each provider stands, if it has one.
+    fn breakers(&self) -> impl Iterator<Item = (&Name, Standing)> {
+        let providers = self.upstream.iter().flat_map(Upstream::providers);
+        providers.filter_map(|(name, it)| Some((name, it.guard().standing()?)))
+    }
+
     /// Ready as soon as the primary is served; what else is missing is named, with status 200,
     /// because taking a proxy that serves out of service helps nobody.
     fn ready(&self) -> Response<Full<Bytes>> {
@@ -140,7 +158,11 @@ impl Operations {
         }
         missing.dedup();
         let status = if missing.is_empty() { "ready" } else { "degraded" };
-        let body = json!({ "status": status, "serving": "primary", "problems": missing });
+        let open = self.breakers().filter(|(_, standing)| *standing != Standing::Closed);
+        let open: Vec<&str> = open.map(|(name, _)| name.as_str()).collect();
+        let body = json!({
+            "status": status, "serving": "primary", "problems": missing, "open_breakers": open
+        });
         text(StatusCode::OK, "application/json", format!("{body}\n"))
     }
 }

@@ -40,6 +40,11 @@ struct ProviderLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BreakerLabels {
+    provider: Named,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
@@ -136,6 +141,7 @@ pub struct Metrics {
     skips: Family<ReasonLabels, Counter>,
     losses: Family<ReasonLabels, Counter>,
     fallbacks: Family<RolloutLabels, Counter>,
+    failovers: Family<BreakerLabels, Counter>,
     serve: Family<RolloutLabels, Real>,
     mirror: Family<RolloutLabels, Real>,
     pairs: Family<RolloutLabels, Gauge>,
@@ -150,6 +156,9 @@ pub struct Metrics {
     transitions: Family<TransitionLabels, Counter>,
     degraded: Gauge,
     mirror_busy: Gauge,
+    breakers_open: Family<BreakerLabels, Gauge>,
+    breakers_opened: Family<BreakerLabels, Counter>,
+    healthy: Family<BreakerLabels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -176,6 +185,7 @@ impl Metrics {
             skips: Family::default(),
             losses: Family::default(),
             fallbacks: Family::default(),
+            failovers: Family::default(),
             serve: Family::default(),
             mirror: Family::default(),
             pairs: Family::default(),
@@ -190,6 +200,9 @@ impl Metrics {
             transitions: Family::default(),
             degraded: Gauge::default(),
             mirror_busy: Gauge::default(),
+            breakers_open: Family::default(),
+            breakers_opened: Family::default(),
+            healthy: Family::default(),
         }
     }
 
@@ -220,6 +233,30 @@ impl Metrics {
     pub fn fallback(&self, rollout: &Name) {
         let labels = RolloutLabels { rollout: rollout.to_string() };
         self.fallbacks.get_or_create(&labels).inc();
+    }
+
+    /// Counts an answer that a provider gave in place of the primary.
+    pub fn failover(&self, provider: &Name) {
+        let labels = BreakerLabels { provider: Named(provider.clone()) };
+        self.failovers.get_or_create(&labels).inc();
+    }
+
+    /// Counts a breaker that opened.
+    pub fn breaker_opened(&self, provider: &Name) {
+        let labels = BreakerLabels { provider: Named(provider.clone()) };
+        self.breakers_opened.get_or_create(&labels).inc();
+    }
+
+    /// Shows whether the breaker of a provider lets everybody pass (0), a few (1) or nobody (2).
+    pub fn breaker(&self, provider: &Name, open: u8) {
+        let labels = BreakerLabels { provider: Named(provider.clone()) };
+        self.breakers_open.get_or_create(&labels).set(i64::from(open));
+    }
+
+    /// Shows what the last health check of a provider found.
+    pub fn health(&self, provider: &Name, problem: Option<&str>) {
+        let labels = BreakerLabels { provider: Named(provider.clone()) };
+        self.healthy.get_or_create(&labels).set(i64::from(problem.is_none()));
     }
 
     /// Counts a step of a rollout.
@@ -302,6 +339,7 @@ impl Metrics {
         it.register("mirror_skipped", "Requests not copied, by reason", self.skips.clone());
         it.register("lost", "Dropped or failed on the side, by reason", self.losses.clone());
         it.register("fallbacks", "Candidates replaced by the primary", self.fallbacks.clone());
+        it.register("failovers", "Answers in place of the primary", self.failovers.clone());
         it.register("stage_serve_ratio", "Share the candidate serves", self.serve.clone());
         it.register("stage_mirror_ratio", "Share that is copied", self.mirror.clone());
         it.register("stage_pairs", "Pairs that count in the stage", self.pairs.clone());
@@ -315,6 +353,13 @@ impl Metrics {
         it.register("gate_verdict", "1 for the verdict of a gate", self.verdicts.clone());
         it.register("transitions", "Steps of rollouts", self.transitions.clone());
         it.register("degraded", "1 while nothing can be controlled", self.degraded.clone());
+        it.register(
+            "breaker_open",
+            "Breakers of providers: 0 closed, 1 trying, 2 open",
+            self.breakers_open.clone(),
+        );
+        it.register("breaker_opened", "Breakers that opened", self.breakers_opened.clone());
+        it.register("healthy", "1 if its last health check found it well", self.healthy.clone());
         it.register("mirror_in_flight", "Copies being made", self.mirror_busy.clone());
         table
     }

@@ -5,7 +5,7 @@ use std::{fs::File, io, io::Read, net::SocketAddr, path::Path, time::Duration};
 use secrecy::SecretString;
 use url::Url;
 
-use crate::domain::{Name, Price, Share};
+use crate::domain::{Name, Price, Share, Sticky};
 
 use super::{Control, table::Table};
 
@@ -73,6 +73,22 @@ pub(super) const NAME: Form<Name> = Form {
     name: "a name",
     remedy: "use 1 to 63 of a-z, 0-9 and `-`, a letter or digit first",
     read: |text| text.parse().ok(),
+};
+
+/// What the key of a request is made of.
+pub(super) const STICKY: Form<Sticky> = Form {
+    name: "part of a key",
+    remedy: "it is \"conversation\", \"user\", \"first-messages\" or \"header:NAME\"",
+    read: |text| match text {
+        "conversation" => Some(Sticky::Conversation),
+        "user" => Some(Sticky::User),
+        "first-messages" => Some(Sticky::Opening),
+        _ => {
+            let name = text.strip_prefix("header:")?.to_ascii_lowercase();
+            let plain = |it: u8| it.is_ascii_alphanumeric() || it == b'-' || it == b'_';
+            (!name.is_empty() && name.bytes().all(plain)).then_some(Sticky::Header(name))
+        }
+    },
 };
 
 /// Any text with something in it.

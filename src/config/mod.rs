@@ -7,9 +7,11 @@
 
 mod faults;
 mod form;
+mod guard;
 mod limits;
 mod provider;
 mod rollout;
+mod serving;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ mod plan_tests;
 
 pub use faults::{Fault, Faults, Place};
 pub use form::share;
+pub use guard::{Breaker, Health};
 pub use limits::Limits;
 pub use provider::{Auth, Caller, Judge, ModelMap, Provider};
 pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan};
@@ -30,7 +33,7 @@ use std::{
 
 use toml::de::DeTable;
 
-use crate::domain::Name;
+use crate::domain::{Name, Sticky};
 
 use faults::Report;
 use form::{ADDRESS, CONTROL, Environment, NAME, SOME};
@@ -50,6 +53,8 @@ pub struct Config {
     pub store: PathBuf,
     /// Who serves today; one of `providers`.
     pub primary: Name,
+    /// Who answers in its place when it cannot, in this order; each one of `providers`.
+    pub failover: Vec<Name>,
     /// Every provider, in the order of the file; never empty.
     pub providers: Vec<Provider>,
     /// Every rollout, in the order of the file; empty is a plain pass-through.
@@ -58,6 +63,8 @@ pub struct Config {
     pub judge: Option<Judge>,
     /// Marks for requests by the API key they come with.
     pub callers: Vec<Caller>,
+    /// What sticks to a side: the first of these that a request has.
+    pub sticky: Vec<Sticky>,
     /// Data classes of requests that carry no mark of their own.
     pub data_default: Vec<String>,
     /// Whether answers tell where they came from.
@@ -143,6 +150,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let callers = provider::callers(top, environment);
     let tables = rollout::named(top);
     let primary = primary(top, &providers, &tables);
+    let failover = serving::failover(top, &providers, primary.as_ref());
     let around = Around {
         primary: primary.as_ref(),
         providers: Some(&providers),
@@ -151,6 +159,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let rollouts = rollout::read(&tables, &around);
     let store = top.text("store", &SOME).map_or_else(|| "crossfade-data".into(), PathBuf::from);
     let data_default = top.list("data_default");
+    let sticky = serving::sticky(top);
     let headers = top.choice("response_headers", Headers::Added, Headers::Off);
     let limits = top.table("limits").map_or_else(Limits::default, |table| {
         let limits = Limits::read(&table);
@@ -164,10 +173,12 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
         operations,
         store,
         primary: primary?,
+        failover,
         providers,
         rollouts,
         judge,
         callers,
+        sticky,
         data_default,
         response_headers: headers.unwrap_or_default(),
         limits,

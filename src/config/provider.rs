@@ -8,6 +8,7 @@ use crate::domain::{Name, Price, Prices, Share};
 
 use super::{
     form::{Environment, NAME, PRICE, SHARE, SOME, Unit, base_url, secret},
+    guard::{self, Breaker, Health},
     table::Table,
 };
 
@@ -28,6 +29,10 @@ pub struct Provider {
     pub cleared: Vec<String>,
     /// What its models cost, as far as that is told.
     pub prices: Prices,
+    /// When callers are no longer sent to it; none where that is switched off.
+    pub breaker: Option<Breaker>,
+    /// What it is asked now and then while it serves; none where that is switched off.
+    pub health: Option<Health>,
 }
 
 /// How a credential is sent.
@@ -112,6 +117,7 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
         let models = ModelMap(table.pairs("model_map").into_iter().collect());
         let cleared = table.list("data");
         let prices = prices(&table);
+        let (breaker, health) = (guard::breaker(&table), guard::health(&table));
         table.close();
         let checked = (NAME.read)(name);
         if checked.is_none() {
@@ -120,7 +126,17 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
         // A provider at fault still counts as known, so that those who name it are not faulted.
         if let Some(name) = checked {
             let base_url = base_url.unwrap_or_default();
-            providers.push(Provider { name, base_url, key, auth, models, cleared, prices });
+            providers.push(Provider {
+                name,
+                base_url,
+                key,
+                auth,
+                models,
+                cleared,
+                prices,
+                breaker,
+                health,
+            });
         }
     }
     providers

@@ -52,6 +52,11 @@ impl<'a> Table<'a> {
         self.entries.contains_key(key)
     }
 
+    /// Whether the value of a key is this word, in place of what it may be else.
+    pub(super) fn is_word(&self, key: &'static str, word: &str) -> bool {
+        self.value(key).and_then(DeValue::as_str) == Some(word)
+    }
+
     /// Adds a fault about the value of a key: `problem` follows the key's name.
     pub(super) fn fault(&self, key: &str, problem: &str, remedy: impl Into<String>) {
         self.fault_at(self.spot_of(key).as_ref(), key, problem, remedy);

@@ -11,7 +11,7 @@ use crate::domain::{Approval, Metric, Role};
 const MINIMAL: &str = include_str!("../../config/minimal.toml");
 const EXAMPLE: &str = include_str!("../../config/example.toml");
 
-const PROVIDERS: &str = "\
+pub(super) const PROVIDERS: &str = "\
 primary = 'a'
 provider.a.base_url = 'http://127.0.0.1:1'
 provider.b.base_url = 'http://127.0.0.1:2'

@@ -225,8 +225,9 @@ impl Managed {
         let mut evidence = self.ledger.evidence();
         // Also while nothing comes.
         evidence.per_minute = self.ledger.per_minute(now);
-        if let Some(problem) = self.coverage_problem(now) {
-            // Copies that were never sent say nothing of either side, so proof of harm stands.
+        let coverage = self.coverage_problem(now);
+        if let Some(problem) = coverage.or_else(|| self.live.kept().problem()) {
+            // What was never asked says nothing of either side, so proof of harm stands.
             let stands = !self.ledger.has_lost_too_many();
             let doubted = |gate: &&mut GateEvidence| !(stands && gate.verdict == Verdict::Breach);
             for gate in evidence.gates.iter_mut().filter(doubted) {

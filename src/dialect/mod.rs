@@ -15,6 +15,7 @@ mod fields;
 mod form;
 mod gemini;
 mod openai;
+mod opening;
 #[cfg(test)]
 mod recorded;
 mod request;
@@ -26,4 +27,5 @@ pub use agree::agreement;
 pub use answer::{End, Reading, Received, read};
 pub use conversation::conversation;
 pub use form::Form;
+pub use opening::opening;
 pub use request::{Asked, ask, endpoint};

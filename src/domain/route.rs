@@ -57,11 +57,17 @@ pub enum Skip {
     DailyCap,
     /// Too many copies are under way.
     Busy,
+    /// The breaker of one of its providers is open.
+    Breaker,
+    /// One of its providers has asked to be left alone for a while.
+    RetryAfter,
+    /// Too many calls of the candidate had to be asked again of the primary.
+    RetryBudget,
 }
 
 impl Skip {
     /// Every reason, in a fixed order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::NoRollout,
         Self::Share,
         Self::Endpoint,
@@ -77,6 +83,9 @@ impl Skip {
         Self::DataClass,
         Self::DailyCap,
         Self::Busy,
+        Self::Breaker,
+        Self::RetryAfter,
+        Self::RetryBudget,
     ];
 
     /// The name in metrics.
@@ -97,8 +106,29 @@ impl Skip {
             Self::DataClass => "data_class",
             Self::DailyCap => "daily_cap",
             Self::Busy => "busy",
+            Self::Breaker => "breaker",
+            Self::RetryAfter => "retry_after",
+            Self::RetryBudget => "retry_budget",
         }
     }
+}
+
+/// What the key of a request is made of, if it has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sticky {
+    /// What a header of this name says.
+    Header(String),
+    /// The conversation, as the application names it.
+    Conversation,
+    /// The end user, as the application names them.
+    User,
+    /// How the conversation begins.
+    Opening,
+}
+
+impl Sticky {
+    /// What is looked for where nothing else is asked for, in this order.
+    pub const DEFAULT: [Self; 2] = [Self::Conversation, Self::User];
 }
 
 /// What sticks to a side: the conversation, else the user, else the request alone.

@@ -115,7 +115,7 @@ impl Proxy {
             Side::Primary => {
                 self.primary_request(exchange.head.clone(), full(exchange.body.clone()))
             }
-            Side::Candidate => self.candidate_request(exchange, Purpose::Copy),
+            Side::Candidate => self.request_to(name, exchange.whole(), Purpose::Copy),
         };
         let Some(request) = request else {
             return Taken::nothing(name.clone(), started, Ended::Broken);
@@ -127,7 +127,9 @@ impl Proxy {
             }
         };
         let late = |_| Taken::nothing(name.clone(), started, Ended::Timeout);
-        timeout_at(deadline, call).await.unwrap_or_else(late)
+        let taken = timeout_at(deadline, call).await.unwrap_or_else(late);
+        self.seen(&taken);
+        taken
     }
 
     /// Two calls of one request: to the bets, the store and the judge, none of which is waited for.
@@ -247,6 +249,7 @@ impl Proxy {
     pub(super) fn served(self: &Arc<Self>, exchange: &Arc<Exchange>, answer_to: Use) -> Done {
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         Box::new(move |taken| {
+            proxy.seen(&taken);
             let (taken, lot) = match answer_to {
                 // The copy that waits for this answer reads it itself, if it is still there.
                 Use::Pair(waits) => match waits.send(taken) {

@@ -1,8 +1,11 @@
 //! Live traffic. Sees only what the board publishes, never the controller.
 //!
-//! The path of one request is `serve.rs`, top to bottom; the other side is asked in `mirror.rs`.
+//! The path of one request is `serve.rs`, top to bottom; the other side is asked in `mirror.rs`, and
+//! a candidate that serves in `fallback.rs`. Who stands in for the primary is in `failover.rs`.
 
 mod answer;
+mod failover;
+mod fallback;
 mod headers;
 mod id;
 mod mirror;
@@ -99,6 +102,8 @@ pub struct Proxy {
     pub upstream: Upstream,
     /// Who serves.
     pub primary: Name,
+    /// Who answers in its place when it cannot, in this order.
+    pub failover: Vec<Name>,
     /// Marks of the applications.
     pub callers: Callers,
     /// Limits and choices.

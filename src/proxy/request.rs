@@ -12,7 +12,7 @@ use hyper::{
 use tokio::time::timeout;
 
 use crate::dialect::{self, Asked};
-use crate::domain::{Endpoint, Facts, Key, PairId, Skip};
+use crate::domain::{Endpoint, Facts, Key, PairId, Skip, Sticky};
 use crate::tasks::BoxError;
 use crate::upstream::Body;
 
@@ -45,6 +45,8 @@ pub struct Marks {
 pub struct Callers {
     /// By key.
     pub by_key: HashMap<String, Marks>,
+    /// What sticks to a side: the first of these that a request has.
+    pub sticky: Vec<Sticky>,
     /// For requests without a mark of their own.
     pub data_default: Vec<String>,
 }
@@ -141,21 +143,32 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 impl Callers {
     /// Everything the route needs to know: headers first, then the API key, then the body.
-    pub(super) fn facts(&self, id: PairId, head: &Parts, asked: &Asked) -> Facts {
+    pub(super) fn facts(
+        &self,
+        id: PairId,
+        head: &Parts,
+        (endpoint, asked, body): (Endpoint, &Asked, &[u8]),
+    ) -> Facts {
         let headers = &head.headers;
         let marks = self.marks(headers, head.uri.query().unwrap_or(""));
         let own = |name: &str, mark: &str| {
             let text = headers::text(headers, name);
             if text.is_empty() { mark.to_owned() } else { text.to_owned() }
         };
-        let conversation =
-            own("x-crossfade-conversation", asked.conversation.as_deref().unwrap_or(""));
-        let user = own("x-crossfade-user", asked.user.as_deref().unwrap_or(""));
-        let key = match (conversation.is_empty(), user.is_empty()) {
-            (false, _) => Key::Conversation(conversation),
-            (true, false) => Key::User(user),
-            (true, true) => Key::Request(own("x-request-id", &id.to_string())),
-        };
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        let key = self.sticky.iter().find_map(|it| match it {
+            Sticky::Header(name) => some(own(name, "")).map(Key::Conversation),
+            Sticky::Conversation => {
+                let named = asked.conversation.as_deref().unwrap_or("");
+                some(own("x-crossfade-conversation", named)).map(Key::Conversation)
+            }
+            Sticky::User => {
+                let named = asked.user.as_deref().unwrap_or("");
+                some(own("x-crossfade-user", named)).map(Key::User)
+            }
+            Sticky::Opening => dialect::opening(endpoint, body).map(Key::Conversation),
+        });
+        let key = key.unwrap_or_else(|| Key::Request(own("x-request-id", &id.to_string())));
         Facts {
             key,
             feature: own("x-crossfade-feature", &marks.feature),
@@ -225,6 +238,10 @@ mod tests {
     }
 
     fn facts(list: &[(&'static str, &'static str)], body: &str) -> Facts {
+        facts_by(Sticky::DEFAULT.to_vec(), list, body)
+    }
+
+    fn facts_by(sticky: Vec<Sticky>, list: &[(&'static str, &'static str)], body: &str) -> Facts {
         let marks = Marks {
             feature: "batch".to_owned(),
             segment: "free".to_owned(),
@@ -235,13 +252,14 @@ mod tests {
                 ("k-1".to_owned(), marks),
                 ("k-query".to_owned(), Marks { data: vec!["q".to_owned()], ..Marks::default() }),
             ]),
+            sticky,
             data_default: vec!["internal".to_owned()],
         };
         let asked = dialect::ask(Endpoint::Chat, "/v1/chat/completions", body.as_bytes()).unwrap();
         let mut request = hyper::Request::post("/v1/chat/completions?a=b&key=k-query");
         *request.headers_mut().unwrap() = headers(list);
         let (head, ()) = request.body(()).unwrap().into_parts();
-        callers.facts(PairId(7), &head, &asked)
+        callers.facts(PairId(7), &head, (Endpoint::Chat, &asked, body.as_bytes()))
     }
 
     const BODY: &str = r#"{"model":"gpt","messages":[],"user":"u-1"}"#;
@@ -254,6 +272,22 @@ mod tests {
         assert_eq!(conversation.key, Key::Conversation("c-1".to_owned()));
         let request = facts(&[("x-request-id", "r-1")], r#"{"model":"gpt","messages":[]}"#);
         assert_eq!(request.key, Key::Request("r-1".to_owned()));
+    }
+
+    /// M10
+    #[test]
+    fn the_key_is_the_first_part_that_a_request_has() {
+        let body = r#"{"model":"m","user":"u","messages":[{"role":"user","content":"a"}]}"#;
+        let header = || Sticky::Header("x-session".to_owned());
+        let by = |list: &[(&'static str, &'static str)], sticky: &[Sticky]| {
+            facts_by(sticky.to_vec(), list, body).key
+        };
+        let session = by(&[("x-session", "s-1")], &[header(), Sticky::User]);
+        assert_eq!(session, Key::Conversation("s-1".to_owned()));
+        assert_eq!(by(&[], &[header(), Sticky::User]), Key::User("u".to_owned()));
+        let opening = r#"{"role":"user","content":"a"}"#.to_owned();
+        assert_eq!(by(&[], &[Sticky::Opening, Sticky::User]), Key::Conversation(opening));
+        assert_eq!(by(&[("x-request-id", "r")], &[]), Key::Request("r".to_owned()));
     }
 
     /// M8

@@ -23,9 +23,10 @@ use crate::upstream::{Body, Line};
 use super::{
     Proxy,
     answer::{Own, full},
+    failover::{Got, Primary, Whole},
+    fallback::Admitted,
     headers,
     id::pair_id,
-    mirror::well,
     request::{self, Gathered},
     tee::{Done, Ended, Keep, Taken, Taking, Tee},
 };
@@ -66,7 +67,7 @@ pub(super) enum Use {
 }
 
 /// An answer on its way, and who gave it.
-type Answer = (Response<Body>, Name);
+pub(super) type Answer = (Response<Body>, Name);
 
 impl Proxy {
     /// Answers one request. Never fails: what goes wrong is an answer too.
@@ -105,7 +106,7 @@ impl Proxy {
         let (head, body) = request.into_parts();
         self.check(&head, &body)?;
         let board = self.board.load();
-        if board.snapshot.is_idle() {
+        if board.snapshot.is_idle() && self.failover.is_empty() {
             self.remember_passed(id, Skip::NoRollout);
             return self
                 .pass(own_line, head, request::limited(body, self.settings.body_bytes_max))
@@ -138,7 +139,7 @@ impl Proxy {
                 return self.pass(own_line, head, full(body)).await;
             }
         };
-        let facts = self.callers.facts(id, &head, &asked);
+        let facts = self.callers.facts(id, &head, (endpoint, &asked, &body));
         // 2 route
         let route = board.snapshot.route(&facts);
         let governed =
@@ -147,8 +148,13 @@ impl Proxy {
         let routed = Routed::new(id, at, facts, route);
         let Some((lane, live)) = governed.filter(|(_, live)| live.is_open()) else {
             self.metrics.skip(Skip::NoRollout);
-            self.trail.add(Trace::Routed(Arc::new(routed)));
-            return self.pass(own_line, head, full(body)).await;
+            let routed = Arc::new(routed);
+            self.trail.add(Trace::Routed(Arc::clone(&routed)));
+            if self.failover.is_empty() {
+                return self.pass(own_line, head, full(body)).await;
+            }
+            let whole = Whole { endpoint, head: &head, body: &body, asked: &asked };
+            return self.pass_whole(own_line, whole, &routed).await;
         };
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
         let routed = Arc::new(routed.governed(Arc::clone(&lane)));
@@ -156,28 +162,34 @@ impl Proxy {
         let exchange =
             Arc::new(Exchange { id, at, endpoint, head, body, asked, lane, live, routed });
         // 6 mirror: started first, so that both sides are asked at the same time
-        let answer_to = self.used(&exchange);
+        let admitted = self.admit(&exchange);
+        let answer_to = self.used(&exchange, &admitted);
         // 3 serve
-        match exchange.routed.route.serve {
+        match admitted.side(exchange.routed.route.serve) {
             Side::Primary => self.serve_primary(own_line, &exchange, answer_to).await,
-            Side::Candidate => self.serve_candidate(own_line, &exchange, answer_to).await,
+            Side::Candidate => {
+                self.serve_candidate(own_line, &exchange, (answer_to, admitted.probe())).await
+            }
         }
     }
 
     /// What the answer will be used for. A copy that was due and does not start takes its request
     /// out on both sides: what is left of such requests would not be what a lot drew.
-    fn used(self: &Arc<Self>, exchange: &Arc<Exchange>) -> Use {
+    fn used(self: &Arc<Self>, exchange: &Arc<Exchange>, admitted: &Admitted) -> Use {
         let route = &exchange.routed.route;
-        let started = route.mirror.and_then(|()| self.mirror(exchange, route.serve.other()));
+        let started = match (route.mirror, admitted.skip()) {
+            (Ok(()) | Err(Skip::Share), Some(skip)) => Err(skip),
+            (mirror, _) => mirror.and_then(|()| self.mirror(exchange, route.serve.other())),
+        };
         let _ = exchange.routed.copy.set(started.as_ref().map(drop).map_err(|skip| *skip));
         let skip = match started {
             Ok(waits) => return Use::Pair(waits),
             Err(skip) => skip,
         };
         self.metrics.skip(skip);
-        match (route.mirror, route.lot) {
-            (Err(Skip::Share), Some(lot)) => Use::Solo(lot),
-            (Err(_) | Ok(()), _) => Use::Nothing,
+        match route.lot.filter(|_| skip == Skip::Share) {
+            Some(lot) => Use::Solo(lot),
+            None => Use::Nothing,
         }
     }
 
@@ -217,24 +229,37 @@ impl Proxy {
         body: Body,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
-        let response = match self.ask_primary(own_line, head, body).await {
-            Ok(response) => response,
-            Err((own, ended)) => {
-                let taken = Taken::nothing(self.primary.clone(), started, ended);
-                self.count(&taken.read(Endpoint::Chat).0, Role::Serve);
-                return Err(own);
-            }
-        };
+        let primary = self.ask_primary(own_line, head, body).await;
+        self.passed(primary, started)
+    }
+
+    /// The primary's answer on its way, with nothing kept.
+    pub(super) fn passed(
+        self: &Arc<Self>,
+        primary: Primary,
+        started: Instant,
+    ) -> Result<Answer, Own> {
         let proxy = Arc::clone(self);
         let done: Done = Box::new(move |taken: Taken| {
+            if !proxy.failover.is_empty() {
+                proxy.seen(&taken);
+            }
             proxy.count(&taken.read(Endpoint::Chat).0, Role::Serve);
         });
         let provider = self.primary.clone();
-        Ok((tee(response, None, &provider, (started, Keep::Nothing, done)), provider))
+        match primary {
+            Ok(response) => {
+                Ok((tee(response, None, &provider, (started, Keep::Nothing, done)), provider))
+            }
+            Err((own, ended)) => {
+                done(Taken::nothing(provider, started, ended));
+                Err(own)
+            }
+        }
     }
 
     /// The primary answers.
-    async fn serve_primary(
+    pub(super) async fn serve_primary(
         self: &Arc<Self>,
         own_line: Option<&Line>,
         exchange: &Arc<Exchange>,
@@ -243,7 +268,17 @@ impl Proxy {
         let started = clock::instant();
         let provider = self.primary.clone();
         let _ = exchange.routed.answered.set(Side::Primary);
-        match self.ask_primary(own_line, exchange.head.clone(), full(exchange.body.clone())).await {
+        let primary = match self.ask_any(own_line, exchange.whole(), &exchange.routed.facts).await {
+            Got::Primary(primary) => primary,
+            Got::Other(name, begun, failed) => {
+                if let Some(failed) = failed {
+                    self.served(exchange, answer_to)(failed);
+                }
+                let _ = exchange.routed.failover.set(name.clone());
+                return Ok(self.from_other((name, begun), (exchange.endpoint, started)));
+            }
+        };
+        match primary {
             Ok(response) => {
                 let keep = match &answer_to {
                     Use::Pair(_) | Use::Solo(_) => Keep::UpTo(self.settings.capture_bytes_max),
@@ -255,84 +290,6 @@ impl Proxy {
             Err((own, ended)) => {
                 self.served(exchange, answer_to)(Taken::nothing(provider, started, ended));
                 Err(own)
-            }
-        }
-    }
-
-    /// The candidate answers, or the primary if the candidate fails before its first byte.
-    async fn serve_candidate(
-        self: &Arc<Self>,
-        own_line: Option<&Line>,
-        exchange: &Arc<Exchange>,
-        answer_to: Use,
-    ) -> Result<Answer, Own> {
-        let started = clock::instant();
-        let provider = exchange.lane.candidate.clone();
-        let deadline = self.settings.first_byte_timeout;
-        let begun = tokio::select! {
-            biased;
-            () = exchange.live.closed() => None,
-            begun = timeout(deadline, self.begin_candidate(exchange)) => Some(begun),
-        };
-        let Some(begun) = begun else {
-            // Sent back while it was being asked: the primary answers, and nobody is to blame.
-            drop(answer_to);
-            return self.serve_primary(own_line, exchange, Use::Nothing).await;
-        };
-        let failed = match begun {
-            Ok(Ok((response, first))) => {
-                let keep = Keep::UpTo(self.settings.capture_bytes_max);
-                let _ = exchange.routed.answered.set(Side::Candidate);
-                let done = self.served(exchange, answer_to);
-                return Ok((tee(response, first, &provider, (started, keep, done)), provider));
-            }
-            Ok(Err(failed)) => failed.with_time(started),
-            Err(_) => Taken::nothing(provider, started, Ended::Timeout),
-        };
-        self.metrics.fallback(&exchange.lane.rollout);
-        let (call, _) = self.read(exchange, &failed);
-        tracing::debug!(id = %exchange.id, outcome = call.outcome.as_str(), "the primary takes over");
-        exchange.routed.ended(Side::Candidate, &call);
-        let (candidate_well, solo) = (well(&call), !matches!(answer_to, Use::Pair(_)));
-        match answer_to {
-            Use::Pair(_) => self.served(exchange, answer_to)(failed),
-            Use::Solo(lot) => {
-                self.count(&call, Role::Serve);
-                self.solo(exchange, lot, call);
-            }
-            Use::Nothing => self.count(&call, Role::Serve),
-        }
-        // This answer is seen because the candidate failed, so it says nothing.
-        let answer = self.serve_primary(own_line, exchange, Use::Nothing).await;
-        if solo {
-            let primary_well = answer.as_ref().is_ok_and(|(it, _)| !it.status().is_server_error());
-            let now = self.clock.now();
-            exchange.live.watch(&self.board, now, Some(primary_well), candidate_well);
-        }
-        answer
-    }
-
-    /// Asks the candidate and waits until its answer has begun well.
-    async fn begin_candidate(
-        &self,
-        exchange: &Exchange,
-    ) -> Result<(Response<Incoming>, Option<Bytes>), Taken> {
-        let started = clock::instant();
-        let name = &exchange.lane.candidate;
-        let broken = || Taken::nothing(name.clone(), started, Ended::Broken);
-        let request = self.candidate_request(exchange, Purpose::Serve).ok_or_else(broken)?;
-        let mut response = self.upstream.send(request).await.map_err(|_| broken())?;
-        if !response.status().is_success() {
-            return Err(self.collect(name, response, started).await);
-        }
-        // Bounded by the caller's deadline; empty frames are rare and end with the body.
-        loop {
-            match response.body_mut().frame().await {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(chunk) if !chunk.is_empty() => return Ok((response, Some(chunk))),
-                    Ok(_) | Err(_) => {}
-                },
-                Some(Err(_)) | None => return Err(broken()),
             }
         }
     }
@@ -356,12 +313,12 @@ impl Proxy {
         receiver.await.unwrap_or_else(|_| nothing())
     }
 
-    async fn ask_primary(
+    pub(super) async fn ask_primary(
         &self,
         own_line: Option<&Line>,
         head: Parts,
         body: Body,
-    ) -> Result<Response<Incoming>, (Own, Ended)> {
+    ) -> Primary {
         let Some(request) = self.primary_request(head, body) else {
             return Err((Own::Defect, Ended::Abandoned));
         };
@@ -396,26 +353,26 @@ impl Proxy {
         Some(build(head.method, uri, head.headers, body))
     }
 
-    /// The request as the candidate gets it: its own model and credential, nothing of the caller's.
-    pub(super) fn candidate_request(
+    /// The request as another provider gets it: its own model and credential, nothing of the caller's.
+    pub(super) fn request_to(
         &self,
-        exchange: &Exchange,
+        name: &Name,
+        whole: Whole<'_>,
         purpose: Purpose,
     ) -> Option<Request<Body>> {
-        let provider = self.upstream.provider(&exchange.lane.candidate)?;
-        let model = provider.model(&exchange.asked.model);
+        let provider = self.upstream.provider(name)?;
+        let Whole { endpoint, head, body, asked } = whole;
+        let model = provider.model(&asked.model);
         let edits = Edits { model, purpose };
-        let path = path_and_query(&exchange.head.uri);
-        let adapted =
-            dialect::adapt(exchange.endpoint, path, &exchange.body, &exchange.asked, &edits);
-        let (path, body) = adapted.ok()?;
-        let mut headers = headers::to_candidate(&exchange.head.headers);
+        let path = path_and_query(&head.uri);
+        let (path, body) = dialect::adapt(endpoint, path, body, asked, &edits).ok()?;
+        let mut headers = headers::to_candidate(&head.headers);
         provider.authorize(&mut headers);
         if purpose == Purpose::Copy {
             headers.insert(headers::COPY_MARK, HeaderValue::from_static("1"));
         }
         let uri = provider.uri(&path).ok()?;
-        Some(build(exchange.head.method.clone(), uri, headers, full(Bytes::from(body))))
+        Some(build(head.method.clone(), uri, headers, full(Bytes::from(body))))
     }
 }
 
@@ -428,7 +385,7 @@ fn build(method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Request<Bo
 }
 
 /// The answer as the caller gets it: its bytes untouched, a copy kept on the side.
-fn tee(
+pub(super) fn tee(
     response: Response<Incoming>,
     first: Option<Bytes>,
     provider: &Name,

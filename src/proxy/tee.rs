@@ -27,6 +27,8 @@ pub(super) struct Taken {
     pub(super) status: u16,
     content_type: String,
     content_encoding: String,
+    /// How long it asks to be left alone, in its own words; empty when it does not.
+    pub(super) retry_after: String,
     first_byte_ms: Option<u32>,
     total_ms: u32,
     body: Vec<u8>,
@@ -78,11 +80,18 @@ impl Taken {
             status: 0,
             content_type: String::new(),
             content_encoding: String::new(),
+            retry_after: String::new(),
             first_byte_ms: None,
             total_ms: elapsed_ms(started),
             body: Vec::new(),
             ended,
         }
+    }
+
+    /// An answer of which only the head matters.
+    pub(super) fn head_only(provider: Name, head: &response::Parts, started: Instant) -> Self {
+        let total_ms = elapsed_ms(started);
+        Self { total_ms, ended: Ended::Whole, ..Self::from_head(provider, head) }
     }
 
     /// The same, with the time measured from an earlier start.
@@ -97,6 +106,10 @@ impl Taken {
             status: head.status.as_u16(),
             content_type: headers::text(&head.headers, "content-type").to_owned(),
             content_encoding: headers::text(&head.headers, "content-encoding").to_owned(),
+            retry_after: match head.status.as_u16() {
+                429 | 529 => headers::text(&head.headers, "retry-after").to_owned(),
+                _ => String::new(),
+            },
             first_byte_ms: None,
             total_ms: 0,
             body: Vec::new(),

@@ -1,10 +1,12 @@
 //! What the proxy and the controller share: the published snapshot, live counters, what was seen.
 
 mod barometer;
+mod kept;
 mod outbox;
 mod trail;
 
 pub use barometer::Barometer;
+pub use kept::Kept;
 pub use outbox::Outbox;
 pub use trail::{Counted, REQUESTS_LEN_MAX, Routed, Trace, Trail};
 
@@ -49,12 +51,14 @@ pub struct Live {
     copies: Arc<Copies>,
 }
 
-/// Copies of one window: due, missing, and whether the cap kept the last one from being made.
+/// Copies of one window: due, missing, and whether the cap kept the last one from being made; and
+/// the requests that were kept from a side.
 #[derive(Debug)]
 struct Count {
     due: AtomicU64,
     missing: AtomicU64,
     capped: AtomicBool,
+    kept: Kept,
 }
 
 /// The way to a candidate, open through all stages of an attempt.
@@ -155,7 +159,8 @@ impl Live {
 
     fn counting(way: Arc<Way>, copies: Arc<Copies>, (due, missing): (u64, u64)) -> Self {
         let (due, missing) = (AtomicU64::new(due), AtomicU64::new(missing));
-        let count = Arc::new(Count { due, missing, capped: AtomicBool::new(false) });
+        let capped = AtomicBool::new(false);
+        let count = Arc::new(Count { due, missing, capped, kept: Kept::default() });
         Self { count, way, copies }
     }
 
@@ -186,6 +191,11 @@ impl Live {
     /// Whether the last copy that was due met the cap of the day that it is now.
     pub fn is_capped(&self, now: Timestamp) -> bool {
         self.count.capped.load(Ordering::Relaxed) && self.copies.made().0 == now.day()
+    }
+
+    /// The requests of the window that were kept from a side.
+    pub fn kept(&self) -> &Kept {
+        &self.count.kept
     }
 
     /// The day's copies.

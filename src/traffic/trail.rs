@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::lock;
-use crate::domain::{Call, Facts, Key, Lane, PairId, Route, Side, Skip, Timestamp};
+use crate::domain::{Call, Facts, Key, Lane, Name, PairId, Route, Side, Skip, Timestamp};
 
 /// Requests remembered; of more, the oldest are forgotten. A slot takes 64 bytes, and a request
 /// that was routed a piece of memory besides, with its marks and the names of its models.
@@ -53,6 +53,8 @@ pub struct Routed {
     pub copy: OnceLock<Result<(), Skip>>,
     /// Whose answer the caller got.
     pub answered: OnceLock<Side>,
+    /// Who answered in place of the primary, where it could not.
+    pub failover: OnceLock<Name>,
     /// How it counted.
     pub counted: OnceLock<Counted>,
     /// The primary's call.
@@ -121,6 +123,7 @@ impl Routed {
             lane: None,
             copy: OnceLock::new(),
             answered: OnceLock::new(),
+            failover: OnceLock::new(),
             counted: OnceLock::new(),
             primary: OnceLock::new(),
             candidate: OnceLock::new(),
@@ -131,6 +134,12 @@ impl Routed {
     #[must_use]
     pub fn governed(self, lane: Arc<Lane>) -> Self {
         Self { lane: Some(lane), ..self }
+    }
+
+    /// Why it was kept from one of the sides, whatever lots drew, if so.
+    pub fn kept(&self) -> Option<Skip> {
+        let skip = self.copy.get()?.err()?;
+        matches!(skip, Skip::Breaker | Skip::RetryAfter | Skip::RetryBudget).then_some(skip)
     }
 
     /// Remembers how a call of it ended; the first word counts.

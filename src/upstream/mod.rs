@@ -6,8 +6,15 @@
 //! itself, over a caller's own connection where that can be, and `reqwest` asks the judge alone.
 
 mod beside;
+mod breaker;
+mod guard;
+mod health;
 mod line;
+mod recent;
 
+pub use breaker::{Probe, Standing, Went};
+pub use guard::{Guard, retry_after_ms};
+pub use health::watch;
 pub use line::Line;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -27,7 +34,7 @@ use hyper_util::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::{Auth, ModelMap};
+use crate::config::{Auth, Health, ModelMap};
 use crate::domain::{Call, Name, Prices};
 use crate::tasks::BoxError;
 
@@ -59,7 +66,10 @@ pub struct Provider {
     path: String,
     credential: Option<(HeaderName, HeaderValue)>,
     models: ModelMap,
+    cleared: Vec<String>,
     prices: Prices,
+    guard: Guard,
+    health: Option<Health>,
 }
 
 /// A base URL that cannot be used.
@@ -83,7 +93,10 @@ impl Provider {
             path: uri.path().trim_end_matches('/').to_owned(),
             credential: from.key.as_ref().and_then(|key| credential(from.auth, key)),
             models: from.models.clone(),
+            cleared: from.cleared.clone(),
             prices: from.prices.clone(),
+            guard: Guard::new(from.breaker),
+            health: from.health.clone(),
         })
     }
 
@@ -117,6 +130,16 @@ impl Provider {
     pub fn cost_nano_usd(&self, sent: &str, call: &Call) -> Option<u64> {
         let models = [call.model.as_deref().unwrap_or(sent), sent];
         Some(self.prices.of(&models)?.cost_nano_usd(call.usage.as_ref()?))
+    }
+
+    /// What protects callers from it.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Whether it may be sent what carries these data classes.
+    pub fn is_cleared(&self, data: &[String]) -> bool {
+        data.iter().all(|class| self.cleared.contains(class))
     }
 
     /// What this provider calls a model; none when it is called the same.
@@ -167,6 +190,11 @@ impl Upstream {
     /// The provider of that name.
     pub fn provider(&self, name: &Name) -> Option<&Provider> {
         self.providers.get(name)
+    }
+
+    /// Every provider by its name.
+    pub fn providers(&self) -> impl Iterator<Item = (&Name, &Provider)> {
+        self.providers.iter()
     }
 
     /// Sends a request and waits for the head of its answer. Redirects are not followed,

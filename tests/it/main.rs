@@ -3,6 +3,7 @@
 
 mod backtest;
 mod behaviours;
+mod breaker;
 mod control;
 mod crash;
 mod data_port;

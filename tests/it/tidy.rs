@@ -16,12 +16,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry",  &["domain"]),
     ("config",     &["domain"]),
     ("store",      &["domain"]),
-    ("upstream",   &["domain", "tasks", "config"]),
+    ("upstream",   &["domain", "clock", "tasks", "telemetry", "config"]),
     ("traffic",    &["domain", "analysis", "clock"]),
     ("controller", &["domain", "analysis", "clock", "tasks", "telemetry", "store", "traffic"]),
     ("judge",      &["domain", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic"]),
     ("proxy",      &["domain", "dialect", "clock", "tasks", "telemetry", "store", "upstream", "traffic"]),
-    ("operations", &["tasks", "telemetry", "store", "controller"]),
+    ("operations", &["domain", "tasks", "telemetry", "store", "upstream", "controller"]),
     ("api",        &["domain", "tasks", "config", "store", "traffic", "controller"]),
     ("app",        &["domain", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic",
                      "controller", "judge", "proxy", "operations", "api"]),
@@ -43,8 +43,9 @@ const HOME: &[(&str, &[&str])] = &[
     ("statrs",            &["analysis"]),
     ("tonic",             &["api"]),
     ("prost",             &["api"]),
-    ("reqwest",           &["judge"]),            // off the hot path; providers are asked by hyper's own client
+    ("reqwest",           &["judge", "upstream"]), // off the hot path: judge and health checks; callers go by hyper's own client
     ("hyper_rustls",      &["upstream"]),
+    ("httpdate",          &["upstream"]),         // what Retry-After may be written as
     ("hyper",             &["upstream", "proxy", "operations", "players", "api"]),
     ("prometheus_client", &["telemetry"]),
     ("clap",              &["cli"]),

@@ -77,15 +77,23 @@ fn routed(it: &Routed) -> Told {
         counted: counted(it.counted.get().copied()).into(),
         primary: it.primary.get().map(call),
         candidate: it.candidate.get().map(call),
+        failover: it.failover.get().map_or_else(String::new, ToString::to_string),
         ..of(it.id)
     }
 }
 
 fn explanation(it: &Routed, skip: Option<Skip>) -> Vec<String> {
+    let stood_in = it.failover.get().map(|name| {
+        format!(
+            "`{name}` answered in place of the primary, which failed before its answer began or had \
+             its breaker open; that is no evidence of the primary."
+        )
+    });
     let Some(lane) = &it.lane else {
-        return vec![format!("The primary answered: {}.", advice(Skip::NoRollout))];
+        let passed = || format!("The primary answered: {}.", advice(Skip::NoRollout));
+        return vec![stood_in.unwrap_or_else(passed)];
     };
-    let mut told = vec![serving(it, lane)];
+    let mut told = vec![stood_in.unwrap_or_else(|| serving(it, lane))];
     told.push(match (skip, it.route.places) {
         (None, Some(places)) => format!(
             "The {} was asked too, because its key fell at {} of what is copied, and {} is.",
@@ -114,6 +122,10 @@ fn explanation(it: &Routed, skip: Option<Skip>) -> Vec<String> {
 fn serving(it: &Routed, lane: &Lane) -> String {
     let asked = it.route.serve;
     match (asked, it.answered.get().copied().unwrap_or(asked), it.route.places) {
+        (Side::Candidate, Side::Primary, _) if it.kept().is_some() => {
+            let why = it.kept().map_or("", advice);
+            format!("The candidate was to answer, and the primary did: {why}.")
+        }
         (Side::Candidate, Side::Primary, _) => {
             "The candidate was to answer and failed before its first byte, or was given up because \
              of a rollback, so the primary answered."
@@ -185,6 +197,18 @@ fn advice(skip: Skip) -> &'static str {
         Skip::DailyCap => "the day's copies were used up; raise `copies_per_day`",
         Skip::Busy => {
             "too many copies were under way; raise `limits.mirror_concurrency_max` or lower `mirror`"
+        }
+        Skip::Breaker => {
+            "the breaker of one of its providers was open, because too many of its calls had failed; \
+             it is tried again after `breaker.cool_down` of that provider"
+        }
+        Skip::RetryAfter => {
+            "one of its providers had asked to be left alone for a while (429 or 529 with \
+             Retry-After); raise its quota, or lower the shares"
+        }
+        Skip::RetryBudget => {
+            "more than one in ten calls of the candidate had to be asked again of the primary, so \
+             it was asked less"
         }
     }
 }
