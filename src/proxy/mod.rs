@@ -8,6 +8,7 @@ mod id;
 mod mirror;
 mod request;
 mod serve;
+mod strict;
 mod tee;
 
 pub use request::{Callers, Marks};

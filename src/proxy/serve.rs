@@ -27,6 +27,7 @@ use super::{
     id::pair_id,
     mirror::well,
     request::{self, Gathered},
+    strict,
     tee::{Done, Ended, Keep, Taken, Taking, Tee},
 };
 
@@ -77,11 +78,12 @@ impl Proxy {
     ) -> Response<Body> {
         let id = pair_id(self.clock.now());
         // Requests of one HTTP/2 caller come at the same time.
-        let own_line = Some(line).filter(|_| request.version() != Version::HTTP_2);
+        let version = request.version();
+        let own_line = Some(line).filter(|_| version != Version::HTTP_2);
         let result = self.dispatch(id, own_line, request).await;
         let (mut response, provider) = match result {
             Ok((response, provider)) => (response, Some(provider)),
-            Err(own) => (own.response(), None),
+            Err(own) => (own.response(version), None),
         };
         if self.settings.headers == super::Headers::Added {
             let added = response.headers_mut();
@@ -198,10 +200,7 @@ impl Proxy {
 
     /// What is refused before anything is looked at.
     fn check(&self, head: &Parts, body: &Incoming) -> Result<(), Own> {
-        let plain = head.uri.authority().is_none() && head.uri.path().starts_with('/');
-        if head.method == Method::CONNECT || head.method == Method::TRACE || !plain {
-            return Err(Own::NotServed);
-        }
+        strict::check(head)?;
         let length = body.size_hint().lower();
         if u64::try_from(self.settings.body_bytes_max).is_ok_and(|it| it < length) {
             return Err(Own::BodyTooLarge);
@@ -409,7 +408,7 @@ impl Proxy {
         let adapted =
             dialect::adapt(exchange.endpoint, path, &exchange.body, &exchange.asked, &edits);
         let (path, body) = adapted.ok()?;
-        let mut headers = headers::to_candidate(&exchange.head.headers);
+        let mut headers = headers::to_candidate(&exchange.head.headers, exchange.id);
         provider.authorize(&mut headers);
         if purpose == Purpose::Copy {
             headers.insert(headers::COPY_MARK, HeaderValue::from_static("1"));
