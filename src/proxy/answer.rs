@@ -15,8 +15,10 @@ use crate::upstream::Body;
 pub(super) enum Own {
     /// The request's body is over the limit.
     BodyTooLarge,
-    /// The request's body broke off or stalled.
+    /// The request's body broke off.
     BodyBroken,
+    /// The request's body stalled, or as good as.
+    BodyTooSlow,
     /// CONNECT, TRACE, a WebSocket, or a target that is not a path.
     NotServed,
     /// More than one host or length, or none of what is needed.
@@ -45,6 +47,11 @@ impl Own {
                 StatusCode::BAD_REQUEST,
                 "request_incomplete",
                 "the request body ended before it was complete",
+            ),
+            Self::BodyTooSlow => (
+                StatusCode::REQUEST_TIMEOUT,
+                "request_too_slow",
+                "the request body came too slowly (limits.body_read_timeout)",
             ),
             Self::NotServed => (
                 StatusCode::NOT_IMPLEMENTED,
@@ -90,6 +97,7 @@ impl Own {
         match self {
             Self::BodyTooLarge
             | Self::BodyBroken
+            | Self::BodyTooSlow
             | Self::NotServed
             | Self::Malformed
             | Self::BadPath

@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::clock;
 use crate::dialect::{self, Asked, Edits, Purpose};
 use crate::domain::{Call, Endpoint, Lane, Lot, Name, PairId, Side, Skip, Timestamp};
-use crate::tasks::{BoxError, describe};
+use crate::tasks::describe;
 use crate::telemetry::Role;
 use crate::traffic::{Live, Routed, Trace};
 use crate::upstream::{Body, Line};
@@ -26,6 +26,7 @@ use super::{
     headers,
     id::pair_id,
     mirror::well,
+    patience::Paced,
     request::{self, Gathered},
     strict,
     tee::{Done, Ended, Keep, Taken, Taking, Tee},
@@ -106,6 +107,7 @@ impl Proxy {
     ) -> Result<Answer, Own> {
         let (head, body) = request.into_parts();
         self.check(&head, &body)?;
+        let body = Paced::new(body, self.settings.body_timeout);
         let board = self.board.load();
         if board.snapshot.is_idle() {
             self.remember_passed(id, Skip::NoRollout);
@@ -372,11 +374,10 @@ impl Proxy {
         };
         match timeout(self.settings.upstream_timeout, sent).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) if request::is_too_large(&error) => {
-                Err((Own::BodyTooLarge, Ended::Abandoned))
-            }
-            Ok(Err(error)) if is_callers_fault(&error) => Err((Own::BodyBroken, Ended::Abandoned)),
             Ok(Err(error)) => {
+                if let Some(own) = request::fault(&error) {
+                    return Err((own, Ended::Abandoned));
+                }
                 tracing::warn!(error = %describe(error.as_ref()), "the primary could not be asked");
                 Err((Own::PrimaryUnreachable, Ended::Broken))
             }
@@ -449,16 +450,4 @@ fn tee(
 
 pub(super) fn path_and_query(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", |it| it.as_str())
-}
-
-/// Whether sending failed because the caller's own body broke off.
-fn is_callers_fault(error: &BoxError) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
-    while let Some(it) = cause {
-        if it.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
-            return true;
-        }
-        cause = it.source();
-    }
-    false
 }

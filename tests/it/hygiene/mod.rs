@@ -1,5 +1,7 @@
 //! What comes over the wire is what HTTP allows, once; what does not end is ended.
 
+mod http2;
+mod limits;
 mod smuggling;
 
 use std::{
@@ -65,6 +67,41 @@ impl Message {
     }
 }
 
+/// The sections of a golden file: a name, what is expected, and bytes.
+pub(crate) fn sections(file: &str) -> Vec<(String, String, Vec<u8>)> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let mut sections: Vec<(String, String, Vec<u8>)> = Vec::new();
+    for line in text.lines().filter(|it| !it.starts_with('#')) {
+        if let Some((name, expected)) = line.strip_prefix('[').and_then(|it| it.split_once("] ")) {
+            sections.push((name.to_owned(), expected.to_owned(), Vec::new()));
+        } else if let Some((_, _, bytes)) = sections.last_mut() {
+            bytes.extend(unescaped(line));
+        }
+    }
+    sections
+}
+
+fn unescaped(line: &str) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::new(), line.bytes());
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'\\' => match rest.next().unwrap() {
+                b'r' => b'\r',
+                b'n' => b'\n',
+                b't' => b'\t',
+                b'0' => 0,
+                b'x' => {
+                    let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                    u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+                }
+                other => other,
+            },
+            plain => plain,
+        });
+    }
+    bytes
+}
+
 fn wrong<T>(what: &str, bytes: &[u8]) -> Result<T, End> {
     Err(End::Wrong(format!("{what}: {}", bytes.escape_ascii())))
 }
@@ -105,7 +142,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         }
     }
 
-    async fn head(&mut self) -> Result<Message, End> {
+    pub(crate) async fn head(&mut self) -> Result<Message, End> {
         let bytes = self.through(b"\r\n\r\n").await?;
         let text = String::from_utf8_lossy(&bytes[..bytes.len() - 4]).into_owned();
         if text.replace("\r\n", "").contains(|it: char| it.is_ascii_control() && it != '\t') {
@@ -149,6 +186,10 @@ impl<S: AsyncRead + Unpin> Reader<S> {
     }
 
     async fn body(&mut self, mut head: Message) -> Result<Message, End> {
+        let bodiless = ["HTTP/1.1 1", "HTTP/1.1 204", "HTTP/1.1 304"];
+        if bodiless.iter().any(|it| head.first.starts_with(it)) {
+            return Ok(head);
+        }
         let length = head.all("content-length").first().map(|it| it.parse::<usize>());
         let inside = |it| if matches!(it, End::Clean) { End::Cut } else { it };
         head.body = match length {

@@ -7,7 +7,7 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinSet, time::timeout
 
 use crate::world::SOON;
 
-use super::{End, Provider, Reader, before};
+use super::{End, Provider, Reader, before, sections};
 
 struct Case {
     name: String,
@@ -18,16 +18,7 @@ struct Case {
 
 /// The cases of the golden file.
 fn cases() -> Vec<Case> {
-    let text = std::fs::read_to_string("tests/golden/hygiene/requests.txt").unwrap();
-    let mut cases: Vec<Case> = Vec::new();
-    for line in text.lines().filter(|it| !it.starts_with('#')) {
-        let Some((name, verdict)) = line.strip_prefix('[').and_then(|it| it.split_once("] "))
-        else {
-            if let Some(case) = cases.last_mut() {
-                case.bytes.extend(unescaped(line));
-            }
-            continue;
-        };
+    let case = |(name, verdict, bytes): (String, String, Vec<u8>)| {
         let mut words: Vec<&str> = verdict.split(' ').collect();
         let stays_open = match words.pop() {
             Some("open") => true,
@@ -35,30 +26,9 @@ fn cases() -> Vec<Case> {
             _ => panic!("[{name}] {verdict}"),
         };
         let answers = words.iter().map(|it| it.parse().unwrap()).collect();
-        cases.push(Case { name: name.to_owned(), bytes: Vec::new(), answers, stays_open });
-    }
-    cases
-}
-
-fn unescaped(line: &str) -> Vec<u8> {
-    let (mut bytes, mut rest) = (Vec::new(), line.bytes());
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'\\' => match rest.next().unwrap() {
-                b'r' => b'\r',
-                b'n' => b'\n',
-                b't' => b'\t',
-                b'0' => 0,
-                b'x' => {
-                    let digits = [rest.next().unwrap(), rest.next().unwrap()];
-                    u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
-                }
-                other => other,
-            },
-            plain => plain,
-        });
-    }
-    bytes
+        Case { name, bytes, answers, stays_open }
+    };
+    sections("tests/golden/hygiene/requests.txt").into_iter().map(case).collect()
 }
 
 /// What one case comes to: its answers, and whether the connection stays open.
