@@ -8,7 +8,7 @@ use hyper::{
 };
 use serde_json::json;
 
-use crate::upstream::Body;
+use crate::upstream::{Body, Invalid};
 
 /// Everything we answer ourselves instead of a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(super) enum Own {
     TargetTooLong,
     /// The primary cannot be reached or broke off before its answer began.
     PrimaryUnreachable,
+    /// What the primary answered is no answer.
+    PrimaryInvalid(Invalid),
     /// The primary did not begin to answer in time.
     PrimaryTimeout,
     /// A defect of ours.
@@ -79,6 +81,21 @@ impl Own {
                 "primary_unreachable",
                 "the primary provider could not be reached or broke off before answering",
             ),
+            Self::PrimaryInvalid(why) => {
+                let why = match why {
+                    Invalid::Form => {
+                        "the primary provider's answer is not HTTP, or its head is too large"
+                    }
+                    Invalid::Framing => {
+                        "the primary provider's answer says in two ways where it ends"
+                    }
+                    Invalid::Switch => {
+                        "the primary provider wants to speak another protocol, unasked"
+                    }
+                    Invalid::Flood => "the primary provider sends interim answers without end",
+                };
+                (StatusCode::BAD_GATEWAY, "primary_invalid", why)
+            }
             Self::PrimaryTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "primary_timeout",
@@ -102,7 +119,10 @@ impl Own {
             | Self::Malformed
             | Self::BadPath
             | Self::TargetTooLong => true,
-            Self::PrimaryUnreachable | Self::PrimaryTimeout | Self::Defect => false,
+            Self::PrimaryUnreachable
+            | Self::PrimaryInvalid(_)
+            | Self::PrimaryTimeout
+            | Self::Defect => false,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::domain::{Call, Endpoint, Lane, Lot, Name, PairId, Side, Skip, Timesta
 use crate::tasks::describe;
 use crate::telemetry::Role;
 use crate::traffic::{Live, Routed, Trace};
-use crate::upstream::{Body, Line};
+use crate::upstream::{Body, Invalid, Line};
 
 use super::{
     Proxy,
@@ -379,7 +379,8 @@ impl Proxy {
                     return Err((own, Ended::Abandoned));
                 }
                 tracing::warn!(error = %describe(error.as_ref()), "the primary could not be asked");
-                Err((Own::PrimaryUnreachable, Ended::Broken))
+                let invalid = Invalid::of(&error).map(Own::PrimaryInvalid);
+                Err((invalid.unwrap_or(Own::PrimaryUnreachable), Ended::Broken))
             }
             Err(_) => Err((Own::PrimaryTimeout, Ended::Timeout)),
         }
@@ -437,14 +438,12 @@ fn tee(
     let (mut head, body) = response.into_parts();
     headers::end_to_end(&mut head.headers);
     // A body of known length announces it itself; a HEAD or 304 answer has only the header.
-    if body.size_hint().exact().is_some_and(|it| 0 < it) {
+    let has_body = body.size_hint().exact().is_some_and(|it| 0 < it);
+    if has_body || head.status == StatusCode::NO_CONTENT {
         head.headers.remove(CONTENT_LENGTH);
     }
     let taking = Taking::new(provider.clone(), &head, started, keep, done);
     head.version = Version::HTTP_11;
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        head.status = StatusCode::BAD_GATEWAY;
-    }
     Response::from_parts(head, BodyExt::boxed(Tee::new(first, body, taking)))
 }
 

@@ -6,8 +6,10 @@
 //! itself, over a caller's own connection where that can be, and `reqwest` asks the judge alone.
 
 mod beside;
+mod honest;
 mod line;
 
+pub use honest::Invalid;
 pub use line::Line;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -31,6 +33,7 @@ use crate::config::{Auth, ModelMap};
 use crate::domain::{Call, Name, Prices};
 use crate::tasks::BoxError;
 
+use honest::{Before, checked};
 use line::Sent;
 
 /// A body on its way, in either direction.
@@ -173,22 +176,35 @@ impl Upstream {
     /// nothing is decoded. Dropping the future or the answer's body cancels the call.
     ///
     /// # Errors
-    /// When the provider cannot be reached or breaks off before its answer begins.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
-        Ok(self.client.request(request).await?)
+    /// When the provider cannot be reached or breaks off before its answer begins, or with
+    /// [`Invalid`] when that is none.
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
+        let before = Before::of(&mut request);
+        tokio::select! {
+            biased;
+            response = self.client.request(request) => Ok(checked(response?)?),
+            flood = before.flood() => Err(flood.into()),
+        }
     }
 
     /// The same for a caller that has a line of its own: it goes there if it can.
     ///
     /// # Errors
-    /// When the provider cannot be reached or breaks off before its answer begins.
+    /// When the provider cannot be reached or breaks off before its answer begins, or with
+    /// [`Invalid`] when that is none.
     pub async fn send_along(
         &self,
         line: &Line,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Incoming>, BoxError> {
-        match line.send(&self.plain, request).await? {
-            Sent::Answered(response) => Ok(response),
+        let before = Before::of(&mut request);
+        let sent = tokio::select! {
+            biased;
+            sent = line.send(&self.plain, request) => sent?,
+            flood = before.flood() => return Err(flood.into()),
+        };
+        match sent {
+            Sent::Answered(response) => Ok(checked(response)?),
             Sent::Back(request) => self.send(request).await,
         }
     }

@@ -1,6 +1,7 @@
 //! What comes over the wire is what HTTP allows, once; what does not end is ended.
 
 mod http2;
+mod lies;
 mod limits;
 mod smuggling;
 
