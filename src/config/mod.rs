@@ -13,6 +13,7 @@ mod rollout;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 #[cfg(test)]
 mod plan_tests;
@@ -26,8 +27,10 @@ pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use tokio_rustls::rustls::ServerConfig;
 use toml::de::DeTable;
 
 use crate::domain::Name;
@@ -42,6 +45,8 @@ use table::Table;
 pub struct Config {
     /// Where applications send their requests.
     pub listen: SocketAddr,
+    /// What it shows to those who speak TLS there; without it HTTP is spoken plainly.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Where the control API listens.
     pub control: Control,
     /// Where pages, metrics and health are served.
@@ -138,6 +143,7 @@ impl Config {
 
 fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let (listen, control, operations) = addresses(top);
+    let tls = tls::tls(top);
     let providers = provider::providers(top, environment);
     let judge = provider::judge(top, environment);
     let callers = provider::callers(top, environment);
@@ -160,6 +166,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     top.close();
     Some(Config {
         listen,
+        tls,
         control,
         operations,
         store,

@@ -10,7 +10,9 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    time::timeout,
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
 use crate::tasks::{BoxError, Place, Pool, describe};
 use crate::upstream::Line;
@@ -39,11 +41,27 @@ pub(super) fn serve(proxy: &Arc<Proxy>, stream: TcpStream, place: Place, watcher
     }
     let proxy = Arc::clone(proxy);
     Pool::run(place, "connection", async move {
+        let served = match &proxy.settings.tls {
+            None => speak(&proxy, stream, watcher).await,
+            Some(tls) => match greet(tls, stream, proxy.settings.header_timeout).await {
+                Ok(stream) => speak(&proxy, stream, watcher).await,
+                Err(error) => Err(error.into()),
+            },
+        };
         // Broken connections are the callers' affair.
-        if let Err(error) = speak(&proxy, stream, watcher).await {
+        if let Err(error) = served {
             tracing::debug!(error = %describe(error.as_ref()), "a connection ended");
         }
     });
+}
+
+/// Agrees on TLS, within the time for a head.
+async fn greet(
+    tls: &Arc<ServerConfig>,
+    stream: TcpStream,
+    wait_max: Duration,
+) -> io::Result<TlsStream<TcpStream>> {
+    timeout(wait_max, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await?
 }
 
 /// Answers requests until there are no more.

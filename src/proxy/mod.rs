@@ -31,6 +31,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout, timeout_at},
 };
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::clock::Clock;
 use crate::domain::Name;
@@ -70,6 +71,8 @@ pub struct Settings {
     pub first_byte_timeout: Duration,
     /// How long the primary may take to the head of its answer.
     pub upstream_timeout: Duration,
+    /// What the data port shows to those who speak TLS; without it HTTP is spoken plainly.
+    pub tls: Option<Arc<ServerConfig>>,
     /// How long a caller may take to send a request's headers.
     pub header_timeout: Duration,
     /// How long a caller may pause in a request's body, and be slower than is useful in all.

@@ -45,6 +45,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("prost",             &["api"]),
     ("reqwest",           &["judge"]),            // off the hot path; providers are asked by hyper's own client
     ("hyper_rustls",      &["upstream"]),
+    ("tokio_rustls",      &["config", "proxy"]),  // a certificate is checked where it is configured
     ("hyper",             &["upstream", "proxy", "operations", "players", "api"]),
     ("prometheus_client", &["telemetry"]),
     ("clap",              &["cli"]),

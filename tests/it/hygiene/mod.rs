@@ -4,6 +4,7 @@ mod http2;
 mod lies;
 mod limits;
 mod smuggling;
+mod tls;
 
 use std::{
     net::SocketAddr,
