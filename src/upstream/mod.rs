@@ -45,6 +45,9 @@ const IDLE_CONNECTIONS_MAX: usize = 256;
 /// request sent into a connection that is just being closed is lost, and may not be sent twice.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 
+/// Largest head of an answer, and so most of an answer that is read before it is passed on, in bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
 /// Every provider, and the client that reaches them.
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -161,6 +164,7 @@ impl Upstream {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(IDLE_MAX)
+            .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(https);
         let providers: Result<_, BadUrl> =
             providers.iter().map(|it| Ok((it.name.clone(), Provider::new(it)?))).collect();
