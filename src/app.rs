@@ -274,7 +274,11 @@ fn proxy(
             copy_timeout: Duration::from_millis(limits.mirror_timeout_ms),
             first_byte_timeout: Duration::from_millis(limits.first_byte_timeout_ms),
             upstream_timeout: Duration::from_millis(limits.upstream_timeout_ms),
+            tls: config.tls.clone(),
             header_timeout: Duration::from_millis(limits.header_read_timeout_ms),
+            body_timeout: Duration::from_millis(limits.body_read_timeout_ms),
+            write_timeout: Duration::from_millis(limits.write_timeout_ms),
+            idle_timeout: Duration::from_millis(limits.idle_timeout_ms),
             connections_max: limits.connections_max,
             grace: Duration::from_millis(limits.grace_ms),
             headers: match config.response_headers {

@@ -60,6 +60,13 @@ limits! {
     upstream_timeout_ms: u64 = "upstream_timeout" Millis 600_000, 100..=3_600_000;
     /// Longest a caller may take to send the head of a request, in milliseconds.
     header_read_timeout_ms: u64 = "header_read_timeout" Millis 10_000, 100..=600_000;
+    /// Longest a caller may pause inside the body of a request, and longest it may be slower than
+    /// 500 bytes a second in all, in milliseconds.
+    body_read_timeout_ms: u64 = "body_read_timeout" Millis 30_000, 100..=3_600_000;
+    /// Longest a caller may take nothing of an answer, in milliseconds.
+    write_timeout_ms: u64 = "write_timeout" Millis 60_000, 100..=3_600_000;
+    /// Longest a caller's connection may be without a request, in milliseconds.
+    idle_timeout_ms: u64 = "idle_timeout" Millis 75_000, 100..=3_600_000;
     /// Connections of callers open at a time.
     connections_max: usize = "connections_max" Count 10_000, 1..=1_000_000;
     /// Observations waiting for the controller; more are dropped and counted.

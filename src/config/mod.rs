@@ -15,6 +15,7 @@ mod serving;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 #[cfg(test)]
 mod plan_tests;
@@ -29,8 +30,10 @@ pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use tokio_rustls::rustls::ServerConfig;
 use toml::de::DeTable;
 
 use crate::domain::{Name, Sticky};
@@ -45,6 +48,8 @@ use table::Table;
 pub struct Config {
     /// Where applications send their requests.
     pub listen: SocketAddr,
+    /// What it shows to those who speak TLS there; without it HTTP is spoken plainly.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Where the control API listens.
     pub control: Control,
     /// Where pages, metrics and health are served.
@@ -145,6 +150,7 @@ impl Config {
 
 fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let (listen, control, operations) = addresses(top);
+    let tls = tls::tls(top);
     let providers = provider::providers(top, environment);
     let judge = provider::judge(top, environment);
     let callers = provider::callers(top, environment);
@@ -169,6 +175,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     top.close();
     Some(Config {
         listen,
+        tls,
         control,
         operations,
         store,

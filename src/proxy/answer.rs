@@ -3,24 +3,34 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderValue},
+    Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_TYPE, HeaderValue},
 };
 use serde_json::json;
 
-use crate::upstream::Body;
+use crate::upstream::{Body, Invalid};
 
 /// Everything we answer ourselves instead of a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
     /// The request's body is over the limit.
     BodyTooLarge,
-    /// The request's body broke off or stalled.
+    /// The request's body broke off.
     BodyBroken,
-    /// CONNECT, TRACE, or a target that is not a path.
+    /// The request's body stalled, or as good as.
+    BodyTooSlow,
+    /// CONNECT, TRACE, a WebSocket, or a target that is not a path.
     NotServed,
+    /// More than one host or length, or none of what is needed.
+    Malformed,
+    /// A path that could lead elsewhere.
+    BadPath,
+    /// The path and query are over the limit.
+    TargetTooLong,
     /// The primary cannot be reached or broke off before its answer began.
     PrimaryUnreachable,
+    /// What the primary answered is no answer.
+    PrimaryInvalid(Invalid),
     /// The primary did not begin to answer in time.
     PrimaryTimeout,
     /// A defect of ours.
@@ -40,16 +50,52 @@ impl Own {
                 "request_incomplete",
                 "the request body ended before it was complete",
             ),
+            Self::BodyTooSlow => (
+                StatusCode::REQUEST_TIMEOUT,
+                "request_too_slow",
+                "the request body came too slowly (limits.body_read_timeout)",
+            ),
             Self::NotServed => (
                 StatusCode::NOT_IMPLEMENTED,
                 "not_served",
-                "this proxy serves plain paths only: no CONNECT, no TRACE, no other host",
+                "this proxy serves plain paths only: no CONNECT, no TRACE, no WebSocket, no other host",
+            ),
+            Self::Malformed => (
+                StatusCode::BAD_REQUEST,
+                "malformed_request",
+                "a request needs one plain Host, and one Content-Length or \
+                 `Transfer-Encoding: chunked` if it has a body",
+            ),
+            Self::BadPath => (
+                StatusCode::BAD_REQUEST,
+                "bad_path",
+                "the path has a segment of dots, or is not plain ASCII",
+            ),
+            Self::TargetTooLong => (
+                StatusCode::URI_TOO_LONG,
+                "target_too_long",
+                "the path and query are longer than 16 KiB",
             ),
             Self::PrimaryUnreachable => (
                 StatusCode::BAD_GATEWAY,
                 "primary_unreachable",
                 "the primary provider could not be reached or broke off before answering",
             ),
+            Self::PrimaryInvalid(why) => {
+                let why = match why {
+                    Invalid::Form => {
+                        "the primary provider's answer is not HTTP, or its head is too large"
+                    }
+                    Invalid::Framing => {
+                        "the primary provider's answer says in two ways where it ends"
+                    }
+                    Invalid::Switch => {
+                        "the primary provider wants to speak another protocol, unasked"
+                    }
+                    Invalid::Flood => "the primary provider sends interim answers without end",
+                };
+                (StatusCode::BAD_GATEWAY, "primary_invalid", why)
+            }
             Self::PrimaryTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "primary_timeout",
@@ -63,8 +109,25 @@ impl Own {
         }
     }
 
-    /// The answer.
-    pub(super) fn response(self) -> Response<Body> {
+    /// Whether it is the request that is not taken.
+    fn refuses(self) -> bool {
+        match self {
+            Self::BodyTooLarge
+            | Self::BodyBroken
+            | Self::BodyTooSlow
+            | Self::NotServed
+            | Self::Malformed
+            | Self::BadPath
+            | Self::TargetTooLong => true,
+            Self::PrimaryUnreachable
+            | Self::PrimaryInvalid(_)
+            | Self::PrimaryTimeout
+            | Self::Defect => false,
+        }
+    }
+
+    /// The answer. What the caller sends after a request that was refused is not listened to.
+    pub(super) fn response(self, version: Version) -> Response<Body> {
         let (status, code, message) = self.parts();
         let kind = if status.is_client_error() { "invalid_request_error" } else { "proxy_error" };
         let body = json!({
@@ -74,6 +137,9 @@ impl Own {
         *response.status_mut() = status;
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, json);
+        if self.refuses() && version != Version::HTTP_2 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 }

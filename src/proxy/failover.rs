@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::clock;
 use crate::dialect::{Asked, Purpose};
-use crate::domain::{Endpoint, Facts, Name, Skip, Tie};
+use crate::domain::{Endpoint, Facts, Name, PairId, Skip, Tie};
 use crate::telemetry::Role;
 use crate::traffic::Routed;
 use crate::upstream::{Line, Provider, Went};
@@ -23,6 +23,7 @@ use super::{
 /// A request whole in memory, as any provider may be asked it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Whole<'a> {
+    pub(super) id: PairId,
     pub(super) endpoint: Endpoint,
     pub(super) head: &'a Parts,
     pub(super) body: &'a Bytes,
@@ -46,8 +47,8 @@ pub(super) enum Got {
 impl Exchange {
     /// The request, as any provider may be asked it.
     pub(super) fn whole(&self) -> Whole<'_> {
-        let Self { endpoint, head, body, asked, .. } = self;
-        Whole { endpoint: *endpoint, head, body, asked }
+        let Self { id, endpoint, head, body, asked, .. } = self;
+        Whole { id: *id, endpoint: *endpoint, head, body, asked }
     }
 }
 

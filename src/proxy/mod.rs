@@ -4,19 +4,22 @@
 //! a candidate that serves in `fallback.rs`. Who stands in for the primary is in `failover.rs`.
 
 mod answer;
+mod connection;
 mod failover;
 mod fallback;
 mod headers;
 mod id;
 mod mirror;
+mod patience;
+mod presence;
 mod request;
 mod serve;
+mod strict;
 mod tee;
 
 pub use request::{Callers, Marks};
 
 use std::{
-    convert::Infallible,
     io,
     sync::{
         Arc, OnceLock,
@@ -25,24 +28,21 @@ use std::{
     time::Duration,
 };
 
-use hyper::service::service_fn;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-};
+use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
     net::TcpListener,
     sync::mpsc,
     time::{Instant, sleep, timeout, timeout_at},
 };
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::clock::Clock;
 use crate::domain::Name;
 use crate::store::RecorderHandle;
-use crate::tasks::{BoxError, Pool, Stop, describe};
+use crate::tasks::{BoxError, Pool, Stop};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
-use crate::upstream::{Line, Upstream};
+use crate::upstream::Upstream;
 
 /// Pause after a connection could not be accepted, such as without file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -74,8 +74,16 @@ pub struct Settings {
     pub first_byte_timeout: Duration,
     /// How long the primary may take to the head of its answer.
     pub upstream_timeout: Duration,
+    /// What the data port shows to those who speak TLS; without it HTTP is spoken plainly.
+    pub tls: Option<Arc<ServerConfig>>,
     /// How long a caller may take to send a request's headers.
     pub header_timeout: Duration,
+    /// How long a caller may pause in a request's body, and be slower than is useful in all.
+    pub body_timeout: Duration,
+    /// How long a caller may take nothing of what it is sent.
+    pub write_timeout: Duration,
+    /// How long a connection may be without a request.
+    pub idle_timeout: Duration,
     /// Connections at the same time.
     pub connections_max: usize,
     /// How long requests under way may take to end when the program stops.
@@ -159,25 +167,7 @@ pub async fn serve(
         };
         // Small answers must not wait for larger ones.
         drop(stream.set_nodelay(true));
-        let line = Arc::new(Line::default());
-        let service = {
-            let (proxy, line) = (Arc::clone(&proxy), Arc::clone(&line));
-            service_fn(move |request| {
-                let (proxy, line) = (Arc::clone(&proxy), Arc::clone(&line));
-                async move { Ok::<_, Infallible>(proxy.answer(&line, request).await) }
-            })
-        };
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(proxy.settings.header_timeout);
-        builder.http2().timer(TokioTimer::new());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let served = line.along(graceful.watch(connection));
-        Pool::run(place, "connection", async move {
-            // Broken connections are the callers' affair.
-            if let Err(error) = served.await {
-                tracing::debug!(error = %describe(error.as_ref()), "a connection ended");
-            }
-        });
+        connection::serve(&proxy, stream, place, graceful.watcher());
     }
     drop(listener);
     let ends = Instant::now() + proxy.settings.grace;

@@ -1,6 +1,6 @@
 //! What comes in: the body within its limits, the marks, the facts a route needs.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
@@ -9,17 +9,17 @@ use hyper::{
     header::HeaderMap,
     http::request::Parts,
 };
-use tokio::time::timeout;
 
 use crate::dialect::{self, Asked};
 use crate::domain::{Endpoint, Facts, Key, PairId, Skip, Sticky};
 use crate::tasks::BoxError;
 use crate::upstream::Body;
 
-use super::{answer::Own, headers};
-
-/// Longest wait for the next part of a request's body.
-const BODY_WAIT: Duration = Duration::from_secs(30);
+use super::{
+    answer::Own,
+    headers,
+    patience::{Paced, TooSlow},
+};
 
 /// A request body as far as it may be looked at.
 pub(super) enum Gathered {
@@ -52,20 +52,27 @@ pub struct Callers {
 }
 
 /// The whole body within a limit, never buffered.
-pub(super) fn limited(body: Incoming, bytes_max: usize) -> Body {
+pub(super) fn limited(body: Paced<Incoming>, bytes_max: usize) -> Body {
     Limited::new(body, bytes_max).boxed()
 }
 
-/// Whether an error comes from a body over its limit.
-pub(super) fn is_too_large(error: &BoxError) -> bool {
+/// What to answer when a request could not be passed on because of its own body.
+pub(super) fn fault(error: &BoxError) -> Option<Own> {
+    let mut own = None;
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
     while let Some(it) = cause {
         if it.is::<LengthLimitError>() {
-            return true;
+            return Some(Own::BodyTooLarge);
+        }
+        if it.is::<TooSlow>() {
+            return Some(Own::BodyTooSlow);
+        }
+        if it.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
+            own = Some(Own::BodyBroken);
         }
         cause = it.source();
     }
-    false
+    own
 }
 
 /// Reads a body as far as it may be copied.
@@ -73,7 +80,7 @@ pub(super) fn is_too_large(error: &BoxError) -> bool {
 /// # Errors
 /// When it breaks off, or stalls.
 pub(super) async fn gather(
-    mut body: Incoming,
+    mut body: Paced<Incoming>,
     copy_bytes_max: usize,
     bytes_max: usize,
 ) -> Result<Gathered, Own> {
@@ -84,9 +91,9 @@ pub(super) async fn gather(
     }
     let mut read = BytesMut::new();
     loop {
-        let frame = timeout(BODY_WAIT, body.frame()).await.map_err(|_| Own::BodyBroken)?;
-        let Some(frame) = frame else { return Ok(Gathered::Whole(read.freeze())) };
-        let Ok(chunk) = frame.map_err(|_| Own::BodyBroken)?.into_data() else { continue };
+        let Some(frame) = body.frame().await else { return Ok(Gathered::Whole(read.freeze())) };
+        let frame = frame.map_err(|error| fault(&error).unwrap_or(Own::BodyBroken))?;
+        let Ok(chunk) = frame.into_data() else { continue };
         if read.is_empty() && body.is_end_stream() {
             return Ok(Gathered::Whole(chunk));
         }
@@ -98,7 +105,7 @@ pub(super) async fn gather(
 }
 
 /// What was read, and then the rest.
-fn joined(read: Bytes, rest: Incoming, bytes_max: usize) -> Body {
+fn joined(read: Bytes, rest: Paced<Incoming>, bytes_max: usize) -> Body {
     let left = bytes_max.saturating_sub(read.len());
     let first = Full::new(read).map_err(|never| -> BoxError { match never {} });
     let chain = tokio_stream::StreamExt::chain(frames(first), frames(Limited::new(rest, left)));

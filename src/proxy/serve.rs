@@ -15,10 +15,10 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::clock;
 use crate::dialect::{self, Asked, Edits, Purpose};
 use crate::domain::{Call, Endpoint, Lane, Lot, Name, PairId, Side, Skip, Timestamp};
-use crate::tasks::{BoxError, describe};
+use crate::tasks::describe;
 use crate::telemetry::Role;
 use crate::traffic::{Live, Routed, Trace};
-use crate::upstream::{Body, Line};
+use crate::upstream::{Body, Invalid, Line};
 
 use super::{
     Proxy,
@@ -27,7 +27,9 @@ use super::{
     fallback::Admitted,
     headers,
     id::pair_id,
+    patience::Paced,
     request::{self, Gathered},
+    strict,
     tee::{Done, Ended, Keep, Taken, Taking, Tee},
 };
 
@@ -78,11 +80,12 @@ impl Proxy {
     ) -> Response<Body> {
         let id = pair_id(self.clock.now());
         // Requests of one HTTP/2 caller come at the same time.
-        let own_line = Some(line).filter(|_| request.version() != Version::HTTP_2);
+        let version = request.version();
+        let own_line = Some(line).filter(|_| version != Version::HTTP_2);
         let result = self.dispatch(id, own_line, request).await;
         let (mut response, provider) = match result {
             Ok((response, provider)) => (response, Some(provider)),
-            Err(own) => (own.response(), None),
+            Err(own) => (own.response(version), None),
         };
         if self.settings.headers == super::Headers::Added {
             let added = response.headers_mut();
@@ -105,6 +108,7 @@ impl Proxy {
     ) -> Result<Answer, Own> {
         let (head, body) = request.into_parts();
         self.check(&head, &body)?;
+        let body = Paced::new(body, self.settings.body_timeout);
         let board = self.board.load();
         if board.snapshot.is_idle() && self.failover.is_empty() {
             self.remember_passed(id, Skip::NoRollout);
@@ -153,7 +157,7 @@ impl Proxy {
             if self.failover.is_empty() {
                 return self.pass(own_line, head, full(body)).await;
             }
-            let whole = Whole { endpoint, head: &head, body: &body, asked: &asked };
+            let whole = Whole { id, endpoint, head: &head, body: &body, asked: &asked };
             return self.pass_whole(own_line, whole, &routed).await;
         };
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
@@ -210,10 +214,7 @@ impl Proxy {
 
     /// What is refused before anything is looked at.
     fn check(&self, head: &Parts, body: &Incoming) -> Result<(), Own> {
-        let plain = head.uri.authority().is_none() && head.uri.path().starts_with('/');
-        if head.method == Method::CONNECT || head.method == Method::TRACE || !plain {
-            return Err(Own::NotServed);
-        }
+        strict::check(head)?;
         let length = body.size_hint().lower();
         if u64::try_from(self.settings.body_bytes_max).is_ok_and(|it| it < length) {
             return Err(Own::BodyTooLarge);
@@ -330,13 +331,13 @@ impl Proxy {
         };
         match timeout(self.settings.upstream_timeout, sent).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) if request::is_too_large(&error) => {
-                Err((Own::BodyTooLarge, Ended::Abandoned))
-            }
-            Ok(Err(error)) if is_callers_fault(&error) => Err((Own::BodyBroken, Ended::Abandoned)),
             Ok(Err(error)) => {
+                if let Some(own) = request::fault(&error) {
+                    return Err((own, Ended::Abandoned));
+                }
                 tracing::warn!(error = %describe(error.as_ref()), "the primary could not be asked");
-                Err((Own::PrimaryUnreachable, Ended::Broken))
+                let invalid = Invalid::of(&error).map(Own::PrimaryInvalid);
+                Err((invalid.unwrap_or(Own::PrimaryUnreachable), Ended::Broken))
             }
             Err(_) => Err((Own::PrimaryTimeout, Ended::Timeout)),
         }
@@ -361,12 +362,12 @@ impl Proxy {
         purpose: Purpose,
     ) -> Option<Request<Body>> {
         let provider = self.upstream.provider(name)?;
-        let Whole { endpoint, head, body, asked } = whole;
+        let Whole { id, endpoint, head, body, asked } = whole;
         let model = provider.model(&asked.model);
         let edits = Edits { model, purpose };
         let path = path_and_query(&head.uri);
         let (path, body) = dialect::adapt(endpoint, path, body, asked, &edits).ok()?;
-        let mut headers = headers::to_candidate(&head.headers);
+        let mut headers = headers::to_candidate(&head.headers, id);
         provider.authorize(&mut headers);
         if purpose == Purpose::Copy {
             headers.insert(headers::COPY_MARK, HeaderValue::from_static("1"));
@@ -394,29 +395,15 @@ pub(super) fn tee(
     let (mut head, body) = response.into_parts();
     headers::end_to_end(&mut head.headers);
     // A body of known length announces it itself; a HEAD or 304 answer has only the header.
-    if body.size_hint().exact().is_some_and(|it| 0 < it) {
+    let has_body = body.size_hint().exact().is_some_and(|it| 0 < it);
+    if has_body || head.status == StatusCode::NO_CONTENT {
         head.headers.remove(CONTENT_LENGTH);
     }
     let taking = Taking::new(provider.clone(), &head, started, keep, done);
     head.version = Version::HTTP_11;
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        head.status = StatusCode::BAD_GATEWAY;
-    }
     Response::from_parts(head, BodyExt::boxed(Tee::new(first, body, taking)))
 }
 
 pub(super) fn path_and_query(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", |it| it.as_str())
-}
-
-/// Whether sending failed because the caller's own body broke off.
-fn is_callers_fault(error: &BoxError) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
-    while let Some(it) = cause {
-        if it.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
-            return true;
-        }
-        cause = it.source();
-    }
-    false
 }

@@ -9,12 +9,14 @@ mod beside;
 mod breaker;
 mod guard;
 mod health;
+mod honest;
 mod line;
 mod recent;
 
 pub use breaker::{Probe, Standing, Went};
 pub use guard::{Guard, retry_after_ms};
 pub use health::watch;
+pub use honest::Invalid;
 pub use line::Line;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -38,6 +40,7 @@ use crate::config::{Auth, Health, ModelMap};
 use crate::domain::{Call, Name, Prices};
 use crate::tasks::BoxError;
 
+use honest::{Before, checked};
 use line::Sent;
 
 /// A body on its way, in either direction.
@@ -48,6 +51,9 @@ const IDLE_CONNECTIONS_MAX: usize = 256;
 /// How long they are kept: less than the five seconds after which common servers close theirs. A
 /// request sent into a connection that is just being closed is lost, and may not be sent twice.
 const IDLE_MAX: Duration = Duration::from_secs(4);
+
+/// Largest head of an answer, and so most of an answer that is read before it is passed on, in bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// Every provider, and the client that reaches them.
 #[derive(Clone, Debug)]
@@ -181,6 +187,7 @@ impl Upstream {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(IDLE_MAX)
+            .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(https);
         let providers: Result<_, BadUrl> =
             providers.iter().map(|it| Ok((it.name.clone(), Provider::new(it)?))).collect();
@@ -201,22 +208,35 @@ impl Upstream {
     /// nothing is decoded. Dropping the future or the answer's body cancels the call.
     ///
     /// # Errors
-    /// When the provider cannot be reached or breaks off before its answer begins.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
-        Ok(self.client.request(request).await?)
+    /// When the provider cannot be reached or breaks off before its answer begins, or with
+    /// [`Invalid`] when that is none.
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
+        let before = Before::of(&mut request);
+        tokio::select! {
+            biased;
+            response = self.client.request(request) => Ok(checked(response?)?),
+            flood = before.flood() => Err(flood.into()),
+        }
     }
 
     /// The same for a caller that has a line of its own: it goes there if it can.
     ///
     /// # Errors
-    /// When the provider cannot be reached or breaks off before its answer begins.
+    /// When the provider cannot be reached or breaks off before its answer begins, or with
+    /// [`Invalid`] when that is none.
     pub async fn send_along(
         &self,
         line: &Line,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Incoming>, BoxError> {
-        match line.send(&self.plain, request).await? {
-            Sent::Answered(response) => Ok(response),
+        let before = Before::of(&mut request);
+        let sent = tokio::select! {
+            biased;
+            sent = line.send(&self.plain, request) => sent?,
+            flood = before.flood() => return Err(flood.into()),
+        };
+        match sent {
+            Sent::Answered(response) => Ok(checked(response)?),
             Sent::Back(request) => self.send(request).await,
         }
     }

@@ -42,17 +42,9 @@ async fn echo(
     (address, receiver)
 }
 
-/// A server in front of one raw upstream, with nothing else configured.
+/// A server in front of one raw upstream.
 async fn before(address: std::net::SocketAddr) -> (crate::world::Serve, tempfile::TempDir) {
-    let dir = tempfile::TempDir::new().unwrap();
-    let text = format!(
-        "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
-         store = \"{}\"\n[provider.only]\nbase_url = \"http://{address}/v1\"\n[limits]\nbody_max = \"1MiB\"\n",
-        dir.path().join("store").display()
-    );
-    let file = dir.path().join("c.toml");
-    std::fs::write(&file, text).unwrap();
-    (crate::world::Serve::start(&file).await, dir)
+    crate::hygiene::before(address, "[limits]\nbody_max = \"1MiB\"\n").await
 }
 
 #[tokio::test]
@@ -60,7 +52,7 @@ async fn a_request_passes_with_its_bytes_untouched_and_hop_by_hop_headers_droppe
     let answer = b"HTTP/1.1 418 Teapot\r\nX-Up: 1\r\nKeep-Alive: 5\r\nConnection: close\r\nContent-Length: 4\r\n\r\n\x00\xff{}";
     let (address, mut received) = echo(answer).await;
     let (serve, _dir) = before(address).await;
-    let request = b"PATCH /v1/odd%2Fpath/..;a=b?x=%20y&z HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer mine\r\n\
+    let request = b"PATCH /v1/odd%2Fpath//..a;b=..?x=%20y&z=../ HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer mine\r\n\
         Connection: close, X-Hop\r\nX-Hop: 1\r\nX-Crossfade-Feature: chat\r\nX-Keep: a  b\r\nContent-Length: 5\r\n\r\n\x01\x02\"}{";
     let got = raw(serve.data, request).await;
     assert!(got.starts_with("HTTP/1.1 418"), "{got}");
@@ -68,7 +60,7 @@ async fn a_request_passes_with_its_bytes_untouched_and_hop_by_hop_headers_droppe
     assert!(got.contains("x-crossfade-provider: only"), "{got}");
     let sent = received.recv().await.unwrap();
     let text = String::from_utf8_lossy(&sent).to_lowercase();
-    assert!(text.starts_with("patch /v1/odd%2fpath/..;a=b?x=%20y&z http/1.1\r\n"), "{text}");
+    assert!(text.starts_with("patch /v1/odd%2fpath//..a;b=..?x=%20y&z=../ http/1.1\r\n"), "{text}");
     assert!(text.contains("authorization: bearer mine") && text.contains("x-keep: a  b"), "{text}");
     assert!(!text.contains("x-hop") && !text.contains("x-crossfade"), "{text}");
     assert!(text.contains(&format!("host: {address}")), "{text}");

@@ -8,6 +8,7 @@ mod control;
 mod crash;
 mod data_port;
 mod faults;
+mod hygiene;
 mod live;
 mod programs;
 mod readme;

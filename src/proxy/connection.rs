@@ -1,0 +1,121 @@
+//! One caller's connection: what is spoken on it, and what it may cost.
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::Watcher},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
+
+use crate::tasks::{BoxError, Place, Pool, describe};
+use crate::upstream::Line;
+
+use super::{
+    Proxy,
+    patience::{Patient, Waits},
+    presence::{Presence, Reply},
+};
+
+/// Largest head of a request, and so most that is kept of what a caller has sent, in bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Requests at the same time on one connection of HTTP/2.
+const STREAMS_MAX: u32 = 128;
+/// Requests that were taken back before they were looked at, on one connection of HTTP/2.
+const RESETS_MAX: usize = 20;
+/// How often a connection of HTTP/2 is asked whether anybody is there, and how long it may take
+/// to say so.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_WAIT: Duration = Duration::from_secs(20);
+
+/// Serves a caller to the end of its connection.
+pub(super) fn serve(proxy: &Arc<Proxy>, stream: TcpStream, place: Place, watcher: Watcher) {
+    if let Err(error) = limit(&stream, proxy.settings.write_timeout) {
+        tracing::debug!(%error, "a connection has no limit for what is not taken");
+    }
+    let proxy = Arc::clone(proxy);
+    Pool::run(place, "connection", async move {
+        let served = match &proxy.settings.tls {
+            None => speak(&proxy, stream, watcher).await,
+            Some(tls) => match greet(tls, stream, proxy.settings.header_timeout).await {
+                Ok(stream) => speak(&proxy, stream, watcher).await,
+                Err(error) => Err(error.into()),
+            },
+        };
+        // Broken connections are the callers' affair.
+        if let Err(error) = served {
+            tracing::debug!(error = %describe(error.as_ref()), "a connection ended");
+        }
+    });
+}
+
+/// Agrees on TLS, within the time for a head.
+async fn greet(
+    tls: &Arc<ServerConfig>,
+    stream: TcpStream,
+    wait_max: Duration,
+) -> io::Result<TlsStream<TcpStream>> {
+    timeout(wait_max, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await?
+}
+
+/// Answers requests until there are no more.
+fn speak<S>(
+    proxy: &Arc<Proxy>,
+    stream: S,
+    watcher: Watcher,
+) -> impl Future<Output = Result<(), BoxError>> + Send + use<S>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (line, presence) = (Arc::new(Line::default()), Arc::new(Presence::default()));
+    let settings = &proxy.settings;
+    let waits = Waits { idle: settings.idle_timeout, head: settings.header_timeout };
+    let stream = TokioIo::new(Patient::new(stream, waits, Arc::clone(&presence)));
+    let service = {
+        let (proxy, line) = (Arc::clone(proxy), Arc::clone(&line));
+        service_fn(move |request: Request<Incoming>| {
+            let (proxy, line) = (Arc::clone(&proxy), Arc::clone(&line));
+            let busy = presence.begin(request.version());
+            async move {
+                let wait_max = proxy.settings.write_timeout;
+                let answer = proxy.answer(&line, request).await;
+                Ok::<_, Infallible>(answer.map(|it| Reply::new(it, busy, wait_max)))
+            }
+        })
+    };
+    let connection = builder().serve_connection(stream, service).into_owned();
+    line.along(watcher.watch(connection))
+}
+
+/// Has the system end the connection when nothing of what it is sent is taken for so long. Where
+/// it is not Linux it has its own time for that.
+#[cfg(target_os = "linux")]
+fn limit(stream: &TcpStream, wait_max: Duration) -> io::Result<()> {
+    let wait_ms = u32::try_from(crate::clock::millis(wait_max)).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, wait_ms)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit(_: &TcpStream, _: Duration) -> io::Result<()> {
+    Ok(())
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WAIT);
+    builder
+}
