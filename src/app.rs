@@ -27,6 +27,7 @@ use crate::config::{self, Autostart, Config};
 use crate::controller::{Controller, Judged, Setup, Start, Takeover, Wanted};
 use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share};
 use crate::judge::{Judge, Outlets};
+use crate::listeners;
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
 use crate::store::{
@@ -125,11 +126,16 @@ impl App {
     /// # Errors
     /// When a port is taken or an address unusable. A store that cannot be used is no error:
     /// the primary is served, nothing is controlled, and `/readyz` says so.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config) -> Result<Self, StartError> {
+        config.limits.connections_max = listeners::connections(
+            config.limits.connections_max,
+            config.limits.mirror_concurrency_max,
+            listeners::raise(),
+        );
         let limits = config.limits;
         let data = listen("listen", config.listen).await?;
         let operations_port = listen("operations", config.operations).await?;
-        let (control, control_address) = api::bind(&config.control).map_err(|error| {
+        let (control, control_address) = listeners::bind(&config.control).map_err(|error| {
             let address = format!("{:?}", config.control);
             StartError::Listen { key: "control", address, error }
         })?;

@@ -65,6 +65,8 @@ pub mod telemetry;
 
 pub mod config;
 
+pub mod listeners;
+
 pub mod store;
 
 pub mod upstream;

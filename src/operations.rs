@@ -16,10 +16,11 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::net::TcpListener;
 
 use crate::controller::Handle;
 use crate::domain::Name;
+use crate::listeners::Arrivals;
 use crate::store::Pairs;
 use crate::tasks::{BoxError, Pool, Stop};
 use crate::telemetry::Metrics;
@@ -30,8 +31,6 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// How long a connection may stay silent: one that says nothing takes nobody's place for long.
 const HEADER_WAIT: Duration = Duration::from_secs(10);
-/// Pause after a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the port shows. The parts come up after the port does.
 #[derive(Debug, Default)]
@@ -60,14 +59,11 @@ pub async fn serve(
     mut stop: Stop,
 ) -> Result<(), BoxError> {
     let places = Pool::new(CONNECTIONS_MAX);
+    let mut arrivals = Arrivals::tcp("operations", listener);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let stream = tokio::select! {
+            stream = arrivals.next() => stream,
             () = stop.wait() => return Ok(()),
-        };
-        let Ok((stream, _)) = accepted else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
         };
         let Some(place) = places.try_enter() else { continue };
         let (operations, mut stop) = (Arc::clone(&operations), stop.clone());

@@ -1,6 +1,5 @@
 //! The gRPC API, and the client that speaks it: the only module that names `tonic`.
 
-mod bind;
 mod client;
 mod convert;
 mod errors;
@@ -11,7 +10,6 @@ mod rollouts;
 mod server;
 mod watch;
 
-pub use bind::{Listener, PublicAddress, bind};
 pub use client::{Caller, Client, Failure, FailureKind, Watch};
 pub use convert::{PlanDefaults, millis, timestamp};
 pub use json::{JsonError, from_json, to_json};

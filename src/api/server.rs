@@ -3,20 +3,17 @@
 use std::{future::Future, time::Duration};
 
 use tokio::time;
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::{
-    Server,
-    server::{Router, TcpIncoming},
-};
+use tonic::transport::{Server, server::Router};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
-    DESCRIPTORS, Listener, PlanDefaults,
+    DESCRIPTORS, PlanDefaults,
     pairs::{Pairs, Past},
     proto::{pair_service_server::PairServiceServer, rollout_service_server::RolloutServiceServer},
     rollouts::Rollouts,
 };
 use crate::controller::Handle;
+use crate::listeners::{Arrivals, Listener};
 use crate::tasks::{BoxError, Stop};
 
 /// Most bytes of a request.
@@ -62,11 +59,11 @@ async fn listen(
 ) -> Result<(), BoxError> {
     match listener {
         Listener::Tcp(socket) => {
-            let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
+            let incoming = Arrivals::tcp("control", socket);
             drained(router.serve_with_incoming_shutdown(incoming, signal), stop).await
         }
         Listener::Unix(socket, _file) => {
-            let incoming = UnixListenerStream::new(socket);
+            let incoming = Arrivals::unix("control", socket);
             drained(router.serve_with_incoming_shutdown(incoming, signal), stop).await
         }
     }
@@ -126,8 +123,9 @@ mod tests {
     };
 
     use super::*;
-    use crate::api::{Caller, Client, FailureKind, bind, proto};
+    use crate::api::{Caller, Client, FailureKind, proto};
     use crate::config::Control;
+    use crate::listeners::bind;
     use crate::tasks::Tasks;
 
     /// Serves what needs no controller until the tasks are stopped.

@@ -20,7 +20,6 @@ mod tee;
 pub use request::{Callers, Marks};
 
 use std::{
-    io,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -32,20 +31,18 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
     net::TcpListener,
     sync::mpsc,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::clock::Clock;
 use crate::domain::Name;
+use crate::listeners::{Arrivals, Seldom};
 use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
 use crate::upstream::Upstream;
-
-/// Pause after a connection could not be accepted, such as without file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long copies that are given up may take to say so.
 const GIVE_UP_WAIT: Duration = Duration::from_secs(1);
@@ -141,7 +138,7 @@ pub struct Proxy {
 /// Accepts connections until told to stop, then lets requests under way end.
 ///
 /// # Errors
-/// None of its own: a connection that cannot be accepted is logged and the next one tried.
+/// None of its own.
 pub async fn serve(
     proxy: Arc<Proxy>,
     listener: TcpListener,
@@ -149,27 +146,21 @@ pub async fn serve(
 ) -> Result<(), BoxError> {
     let places = Pool::new(proxy.settings.connections_max);
     let graceful = GracefulShutdown::new();
+    let (mut arrivals, mut closed) = (Arrivals::tcp("listen", listener), Seldom::default());
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let stream = tokio::select! {
+            stream = arrivals.next() => stream,
             () = stop.wait() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                refused(&error).await;
-                continue;
-            }
-        };
         let Some(place) = places.try_enter() else {
-            tracing::warn!("limits.connections_max is reached; a connection is closed");
+            if let Some(times) = closed.count() {
+                tracing::warn!(times, "limits.connections_max is reached; connections are closed");
+            }
             continue;
         };
-        // Small answers must not wait for larger ones.
-        drop(stream.set_nodelay(true));
         connection::serve(&proxy, stream, place, graceful.watcher());
     }
-    drop(listener);
+    drop(arrivals);
     let ends = Instant::now() + proxy.settings.grace;
     if timeout_at(ends, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still under way when the grace time was over");
@@ -182,9 +173,4 @@ pub async fn serve(
         let _ = timeout(GIVE_UP_WAIT, proxy.under_way.emptied()).await;
     }
     Ok(())
-}
-
-async fn refused(error: &io::Error) {
-    tracing::warn!(%error, "a connection could not be accepted");
-    sleep(ACCEPT_PAUSE).await;
 }

@@ -9,6 +9,7 @@ mod crash;
 mod data_port;
 mod faults;
 mod hygiene;
+mod life;
 mod live;
 mod programs;
 mod readme;

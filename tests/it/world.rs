@@ -137,7 +137,12 @@ impl World {
 
 impl Serve {
     pub(crate) async fn start(config: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_crossfade"))
+        Self::start_with(Command::new(env!("CARGO_BIN_EXE_crossfade")), config).await
+    }
+
+    /// The same by a command line that may begin otherwise.
+    pub(crate) async fn start_with(mut command: Command, config: &Path) -> Self {
+        let mut child = command
             .args(["serve", "-c"])
             .arg(config)
             .env("RUST_LOG", "warn")
