@@ -11,19 +11,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("domain",     &[]),
     ("analysis",   &["domain"]),
     ("dialect",    &["domain"]),
+    ("guard",      &[]),
     ("clock",      &["domain"]),
     ("tasks",      &[]),
     ("telemetry",  &["domain"]),
-    ("config",     &["domain"]),
+    ("config",     &["domain", "guard"]),
     ("store",      &["domain"]),
     ("upstream",   &["domain", "tasks", "config"]),
     ("traffic",    &["domain", "analysis", "clock"]),
     ("controller", &["domain", "analysis", "clock", "tasks", "telemetry", "store", "traffic"]),
-    ("judge",      &["domain", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic"]),
-    ("proxy",      &["domain", "dialect", "clock", "tasks", "telemetry", "store", "upstream", "traffic"]),
+    ("judge",      &["domain", "guard", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic"]),
+    ("proxy",      &["domain", "dialect", "guard", "clock", "tasks", "telemetry", "store", "upstream", "traffic"]),
     ("operations", &["tasks", "telemetry", "store", "controller"]),
     ("api",        &["domain", "tasks", "config", "store", "traffic", "controller"]),
-    ("app",        &["domain", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic",
+    ("app",        &["domain", "guard", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic",
                      "controller", "judge", "proxy", "operations", "api"]),
     ("players",    &["domain", "clock", "tasks"]),
     ("rehearsal",  &["domain", "clock", "tasks", "config", "api", "app", "players"]),
@@ -43,6 +44,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("statrs",            &["analysis"]),
     ("tonic",             &["api"]),
     ("prost",             &["api"]),
+    ("regex",             &["guard"]),
     ("reqwest",           &["judge"]),            // off the hot path; providers are asked by hyper's own client
     ("hyper_rustls",      &["upstream"]),
     ("hyper",             &["upstream", "proxy", "operations", "players", "api"]),
@@ -53,7 +55,7 @@ const HOME: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that must stay free of effects.
-const PURE: &[&str] = &["domain", "analysis", "dialect"];
+const PURE: &[&str] = &["domain", "analysis", "dialect", "guard"];
 const EFFECTS: &[&str] = &[
     "tokio::",
     "std::fs",
