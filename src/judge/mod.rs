@@ -196,7 +196,8 @@ impl Judge {
         if !status.is_success() {
             return Err(format!("the judge answered with status {status}").into());
         }
-        let completion: Completion = serde_json::from_slice(&text)?;
+        let completion: Completion =
+            serde_json::from_slice(&text).map_err(|error| prompt::unreadable(&error))?;
         let choice = completion.choices.into_iter().next();
         let content = choice.and_then(|it| it.message.content).ok_or("the judge said nothing")?;
         let marked = prompt::read(&content, order)?;
