@@ -7,7 +7,11 @@ use url::Url;
 
 use crate::domain::{Name, Price, Share};
 
-use super::{Control, table::Table};
+use super::{
+    Control,
+    egress::{LinkLocal, leads_there},
+    table::Table,
+};
 
 /// A form a text may have.
 pub(super) struct Form<T> {
@@ -174,11 +178,14 @@ fn digits(text: &str) -> Option<u64> {
     plain.then(|| text.parse().ok())?
 }
 
-/// The base address of a provider, without a slash at its end.
-pub(super) fn base_url(table: &Table<'_>) -> Option<String> {
+/// The base address of a provider, without a slash at its end, and whether it may be a link-local
+/// one.
+pub(super) fn base_url(table: &Table<'_>) -> Option<(String, LinkLocal)> {
     const KEY: &str = "base_url";
     const REMEDY: &str = "write it like \"https://api.openai.com/v1\"";
     table.need(KEY, REMEDY);
+    let link_local = table.choice("allow_link_local", LinkLocal::Allowed, LinkLocal::Refused);
+    let link_local = link_local.unwrap_or_default();
     let text = table.raw(KEY, "an address", REMEDY)?;
     let fault = |problem, remedy| {
         table.fault_masked(KEY, problem, remedy);
@@ -196,7 +203,11 @@ pub(super) fn base_url(table: &Table<'_>) -> Option<String> {
     if url.query().is_some() || url.fragment().is_some() {
         return fault("has a query or fragment", "end it with the path; use `key` for credentials");
     }
-    Some(url.as_str().trim_end_matches('/').to_owned())
+    if link_local == LinkLocal::Refused && leads_there(&url) {
+        let problem = "is a link-local or metadata address, where a cloud gives credentials away";
+        return fault(problem, "write another one, or `allow_link_local = true` if you mean it");
+    }
+    Some((url.as_str().trim_end_matches('/').to_owned(), link_local))
 }
 
 /// Finds the value of an environment variable.

@@ -5,6 +5,7 @@
 //! refused before the whole file has been read. Secrets are only referred to, by
 //! `file:/path` or `env:NAME`; this is the one place where the environment is read.
 
+mod egress;
 mod faults;
 mod form;
 mod limits;
@@ -17,6 +18,7 @@ mod tests;
 #[cfg(test)]
 mod plan_tests;
 
+pub use egress::{LinkLocal, is_link_local};
 pub use faults::{Fault, Faults, Place};
 pub use form::share;
 pub use limits::Limits;

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::domain::{Name, Price, Prices, Share};
 
 use super::{
+    egress::LinkLocal,
     form::{Environment, NAME, PRICE, SHARE, SOME, Unit, base_url, secret},
     table::Table,
 };
@@ -18,6 +19,8 @@ pub struct Provider {
     pub name: Name,
     /// Absolute http or https address without query, credentials or slash at the end.
     pub base_url: String,
+    /// Whether that may lead to a link-local address.
+    pub link_local: LinkLocal,
     /// Our credential there; without one the caller's own headers are all it gets.
     pub key: Option<SecretString>,
     /// How the credential is sent.
@@ -53,6 +56,8 @@ pub struct ModelMap(BTreeMap<String, String>);
 pub struct Judge {
     /// Absolute http or https address without query, credentials or slash at the end.
     pub base_url: String,
+    /// Whether that may lead to a link-local address.
+    pub link_local: LinkLocal,
     /// Our credential there.
     pub key: Option<SecretString>,
     /// How the credential is sent.
@@ -119,8 +124,10 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
         }
         // A provider at fault still counts as known, so that those who name it are not faulted.
         if let Some(name) = checked {
-            let base_url = base_url.unwrap_or_default();
-            providers.push(Provider { name, base_url, key, auth, models, cleared, prices });
+            let (base_url, link_local) = base_url.unwrap_or_default();
+            let provider =
+                Provider { name, base_url, link_local, key, auth, models, cleared, prices };
+            providers.push(provider);
         }
     }
     providers
@@ -148,8 +155,10 @@ fn prices(provider: &Table<'_>) -> Prices {
 pub(super) fn judge(top: &Table<'_>, environment: Environment<'_>) -> Option<Judge> {
     let table = top.table("judge")?;
     table.need("model", "name the model that judges");
+    let (base_url, link_local) = base_url(&table).unwrap_or_default();
     let judge = Judge {
-        base_url: base_url(&table).unwrap_or_default(),
+        base_url,
+        link_local,
         key: secret(&table, environment),
         auth: auth(&table),
         model: table.text("model", &SOME).unwrap_or_default(),

@@ -7,10 +7,16 @@
 
 mod beside;
 mod line;
+mod resolver;
 
 pub use line::Line;
+pub use resolver::Resolver;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -27,7 +33,7 @@ use hyper_util::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::{Auth, ModelMap};
+use crate::config::{Auth, LinkLocal, ModelMap};
 use crate::domain::{Call, Name, Prices};
 use crate::tasks::BoxError;
 
@@ -35,6 +41,9 @@ use line::Sent;
 
 /// A body on its way, in either direction.
 pub type Body = BoxBody<Bytes, BoxError>;
+
+/// Connects to providers by the addresses that they may have.
+type Connector = HttpConnector<Resolver>;
 
 /// Connections kept for each provider, waiting to be used again.
 const IDLE_CONNECTIONS_MAX: usize = 256;
@@ -45,8 +54,8 @@ const IDLE_MAX: Duration = Duration::from_secs(4);
 /// Every provider, and the client that reaches them.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, Body>,
-    plain: HttpConnector,
+    client: Client<HttpsConnector<Connector>, Body>,
+    plain: Connector,
     providers: Arc<BTreeMap<Name, Provider>>,
 }
 
@@ -125,6 +134,11 @@ impl Provider {
     }
 }
 
+/// The host of a base URL, as it is looked up.
+pub fn host(base_url: &str) -> Option<String> {
+    base_url.parse::<Uri>().ok()?.host().map(str::to_owned)
+}
+
 /// The header that carries a key, marked so that nobody prints it; none where the key makes no header.
 pub fn credential(auth: Auth, key: &SecretString) -> Option<(HeaderName, HeaderValue)> {
     let key = key.expose_secret();
@@ -145,7 +159,9 @@ impl Upstream {
     /// # Errors
     /// When a base URL cannot be called.
     pub fn new(providers: &[crate::config::Provider], connect: Duration) -> Result<Self, BadUrl> {
-        let mut http = HttpConnector::new();
+        let lenient = providers.iter().filter(|it| it.link_local == LinkLocal::Allowed);
+        let lenient: BTreeSet<String> = lenient.filter_map(|it| host(&it.base_url)).collect();
+        let mut http = HttpConnector::new_with_resolver(Resolver::new(lenient));
         http.set_connect_timeout(Some(connect));
         http.set_nodelay(true);
         http.enforce_http(false);
