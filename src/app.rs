@@ -4,7 +4,6 @@
 //! controller come up behind it, and whatever of them cannot come up is named by `/readyz`.
 
 use std::{
-    collections::HashMap,
     future::Future,
     io,
     net::SocketAddr,
@@ -23,9 +22,10 @@ use tokio::{
 
 use crate::api::{self, Past, PlanDefaults};
 use crate::clock::Clock;
-use crate::config::{self, Autostart, Config};
+use crate::config::{self, Autostart, Config, KnownBy};
 use crate::controller::{Controller, Judged, Setup, Start, Takeover, Wanted};
 use crate::domain::{Margin, Metric, Risk, Seen, Share};
+use crate::guard::Redactor;
 use crate::judge::{Judge, Outlets};
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
@@ -226,6 +226,7 @@ fn start_judge(
     let outlets = Outlets {
         outbox: parts.outbox.clone(),
         recorder: Arc::clone(&parts.recorder),
+        redactor: redactor(config),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
     };
@@ -269,22 +270,44 @@ fn proxy(
         trail: Arc::clone(&parts.trail),
         recorder: Arc::clone(&parts.recorder),
         judge,
+        store_cleared: config.store_cleared.clone(),
+        redactor: redactor(config),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
     }
 }
 
 fn callers(config: &Config) -> Callers {
-    let mark = |it: &config::Caller| {
-        let marks = Marks {
-            feature: it.feature.clone(),
-            segment: it.segment.clone(),
-            data: it.data.clone(),
-        };
-        (it.key.expose_secret().to_owned(), marks)
+    let mut callers = Callers {
+        fields: config.mark_fields.clone(),
+        detector: config.detector.clone(),
+        data_default: config.data_default.clone(),
+        ..Callers::default()
     };
-    let by_key: HashMap<String, Marks> = config.callers.iter().map(mark).collect();
-    Callers { by_key, data_default: config.data_default.clone() }
+    for caller in &config.callers {
+        let marks = Marks {
+            feature: caller.feature.clone(),
+            segment: caller.segment.clone(),
+            data: caller.data.clone(),
+        };
+        match &caller.known_by {
+            KnownBy::Key(key) => drop(callers.by_key.insert(key.expose_secret().to_owned(), marks)),
+            KnownBy::Path(prefix) => callers.by_path.push((prefix.clone(), marks)),
+        }
+    }
+    callers
+}
+
+/// Takes out of texts what is configured, and every key that this process knows.
+fn redactor(config: &Config) -> Redactor {
+    let providers = config.providers.iter().filter_map(|it| it.key.as_ref());
+    let judge = config.judge.iter().filter_map(|it| it.key.as_ref());
+    let callers = config.callers.iter().filter_map(|it| match &it.known_by {
+        KnownBy::Key(key) => Some(key),
+        KnownBy::Path(_) => None,
+    });
+    let keys = providers.chain(judge).chain(callers).map(|it| it.expose_secret().to_owned());
+    Redactor::new(config.redacted.clone(), keys.collect())
 }
 
 /// Opens the journal; what is wrong is logged by who gives up on it.

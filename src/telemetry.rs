@@ -45,6 +45,11 @@ struct ReasonLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WithheldLabels {
+    from: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RolloutLabels {
     rollout: String,
 }
@@ -109,6 +114,15 @@ impl Loss {
     }
 }
 
+/// Who does not get the texts of a pair, for want of clearance for its data classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// The judge: the pair stays without a score.
+    Judge,
+    /// The store: the pair is kept without its texts.
+    Store,
+}
+
 /// In which role a provider was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -135,6 +149,7 @@ pub struct Metrics {
     first_bytes: Family<ProviderLabels, Histogram, fn() -> Histogram>,
     skips: Family<ReasonLabels, Counter>,
     losses: Family<ReasonLabels, Counter>,
+    withheld: Family<WithheldLabels, Counter>,
     fallbacks: Family<RolloutLabels, Counter>,
     serve: Family<RolloutLabels, Real>,
     mirror: Family<RolloutLabels, Real>,
@@ -175,6 +190,7 @@ impl Metrics {
             first_bytes: Family::new_with_constructor(seconds),
             skips: Family::default(),
             losses: Family::default(),
+            withheld: Family::default(),
             fallbacks: Family::default(),
             serve: Family::default(),
             mirror: Family::default(),
@@ -214,6 +230,15 @@ impl Metrics {
     /// Counts something dropped or failed on the side.
     pub fn loss(&self, loss: Loss) {
         self.losses.get_or_create(&ReasonLabels { reason: loss.as_str() }).inc();
+    }
+
+    /// Counts a pair whose texts somebody does not get.
+    pub fn withheld(&self, from: Withheld) {
+        let from = match from {
+            Withheld::Judge => "judge",
+            Withheld::Store => "store",
+        };
+        self.withheld.get_or_create(&WithheldLabels { from }).inc();
     }
 
     /// Counts a candidate replaced by the primary before its first byte.
@@ -301,6 +326,11 @@ impl Metrics {
         it.register("first_byte_seconds", "Time to the first byte", self.first_bytes.clone());
         it.register("mirror_skipped", "Requests not copied, by reason", self.skips.clone());
         it.register("lost", "Dropped or failed on the side, by reason", self.losses.clone());
+        it.register(
+            "withheld",
+            "Pairs whose texts somebody is not cleared for",
+            self.withheld.clone(),
+        );
         it.register("fallbacks", "Candidates replaced by the primary", self.fallbacks.clone());
         it.register("stage_serve_ratio", "Share the candidate serves", self.serve.clone());
         it.register("stage_mirror_ratio", "Share that is copied", self.mirror.clone());

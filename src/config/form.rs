@@ -178,6 +178,22 @@ fn digits(text: &str) -> Option<u64> {
     plain.then(|| text.parse().ok())?
 }
 
+/// A prefix of paths, before those of the providers' own.
+pub(super) const PATH: Form<String> = Form {
+    name: "a prefix of your own",
+    remedy: "write it like \"/search\"; applications then use …/search/v1 as their base URL",
+    read: |text| {
+        let plain = |it: u8| it.is_ascii_alphanumeric() || b"-._~".contains(&it);
+        let part = |it: &str| !it.is_empty() && it.bytes().all(plain) && !is_version(it);
+        text.strip_prefix('/')?.split('/').all(part).then(|| text.to_owned())
+    },
+};
+
+/// Whether a part of a path is one that providers' paths begin with: `v1`, `v1beta`.
+fn is_version(part: &str) -> bool {
+    part.strip_prefix('v').is_some_and(|it| it.starts_with(|it: char| it.is_ascii_digit()))
+}
+
 /// The base address of a provider, without a slash at its end, and whether it may be a link-local
 /// one.
 pub(super) fn base_url(table: &Table<'_>) -> Option<(String, LinkLocal)> {

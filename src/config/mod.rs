@@ -8,6 +8,7 @@
 mod egress;
 mod faults;
 mod form;
+mod leave;
 mod limits;
 mod provider;
 mod rollout;
@@ -22,7 +23,7 @@ pub use egress::{LinkLocal, is_link_local};
 pub use faults::{Fault, Faults, Place};
 pub use form::share;
 pub use limits::Limits;
-pub use provider::{Auth, Caller, Judge, ModelMap, Provider};
+pub use provider::{Auth, Caller, Judge, KnownBy, ModelMap, Provider};
 pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan};
 
 use std::{
@@ -32,7 +33,8 @@ use std::{
 
 use toml::de::DeTable;
 
-use crate::domain::Name;
+use crate::domain::{MarkFields, Name};
+use crate::guard::{Detector, Pattern};
 
 use faults::Report;
 use form::{ADDRESS, CONTROL, Environment, NAME, SOME};
@@ -58,8 +60,16 @@ pub struct Config {
     pub rollouts: Vec<RolloutConfig>,
     /// The model that scores pairs.
     pub judge: Option<Judge>,
-    /// Marks for requests by the API key they come with.
+    /// Marks for requests by the API key they come with, or the prefix of their path.
     pub callers: Vec<Caller>,
+    /// Where in their bodies marks stand.
+    pub mark_fields: MarkFields,
+    /// Finds data classes in what requests say.
+    pub detector: Detector,
+    /// What is taken out of texts before they are kept or judged.
+    pub redacted: Vec<Pattern>,
+    /// Data classes of which texts may be kept; everything else is kept without its texts.
+    pub store_cleared: Vec<String>,
     /// Data classes of requests that carry no mark of their own.
     pub data_default: Vec<String>,
     /// Whether answers tell where they came from.
@@ -152,6 +162,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     };
     let rollouts = rollout::read(&tables, &around);
     let store = top.text("store", &SOME).map_or_else(|| "crossfade-data".into(), PathBuf::from);
+    let leave = leave::read(top);
     let data_default = top.list("data_default");
     let headers = top.choice("response_headers", Headers::Added, Headers::Off);
     let limits = top.table("limits").map_or_else(Limits::default, |table| {
@@ -170,6 +181,10 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
         rollouts,
         judge,
         callers,
+        mark_fields: leave.mark_fields,
+        detector: leave.detector,
+        redacted: leave.redacted,
+        store_cleared: leave.store_cleared,
         data_default,
         response_headers: headers.unwrap_or_default(),
         limits,

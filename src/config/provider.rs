@@ -8,7 +8,7 @@ use crate::domain::{Name, Price, Prices, Share};
 
 use super::{
     egress::LinkLocal,
-    form::{Environment, NAME, PRICE, SHARE, SOME, Unit, base_url, secret},
+    form::{Environment, NAME, PATH, PRICE, SHARE, SOME, Unit, base_url, secret},
     table::Table,
 };
 
@@ -76,11 +76,20 @@ pub struct Judge {
     pub share: Share,
 }
 
-/// What is known of a caller by the API key it presents.
+/// How the requests of an application are told from others.
+#[derive(Clone, Debug)]
+pub enum KnownBy {
+    /// By the API key they present to us.
+    Key(SecretString),
+    /// By the prefix of their path, which no provider gets to see.
+    Path(String),
+}
+
+/// What is known of an application.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The key the application presents to us.
-    pub key: SecretString,
+    /// How its requests are told from others.
+    pub known_by: KnownBy,
     /// The feature its requests belong to; empty when unmarked.
     pub feature: String,
     /// The segment its requests belong to; empty when unmarked.
@@ -176,22 +185,43 @@ pub(super) fn judge(top: &Table<'_>, environment: Environment<'_>) -> Option<Jud
 pub(super) fn callers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Caller> {
     let mut callers: Vec<Caller> = Vec::new();
     for table in top.array("caller") {
-        table.need(
-            "key",
-            "refer to the key the application presents: \"file:/path\" or \"env:NAME\"",
-        );
         let key = secret(&table, environment);
+        let path = table.text("path", &PATH);
         let feature = table.text("feature", &SOME).unwrap_or_default();
         let segment = table.text("segment", &SOME).unwrap_or_default();
         let data = table.list("data");
         table.close();
-        let Some(key) = key else { continue };
-        if callers.iter().any(|it| it.key.expose_secret() == key.expose_secret()) {
-            table.fault("key", "is the key of another caller too", "give each caller its own");
+        let known_by = match (table.has("key"), table.has("path")) {
+            (true, false) => key.map(KnownBy::Key),
+            (false, true) => path.map(KnownBy::Path),
+            (true, true) => {
+                table.fault("path", "stands beside `key`", "write a [[caller]] for each");
+                continue;
+            }
+            (false, false) => {
+                table.need("key", "refer to the key the application presents: \"file:/path\" or \"env:NAME\"; or give it a `path`");
+                continue;
+            }
+        };
+        let Some(known_by) = known_by else { continue };
+        if callers.iter().any(|it| it.known_by.is(&known_by)) {
+            let key = if table.has("key") { "key" } else { "path" };
+            let problem = format!("is the {key} of another caller too");
+            table.fault(key, &problem, "give each caller its own");
         }
-        callers.push(Caller { key, feature, segment, data });
+        callers.push(Caller { known_by, feature, segment, data });
     }
     callers
+}
+
+impl KnownBy {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Key(a), Self::Key(b)) => a.expose_secret() == b.expose_secret(),
+            (Self::Path(a), Self::Path(b)) => a == b,
+            (Self::Key(_), Self::Path(_)) | (Self::Path(_), Self::Key(_)) => false,
+        }
+    }
 }
 
 fn auth(table: &Table<'_>) -> Auth {

@@ -34,7 +34,9 @@ pub use record::Record;
 pub use refusal::Refusal;
 pub use requests::Requests;
 pub use rollout::{Input, Rollout, Saved, State, Visit};
-pub use route::{Endpoint, Facts, Key, Lane, Lot, Places, Route, Skip, Snapshot, Tie};
+pub use route::{
+    Endpoint, Facts, Key, Lane, Lot, MarkFields, Places, Route, Skip, Snapshot, Tie, is_cleared,
+};
 pub use seen::{Note, Order, Seen, Told, Weather};
 pub use share::{Share, ShareError};
 pub use splitmix::Splitmix;

@@ -167,6 +167,28 @@ pub struct Facts {
     pub tie: Tie,
 }
 
+/// Where in the body of a request its marks stand, as names with dots between, like
+/// `metadata.feature`. Empty where nothing is looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MarkFields {
+    /// Its feature.
+    pub feature: String,
+    /// The segment of its user.
+    pub segment: String,
+    /// Its class of task.
+    pub task: String,
+    /// Its end user.
+    pub user: String,
+    /// Its data classes.
+    pub data: String,
+}
+
+/// Whether somebody who is cleared for some data classes may have data of these: of all of them,
+/// so that data of no class is everybody's, and a class that nobody knows is nobody's.
+pub fn is_cleared(cleared: &[String], data: &[String]) -> bool {
+    data.iter().all(|class| cleared.contains(class))
+}
+
 /// What a request is bound to by what its answer leaves behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tie {
@@ -259,7 +281,7 @@ impl Snapshot {
         if let Some(skip) = facts.barred {
             return no(skip);
         }
-        if !facts.data.iter().all(|class| lane.cleared.contains(class)) {
+        if !is_cleared(&lane.cleared, &facts.data) {
             return no(Skip::DataClass);
         }
         let places = lane.places(&facts.key);
@@ -297,6 +319,8 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use proptest::{prelude::*, sample::subsequence};
 
     use super::*;
 
@@ -345,6 +369,31 @@ mod tests {
         assert_eq!((route.serve, route.mirror), (Side::Primary, Err(Skip::DataClass)));
         pii.data.pop();
         assert_eq!(all.route(&pii).serve, Side::Candidate);
+    }
+
+    proptest! {
+        /// B-74: over all sets of classes, those that nobody lists among them.
+        #[test]
+        fn only_who_is_cleared_for_every_class_is_ever_asked(
+            data in subsequence(vec!["eu", "pii", "internal", "unknown", ""], 0..=5),
+            cleared in subsequence(vec!["eu", "pii", "internal", "pi", "EU"], 0..=5),
+            (serve, mirror) in (0_u16..=10_000, 0_u16..=10_000),
+            more in prop::sample::select(vec!["eu", "pii", "unknown"]),
+        ) {
+            let texts = |it: &[&str]| it.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+            let lane = (*snapshot(serve, mirror).lanes[0]).clone();
+            let lane = Lane { cleared: texts(&cleared), ..lane };
+            let snapshot = Snapshot { lanes: vec![Arc::new(lane)] };
+            let route = |data: Vec<String>| snapshot.route(&Facts { data, ..facts("1") });
+            let (with, without) = (route(texts(&data)), route(Vec::new()));
+            let may = data.iter().all(|it| cleared.contains(it));
+            let expected = if may { without.mirror } else { Err(Skip::DataClass) };
+            prop_assert_eq!(with.mirror, expected);
+            prop_assert!(may || (with.serve == Side::Primary && with.lot.is_none()));
+            // One class more never lets anything pass that did not before.
+            let larger = route(texts(&[data.as_slice(), &[more]].concat()));
+            prop_assert!(larger.mirror.is_err() || with.mirror.is_ok());
+        }
     }
 
     #[test]

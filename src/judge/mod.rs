@@ -24,10 +24,11 @@ use tokio::{
 use crate::clock::Clock;
 use crate::config::{self, LinkLocal};
 use crate::domain::{Score, Seen, Share, Told};
+use crate::guard::Redactor;
 use crate::store::{Offered, RecorderHandle};
 use crate::tasks::{BoxError, Stop, spawn};
 use crate::telemetry::{Loss, Metrics};
-use crate::traffic::{Job, Outbox};
+use crate::traffic::{Job, Outbox, Reasons};
 use crate::upstream::{Resolver, credential, host};
 
 use prompt::{Material, Order};
@@ -47,6 +48,7 @@ pub struct Judge {
     places: Arc<Semaphore>,
     outbox: Outbox,
     recorder: Arc<OnceLock<RecorderHandle>>,
+    redactor: Redactor,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -58,6 +60,8 @@ pub struct Outlets {
     pub outbox: Outbox,
     /// To the store, once it is open.
     pub recorder: Arc<OnceLock<RecorderHandle>>,
+    /// Takes out of its reasons what must not be kept.
+    pub redactor: Redactor,
     /// What we count.
     pub metrics: Arc<Metrics>,
     /// The clock.
@@ -127,6 +131,7 @@ impl Judge {
             places: Arc::new(Semaphore::new(config.concurrency_max)),
             outbox: outlets.outbox,
             recorder: outlets.recorder,
+            redactor: outlets.redactor,
             metrics: outlets.metrics,
             clock: outlets.clock,
         })
@@ -228,6 +233,10 @@ impl Judge {
         let choice = completion.choices.into_iter().next();
         let content = choice.and_then(|it| it.message.content).ok_or("the judge said nothing")?;
         let marked = prompt::read(&content, order)?;
+        let rationale = match job.reasons {
+            Reasons::Kept => self.redactor.text(&marked.reason, &[]).into_owned(),
+            Reasons::Withheld => String::new(),
+        };
         Ok(Score {
             pair: job.pair,
             window: job.window.clone(),
@@ -238,7 +247,7 @@ impl Judge {
             primary: marked.primary,
             candidate: marked.candidate,
             parts: marked.parts,
-            rationale: marked.reason,
+            rationale,
         })
     }
 }

@@ -6,6 +6,7 @@ mod answer;
 mod headers;
 mod id;
 mod mirror;
+mod redact;
 mod request;
 mod serve;
 mod tee;
@@ -35,6 +36,7 @@ use tokio::{
 
 use crate::clock::Clock;
 use crate::domain::Name;
+use crate::guard::Redactor;
 use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop, describe};
 use crate::telemetry::Metrics;
@@ -119,6 +121,10 @@ pub struct Proxy {
     pub recorder: Arc<OnceLock<RecorderHandle>>,
     /// To the judge, if there is one.
     pub judge: Option<ToJudge>,
+    /// Data classes of which the store may keep texts.
+    pub store_cleared: Vec<String>,
+    /// Takes out of texts what must not be kept.
+    pub redactor: Redactor,
     /// What we count.
     pub metrics: Arc<Metrics>,
     /// The clock.

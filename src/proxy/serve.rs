@@ -102,8 +102,9 @@ impl Proxy {
         own_line: Option<&Line>,
         request: Request<Incoming>,
     ) -> Result<Answer, Own> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         self.check(&head, &body)?;
+        self.callers.enter(&mut head);
         let board = self.board.load();
         if board.snapshot.is_idle() {
             self.remember_passed(id, Skip::NoRollout);
@@ -138,9 +139,9 @@ impl Proxy {
                 return self.pass(own_line, head, full(body)).await;
             }
         };
-        let facts = self.callers.facts(id, &head, &asked);
+        let facts = self.callers.facts(id, &head, &asked, &body);
         // 2 route
-        let route = board.snapshot.route(&facts);
+        let (facts, route) = self.callers.route(&board.snapshot, facts, &body);
         let governed =
             route.lane.and_then(|it| Some((board.snapshot.lanes.get(it)?, board.live.get(it)?)));
         let at = self.clock.now();

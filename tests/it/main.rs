@@ -7,6 +7,7 @@ mod control;
 mod crash;
 mod data_port;
 mod faults;
+mod leave;
 mod live;
 mod programs;
 mod readme;

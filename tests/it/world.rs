@@ -137,11 +137,17 @@ impl World {
 
 impl Serve {
     pub(crate) async fn start(config: &Path) -> Self {
+        Self::start_logging(config, "warn", Stdio::inherit()).await
+    }
+
+    /// The same, with so much of a log, to somewhere else.
+    pub(crate) async fn start_logging(config: &Path, filter: &str, log: Stdio) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_crossfade"))
             .args(["serve", "-c"])
             .arg(config)
-            .env("RUST_LOG", "warn")
+            .env("RUST_LOG", filter)
             .stdout(Stdio::piped())
+            .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .unwrap();
