@@ -3,8 +3,9 @@
 //! The data port answers first, as a plain pass-through; the store, the journal and the
 //! controller come up behind it, and whatever of them cannot come up is named by `/readyz`.
 
+mod known;
+
 use std::{
-    collections::HashMap,
     future::Future,
     io,
     net::SocketAddr,
@@ -13,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use secrecy::ExposeSecret as _;
 use tokio::{
     net::TcpListener,
     sync::mpsc,
@@ -29,7 +29,7 @@ use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share};
 use crate::judge::{Judge, Outlets};
 use crate::listeners;
 use crate::operations::{self, Operations};
-use crate::proxy::{self, Callers, Headers, Marks, Proxy, Settings, ToJudge};
+use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
 use crate::store::{
     self, History, Journal, JournalError, Pairs, PairsError, Recorder, RecorderHandle,
     RecorderThread,
@@ -252,6 +252,7 @@ fn start_judge(
     let outlets = Outlets {
         outbox: parts.outbox.clone(),
         recorder: Arc::clone(&parts.recorder),
+        redactor: known::redactor(config),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
     };
@@ -272,7 +273,7 @@ fn proxy(
         upstream,
         primary: config.primary.clone(),
         failover: config.failover.clone(),
-        callers: callers(config),
+        callers: known::callers(config),
         settings: Settings {
             body_bytes_max: limits.body_bytes_max,
             copy_bytes_max: limits.mirror_body_bytes_max,
@@ -300,23 +301,11 @@ fn proxy(
         trail: Arc::clone(&parts.trail),
         recorder: Arc::clone(&parts.recorder),
         judge,
+        store_cleared: config.store_cleared.clone(),
+        redactor: known::redactor(config),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
     }
-}
-
-fn callers(config: &Config) -> Callers {
-    let mark = |it: &config::Caller| {
-        let marks = Marks {
-            feature: it.feature.clone(),
-            segment: it.segment.clone(),
-            data: it.data.clone(),
-        };
-        (it.key.expose_secret().to_owned(), marks)
-    };
-    let by_key: HashMap<String, Marks> = config.callers.iter().map(mark).collect();
-    let (sticky, data_default) = (config.sticky.clone(), config.data_default.clone());
-    Callers { by_key, sticky, data_default }
 }
 
 /// Opens the journal; what is wrong is logged by who gives up on it.

@@ -55,6 +55,8 @@ pub mod analysis;
 
 pub mod dialect;
 
+pub mod guard;
+
 // Edges: one foreign thing each.
 
 pub mod clock;

@@ -50,6 +50,11 @@ struct ReasonLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WithheldLabels {
+    from: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RolloutLabels {
     rollout: String,
 }
@@ -114,6 +119,15 @@ impl Loss {
     }
 }
 
+/// Who does not get the texts of a pair, for want of clearance for its data classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// The judge: the pair stays without a score.
+    Judge,
+    /// The store: the pair is kept without its texts.
+    Store,
+}
+
 /// In which role a provider was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -140,6 +154,7 @@ pub struct Metrics {
     first_bytes: Family<ProviderLabels, Histogram, fn() -> Histogram>,
     skips: Family<ReasonLabels, Counter>,
     losses: Family<ReasonLabels, Counter>,
+    withheld: Family<WithheldLabels, Counter>,
     fallbacks: Family<RolloutLabels, Counter>,
     failovers: Family<BreakerLabels, Counter>,
     serve: Family<RolloutLabels, Real>,
@@ -184,6 +199,7 @@ impl Metrics {
             first_bytes: Family::new_with_constructor(seconds),
             skips: Family::default(),
             losses: Family::default(),
+            withheld: Family::default(),
             fallbacks: Family::default(),
             failovers: Family::default(),
             serve: Family::default(),
@@ -227,6 +243,15 @@ impl Metrics {
     /// Counts something dropped or failed on the side.
     pub fn loss(&self, loss: Loss) {
         self.losses.get_or_create(&ReasonLabels { reason: loss.as_str() }).inc();
+    }
+
+    /// Counts a pair whose texts somebody does not get.
+    pub fn withheld(&self, from: Withheld) {
+        let from = match from {
+            Withheld::Judge => "judge",
+            Withheld::Store => "store",
+        };
+        self.withheld.get_or_create(&WithheldLabels { from }).inc();
     }
 
     /// Counts a candidate replaced by the primary before its first byte.
@@ -338,6 +363,11 @@ impl Metrics {
         it.register("first_byte_seconds", "Time to the first byte", self.first_bytes.clone());
         it.register("mirror_skipped", "Requests not copied, by reason", self.skips.clone());
         it.register("lost", "Dropped or failed on the side, by reason", self.losses.clone());
+        it.register(
+            "withheld",
+            "Pairs whose texts somebody is not cleared for",
+            self.withheld.clone(),
+        );
         it.register("fallbacks", "Candidates replaced by the primary", self.fallbacks.clone());
         it.register("failovers", "Answers in place of the primary", self.failovers.clone());
         it.register("stage_serve_ratio", "Share the candidate serves", self.serve.clone());

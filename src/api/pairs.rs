@@ -75,7 +75,7 @@ impl PairService for Pairs {
         if !which.includes(&pair.window.rollout) {
             return Err(errors::unknown_pair(&id.to_string()));
         }
-        let bodies = bodies.as_ref().map(convert::bodies);
+        let bodies = bodies.as_ref().filter(|it| !it.is_empty()).map(convert::bodies);
         Ok(Response::new(proto::Pair { bodies, ..convert::pair(&pair, &scores) }))
     }
 

@@ -7,7 +7,11 @@ use url::Url;
 
 use crate::domain::{Name, Price, Share, Sticky};
 
-use super::{Control, table::Table};
+use super::{
+    Control,
+    egress::{LinkLocal, leads_there},
+    table::Table,
+};
 
 /// A form a text may have.
 pub(super) struct Form<T> {
@@ -190,11 +194,30 @@ fn digits(text: &str) -> Option<u64> {
     plain.then(|| text.parse().ok())?
 }
 
-/// The base address of a provider, without a slash at its end.
-pub(super) fn base_url(table: &Table<'_>) -> Option<String> {
+/// A prefix of paths, before those of the providers' own.
+pub(super) const PATH: Form<String> = Form {
+    name: "a prefix of your own",
+    remedy: "write it like \"/search\"; applications then use …/search/v1 as their base URL",
+    read: |text| {
+        let plain = |it: u8| it.is_ascii_alphanumeric() || b"-._~".contains(&it);
+        let part = |it: &str| !it.is_empty() && it.bytes().all(plain) && !is_version(it);
+        text.strip_prefix('/')?.split('/').all(part).then(|| text.to_owned())
+    },
+};
+
+/// Whether a part of a path is one that providers' paths begin with: `v1`, `v1beta`.
+fn is_version(part: &str) -> bool {
+    part.strip_prefix('v').is_some_and(|it| it.starts_with(|it: char| it.is_ascii_digit()))
+}
+
+/// The base address of a provider, without a slash at its end, and whether it may be a link-local
+/// one.
+pub(super) fn base_url(table: &Table<'_>) -> Option<(String, LinkLocal)> {
     const KEY: &str = "base_url";
     const REMEDY: &str = "write it like \"https://api.openai.com/v1\"";
     table.need(KEY, REMEDY);
+    let link_local = table.choice("allow_link_local", LinkLocal::Allowed, LinkLocal::Refused);
+    let link_local = link_local.unwrap_or_default();
     let text = table.raw(KEY, "an address", REMEDY)?;
     let fault = |problem, remedy| {
         table.fault_masked(KEY, problem, remedy);
@@ -212,7 +235,11 @@ pub(super) fn base_url(table: &Table<'_>) -> Option<String> {
     if url.query().is_some() || url.fragment().is_some() {
         return fault("has a query or fragment", "end it with the path; use `key` for credentials");
     }
-    Some(url.as_str().trim_end_matches('/').to_owned())
+    if link_local == LinkLocal::Refused && leads_there(&url) {
+        let problem = "is a link-local or metadata address, where a cloud gives credentials away";
+        return fault(problem, "write another one, or `allow_link_local = true` if you mean it");
+    }
+    Some((url.as_str().trim_end_matches('/').to_owned(), link_local))
 }
 
 /// Finds the value of an environment variable.

@@ -5,9 +5,11 @@
 //! refused before the whole file has been read. Secrets are only referred to, by
 //! `file:/path` or `env:NAME`; this is the one place where the environment is read.
 
+mod egress;
 mod faults;
 mod form;
 mod guard;
+mod leave;
 mod limits;
 mod provider;
 mod rollout;
@@ -20,11 +22,12 @@ mod tls;
 #[cfg(test)]
 mod plan_tests;
 
+pub use egress::{LinkLocal, is_link_local};
 pub use faults::{Fault, Faults, Place};
 pub use form::share;
 pub use guard::{Breaker, Health};
 pub use limits::Limits;
-pub use provider::{Auth, Caller, Judge, ModelMap, Provider};
+pub use provider::{Auth, Caller, Judge, KnownBy, ModelMap, Provider};
 pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan};
 
 use std::{
@@ -36,7 +39,8 @@ use std::{
 use tokio_rustls::rustls::ServerConfig;
 use toml::de::DeTable;
 
-use crate::domain::{Name, Sticky};
+use crate::domain::{MarkFields, Name, Sticky};
+use crate::guard::{Detector, Pattern};
 
 use faults::Report;
 use form::{ADDRESS, CONTROL, Environment, NAME, SOME};
@@ -66,10 +70,18 @@ pub struct Config {
     pub rollouts: Vec<RolloutConfig>,
     /// The model that scores pairs.
     pub judge: Option<Judge>,
-    /// Marks for requests by the API key they come with.
+    /// Marks for requests by the API key they come with, or the prefix of their path.
     pub callers: Vec<Caller>,
     /// What sticks to a side: the first of these that a request has.
     pub sticky: Vec<Sticky>,
+    /// Where in their bodies marks stand.
+    pub mark_fields: MarkFields,
+    /// Finds data classes in what requests say.
+    pub detector: Detector,
+    /// What is taken out of texts before they are kept or judged.
+    pub redacted: Vec<Pattern>,
+    /// Data classes of which texts may be kept; everything else is kept without its texts.
+    pub store_cleared: Vec<String>,
     /// Data classes of requests that carry no mark of their own.
     pub data_default: Vec<String>,
     /// Whether answers tell where they came from.
@@ -164,6 +176,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     };
     let rollouts = rollout::read(&tables, &around);
     let store = top.text("store", &SOME).map_or_else(|| "crossfade-data".into(), PathBuf::from);
+    let leave = leave::read(top);
     let data_default = top.list("data_default");
     let sticky = serving::sticky(top);
     let headers = top.choice("response_headers", Headers::Added, Headers::Off);
@@ -186,6 +199,10 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
         judge,
         callers,
         sticky,
+        mark_fields: leave.mark_fields,
+        detector: leave.detector,
+        redacted: leave.redacted,
+        store_cleared: leave.store_cleared,
         data_default,
         response_headers: headers.unwrap_or_default(),
         limits,

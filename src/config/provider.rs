@@ -7,7 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::domain::{Name, Price, Prices, Share};
 
 use super::{
-    form::{Environment, NAME, PRICE, SHARE, SOME, Unit, base_url, secret},
+    egress::LinkLocal,
+    form::{Environment, NAME, PATH, PRICE, SHARE, SOME, Unit, base_url, secret},
     guard::{self, Breaker, Health},
     table::Table,
 };
@@ -19,6 +20,8 @@ pub struct Provider {
     pub name: Name,
     /// Absolute http or https address without query, credentials or slash at the end.
     pub base_url: String,
+    /// Whether that may lead to a link-local address.
+    pub link_local: LinkLocal,
     /// Our credential there; without one the caller's own headers are all it gets.
     pub key: Option<SecretString>,
     /// How the credential is sent.
@@ -58,6 +61,8 @@ pub struct ModelMap(BTreeMap<String, String>);
 pub struct Judge {
     /// Absolute http or https address without query, credentials or slash at the end.
     pub base_url: String,
+    /// Whether that may lead to a link-local address.
+    pub link_local: LinkLocal,
     /// Our credential there.
     pub key: Option<SecretString>,
     /// How the credential is sent.
@@ -76,11 +81,20 @@ pub struct Judge {
     pub share: Share,
 }
 
-/// What is known of a caller by the API key it presents.
+/// How the requests of an application are told from others.
+#[derive(Clone, Debug)]
+pub enum KnownBy {
+    /// By the API key they present to us.
+    Key(SecretString),
+    /// By the prefix of their path, which no provider gets to see.
+    Path(String),
+}
+
+/// What is known of an application.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The key the application presents to us.
-    pub key: SecretString,
+    /// How its requests are told from others.
+    pub known_by: KnownBy,
     /// The feature its requests belong to; empty when unmarked.
     pub feature: String,
     /// The segment its requests belong to; empty when unmarked.
@@ -125,10 +139,11 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
         }
         // A provider at fault still counts as known, so that those who name it are not faulted.
         if let Some(name) = checked {
-            let base_url = base_url.unwrap_or_default();
+            let (base_url, link_local) = base_url.unwrap_or_default();
             providers.push(Provider {
                 name,
                 base_url,
+                link_local,
                 key,
                 auth,
                 models,
@@ -164,8 +179,10 @@ fn prices(provider: &Table<'_>) -> Prices {
 pub(super) fn judge(top: &Table<'_>, environment: Environment<'_>) -> Option<Judge> {
     let table = top.table("judge")?;
     table.need("model", "name the model that judges");
+    let (base_url, link_local) = base_url(&table).unwrap_or_default();
     let judge = Judge {
-        base_url: base_url(&table).unwrap_or_default(),
+        base_url,
+        link_local,
         key: secret(&table, environment),
         auth: auth(&table),
         model: table.text("model", &SOME).unwrap_or_default(),
@@ -183,22 +200,43 @@ pub(super) fn judge(top: &Table<'_>, environment: Environment<'_>) -> Option<Jud
 pub(super) fn callers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Caller> {
     let mut callers: Vec<Caller> = Vec::new();
     for table in top.array("caller") {
-        table.need(
-            "key",
-            "refer to the key the application presents: \"file:/path\" or \"env:NAME\"",
-        );
         let key = secret(&table, environment);
+        let path = table.text("path", &PATH);
         let feature = table.text("feature", &SOME).unwrap_or_default();
         let segment = table.text("segment", &SOME).unwrap_or_default();
         let data = table.list("data");
         table.close();
-        let Some(key) = key else { continue };
-        if callers.iter().any(|it| it.key.expose_secret() == key.expose_secret()) {
-            table.fault("key", "is the key of another caller too", "give each caller its own");
+        let known_by = match (table.has("key"), table.has("path")) {
+            (true, false) => key.map(KnownBy::Key),
+            (false, true) => path.map(KnownBy::Path),
+            (true, true) => {
+                table.fault("path", "stands beside `key`", "write a [[caller]] for each");
+                continue;
+            }
+            (false, false) => {
+                table.need("key", "refer to the key the application presents: \"file:/path\" or \"env:NAME\"; or give it a `path`");
+                continue;
+            }
+        };
+        let Some(known_by) = known_by else { continue };
+        if callers.iter().any(|it| it.known_by.is(&known_by)) {
+            let key = if table.has("key") { "key" } else { "path" };
+            let problem = format!("is the {key} of another caller too");
+            table.fault(key, &problem, "give each caller its own");
         }
-        callers.push(Caller { key, feature, segment, data });
+        callers.push(Caller { known_by, feature, segment, data });
     }
     callers
+}
+
+impl KnownBy {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Key(a), Self::Key(b)) => a.expose_secret() == b.expose_secret(),
+            (Self::Path(a), Self::Path(b)) => a == b,
+            (Self::Key(_), Self::Path(_)) | (Self::Path(_), Self::Key(_)) => false,
+        }
+    }
 }
 
 fn auth(table: &Table<'_>) -> Auth {

@@ -97,7 +97,8 @@ fn kind(path: &str) -> String {
 fn collect(path: &str, table: &DeTable<'_>, keys: &mut BTreeSet<(String, String)>) {
     for (key, value) in table {
         let below = [path, key.get_ref()].join(".").trim_matches('.').to_owned();
-        if !["provider", "rollout"].contains(&path) && path.rsplit('.').next() != Some("price") {
+        let named = ["provider", "rollout", "patterns", "detect"].contains(&path);
+        if !named && path.rsplit('.').next() != Some("price") {
             keys.insert((kind(path), key.get_ref().clone().into_owned()));
         }
         let items = value.get_ref().as_array().into_iter().flat_map(|it| it.iter());

@@ -51,10 +51,35 @@ impl<'a> Fields<'a> {
         self.read::<String>(name).filter(|it| !it.is_empty())
     }
 
+    /// The value at a place: that of a name, or of a name in the object below another.
+    fn at(&self, place: &str) -> Option<&'a RawValue> {
+        match place.split_once('.') {
+            Some((name, rest)) => self.read::<Fields<'a>>(name)?.at(rest),
+            None => self.raw(place),
+        }
+    }
+
     /// The names, in order.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
     }
+}
+
+/// What stands at places of a JSON object, written as names with dots between: a text, the texts
+/// of a list, and of anything else its JSON. Nothing where there is none, or where nobody asks.
+pub fn at<const N: usize>(body: &[u8], places: [&str; N]) -> [Vec<String>; N] {
+    let fields = Fields::parse(body);
+    places.map(|place| {
+        let value = fields.as_ref().and_then(|it| it.at(place)).map(RawValue::get);
+        value.filter(|it| *it != "null").map_or_else(Vec::new, texts)
+    })
+}
+
+/// A text, or a list of what may be texts; of anything else its JSON.
+fn texts(json: &str) -> Vec<String> {
+    let one = || serde_json::from_str(json).unwrap_or_else(|_| json.to_owned());
+    let list = serde_json::from_str::<Vec<&RawValue>>(json);
+    list.map_or_else(|_| vec![one()], |list| list.iter().flat_map(|it| texts(it.get())).collect())
 }
 
 /// Where a value stands in the bytes it was borrowed from.
@@ -106,6 +131,21 @@ mod tests {
         assert_eq!(at("model"), br#""x""#);
         assert_eq!(at("n"), b"null");
         assert!(!fields.has("n"));
+    }
+
+    #[test]
+    fn a_place_holds_a_text_a_list_or_something_else() {
+        let body = br#"{"metadata":{"a":{"b":"c\u0040"},"list":["x",["y"],7],"n":12},"nil":null}"#;
+        let places =
+            ["metadata.a.b", "metadata.list", "metadata.n", "metadata.a", "nil", "x.y", ""];
+        let [text, list, number, object, nil, missing, nowhere] = at(body, places);
+        assert_eq!((text, list), (vec!["c@".to_owned()], ["x", "y", "7"].map(String::from).into()));
+        assert_eq!(
+            (number, object),
+            (vec!["12".to_owned()], vec![r#"{"b":"c\u0040"}"#.to_owned()])
+        );
+        assert!(nil.is_empty() && missing.is_empty() && nowhere.is_empty());
+        assert_eq!(at(b"[1]", ["a"]), [Vec::<String>::new()]);
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub use adapt::{Edits, Purpose, Unfit, adapt};
 pub use agree::agreement;
 pub use answer::{End, Reading, Received, read};
 pub use conversation::conversation;
+pub use fields::at;
 pub use form::Form;
 pub use opening::opening;
 pub use request::{Asked, ask, endpoint};

@@ -17,6 +17,7 @@ mod rollout;
 mod route;
 mod seen;
 mod share;
+mod skip;
 mod splitmix;
 mod watched;
 
@@ -34,9 +35,12 @@ pub use record::Record;
 pub use refusal::Refusal;
 pub use requests::Requests;
 pub use rollout::{Input, Rollout, Saved, State, Visit};
-pub use route::{Endpoint, Facts, Key, Lane, Lot, Places, Route, Skip, Snapshot, Sticky, Tie};
+pub use route::{
+    Endpoint, Facts, Key, Lane, Lot, MarkFields, Places, Route, Snapshot, Sticky, Tie, is_cleared,
+};
 pub use seen::{Note, Order, Seen, Told, Weather};
 pub use share::{Share, ShareError};
+pub use skip::Skip;
 pub use splitmix::Splitmix;
 pub use watched::{Mark, Watched};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Name, Share, Side, Slice, Watched, Window,
+    Name, Share, Side, Skip, Slice, Watched, Window,
     share::{bucket, hash},
 };
 
@@ -22,95 +22,6 @@ pub enum Endpoint {
     Messages,
     /// Gemini `…:generateContent` and `…:streamGenerateContent`.
     Gemini,
-}
-
-/// Why no copy of a request is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Skip {
-    /// No rollout asks for copies of this traffic now.
-    NoRollout,
-    /// Its key is outside the share.
-    Share,
-    /// The path or method is not on the list of what may be copied.
-    Endpoint,
-    /// The body is not a JSON object.
-    NotJson,
-    /// The body is larger than the limit for copies.
-    Size,
-    /// The request reads or leaves state at the provider (`store`, `previous_response_id`, files).
-    Stateful,
-    /// The provider itself would run a tool.
-    HostedTool,
-    /// More than one answer is asked for (`n` above 1).
-    Multiple,
-    /// Audio is asked for.
-    Modality,
-    /// The caller's own retry, already copied once.
-    Retry,
-    /// The caller marked it idempotent: it must not run twice.
-    Idempotent,
-    /// It is a copy itself.
-    Loop,
-    /// The candidate is not cleared for the request's data.
-    DataClass,
-    /// The day's copies are used up.
-    DailyCap,
-    /// Too many copies are under way.
-    Busy,
-    /// The breaker of one of its providers is open.
-    Breaker,
-    /// One of its providers has asked to be left alone for a while.
-    RetryAfter,
-    /// Too many calls of the candidate had to be asked again of the primary.
-    RetryBudget,
-}
-
-impl Skip {
-    /// Every reason, in a fixed order.
-    pub const ALL: [Self; 18] = [
-        Self::NoRollout,
-        Self::Share,
-        Self::Endpoint,
-        Self::NotJson,
-        Self::Size,
-        Self::Stateful,
-        Self::HostedTool,
-        Self::Multiple,
-        Self::Modality,
-        Self::Retry,
-        Self::Idempotent,
-        Self::Loop,
-        Self::DataClass,
-        Self::DailyCap,
-        Self::Busy,
-        Self::Breaker,
-        Self::RetryAfter,
-        Self::RetryBudget,
-    ];
-
-    /// The name in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoRollout => "no_rollout",
-            Self::Share => "share",
-            Self::Endpoint => "endpoint",
-            Self::NotJson => "not_json",
-            Self::Size => "size",
-            Self::Stateful => "stateful",
-            Self::HostedTool => "hosted_tool",
-            Self::Multiple => "multiple",
-            Self::Modality => "modality",
-            Self::Retry => "retry",
-            Self::Idempotent => "idempotent",
-            Self::Loop => "loop",
-            Self::DataClass => "data_class",
-            Self::DailyCap => "daily_cap",
-            Self::Busy => "busy",
-            Self::Breaker => "breaker",
-            Self::RetryAfter => "retry_after",
-            Self::RetryBudget => "retry_budget",
-        }
-    }
 }
 
 /// What the key of a request is made of, if it has it.
@@ -195,6 +106,28 @@ pub struct Facts {
     pub barred: Option<Skip>,
     /// Whether it may be moved: the primary answers what is tied to it, in every stage.
     pub tie: Tie,
+}
+
+/// Where in the body of a request its marks stand, as names with dots between, like
+/// `metadata.feature`. Empty where nothing is looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MarkFields {
+    /// Its feature.
+    pub feature: String,
+    /// The segment of its user.
+    pub segment: String,
+    /// Its class of task.
+    pub task: String,
+    /// Its end user.
+    pub user: String,
+    /// Its data classes.
+    pub data: String,
+}
+
+/// Whether somebody who is cleared for some data classes may have data of these: of all of them,
+/// so that data of no class is everybody's, and a class that nobody knows is nobody's.
+pub fn is_cleared(cleared: &[String], data: &[String]) -> bool {
+    data.iter().all(|class| cleared.contains(class))
 }
 
 /// What a request is bound to by what its answer leaves behind.
@@ -289,7 +222,7 @@ impl Snapshot {
         if let Some(skip) = facts.barred {
             return no(skip);
         }
-        if !facts.data.iter().all(|class| lane.cleared.contains(class)) {
+        if !is_cleared(&lane.cleared, &facts.data) {
             return no(Skip::DataClass);
         }
         let places = lane.places(&facts.key);
@@ -327,6 +260,8 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use proptest::{prelude::*, sample::subsequence};
 
     use super::*;
 
@@ -375,6 +310,31 @@ mod tests {
         assert_eq!((route.serve, route.mirror), (Side::Primary, Err(Skip::DataClass)));
         pii.data.pop();
         assert_eq!(all.route(&pii).serve, Side::Candidate);
+    }
+
+    proptest! {
+        /// B-74: over all sets of classes, those that nobody lists among them.
+        #[test]
+        fn only_who_is_cleared_for_every_class_is_ever_asked(
+            data in subsequence(vec!["eu", "pii", "internal", "unknown", ""], 0..=5),
+            cleared in subsequence(vec!["eu", "pii", "internal", "pi", "EU"], 0..=5),
+            (serve, mirror) in (0_u16..=10_000, 0_u16..=10_000),
+            more in prop::sample::select(vec!["eu", "pii", "unknown"]),
+        ) {
+            let texts = |it: &[&str]| it.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+            let lane = (*snapshot(serve, mirror).lanes[0]).clone();
+            let lane = Lane { cleared: texts(&cleared), ..lane };
+            let snapshot = Snapshot { lanes: vec![Arc::new(lane)] };
+            let route = |data: Vec<String>| snapshot.route(&Facts { data, ..facts("1") });
+            let (with, without) = (route(texts(&data)), route(Vec::new()));
+            let may = data.iter().all(|it| cleared.contains(it));
+            let expected = if may { without.mirror } else { Err(Skip::DataClass) };
+            prop_assert_eq!(with.mirror, expected);
+            prop_assert!(may || (with.serve == Side::Primary && with.lot.is_none()));
+            // One class more never lets anything pass that did not before.
+            let larger = route(texts(&[data.as_slice(), &[more]].concat()));
+            prop_assert!(larger.mirror.is_err() || with.mirror.is_ok());
+        }
     }
 
     #[test]

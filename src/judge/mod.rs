@@ -5,11 +5,16 @@
 mod prompt;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use reqwest::{Client, Url, header::HeaderMap};
+use reqwest::{
+    Client, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+    header::HeaderMap,
+};
 use serde::Deserialize;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -17,13 +22,14 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, LinkLocal};
 use crate::domain::{Score, Seen, Share, Told};
+use crate::guard::Redactor;
 use crate::store::{Offered, RecorderHandle};
 use crate::tasks::{BoxError, Stop, spawn};
 use crate::telemetry::{Loss, Metrics};
-use crate::traffic::{Job, Outbox};
-use crate::upstream::credential;
+use crate::traffic::{Job, Outbox, Reasons};
+use crate::upstream::{Resolver, credential, host};
 
 use prompt::{Material, Order};
 
@@ -42,6 +48,7 @@ pub struct Judge {
     places: Arc<Semaphore>,
     outbox: Outbox,
     recorder: Arc<OnceLock<RecorderHandle>>,
+    redactor: Redactor,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -53,10 +60,33 @@ pub struct Outlets {
     pub outbox: Outbox,
     /// To the store, once it is open.
     pub recorder: Arc<OnceLock<RecorderHandle>>,
+    /// Takes out of its reasons what must not be kept.
+    pub redactor: Redactor,
     /// What we count.
     pub metrics: Arc<Metrics>,
     /// The clock.
     pub clock: Clock,
+}
+
+/// The names of the judge, looked up as those of providers are.
+struct Names(Resolver);
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        let resolver = self.0.clone();
+        Box::pin(async move {
+            let found: Addrs = Box::new(resolver.look_up(name.as_str()).await?);
+            Ok(found)
+        })
+    }
+}
+
+fn resolver(config: &config::Judge) -> Resolver {
+    let lenient = match config.link_local {
+        LinkLocal::Allowed => host(&config.base_url),
+        LinkLocal::Refused => None,
+    };
+    Resolver::new(BTreeSet::from_iter(lenient))
 }
 
 #[derive(Deserialize)]
@@ -91,6 +121,7 @@ impl Judge {
             .timeout(Duration::from_millis(config.timeout_ms))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .dns_resolver(Names(resolver(config)))
             .build()?;
         Ok(Self {
             client,
@@ -100,6 +131,7 @@ impl Judge {
             places: Arc::new(Semaphore::new(config.concurrency_max)),
             outbox: outlets.outbox,
             recorder: outlets.recorder,
+            redactor: outlets.redactor,
             metrics: outlets.metrics,
             clock: outlets.clock,
         })
@@ -196,10 +228,15 @@ impl Judge {
         if !status.is_success() {
             return Err(format!("the judge answered with status {status}").into());
         }
-        let completion: Completion = serde_json::from_slice(&text)?;
+        let completion: Completion =
+            serde_json::from_slice(&text).map_err(|error| prompt::unreadable(&error))?;
         let choice = completion.choices.into_iter().next();
         let content = choice.and_then(|it| it.message.content).ok_or("the judge said nothing")?;
         let marked = prompt::read(&content, order)?;
+        let rationale = match job.reasons {
+            Reasons::Kept => self.redactor.text(&marked.reason, &[]).into_owned(),
+            Reasons::Withheld => String::new(),
+        };
         Ok(Score {
             pair: job.pair,
             window: job.window.clone(),
@@ -210,7 +247,7 @@ impl Judge {
             primary: marked.primary,
             candidate: marked.candidate,
             parts: marked.parts,
-            rationale: marked.reason,
+            rationale,
         })
     }
 }

@@ -104,10 +104,16 @@ pub(super) struct Marked {
     pub(super) reason: String,
 }
 
+/// Says where an answer cannot be read, without a word of it: it may repeat what it was shown, and
+/// this goes to the log.
+pub(super) fn unreadable(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    format!("the judge's answer is not of the form asked for, at line {line} column {column}")
+}
+
 /// Reads the judge's answer. Anything but the exact form is no score.
 pub(super) fn read(text: &str, order: Order) -> Result<Marked, String> {
-    let answer: Answer = serde_json::from_str(text.trim())
-        .map_err(|error| format!("the judge's answer is not of the form asked for: {error}"))?;
+    let answer: Answer = serde_json::from_str(text.trim()).map_err(|error| unreadable(&error))?;
     let (primary, candidate) = match order {
         Order::PrimaryFirst => (&answer.first, &answer.second),
         Order::CandidateFirst => (&answer.second, &answer.first),
@@ -166,6 +172,14 @@ mod tests {
         ];
         for text in wrong {
             assert!(read(text, Order::PrimaryFirst).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn why_an_answer_is_no_score_repeats_nothing_of_it() {
+        for text in [r#"{"Ann Lee":1}"#, r#""Ann Lee""#, &ANSWER.replace("10", "\"Ann Lee\"")] {
+            let error = read(text, Order::PrimaryFirst).unwrap_err();
+            assert!(!error.contains("Ann") && error.contains(" column "), "{error}");
         }
     }
 

@@ -82,7 +82,9 @@ impl Proxy {
             guard.retry(now);
             (said, failed) = (Some(primary), Some(taken));
         }
-        for name in others {
+        // Looked at only now: a primary that answers is asked whatever the request says.
+        let found = self.callers.detector.classes(whole.body);
+        for name in others.into_iter().filter(|it| self.clears(it, &found)) {
             if let Some(begun) = self.ask_other_than_primary(name, whole).await {
                 self.metrics.failover(name);
                 return Got::Other(name.clone(), begun, failed);
@@ -99,10 +101,11 @@ impl Proxy {
     fn others<'a>(&'a self, facts: &'a Facts) -> impl Iterator<Item = &'a Name> {
         let free = facts.tie == Tie::None
             && matches!(facts.barred, None | Some(Skip::Retry | Skip::Multiple));
-        let cleared = |name: &&Name| {
-            self.upstream.provider(name).is_some_and(|it| it.is_cleared(&facts.data))
-        };
-        self.failover.iter().filter(move |_| free).filter(cleared)
+        self.failover.iter().filter(move |it| free && self.clears(it, &facts.data))
+    }
+
+    fn clears(&self, name: &Name, data: &[String]) -> bool {
+        self.upstream.provider(name).is_some_and(|it| it.is_cleared(data))
     }
 
     /// How the primary failed, if it did: what it says to its caller is no failure of it.

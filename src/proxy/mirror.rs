@@ -18,7 +18,7 @@ use crate::domain::{Call, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Tra
 use crate::store::{Bodies, Offered};
 use crate::tasks::{self, Place};
 use crate::telemetry::{Loss, Role};
-use crate::traffic::{Counted, Due, Job, provider};
+use crate::traffic::{Counted, Due, Job, Reasons, provider};
 
 use super::{
     Proxy,
@@ -137,7 +137,7 @@ impl Proxy {
         &self,
         exchange: &Exchange,
         served: Side,
-        (primary, candidate): (Half, Half),
+        (mut primary, mut candidate): (Half, Half),
         due: Due,
     ) {
         let Some(window) = exchange.lane.window.clone() else { return due.excuse() };
@@ -146,6 +146,7 @@ impl Proxy {
         exchange.routed.ended(Side::Primary, &primary.call);
         exchange.routed.ended(Side::Candidate, &candidate.call);
         let (ours, theirs) = (&primary.reading.transcript, &candidate.reading.transcript);
+        let cleared = self.cleared(exchange);
         let mut pair = Pair {
             id: exchange.id,
             at: exchange.at,
@@ -155,7 +156,7 @@ impl Proxy {
             feature: exchange.routed.facts.feature.clone(),
             segment: exchange.routed.facts.segment.clone(),
             watched: exchange.watched(),
-            judgeable: self.may_judge(&exchange.routed.facts.data),
+            judgeable: cleared.judge,
             agreement: dialect::agreement(ours.as_ref(), theirs.as_ref()),
             primary: primary.call.clone(),
             candidate: candidate.call.clone(),
@@ -170,12 +171,17 @@ impl Proxy {
             return self.metrics.loss(Loss::ControllerFull);
         }
         due.paired();
-        let bodies = Bodies {
-            request: exchange.body.clone(),
-            primary: stored(&primary),
-            candidate: stored(&candidate),
-        };
-        self.judge(exchange, &pair, &primary, &candidate);
+        let mut bodies = Bodies::default();
+        if cleared.judge || cleared.store {
+            let answers = [&mut primary.reading, &mut candidate.reading];
+            let request = self.redact(exchange, answers);
+            let reasons = if cleared.store { Reasons::Kept } else { Reasons::Withheld };
+            self.judge(exchange, &pair, (&request, reasons), (&primary, &candidate));
+            if cleared.store {
+                let (primary, candidate) = (stored(&primary), stored(&candidate));
+                bodies = Bodies { request, primary, candidate };
+            }
+        }
         if let Some(recorder) = self.recorder.get()
             && recorder.offer(pair, bodies) == Offered::Dropped
         {
@@ -213,17 +219,19 @@ impl Proxy {
         }
         // Of an answer that is not here to its end nobody can say what form it has.
         let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
+        self.redact_call(exchange, &mut call);
         call.well_formed = exchange.asked.form.kept(call.outcome, whole);
         (call, reading)
     }
 
-    fn may_judge(&self, data: &[String]) -> bool {
-        let cleared = self.judge.as_ref().map(|it| &it.cleared);
-        cleared.is_some_and(|it| data.iter().all(|class| it.contains(class)))
-    }
-
     /// Offers a pair to the judge: a share of those it may see, with two answers.
-    fn judge(&self, exchange: &Exchange, pair: &Pair, primary: &Half, candidate: &Half) {
+    fn judge(
+        &self,
+        exchange: &Exchange,
+        pair: &Pair,
+        (request, reasons): (&Bytes, Reasons),
+        (primary, candidate): (&Half, &Half),
+    ) {
         let Some(judge) = self.judge.as_ref().filter(|_| pair.judgeable) else { return };
         if !includes(exchange.lane.judge, pair) {
             return;
@@ -233,9 +241,10 @@ impl Proxy {
             pair: pair.id,
             window: pair.window.clone(),
             watched: pair.watched.clone(),
-            question: dialect::conversation(exchange.endpoint, &exchange.body, JUDGED_LEN_MAX),
+            question: dialect::conversation(exchange.endpoint, request, JUDGED_LEN_MAX),
             primary: ours,
             candidate: theirs,
+            reasons,
         };
         // Where the judge has ended nobody is asked any more, and no score is due.
         if let Err(TrySendError::Full(_)) = judge.jobs.try_send(job) {

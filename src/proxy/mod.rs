@@ -4,6 +4,7 @@
 //! a candidate that serves in `fallback.rs`. Who stands in for the primary is in `failover.rs`.
 
 mod answer;
+mod callers;
 mod connection;
 mod failover;
 mod fallback;
@@ -12,12 +13,13 @@ mod id;
 mod mirror;
 mod patience;
 mod presence;
+mod redact;
 mod request;
 mod serve;
 mod strict;
 mod tee;
 
-pub use request::{Callers, Marks};
+pub use callers::{Callers, Marks};
 
 use std::{
     sync::{
@@ -37,6 +39,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::clock::Clock;
 use crate::domain::Name;
+use crate::guard::Redactor;
 use crate::listeners::{Arrivals, Seldom};
 use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop};
@@ -129,6 +132,10 @@ pub struct Proxy {
     pub recorder: Arc<OnceLock<RecorderHandle>>,
     /// To the judge, if there is one.
     pub judge: Option<ToJudge>,
+    /// Data classes of which the store may keep texts.
+    pub store_cleared: Vec<String>,
+    /// Takes out of texts what must not be kept.
+    pub redactor: Redactor,
     /// What we count.
     pub metrics: Arc<Metrics>,
     /// The clock.

@@ -106,8 +106,9 @@ impl Proxy {
         own_line: Option<&Line>,
         request: Request<Incoming>,
     ) -> Result<Answer, Own> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         self.check(&head, &body)?;
+        self.callers.enter(&mut head);
         let body = Paced::new(body, self.settings.body_timeout);
         let board = self.board.load();
         if board.snapshot.is_idle() && self.failover.is_empty() {
@@ -145,7 +146,7 @@ impl Proxy {
         };
         let facts = self.callers.facts(id, &head, (endpoint, &asked, &body));
         // 2 route
-        let route = board.snapshot.route(&facts);
+        let (facts, route) = self.callers.route(&board.snapshot, facts, &body);
         let governed =
             route.lane.and_then(|it| Some((board.snapshot.lanes.get(it)?, board.live.get(it)?)));
         let at = self.clock.now();

@@ -42,6 +42,11 @@ impl Bodies {
         [&self.request, &self.primary, &self.candidate].iter().any(|it| it.ends_with(CUT_MARK))
     }
 
+    /// Whether there are none: whoever keeps the pair is not cleared for its data.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The bodies as they are kept. One that is cut lets go of the memory of the whole.
     pub(super) fn cut(self) -> Self {
         let Self { request, primary, candidate } = self;

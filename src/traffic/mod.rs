@@ -41,6 +41,17 @@ pub struct Job {
     pub primary: String,
     /// What the candidate answered.
     pub candidate: String,
+    /// Whether the judge's reasons, which may repeat all of it, are kept with its score.
+    pub reasons: Reasons,
+}
+
+/// What becomes of the words of a judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reasons {
+    /// They are kept.
+    Kept,
+    /// They are not: the store is not cleared for what they are about.
+    Withheld,
 }
 
 /// What a lane's traffic comes to while its window is open.

@@ -19,13 +19,12 @@ use hyper::{
     header::{HOST, HeaderValue},
     http::uri::{Authority, Scheme},
 };
-use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::ServiceExt as _;
 
 use crate::tasks::BoxError;
 
-use super::{Body, HEAD_BYTES_MAX, IDLE_MAX, beside::beside};
+use super::{Body, Connector, HEAD_BYTES_MAX, IDLE_MAX, beside::beside};
 
 /// A way to one provider for one caller alone, who asks one thing at a time.
 #[derive(Debug, Default)]
@@ -89,7 +88,7 @@ impl Line {
     /// When the provider cannot be reached, or breaks off when it may have seen the request.
     pub(super) async fn send(
         &self,
-        connector: &HttpConnector,
+        connector: &Connector,
         mut request: Request<Body>,
     ) -> Result<Sent, BoxError> {
         let is_known = mem::replace(&mut self.state().caller, Caller::Known) == Caller::Known;
@@ -122,7 +121,7 @@ impl Line {
         }
     }
 
-    async fn open(&self, connector: &HttpConnector, uri: &Uri) -> Result<(), BoxError> {
+    async fn open(&self, connector: &Connector, uri: &Uri) -> Result<(), BoxError> {
         let Some(to) = uri.authority().cloned() else { return Ok(()) };
         let host = match to.port_u16().filter(|it| *it != 80) {
             Some(port) => HeaderValue::try_from(format!("{}:{port}", to.host()))?,

@@ -12,14 +12,20 @@ mod health;
 mod honest;
 mod line;
 mod recent;
+mod resolver;
 
 pub use breaker::{Probe, Standing, Went};
 pub use guard::{Guard, retry_after_ms};
 pub use health::watch;
 pub use honest::Invalid;
 pub use line::Line;
+pub use resolver::Resolver;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -36,8 +42,8 @@ use hyper_util::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::{Auth, Health, ModelMap};
-use crate::domain::{Call, Name, Prices};
+use crate::config::{Auth, Health, LinkLocal, ModelMap};
+use crate::domain::{Call, Name, Prices, is_cleared};
 use crate::tasks::BoxError;
 
 use honest::{Before, checked};
@@ -45,6 +51,9 @@ use line::Sent;
 
 /// A body on its way, in either direction.
 pub type Body = BoxBody<Bytes, BoxError>;
+
+/// Connects to providers by the addresses that they may have.
+type Connector = HttpConnector<Resolver>;
 
 /// Connections kept for each provider, waiting to be used again.
 const IDLE_CONNECTIONS_MAX: usize = 256;
@@ -58,8 +67,8 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Every provider, and the client that reaches them.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, Body>,
-    plain: HttpConnector,
+    client: Client<HttpsConnector<Connector>, Body>,
+    plain: Connector,
     providers: Arc<BTreeMap<Name, Provider>>,
 }
 
@@ -145,13 +154,18 @@ impl Provider {
 
     /// Whether it may be sent what carries these data classes.
     pub fn is_cleared(&self, data: &[String]) -> bool {
-        data.iter().all(|class| self.cleared.contains(class))
+        is_cleared(&self.cleared, data)
     }
 
     /// What this provider calls a model; none when it is called the same.
     pub fn model(&self, asked: &str) -> Option<&str> {
         self.models.get(asked)
     }
+}
+
+/// The host of a base URL, as it is looked up.
+pub fn host(base_url: &str) -> Option<String> {
+    base_url.parse::<Uri>().ok()?.host().map(str::to_owned)
 }
 
 /// The header that carries a key, marked so that nobody prints it; none where the key makes no header.
@@ -174,7 +188,9 @@ impl Upstream {
     /// # Errors
     /// When a base URL cannot be called.
     pub fn new(providers: &[crate::config::Provider], connect: Duration) -> Result<Self, BadUrl> {
-        let mut http = HttpConnector::new();
+        let lenient = providers.iter().filter(|it| it.link_local == LinkLocal::Allowed);
+        let lenient: BTreeSet<String> = lenient.filter_map(|it| host(&it.base_url)).collect();
+        let mut http = HttpConnector::new_with_resolver(Resolver::new(lenient));
         http.set_connect_timeout(Some(connect));
         http.set_nodelay(true);
         http.enforce_http(false);

@@ -46,7 +46,7 @@ async fn with_descriptors(descriptors: usize, config: &Path, log: &Path) -> Serv
     let mut command = Command::new("sh");
     let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
     command.args(["-c", &script, env!("CARGO_BIN_EXE_crossfade")]);
-    command.stderr(fs::File::create(log).unwrap());
+    command.env("RUST_LOG", "warn").stderr(fs::File::create(log).unwrap());
     Serve::start_with(command, config).await
 }
 

@@ -9,6 +9,7 @@ mod crash;
 mod data_port;
 mod faults;
 mod hygiene;
+mod leave;
 mod life;
 mod live;
 mod programs;

@@ -11,22 +11,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("domain",     &[]),
     ("analysis",   &["domain"]),
     ("dialect",    &["domain"]),
+    ("guard",      &[]),
     ("clock",      &["domain"]),
     ("tasks",      &[]),
     ("telemetry",  &["domain"]),
-    ("config",     &["domain"]),
+    ("config",     &["domain", "guard"]),
     ("listeners",  &["config"]),
     ("store",      &["domain"]),
     ("upstream",   &["domain", "clock", "tasks", "telemetry", "config"]),
     ("traffic",    &["domain", "analysis", "clock"]),
     ("controller", &["domain", "analysis", "clock", "tasks", "telemetry", "store", "traffic"]),
-    ("judge",      &["domain", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic"]),
-    ("proxy",      &["domain", "dialect", "clock", "tasks", "telemetry", "listeners", "store", "upstream",
-                     "traffic"]),
+    ("judge",      &["domain", "guard", "clock", "tasks", "telemetry", "config", "store", "upstream", "traffic"]),
+    ("proxy",      &["domain", "dialect", "guard", "clock", "tasks", "telemetry", "listeners", "store",
+                     "upstream", "traffic"]),
     ("operations", &["domain", "tasks", "telemetry", "listeners", "store", "upstream", "controller"]),
     ("api",        &["domain", "tasks", "config", "listeners", "store", "traffic", "controller"]),
-    ("app",        &["domain", "clock", "tasks", "telemetry", "config", "listeners", "store", "upstream",
-                     "traffic", "controller", "judge", "proxy", "operations", "api"]),
+    ("app",        &["domain", "guard", "clock", "tasks", "telemetry", "config", "listeners", "store",
+                     "upstream", "traffic", "controller", "judge", "proxy", "operations", "api"]),
     ("players",    &["domain", "clock", "tasks"]),
     ("rehearsal",  &["domain", "clock", "tasks", "config", "api", "app", "players"]),
     ("simulate",   &["domain", "analysis", "config", "store"]),
@@ -45,6 +46,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("statrs",            &["analysis"]),
     ("tonic",             &["api"]),
     ("prost",             &["api"]),
+    ("regex",             &["guard"]),
     ("reqwest",           &["judge", "upstream"]), // off the hot path: judge and health checks; callers go by hyper's own client
     ("hyper_rustls",      &["upstream"]),
     ("httpdate",          &["upstream"]),         // what Retry-After may be written as
@@ -52,13 +54,13 @@ const HOME: &[(&str, &[&str])] = &[
     ("hyper",             &["upstream", "proxy", "operations", "players", "api"]),
     ("prometheus_client", &["telemetry"]),
     ("clap",              &["cli"]),
-    ("rustix",            &["listeners", "store"]),
+    ("rustix",            &["listeners", "store", "proxy"]),
     ("jiff",              &["domain"]),           // zones for freezes: its tz database is compiled in, so it stays pure
     ("toml",              &["config", "rehearsal"]),
 ];
 
 /// Modules that must stay free of effects.
-const PURE: &[&str] = &["domain", "analysis", "dialect"];
+const PURE: &[&str] = &["domain", "analysis", "dialect", "guard"];
 const EFFECTS: &[&str] = &[
     "tokio::",
     "std::fs",

@@ -137,7 +137,14 @@ impl World {
 
 impl Serve {
     pub(crate) async fn start(config: &Path) -> Self {
-        Self::start_with(Command::new(env!("CARGO_BIN_EXE_crossfade")), config).await
+        Self::start_logging(config, "warn", Stdio::inherit()).await
+    }
+
+    /// The same, with so much of a log, to somewhere else.
+    pub(crate) async fn start_logging(config: &Path, filter: &str, log: Stdio) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_crossfade"));
+        command.env("RUST_LOG", filter).stderr(log);
+        Self::start_with(command, config).await
     }
 
     /// The same by a command line that may begin otherwise.
@@ -145,7 +152,6 @@ impl Serve {
         let mut child = command
             .args(["serve", "-c"])
             .arg(config)
-            .env("RUST_LOG", "warn")
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()

@@ -1,0 +1,70 @@
+//! What both sides said, without what must not be kept: off the caller's path, before any of it
+//! goes to the store or the judge.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::domain::{Call, Transcript, is_cleared};
+use crate::telemetry::Withheld;
+
+use super::{Proxy, callers::credentials, serve::Exchange, tee::Reading};
+
+/// Who may have the texts of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cleared {
+    pub(super) judge: bool,
+    pub(super) store: bool,
+}
+
+impl Proxy {
+    /// Who is cleared for the data of a request; who is not is counted.
+    pub(super) fn cleared(&self, exchange: &Exchange) -> Cleared {
+        let data = &exchange.routed.facts.data;
+        let judge = self.judge.as_ref().map(|it| is_cleared(&it.cleared, data));
+        let store = is_cleared(&self.store_cleared, data);
+        if judge == Some(false) {
+            self.metrics.withheld(Withheld::Judge);
+        }
+        if !store {
+            self.metrics.withheld(Withheld::Store);
+        }
+        Cleared { judge: judge == Some(true), store }
+    }
+
+    /// Takes out of both answers what must not be kept, and out of the request, which is returned.
+    pub(super) fn redact(&self, exchange: &Exchange, answers: [&mut Reading; 2]) -> Bytes {
+        for Reading { transcript, trouble } in answers {
+            self.redact_texts(exchange, trouble.iter_mut());
+            let Some(Transcript { text, tool_calls, refusal }) = transcript else { continue };
+            self.redact_texts(exchange, std::iter::once(text).chain(refusal));
+            for call in tool_calls {
+                self.redact_texts(exchange, [&mut call.id, &mut call.name, &mut call.arguments]);
+            }
+        }
+        let keys: Vec<&str> = credentials(&exchange.head).collect();
+        match self.redactor.document(&exchange.body, &keys) {
+            Cow::Borrowed(_) => exchange.body.clone(),
+            Cow::Owned(redacted) => redacted.into(),
+        }
+    }
+
+    /// The same for what a call says of itself, in the words of its provider.
+    pub(super) fn redact_call(&self, exchange: &Exchange, call: &mut Call) {
+        let texts = [&mut call.model, &mut call.finish_reason].into_iter().flatten();
+        self.redact_texts(exchange, texts);
+    }
+
+    fn redact_texts<'t>(
+        &self,
+        exchange: &Exchange,
+        texts: impl IntoIterator<Item = &'t mut String>,
+    ) {
+        let keys: Vec<&str> = credentials(&exchange.head).collect();
+        for text in texts {
+            if let Cow::Owned(redacted) = self.redactor.text(text, &keys) {
+                *text = redacted;
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Names of providers, looked up anew for every connection: an address where nobody is sent is no
+//! answer, whatever it was when the configuration was read.
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    vec,
+};
+
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use tower::{Service, ServiceExt as _};
+
+use crate::config::is_link_local;
+use crate::tasks::BoxError;
+
+/// Looks up names, and leaves out link-local addresses and those of metadata services.
+#[derive(Clone, Debug)]
+pub struct Resolver<R = GaiResolver> {
+    inner: R,
+    /// Names that may lead there.
+    allowed: Arc<BTreeSet<String>>,
+}
+
+/// A name that leads only where nobody is sent.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` leads to link-local or metadata addresses alone, and has no `allow_link_local`")]
+struct Barred(String);
+
+impl Resolver {
+    /// Asks the system, for any name; `allowed` are hosts that may be link-local.
+    pub fn new(allowed: BTreeSet<String>) -> Self {
+        Self { inner: GaiResolver::new(), allowed: Arc::new(allowed) }
+    }
+
+    /// The addresses of a host.
+    ///
+    /// # Errors
+    /// When it is not known, or leads only where nobody is sent.
+    pub async fn look_up(mut self, host: &str) -> Result<vec::IntoIter<SocketAddr>, BoxError> {
+        let name: Name = host.parse()?;
+        self.ready().await?.call(name).await
+    }
+}
+
+impl<R> Service<Name> for Resolver<R>
+where
+    R: Service<Name, Response: Iterator<Item = SocketAddr>, Error: Into<BoxError>>,
+    R::Future: Send + 'static,
+{
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let (host, allowed) = (name.as_str().to_owned(), Arc::clone(&self.allowed));
+        let found = self.inner.call(name);
+        Box::pin(async move {
+            let mut found: Vec<SocketAddr> = found.await.map_err(Into::into)?.collect();
+            if !allowed.contains(&host) {
+                found.retain(|it| !is_link_local(it.ip()));
+                if found.is_empty() {
+                    return Err(Barred(host).into());
+                }
+            }
+            Ok(found.into_iter())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, net::Ipv4Addr};
+
+    use hyper_util::client::legacy::connect::HttpConnector;
+    use tokio::net::TcpListener;
+    use tower::service_fn;
+
+    use super::*;
+
+    /// A connection to `provider.example`, whose name servers answer so; all on one port.
+    async fn connect(found: &[SocketAddr], allowed: &[&str]) -> Result<SocketAddr, String> {
+        let uri = format!("http://provider.example:{}", found[0].port());
+        let found = found.to_vec();
+        let inner = service_fn(move |_: Name| {
+            let found = found.clone();
+            async move { Ok::<_, Infallible>(found.into_iter()) }
+        });
+        let allowed = Arc::new(allowed.iter().map(|it| (*it).to_owned()).collect());
+        let connector = HttpConnector::new_with_resolver(Resolver { inner, allowed });
+        let stream = connector.oneshot(uri.parse().unwrap()).await;
+        let stream = stream.map_err(|error| crate::tasks::describe(&error))?;
+        Ok(stream.into_inner().peer_addr().unwrap())
+    }
+
+    /// B-77
+    #[tokio::test]
+    async fn a_name_that_comes_to_lead_to_a_metadata_service_is_not_called() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let bad: Vec<SocketAddr> = ["169.254.169.254", "fe80::1", "fd00:ec2::254"]
+            .iter()
+            .map(|it| SocketAddr::new(it.parse().unwrap(), good.port()))
+            .collect();
+        let refused = connect(&bad, &["other.example"]).await.unwrap_err();
+        assert!(refused.contains("`provider.example` leads to link-local"), "{refused}");
+        let both = [bad.as_slice(), &[good]].concat();
+        assert_eq!(connect(&both, &[]).await, Ok(good));
+        // Allowed, it is called there, and says what the system says.
+        let local = [SocketAddr::from((Ipv4Addr::LOCALHOST, good.port()))];
+        assert_eq!(connect(&local, &["provider.example"]).await, Ok(good));
+    }
+
+    #[tokio::test]
+    async fn the_systems_names_are_looked_up() {
+        let found = Resolver::new(BTreeSet::new()).look_up("localhost").await.unwrap();
+        assert!(found.into_iter().all(|it| it.ip().is_loopback()));
+    }
+}
