@@ -6,6 +6,7 @@ mod answer;
 mod headers;
 mod id;
 mod mirror;
+mod noise;
 mod request;
 mod serve;
 mod tee;

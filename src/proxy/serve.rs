@@ -26,6 +26,7 @@ use super::{
     headers,
     id::pair_id,
     mirror::well,
+    noise::{Again, heard_by},
     request::{self, Gathered},
     tee::{Done, Ended, Keep, Taken, Taking, Tee},
 };
@@ -159,7 +160,10 @@ impl Proxy {
         let answer_to = self.used(&exchange);
         // 3 serve
         match exchange.routed.route.serve {
-            Side::Primary => self.serve_primary(own_line, &exchange, answer_to).await,
+            Side::Primary => {
+                let again = self.again(&exchange, &answer_to);
+                self.serve_primary(own_line, &exchange, answer_to, again).await
+            }
             Side::Candidate => self.serve_candidate(own_line, &exchange, answer_to).await,
         }
     }
@@ -239,6 +243,7 @@ impl Proxy {
         own_line: Option<&Line>,
         exchange: &Arc<Exchange>,
         answer_to: Use,
+        again: Again,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
         let provider = self.primary.clone();
@@ -249,11 +254,12 @@ impl Proxy {
                     Use::Pair(_) | Use::Solo(_) => Keep::UpTo(self.settings.capture_bytes_max),
                     Use::Nothing => Keep::Nothing,
                 };
-                let done = self.served(exchange, answer_to);
+                let done = heard_by(again, self.served(exchange, answer_to));
                 Ok((tee(response, None, &provider, (started, keep, done)), provider))
             }
             Err((own, ended)) => {
-                self.served(exchange, answer_to)(Taken::nothing(provider, started, ended));
+                let done = heard_by(again, self.served(exchange, answer_to));
+                done(Taken::nothing(provider, started, ended));
                 Err(own)
             }
         }
@@ -277,7 +283,7 @@ impl Proxy {
         let Some(begun) = begun else {
             // Sent back while it was being asked: the primary answers, and nobody is to blame.
             drop(answer_to);
-            return self.serve_primary(own_line, exchange, Use::Nothing).await;
+            return self.serve_primary(own_line, exchange, Use::Nothing, None).await;
         };
         let failed = match begun {
             Ok(Ok((response, first))) => {
@@ -303,7 +309,7 @@ impl Proxy {
             Use::Nothing => self.count(&call, Role::Serve),
         }
         // This answer is seen because the candidate failed, so it says nothing.
-        let answer = self.serve_primary(own_line, exchange, Use::Nothing).await;
+        let answer = self.serve_primary(own_line, exchange, Use::Nothing, None).await;
         if solo {
             let primary_well = answer.as_ref().is_ok_and(|(it, _)| !it.status().is_server_error());
             let now = self.clock.now();

@@ -8,6 +8,7 @@ mod crash;
 mod data_port;
 mod faults;
 mod live;
+mod noise;
 mod programs;
 mod readme;
 mod recorded;
