@@ -100,6 +100,7 @@ impl Shown {
             bound: self.bound,
             harm: wealth.harm(),
             safe: wealth.safe(),
+            noise: None,
         }
     }
 }

@@ -8,8 +8,10 @@ use super::{
     Sample, Timed,
     bet::Wealth,
     float,
-    gate::{Stream, Terms},
+    gate::{Shown, Stream, Terms},
     ledger::Chances,
+    noise::Reach,
+    odds::Alarm,
     quantile::{self, Quantile},
     rate::Rate,
     ratio::{self, Ratio},
@@ -52,9 +54,16 @@ impl Instrument {
     /// Begins a stage with a gate on it, or without.
     pub(super) fn enter(&mut self, at: Timestamp, margin: Option<Margin>, chances: Chances) {
         let limit = margin.map(Margin::limit);
+        let noise = margin.filter(|it| it.is_beyond_noise()).map(|_| Reach::UNKNOWN);
         match self {
-            Self::Rate(it) => it.enter(at, limit.and_then(points), chances),
-            Self::Quantile(it) => it.enter(at, limit.and_then(longer), chances),
+            Self::Rate(it) => {
+                it.noise = noise;
+                it.enter(at, limit.and_then(points), chances);
+            }
+            Self::Quantile(it) => {
+                it.noise = noise;
+                it.enter(at, limit.and_then(longer), chances);
+            }
             Self::Score(it) => it.enter(limit.and_then(part)),
             Self::Ratio(it) => it.enter(limit.and_then(amounts)),
         }
@@ -140,7 +149,12 @@ impl Instrument {
 
     /// The evidence of a gate on it, as if it measured all traffic.
     pub(super) fn evidence(&self, gate: Gate, terms: Terms) -> GateEvidence {
-        let shown = match (self, gate.metric().kind()) {
+        self.shown(gate.metric()).evidence(gate, self.wealth(), self.alarm(terms))
+    }
+
+    /// What is known of a metric of its kind.
+    pub(super) fn shown(&self, metric: Metric) -> Shown {
+        match (self, metric.kind()) {
             (Self::Rate(it), Kind::Rate(better)) => it.shown(better),
             (Self::Rate(it), Kind::Quantile | Kind::Score | Kind::Ratio) => {
                 it.shown(crate::domain::Better::Lower)
@@ -148,8 +162,30 @@ impl Instrument {
             (Self::Quantile(it), _) => it.shown(),
             (Self::Score(it), _) => it.shown(),
             (Self::Ratio(it), _) => it.shown(),
+        }
+    }
+
+    /// Takes what is known of the primary's noise, if its margin counts from there on.
+    pub(super) fn widen(&mut self, noise: &Self) {
+        match (self, noise) {
+            (Self::Rate(it), Self::Rate(noise)) => {
+                it.noise = it.noise.map(|_| noise.reach());
+            }
+            (Self::Quantile(it), Self::Quantile(noise)) => {
+                it.noise = it.noise.map(|_| noise.reach());
+            }
+            (Self::Rate(_) | Self::Quantile(_) | Self::Score(_) | Self::Ratio(_), _) => {}
+        }
+    }
+
+    /// Where harm is judged from.
+    fn alarm(&self, terms: Terms) -> Alarm {
+        let noise = match self {
+            Self::Rate(it) => it.noise,
+            Self::Quantile(it) => it.noise,
+            Self::Score(_) | Self::Ratio(_) => None,
         };
-        shown.evidence(gate, self.wealth(), terms.alarm)
+        noise.map_or(terms.alarm, |_| Alarm::AtMargin)
     }
 }
 

@@ -4,11 +4,12 @@ use crate::domain::{Gate, Metric};
 
 use super::{
     gate::Terms,
+    instrument::Instrument,
     ledger::{Ledger, Measured, State},
 };
 
 /// Which form [`Ledger::encode`] gives.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// Stands between a metric and the watched slice that it is measured in. No metric has one.
 const IN: char = '@';
 
@@ -34,9 +35,13 @@ impl Ledger {
             let metric = gate.metric();
             places().all(|watched| measured.contains(&Measured { metric, watched }))
         };
+        let matching = |made: &Vec<Instrument>| {
+            measured.iter().zip(made).all(|(it, made)| made.is_of(it.metric))
+        };
         let fits = names.len() == measured.len()
             && state.instruments.len() == measured.len()
-            && measured.iter().zip(&state.instruments).all(|(it, made)| made.is_of(it.metric))
+            && [0, measured.len()].contains(&state.noise.len())
+            && [&state.instruments, &state.noise].into_iter().all(matching)
             && self.stages.iter().flat_map(|it| &it.gates).all(covered)
             && state.stage.is_none_or(|it| it < self.stages.len());
         if fits {

@@ -113,7 +113,7 @@ pub(super) struct Measured {
 
 impl Measured {
     /// Whether it gets what is in the watched slice of this place, or in none.
-    fn takes(self, place: Option<usize>) -> bool {
+    pub(super) fn takes(self, place: Option<usize>) -> bool {
         self.watched.is_none() || self.watched == place
     }
 }
@@ -122,6 +122,8 @@ impl Measured {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct State {
     pub(super) instruments: Vec<Instrument>,
+    /// The same for the primary's noise; none before any was heard in the stage.
+    pub(super) noise: Vec<Instrument>,
     money: Money,
     lots: Lots,
     pub(super) stage: Option<usize>,
@@ -145,6 +147,7 @@ impl Ledger {
         let terms = Terms { limits: limits(plan), alarm: alarm(plan.risk), trust: TRUST };
         let state = State {
             instruments: measured.iter().map(|it| Instrument::new(it.metric, terms)).collect(),
+            noise: Vec::new(),
             money: Money::new(plan.stages.len()),
             lots: Lots::new(),
             stage: None,
@@ -340,15 +343,21 @@ impl Ledger {
         self.gates().iter().filter_map(move |gate| {
             let instrument = self.instrument(gate.metric(), place)?;
             let known = instrument.evidence(*gate, self.terms);
-            Some(GateEvidence { watched: slice.to_owned(), ..known })
+            let (watched, noise) = (slice.to_owned(), self.noise(gate.metric(), place));
+            Some(GateEvidence { watched, noise, ..known })
         })
     }
 
     /// What gets that which is in this watched slice, or in none.
     fn taking(&mut self, watched: &str) -> impl Iterator<Item = (Measured, &mut Instrument)> {
-        let place = self.watched.iter().position(|it| it == watched);
+        let place = self.place(watched);
         let all = self.measured.iter().copied().zip(&mut self.state.instruments);
         all.filter(move |(measured, _)| measured.takes(place))
+    }
+
+    /// The place of a watched slice among them; none for none.
+    pub(super) fn place(&self, watched: &str) -> Option<usize> {
+        self.watched.iter().position(|it| it == watched)
     }
 
     /// Requests that counted in a minute, from the beginning of the counters until now.
@@ -359,7 +368,7 @@ impl Ledger {
     }
 
     /// Lets time pass, and plans anew when it is time to. Returns the time it is now.
-    fn pass(&mut self, at: Timestamp) -> Timestamp {
+    pub(super) fn pass(&mut self, at: Timestamp) -> Timestamp {
         let state = &mut self.state;
         let before = state.now_ms;
         state.now_ms = before.max(at.0);
@@ -373,6 +382,7 @@ impl Ledger {
         if self.state.guarding && window <= now.0 {
             self.begin(now);
         } else {
+            self.widen();
             self.state.instruments.iter_mut().for_each(|it| it.plan(now));
         }
         now
@@ -404,28 +414,32 @@ impl Ledger {
 
     /// Leaves out what comes in the first moments of the stage.
     fn delay(&mut self) {
-        let stage = self.state.stage.and_then(|it| self.stages.get(it));
-        let delay_ms = stage.map(|it| it.delay_ms).filter(|it| 0 < *it);
+        let delay_ms = self.stage().map(|it| it.delay_ms).filter(|it| 0 < *it);
         self.state.counts_from_ms = delay_ms.map_or(0, |it| self.state.now_ms + it);
     }
 
     /// Starts the proof of safety and the counters afresh, for the gates of the stage.
     fn begin(&mut self, at: Timestamp) {
         let gates = self.gates().to_vec();
+        let serve = self.stage().map_or(Share::ALL, |it| it.serve);
         let state = &mut self.state;
+        state.noise.clear();
         state.now_ms = state.now_ms.max(at.0);
         (state.since_ms, state.tally) = (state.now_ms, Tally::default());
         state.lots.enter(state.chances);
         let now = Timestamp(state.now_ms);
         for (measured, instrument) in self.measured.iter().zip(&mut state.instruments) {
             let gate = gates.iter().find(|it| it.metric() == measured.metric);
-            instrument.enter(now, gate.map(|it| it.margin), state.chances);
+            instrument.enter(now, gate.map(|it| it.margin.served(serve)), state.chances);
         }
     }
 
-    fn gates(&self) -> &[Gate] {
-        let stage = self.state.stage.and_then(|it| self.stages.get(it));
-        stage.map_or(&[], |it| &it.gates)
+    pub(super) fn stage(&self) -> Option<&Stage> {
+        self.state.stage.and_then(|it| self.stages.get(it))
+    }
+
+    pub(super) fn gates(&self) -> &[Gate] {
+        self.stage().map_or(&[], |it| &it.gates)
     }
 
     /// What measures a metric in the watched slice of this place, or over all traffic.

@@ -13,7 +13,7 @@ pub(in crate::analysis) fn reference_terms() -> Terms {
     Terms { limits, alarm: Alarm::From { part: 0.7 }, trust: 0.0 }
 }
 
-pub(super) fn plan(metrics: &[Metric]) -> Plan {
+pub(in crate::analysis) fn plan(metrics: &[Metric]) -> Plan {
     let margins: Vec<Margin> = metrics.iter().map(|it| Margin::default_of(*it)).collect();
     Plan {
         primary: "gpt".parse().unwrap(),
@@ -23,6 +23,7 @@ pub(super) fn plan(metrics: &[Metric]) -> Plan {
         stages: default_ladder(&margins, &[], &[]),
         copies_per_day_max: 1_000_000,
         judge_share: Share::ALL,
+        noise: Share::NONE,
         risk: Risk::default(),
         times: Times::default(),
     }

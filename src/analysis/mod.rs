@@ -21,6 +21,7 @@ mod kept;
 mod ledger;
 mod lots;
 mod money;
+mod noise;
 mod odds;
 mod quantile;
 mod rate;
@@ -147,6 +148,13 @@ impl Observation {
             Side::Candidate => (None, sample),
         };
         Self { lot: Some(lot), primary, candidate, watched: watched.to_owned() }
+    }
+
+    /// What a request says that the primary was asked twice: its second call stands where a
+    /// candidate's would.
+    pub fn noise(served: &Call, again: &Call, watched: &str) -> Self {
+        let (primary, candidate) = (Some(Sample::of(served)), Some(Sample::of(again)));
+        Self { lot: None, primary, candidate, watched: watched.to_owned() }
     }
 }
 

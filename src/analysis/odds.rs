@@ -194,8 +194,16 @@ fn stake(odds: Odds, (allowed, taxed): (f64, Option<f64>), multiple: f64) -> Sta
 impl SafePlan {
     /// The best stake against "worse by the margin" if there is no difference.
     pub(super) fn errors(base: f64, margin: f64, weight: f64) -> Self {
+        Self::beyond(base, (0.0, margin), weight)
+    }
+
+    /// About the best one if there is this difference; none where that is all that the margin
+    /// allows.
+    pub(super) fn beyond(base: f64, (difference, margin): (f64, f64), weight: f64) -> Self {
         let margin = margin.min(MARGIN_MAX);
-        Self::new(kelly_safe(base, margin, weight), margin, weight)
+        let room = margin - difference;
+        let fraction = if 0.0 < room { kelly_safe(base + difference, room, weight) } else { 0.0 };
+        Self::new(fraction, margin, weight)
     }
 
     /// The best stake against "as often above the limit as the primary above its quantile",

@@ -12,6 +12,7 @@ use super::{
     histogram::Histogram,
     interval::p99_difference,
     ledger::Chances,
+    noise::Reach,
     odds::{Alarm, HarmPlan, Hit, Odds, SafePlan},
     weather::{Count, Weather},
     whole,
@@ -49,6 +50,9 @@ pub(super) struct Quantile {
     terms: Terms,
     chances: Chances,
     margin: Option<Margin>,
+    /// How much higher the primary's is for its second calls, in milliseconds, where the margin
+    /// counts from there on.
+    pub(super) noise: Option<Reach>,
     /// The primary's times in this attempt, old hours aged, and how many there were.
     history: Histogram,
     seen: u64,
@@ -84,6 +88,7 @@ impl Quantile {
             terms,
             chances: Chances::PAIRS,
             margin: None,
+            noise: None,
             history: Histogram::default(),
             seen: 0,
             halved_at_ms: 0,
@@ -117,7 +122,9 @@ impl Quantile {
             let above = |side: Option<Timed>, ms: f64| side.map(|it| it.exceeds(ms));
             let (harm, safe) = plan.bets.of(stream);
             let slow = above(primary, plan.p99_ms);
-            let harm = Hit::of(slow, above(candidate, plan.alarm_ms)).map(|hit| harm.gains(hit));
+            let harm = Hit::of(slow, above(candidate, plan.alarm_ms))
+                .filter(|_| plan.alarm_ms.is_finite())
+                .map(|hit| harm.gains(hit));
             let safe = Hit::of(slow, above(candidate, plan.limit_ms)).map(|hit| safe.gains(hit));
             self.wealth.win(harm.unwrap_or_default(), safe.unwrap_or_default());
             self.fresh.0.see(slow);
@@ -169,16 +176,18 @@ impl Quantile {
     /// that hang are then as clear as a shift. The candidate may be above the limit as often
     /// as the primary above its percentile, so the null holds by itself.
     fn prospect(&self) -> Option<Plan> {
-        let margin = self.margin?;
         let p99_ms = self.history.quantile(QUANTILE);
-        let margin_ms = margin.at(p99_ms);
+        let margin_ms = self.allowed_ms(p99_ms)?;
         let limit_ms = p99_ms + margin_ms;
         let shifted = self.history.above(p99_ms - margin_ms).clamp(1.01 * BEYOND, 0.5);
-        let (shift, alarm_ms) = match self.terms.alarm {
-            alarm @ Alarm::From { .. } if shifted < SHIFTED_MAX => (Some(alarm), p99_ms),
-            Alarm::From { .. } | Alarm::AtMargin => (None, limit_ms),
+        let (shift, alarm_ms) = match (self.terms.alarm, self.noise) {
+            // Harm is what no noise can be.
+            (_, Some(noise)) => (None, limit_ms - noise.proven + noise.possible),
+            (alarm @ Alarm::From { .. }, None) if shifted < SHIFTED_MAX => (Some(alarm), p99_ms),
+            (Alarm::From { .. } | Alarm::AtMargin, None) => (None, limit_ms),
         };
-        let beyond = self.history.above(limit_ms).max(1e-5);
+        let likely_ms = self.noise.map_or(0.0, |it| it.likely);
+        let beyond = self.history.above(limit_ms - likely_ms).max(1e-5);
         let bets = Streams::new(self.chances, |weight| {
             let inflation = self.weather.inflation(BEYOND, weight);
             let odds = |margin| Odds { base: BEYOND, margin, weight, inflation };
@@ -189,6 +198,17 @@ impl Quantile {
             (harm, SafePlan::latency(BEYOND, beyond, weight))
         });
         Some(Plan { p99_ms, alarm_ms, limit_ms, beyond, bets })
+    }
+
+    /// The margin at a percentile, from where the noise is proven to reach.
+    fn allowed_ms(&self, p99_ms: f64) -> Option<f64> {
+        self.margin.map(|it| it.at(p99_ms) + self.noise.map_or(0.0, |it| it.proven))
+    }
+
+    /// How many milliseconds the candidate's percentile is higher, as far as that is known.
+    pub(super) fn reach(&self) -> Reach {
+        let [primary, candidate] = [&self.primary, &self.candidate].map(|it| it.quantile(QUANTILE));
+        Reach::of(candidate - primary, p99_difference(&self.primary, &self.candidate))
     }
 
     pub(super) fn shown(&self) -> Shown {
@@ -210,7 +230,7 @@ impl Quantile {
             difference: candidate - primary,
             lower: interval.lower,
             upper: interval.upper,
-            bound: self.margin.map_or(0.0, |margin| margin.at(running)),
+            bound: self.allowed_ms(running).unwrap_or_default(),
             problem: None,
         }
     }

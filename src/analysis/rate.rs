@@ -10,6 +10,7 @@ use super::{
     gate::{Shown, Stream, Streams, Terms},
     interval::Differences,
     ledger::Chances,
+    noise::Reach,
     odds::{HarmPlan, Hit, Odds, SafePlan},
     weather::{Count, Weather},
 };
@@ -30,6 +31,9 @@ pub(super) struct Rate {
     chances: Chances,
     /// How much more often the candidate may have a hit, 0 to 1; none where no gate is set.
     margin: Option<f64>,
+    /// How much more often the primary's second calls have one, where the margin counts from
+    /// there on.
+    pub(super) noise: Option<Reach>,
     /// The primary's calls and hits in this attempt.
     past: Count,
     pub(super) weather: Weather,
@@ -49,6 +53,7 @@ impl Rate {
             terms,
             chances: Chances::PAIRS,
             margin: None,
+            noise: None,
             past: Count::default(),
             weather: Weather::default(),
             plans: None,
@@ -112,9 +117,30 @@ impl Rate {
         let base = self.rate();
         self.plans = Some(Streams::new(self.chances, |weight| {
             let inflation = self.weather.inflation(base, weight);
-            let odds = Odds { base, margin, weight, inflation };
-            (HarmPlan::new(odds, self.terms.alarm), SafePlan::errors(base, margin, weight))
+            let odds = |margin| Odds { base, margin, weight, inflation };
+            match self.noise {
+                None => {
+                    let harm = HarmPlan::new(odds(margin), self.terms.alarm);
+                    (harm, SafePlan::errors(base, margin, weight))
+                }
+                // Harm is what no noise can be, safety what margin and noise are known to allow.
+                Some(Reach { likely, possible, .. }) => {
+                    let most = (margin + possible).min(1.0);
+                    let safe = SafePlan::beyond(base, (likely, self.allowed(margin)), weight);
+                    (HarmPlan::strict(odds(most), most), safe)
+                }
+            }
         }));
+    }
+
+    /// A margin from where the noise is proven to reach.
+    fn allowed(&self, margin: f64) -> f64 {
+        (margin + self.noise.map_or(0.0, |it| it.proven)).min(1.0)
+    }
+
+    /// How much more often the candidate has a hit in pairs, 0 to 1, as far as that is known.
+    pub(super) fn reach(&self) -> Reach {
+        Reach::of(self.candidate.share() - self.primary.share(), self.differences.interval())
     }
 
     /// The primary's rate, from the past alone.
@@ -131,9 +157,10 @@ impl Rate {
         let (lower, upper) = (lower.max(-POINTS), upper.min(POINTS));
         let growth = self.plans.as_ref().map_or(0.0, |plans| {
             let rate = self.rate();
-            plans.of(self.chances.stream()).1.growth(rate, rate)
+            let noise = self.noise.map_or(0.0, |it| it.likely);
+            plans.of(self.chances.stream()).1.growth(rate, rate + noise)
         });
-        let bound = self.margin.unwrap_or_default() * POINTS;
+        let bound = self.margin.map_or(0.0, |it| self.allowed(it)) * POINTS;
         let samples = self.candidate.calls;
         let [primary, candidate] = [self.primary, self.candidate].map(|it| it.share() * POINTS);
         let shown = Shown {

@@ -1,6 +1,6 @@
 //! A rollout as text: where it stands, its ladder, its gates.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, Table, presets};
 
 use super::out::harmless;
 use crate::api::{millis, proto, timestamp};
@@ -194,6 +194,7 @@ pub(super) fn right(table: &mut Table, columns: &[usize]) {
 }
 
 fn gates(rollout: &proto::Rollout) -> Table {
+    let measured = rollout.evidence.iter().any(|it| it.noise.is_some());
     let header = [
         "GATE",
         "PRIMARY",
@@ -201,6 +202,7 @@ fn gates(rollout: &proto::Rollout) -> Table {
         "DIFFERENCE",
         "",
         "INTERVAL (any time)",
+        if measured { "NOISE (primary twice)" } else { "" },
         "BOUND",
         "SAMPLES",
         "VERDICT",
@@ -214,13 +216,25 @@ fn gates(rollout: &proto::Rollout) -> Table {
             difference(gate, gate.difference),
             bar(gate),
             format!("[{}, {}]", difference(gate, gate.lower), difference(gate, gate.upper)),
+            noise(gate),
             difference(gate, gate.bound),
             count(gate.samples),
             verdict(rollout, gate),
         ]);
     }
-    right(&mut table, &[1, 2, 3, 6, 7]);
+    right(&mut table, &[1, 2, 3, 7, 8]);
+    if let Some(column) = table.column_mut(6).filter(|_| !measured) {
+        column.set_constraint(ColumnConstraint::Hidden);
+    }
     table
+}
+
+/// What the primary shows against itself: `[-0.20pp, +0.20pp] of 402`.
+fn noise(gate: &proto::GateEvidence) -> String {
+    gate.noise.map_or_else(String::new, |it| {
+        let [lower, upper] = [it.lower, it.upper].map(|it| difference(gate, it));
+        format!("[{lower}, {upper}] of {}", count(it.samples))
+    })
 }
 
 /// A gate's name, with the watched slice where it is about one.
@@ -362,6 +376,8 @@ mod tests {
             ..proto::Stage::default()
         };
         let obstacle = proto::Obstacle { message: "900 more".to_owned(), ..Default::default() };
+        let noise = proto::Noise { samples: 402, difference: 0.01, lower: -0.2, upper: 0.25 };
+        let gate = || proto::GateEvidence { noise: Some(noise), ..gate() };
         let tools = proto::GateEvidence { slice: "tools".to_owned(), ..gate() };
         let (by, values) = ("task".to_owned(), vec!["tools".to_owned(), "text".to_owned()]);
         let watched = proto::WatchedSlices { by, values };
@@ -389,7 +405,7 @@ mod tests {
             "37m of 1h",
             "6,118 of 1,000",
             "+0.13pp",
-            "[-0.05pp, +0.33pp]",
+            "[-0.05pp, +0.33pp]   [-0.20pp, +0.25pp] of 402  ",
             "… undecided, ~900 more",
             "wait  900 more",
             "watches     task=tools,text",

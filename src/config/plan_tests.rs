@@ -53,6 +53,24 @@ fn a_plan_alone_needs_no_providers_and_is_exactly_one() {
     }
 }
 
+/// M16
+#[test]
+fn noise_is_a_share_and_nothing_counts_beyond_it_where_it_is_not_measured() {
+    let of = |keys: &str| format!("[rollout.chat]\ncandidate = 'b'\n{keys}\n");
+    let noise = |keys: &str| plan(&of(keys), "f").unwrap().plan.noise.basis_points();
+    assert_eq!((noise(""), noise("noise = '0.5%'")), (0, 50));
+    let gates = "gates = { error_rate = '+0.5pp beyond noise' }";
+    assert_eq!(noise(&format!("{gates}\nnoise = '1%'")), 100);
+    for (keys, told) in [
+        (gates, "count beyond noise, and no `noise` is measured"),
+        ("noise = '101%'", "`noise`"),
+        ("gates = { judge_score = '>= 95% beyond noise' }\nnoise = '1%'", "is not a margin"),
+    ] {
+        let faults = plan(&of(keys), "f").unwrap_err().to_string();
+        assert!(faults.contains(told), "{keys}: {faults}");
+    }
+}
+
 #[test]
 fn slices_are_watched_by_one_mark_and_what_cannot_be_is_told_where_it_stands() {
     let of = |keys: &str| format!("[rollout.chat]\ncandidate = 'b'\nslices = {{ {keys} }}\n");

@@ -130,6 +130,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
     let ladder = Ladder { table, margins: &margins, mirror, judge: around.judge };
     let (stages, tables) = ladder.read();
     let copies = table.amount("copies_per_day", Unit::Count, 1..=1_000_000_000);
+    let noise = table.text("noise", &SHARE).unwrap_or_default();
     let risk = risk(table);
     let times = times(table);
     let autostart = table.choice("autostart", Autostart::Yes, Autostart::No).unwrap_or_default();
@@ -142,6 +143,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
         stages,
         copies_per_day_max: copies.unwrap_or(COPIES_PER_DAY_DEFAULT),
         judge_share,
+        noise,
         risk,
         times,
     };

@@ -65,8 +65,11 @@ fn sentence(gate: Gate, known: &GateEvidence, evidence: &Evidence) -> String {
         known.bound,
         known.samples,
     );
-    if !known.problem.is_empty() {
+    if let Some(noise) = known.noise {
         // Writing to a string cannot fail.
+        let _ = write!(text, "; the primary's own {}", noise.figures(unit));
+    }
+    if !known.problem.is_empty() {
         let _ = write!(text, "; {}", known.problem);
     }
     if known.verdict == Verdict::Undecided {
@@ -120,8 +123,8 @@ fn span(ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::domain::{
-        Approval, Cause, Event, Excluded, Margin, Metric, Name, Plan, Risk, Rollout, Share, Slice,
-        Times, Timestamp,
+        Approval, Cause, Event, Excluded, Margin, Metric, Name, Noise, Plan, Risk, Rollout, Share,
+        Slice, Times, Timestamp,
     };
 
     fn view() -> View {
@@ -150,6 +153,7 @@ mod tests {
             stages: vec![stage],
             copies_per_day_max: 1_000,
             judge_share: Share::NONE,
+            noise: Share::NONE,
             risk: Risk::default(),
             times: Times::default(),
         };
@@ -172,6 +176,7 @@ mod tests {
             bound: 0.5,
             harm: 0.03,
             safe: 0.64,
+            noise: Some(Noise { samples: 402, difference: 0.05, lower: -0.2, upper: 0.25 }),
         };
         View {
             rollout,
@@ -208,6 +213,7 @@ mod tests {
         for part in [
             "error_rate (+0.5pp) is undecided, must be proven here",
             "difference +0.130 pp, interval [-0.200, 0.700], bound 0.500 pp, 600 samples",
+            "600 samples; the primary's own noise +0.050 pp in [-0.200, +0.250], 402 samples",
             "about 300 more samples, 5m at today's rate",
             "proof of safety 64%, of harm 3%, goes back from 70% of the margin on",
         ] {

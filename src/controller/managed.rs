@@ -272,6 +272,8 @@ impl Managed {
     pub(super) fn lane(&self, cleared: Vec<String>) -> Lane {
         let (plan, stage) = (self.rollout.plan(), self.moved());
         let (serve, mirror) = self.shares();
+        // Where nothing is compared any more, noise is no measure of anything.
+        let noise = if mirror.is_none() { Share::NONE } else { plan.noise };
         Lane {
             rollout: self.rollout.name().clone(),
             window: stage.and(self.rollout.window()),
@@ -282,6 +284,7 @@ impl Managed {
             watched: plan.watched.clone(),
             serve,
             mirror,
+            noise,
             cleared,
             judge: plan.judge_share,
         }
@@ -398,8 +401,20 @@ pub(super) fn made(seen: &Seen) -> Timestamp {
             Told::Solo { call, .. } => {
                 Timestamp(note.order.at.0.saturating_sub(u64::from(call.total_ms)))
             }
+            Told::Noise { served, again, .. } => {
+                let total_ms = served.total_ms.max(again.total_ms);
+                Timestamp(note.order.at.0.saturating_sub(u64::from(total_ms)))
+            }
             Told::CopyLost | Told::ScoreLost | Told::Entered(_) | Told::Guarded => note.order.at,
         },
+    }
+}
+
+/// Whether it is of the primary alone, so that nothing was heard of the candidate.
+pub(super) fn is_noise(seen: &Seen) -> bool {
+    match seen {
+        Seen::Note(note) => matches!(note.told, Told::Noise { .. }),
+        Seen::Pair(_) | Seen::Score(_) => false,
     }
 }
 
@@ -412,7 +427,7 @@ pub(super) fn observe(ledger: &mut Ledger, seen: &Seen) {
             Seen::Score(_) => return,
             Seen::Note(note) => match &note.told {
                 Told::Solo { .. } => return ledger.leave_out(at),
-                Told::CopyLost | Told::ScoreLost => return,
+                Told::Noise { .. } | Told::CopyLost | Told::ScoreLost => return,
                 Told::Entered(_) | Told::Guarded => {}
             },
         }
@@ -423,6 +438,9 @@ pub(super) fn observe(ledger: &mut Ledger, seen: &Seen) {
         Seen::Note(note) => match &note.told {
             Told::Solo { lot, side, call, watched } => {
                 ledger.observe(at, &Observation::solo(*lot, *side, call, watched));
+            }
+            Told::Noise { served, again, watched } => {
+                ledger.observe_noise(at, &Observation::noise(served, again, watched));
             }
             Told::CopyLost => ledger.copy_lost(at),
             Told::ScoreLost => ledger.score_lost(),

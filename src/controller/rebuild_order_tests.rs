@@ -20,6 +20,7 @@ fn plan() -> Plan {
         stages: default_ladder(&margins, &[], &[]),
         copies_per_day_max: 10_000,
         judge_share: Share::ALL,
+        noise: Share::NONE,
         risk: Risk::default(),
         times: Times::default(),
     }

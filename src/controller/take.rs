@@ -19,7 +19,9 @@ impl Controller {
             managed.is_current(seen.window()) && managed.rollout.since() <= managed::made(&seen);
         let before = managed.ledger.is_broken();
         if current {
-            managed.heard = managed.heard.max(seen.order().at);
+            if !managed::is_noise(&seen) {
+                managed.heard = managed.heard.max(seen.order().at);
+            }
             managed::observe(&mut managed.ledger, &seen);
         }
         // A breach that could not be believed, for lost coverage, waits for the next tick: to weigh

@@ -198,6 +198,30 @@ pub struct GateEvidence {
     pub harm: f64,
     /// How far the proof of safety has come, 0 to 1.
     pub safe: f64,
+    /// What the primary shows against itself in the same metric; none while that is not known.
+    pub noise: Option<Noise>,
+}
+
+/// A difference of the primary from itself, in the unit of a metric: what would be shown if the
+/// primary were its own candidate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Noise {
+    /// Requests of this stage that it was asked twice.
+    pub samples: u64,
+    /// Its second call minus that which the caller saw; for a ratio the second in percent.
+    pub difference: f64,
+    /// Lower end of the anytime-valid interval of the difference.
+    pub lower: f64,
+    /// Upper end.
+    pub upper: f64,
+}
+
+impl Noise {
+    /// The numbers in one line: difference, interval, samples.
+    pub fn figures(&self, unit: &str) -> String {
+        let Self { samples, difference, lower, upper } = self;
+        format!("noise {difference:+.3} {unit} in [{lower:+.3}, {upper:+.3}], {samples} samples")
+    }
 }
 
 impl GateEvidence {
@@ -321,6 +345,7 @@ mod tests {
             bound: 0.1,
             harm: 0.0,
             safe: 0.0,
+            noise: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    Metric,
+    Metric, Share,
     gate::{Better, Kind},
 };
 
@@ -12,7 +12,20 @@ use super::{
 pub struct Margin {
     metric: Metric,
     limit: Limit,
+    origin: Origin,
 }
+
+/// Where a margin begins to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// At no difference.
+    Zero,
+    /// Where the primary's noise is proven to reach.
+    Noise,
+}
+
+/// What follows a margin that counts from the noise on.
+const BEYOND_NOISE: &str = "beyond noise";
 
 /// The limit of a margin, by the kind of its metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +94,20 @@ impl Margin {
                 Limit::Ratio { percent: 130, expected: 97, each_max: 32_768_000_000 }
             }
         };
-        Self { metric, limit }
+        Self { metric, limit, origin: Origin::Zero }
+    }
+
+    /// Whether it counts from where the primary's noise is proven to reach, in stages in which
+    /// the candidate answers nobody.
+    pub fn is_beyond_noise(self) -> bool {
+        self.origin == Origin::Noise
+    }
+
+    /// The margin as it counts where the candidate serves so much: what it serves is no copy, as
+    /// the calls are by which noise is known.
+    #[must_use]
+    pub fn served(self, serve: Share) -> Self {
+        if serve.is_none() { self } else { Self { origin: Origin::Zero, ..self } }
     }
 
     /// Reads what an operator wrote.
@@ -90,18 +116,25 @@ impl Margin {
     /// Refuses a text of another form or out of range, and shows the right form.
     pub fn parse(metric: Metric, text: &str) -> Result<Self, MarginError> {
         let packed: String = text.chars().filter(|it| !it.is_whitespace()).collect();
-        let limit = match metric.kind() {
-            Kind::Rate(better) => points(better, &packed),
-            Kind::Quantile => longer(&packed),
-            Kind::Score => part(&packed),
-            Kind::Ratio => ratio(metric, &packed),
+        let plain = packed.strip_suffix(&BEYOND_NOISE.replace(' ', ""));
+        let origin = if plain.is_some() { Origin::Noise } else { Origin::Zero };
+        let plain = plain.unwrap_or(&packed);
+        let limit = match (metric.kind(), origin) {
+            (Kind::Rate(better), _) => points(better, plain),
+            (Kind::Quantile, _) => longer(plain),
+            (Kind::Score, Origin::Zero) => part(plain),
+            (Kind::Ratio, Origin::Zero) => ratio(metric, plain),
+            (Kind::Score | Kind::Ratio, Origin::Noise) => None,
         };
         let limit = limit.ok_or_else(|| MarginError { metric, text: text.to_owned() })?;
-        Ok(Self { metric, limit })
+        Ok(Self { metric, limit, origin })
     }
 
     /// Whether everything this margin allows is allowed by `other` too.
     pub fn is_within(self, other: Self) -> bool {
+        if self.is_beyond_noise() && !other.is_beyond_noise() {
+            return false;
+        }
         match (self.limit, other.limit) {
             (Limit::Points { basis_points: ours }, Limit::Points { basis_points: theirs }) => {
                 ours <= theirs
@@ -225,6 +258,10 @@ impl fmt::Display for Margin {
                 let each = text.trim_end_matches('0').trim_end_matches('.');
                 write!(f, "<= {percent}%, expected {expected}%, each <= {each}")
             }
+        }?;
+        match self.origin {
+            Origin::Zero => Ok(()),
+            Origin::Noise => write!(f, " {BEYOND_NOISE}"),
         }
     }
 }
@@ -243,6 +280,8 @@ mod tests {
             (Metric::LatencyP99, "+200ms"),
             (Metric::TtftP99, "+10%"),
             (Metric::LatencyP99, "max(+200ms, +10%)"),
+            (Metric::LatencyP99, "max(+200ms, +10%) beyond noise"),
+            (Metric::SchemaValidRate, "-0.5pp beyond noise"),
             (Metric::JudgeScore, ">= 95%"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.05"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.000001"),
@@ -266,6 +305,9 @@ mod tests {
         for (metric, text) in [
             (Metric::ErrorRate, "0.5"),
             (Metric::ErrorRate, "+0pp"),
+            (Metric::ErrorRate, "beyond noise"),
+            (Metric::JudgeScore, ">= 95% beyond noise"),
+            (Metric::Cost, "<= 40% beyond noise"),
             (Metric::ErrorRate, "+0.005pp"),
             (Metric::ErrorRate, "+200pp"),
             (Metric::SchemaValidRate, "+0.5pp"),
@@ -293,6 +335,8 @@ mod tests {
             (Metric::LatencyP99, "+200ms", "max(+200ms, +10%)"),
             (Metric::JudgeScore, ">= 95%", ">= 90%"),
             (Metric::Cost, "<= 40%, expected 30%", "<= 50%, expected 30%"),
+            (Metric::ErrorRate, "+0.5pp", "+0.5pp beyond noise"),
+            (Metric::TtftP99, "+10% beyond noise", "+20% beyond noise"),
         ] {
             let [tight, loose] = [tight, loose].map(|it| Margin::parse(metric, it).unwrap());
             assert!(tight.is_within(loose) && tight.is_within(tight), "{tight}");

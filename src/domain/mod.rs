@@ -27,7 +27,9 @@ pub use call::{
 };
 pub use event::{Answer, Cause, Command, Consent, Event, Undecided};
 pub use freeze::{Freeze, FreezeError, FreezeText, Thaw};
-pub use gate::{Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Role, Verdict};
+pub use gate::{
+    Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Noise, Role, Verdict,
+};
 pub use margin::{Limit, Margin, MarginError};
 pub use plan::{Approval, OnIdle, Plan, PlanFault, Risk, Slice, Stage, Times, default_ladder};
 pub use price::{Price, Prices};

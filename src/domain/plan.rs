@@ -124,6 +124,9 @@ pub struct Plan {
     pub copies_per_day_max: u64,
     /// Share of pairs the judge sees.
     pub judge_share: Share,
+    /// Traffic that the primary answers and is asked a second time, so that it is known how much
+    /// it differs from itself; none where that is not measured.
+    pub noise: Share,
     /// The chances of error accepted.
     pub risk: Risk,
     /// When it may not move, and how long it waits.
@@ -216,7 +219,7 @@ impl Plan {
                 fault(&at("serve_bps"), problem);
             }
             serve_before = stage.serve;
-            for (key, problem) in stage.faults(self.judge_share) {
+            for (key, problem) in stage.faults(self) {
                 fault(&at(key), problem);
             }
         }
@@ -225,7 +228,7 @@ impl Plan {
 }
 
 impl Stage {
-    fn faults(&self, judge_share: Share) -> Vec<(&'static str, String)> {
+    fn faults(&self, plan: &Plan) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
         if self.mirror.is_none() {
             faults.push(("mirror_bps", "is 0: without pairs nothing can be proven".to_owned()));
@@ -246,8 +249,11 @@ impl Stage {
         if !self.gates.iter().any(|it| it.role == Role::Prove) {
             faults.push(("gates", "needs at least one gate that must be proven".to_owned()));
         }
-        if metrics.contains(&Metric::JudgeScore) && judge_share.is_none() {
+        if metrics.contains(&Metric::JudgeScore) && plan.judge_share.is_none() {
             faults.push(("gates", "judge_score needs a judge that sees some pairs".to_owned()));
+        }
+        if plan.noise.is_none() && self.gates.iter().any(|it| it.margin.is_beyond_noise()) {
+            faults.push(("gates", "count beyond noise, and no `noise` is measured".to_owned()));
         }
         faults
     }
@@ -315,6 +321,7 @@ pub(super) mod tests {
             stages: default_ladder(&margins, &[], &[]),
             copies_per_day_max: 10_000,
             judge_share: Share::ALL,
+            noise: Share::NONE,
             risk: Risk::default(),
             times: Times::default(),
         }

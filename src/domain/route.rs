@@ -161,6 +161,8 @@ pub struct Lane {
     pub serve: Share,
     /// Traffic for which the other side is asked too.
     pub mirror: Share,
+    /// Traffic that the primary answers and is asked a second time.
+    pub noise: Share,
     /// Data classes the candidate may see.
     pub cleared: Vec<String>,
     /// Share of pairs the judge sees.
@@ -187,6 +189,8 @@ pub struct Route {
     pub places: Option<Places>,
     /// The lot that drew its sides; none when they were no chance.
     pub lot: Option<Lot>,
+    /// Whether the primary, which answers it, is asked a second time.
+    pub again: bool,
 }
 
 impl Snapshot {
@@ -210,6 +214,7 @@ impl Snapshot {
             mirror: Err(skip),
             places: None,
             lot: None,
+            again: false,
         };
         let Some(lane) = index.and_then(|it| self.lanes.get(it)) else {
             return no(Skip::NoRollout);
@@ -236,6 +241,8 @@ impl Snapshot {
             places: Some(places),
             // Who answers what is tied was no chance, so what it shows stands for nobody else.
             lot: free.then(|| facts.key.lot()),
+            // What is tied to its answer must not leave another one behind.
+            again: free && !served && lane.asks_again(&facts.key),
         }
     }
 }
@@ -245,6 +252,12 @@ impl Lane {
     pub fn watched(&self, facts: &Facts) -> &str {
         let Facts { feature, segment, task, .. } = facts;
         self.watched.as_ref().map_or("", |it| it.of(feature, segment, task))
+    }
+
+    /// Whether the primary's noise is measured by a key. A salt of its own, so that this says
+    /// nothing about who is served or copied.
+    fn asks_again(&self, key: &Key) -> bool {
+        !self.noise.is_none() && self.noise.includes("noise", key.as_str())
     }
 
     /// Where a key falls.
@@ -281,6 +294,7 @@ mod tests {
             watched: None,
             serve: share(serve),
             mirror: share(mirror),
+            noise: Share::NONE,
             cleared: vec!["eu".to_owned()],
             judge: Share::ALL,
         };
@@ -390,6 +404,29 @@ mod tests {
         assert_eq!((at.serve, at.mirror), (Side::Primary, Err(Skip::Share)));
         let above = snapshot(serve + 1, mirror + 1).route(&facts("1"));
         assert_eq!((above.serve, above.mirror), (Side::Candidate, Ok(())));
+    }
+
+    /// M16
+    #[test]
+    fn the_primary_is_asked_twice_by_a_lot_of_its_own_where_it_answers_what_is_not_tied() {
+        let lane =
+            |noise| Lane { noise: share(noise), ..(*snapshot(5_000, 5_000).lanes[0]).clone() };
+        let [low, high] = [1_000, 4_000].map(|it| Snapshot { lanes: vec![Arc::new(lane(it))] });
+        let (mut asked, mut copied) = (0, 0);
+        for key in 0..20_000 {
+            let facts = facts(&key.to_string());
+            let (a, b) = (low.route(&facts), high.route(&facts));
+            assert!(!a.again || b.again, "raising it only adds keys");
+            assert!(!b.again || b.serve == Side::Primary);
+            assert!(!high.route(&Facts { tie: Tie::Primary, ..facts }).again);
+            asked += u32::from(b.again);
+            copied += u32::from(b.again && b.mirror.is_ok());
+        }
+        for (count, expected) in [(asked, 4_000), (copied, 2_000)] {
+            assert!(u32::abs_diff(count, expected) < 300, "{count} of {expected}");
+        }
+        let barred = Facts { barred: Some(Skip::Retry), ..facts("1") };
+        assert!(!Snapshot { lanes: vec![Arc::new(lane(10_000))] }.route(&barred).again);
     }
 
     #[test]

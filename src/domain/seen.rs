@@ -50,6 +50,15 @@ pub enum Told {
         /// The watched slice it is in; empty for none.
         watched: String,
     },
+    /// The primary was asked the same twice: once for the caller, and once more as a candidate is.
+    Noise {
+        /// Its call that the caller saw.
+        served: Box<Call>,
+        /// Its other call.
+        again: Box<Call>,
+        /// The watched slice of the request; empty for none.
+        watched: String,
+    },
     /// A copy was sent, and how it ended was lost.
     CopyLost,
     /// A pair was to be judged and could not be.

@@ -79,6 +79,8 @@ pub enum Fault {
     Dead,
     /// It answers everything with this HTTP status (400 to 599) and an error body.
     Errors(u16),
+    /// It answers every request of so many with HTTP status 500, whatever it is asked.
+    Every(u64),
     /// It breaks the connection half way through the answer.
     CutBody,
     /// It falls silent half way through the answer.

@@ -3,7 +3,10 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use hyper::{Method, StatusCode, header::HeaderValue};
@@ -36,6 +39,8 @@ struct Recorded {
     rows: Arc<Rows>,
     plan: Arc<Mutex<ProviderPlan>>,
     latency_s_median: Option<f64>,
+    /// Requests that some of which are to fail.
+    asked: AtomicU64,
 }
 
 impl Provider {
@@ -55,7 +60,8 @@ impl Provider {
         }
         let latency_s_median = rows.latency_s_median(&plan.model);
         let plan = Arc::new(Mutex::new(plan));
-        let player = Recorded { rows, plan: Arc::clone(&plan), latency_s_median };
+        let asked = AtomicU64::new(0);
+        let player = Recorded { rows, plan: Arc::clone(&plan), latency_s_median, asked };
         Ok(Self { plan, server: Server::start(player, address).await? })
     }
 
@@ -113,7 +119,10 @@ impl Recorded {
             Fault::Hang => match reply::hang().await {},
             Fault::Dead => return reply::close(),
             Fault::Errors(status) => return reply::failed(status, "the provider is in trouble"),
-            Fault::None | Fault::CutBody | Fault::StallBody | Fault::BadJson => {}
+            Fault::Every(len) if self.asked.fetch_add(1, Relaxed).is_multiple_of(len) => {
+                return reply::failed(500, "the provider is in trouble");
+            }
+            Fault::None | Fault::Every(_) | Fault::CutBody | Fault::StallBody | Fault::BadJson => {}
         }
         let asked: Asked = match serde_json::from_slice(&seen.body) {
             Ok(asked) => asked,

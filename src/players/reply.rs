@@ -105,7 +105,12 @@ pub(super) async fn deliver(
     let ending = match fault {
         Fault::CutBody => Some(Step::Cut),
         Fault::StallBody => Some(Step::Stall),
-        Fault::None | Fault::Hang | Fault::Dead | Fault::Errors(_) | Fault::BadJson => None,
+        Fault::None
+        | Fault::Hang
+        | Fault::Dead
+        | Fault::Errors(_)
+        | Fault::Every(_)
+        | Fault::BadJson => None,
     };
     let body = match ending {
         Some(ending) => paced(half(frames), Some(ending), (start, delays)),

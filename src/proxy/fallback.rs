@@ -150,7 +150,7 @@ impl Proxy {
         let Some(begun) = begun else {
             // Sent back while it was being asked: the primary answers, and nobody is to blame.
             drop(answer_to);
-            return self.serve_primary(own_line, exchange, Use::Nothing).await;
+            return self.serve_primary(own_line, exchange, (Use::Nothing, None)).await;
         };
         let failed = match begun {
             Ok(Ok((response, first))) => {
@@ -195,7 +195,7 @@ impl Proxy {
             }
         }
         // This answer is seen because the candidate failed, so it says nothing.
-        let answer = self.serve_primary(own_line, exchange, Use::Nothing).await;
+        let answer = self.serve_primary(own_line, exchange, (Use::Nothing, None)).await;
         if solo {
             let primary_well = answer.as_ref().is_ok_and(|(it, _)| !it.status().is_server_error());
             let now = self.clock.now();

@@ -108,7 +108,12 @@ impl Proxy {
         if self.ends.load(Ordering::Relaxed) { due.lose() } else { due.excuse() }
     }
 
-    async fn ask_other(&self, exchange: &Exchange, side: Side, deadline: Instant) -> Taken {
+    pub(super) async fn ask_other(
+        &self,
+        exchange: &Exchange,
+        side: Side,
+        deadline: Instant,
+    ) -> Taken {
         let started = clock::instant();
         let name = provider(&exchange.lane, side);
         let request = match side {

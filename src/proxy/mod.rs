@@ -11,6 +11,7 @@ mod fallback;
 mod headers;
 mod id;
 mod mirror;
+mod noise;
 mod patience;
 mod presence;
 mod redact;

@@ -27,6 +27,7 @@ use super::{
     fallback::Admitted,
     headers,
     id::pair_id,
+    noise::{Again, heard_by},
     patience::Paced,
     request::{self, Gathered},
     strict,
@@ -171,7 +172,10 @@ impl Proxy {
         let answer_to = self.used(&exchange, &admitted);
         // 3 serve
         match admitted.side(exchange.routed.route.serve) {
-            Side::Primary => self.serve_primary(own_line, &exchange, answer_to).await,
+            Side::Primary => {
+                let again = self.again(&exchange, &answer_to);
+                self.serve_primary(own_line, &exchange, (answer_to, again)).await
+            }
             Side::Candidate => {
                 self.serve_candidate(own_line, &exchange, (answer_to, admitted.probe())).await
             }
@@ -265,7 +269,7 @@ impl Proxy {
         self: &Arc<Self>,
         own_line: Option<&Line>,
         exchange: &Arc<Exchange>,
-        answer_to: Use,
+        (answer_to, again): (Use, Again),
     ) -> Result<Answer, Own> {
         let started = clock::instant();
         let provider = self.primary.clone();
@@ -286,11 +290,12 @@ impl Proxy {
                     Use::Pair(_) | Use::Solo(_) => Keep::UpTo(self.settings.capture_bytes_max),
                     Use::Nothing => Keep::Nothing,
                 };
-                let done = self.served(exchange, answer_to);
+                let done = heard_by(again, self.served(exchange, answer_to));
                 Ok((tee(response, None, &provider, (started, keep, done)), provider))
             }
             Err((own, ended)) => {
-                self.served(exchange, answer_to)(Taken::nothing(provider, started, ended));
+                let done = heard_by(again, self.served(exchange, answer_to));
+                done(Taken::nothing(provider, started, ended));
                 Err(own)
             }
         }

@@ -21,7 +21,7 @@ use super::headers;
 const STALL: Duration = Duration::from_secs(10);
 
 /// One provider's answer as it was received, before anybody reads it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Taken {
     pub(super) provider: Name,
     pub(super) status: u16,

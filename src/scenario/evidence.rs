@@ -59,5 +59,6 @@ fn verdict(metric: Metric, text: &str) -> Read<GateEvidence> {
         bound: 0.0,
         harm: 0.0,
         safe: 0.0,
+        noise: None,
     })
 }

@@ -315,6 +315,7 @@ fn takes(rollout: &Rollout, key: &str) -> bool {
         watched: None,
         serve: stage.map_or(Share::NONE, |it| it.serve),
         mirror: stage.map_or(Share::NONE, |it| it.mirror),
+        noise: plan.noise,
         cleared: Vec::new(),
         judge: plan.judge_share,
     };

@@ -122,8 +122,11 @@ impl Kept {
     }
 
     fn see(&mut self, at: Timestamp, seen: &Seen) {
-        self.heard = self.heard.max(at);
+        if !matches!(seen, Seen::Noise(_)) {
+            self.heard = self.heard.max(at);
+        }
         match seen {
+            Seen::Noise(seen) => self.ledger.observe_noise(at, seen),
             Seen::Lost => self.ledger.copy_lost(at),
             Seen::Known(seen, score) => {
                 let well = |it: Sample| it.outcome.counts().then_some(!it.outcome.failed());

@@ -26,6 +26,7 @@ fn whole(head: &str) -> Read<Plan> {
         stages: Vec::new(),
         copies_per_day_max: 10_000,
         judge_share: Share::ALL,
+        noise: Share::NONE,
         risk: Risk::default(),
         times: Times::default(),
     };
@@ -36,6 +37,7 @@ fn whole(head: &str) -> Read<Plan> {
             "candidate" => plan.candidate = name(value)?,
             "copies" => plan.copies_per_day_max = count(value)?,
             "judge" => plan.judge_share = share(value)?,
+            "noise" => plan.noise = share(value)?,
             "alarm" => plan.risk.alarm_from_percent = basis_points(value)? / 100,
             "harm" => plan.risk.harm_bps = basis_points(value)?,
             "safe" => plan.risk.safe_bps = basis_points(value)?,

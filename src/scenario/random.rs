@@ -52,6 +52,7 @@ impl Random {
             stages,
             copies_per_day_max: 1_000,
             judge_share: Share::ALL,
+            noise: Share::NONE,
             risk: Risk::default(),
             times: self.times(),
         }
@@ -181,6 +182,7 @@ impl Random {
             bound: 0.5,
             harm: 0.0,
             safe: 0.0,
+            noise: None,
         }
     }
 

@@ -57,8 +57,10 @@ pub(super) fn evidence(kept: &Kept) -> Vec<String> {
         if !gate.problem.is_empty() {
             return format!("{name}: {verdict}, {}", gate.problem);
         }
+        let noise = gate.noise.map_or_else(String::new, |it| format!("; {}", it.figures(unit)));
         format!(
-            "{name}: {verdict}, {:+.2} {unit} in [{:+.2}, {:+.2}], bound {:+.2} {unit}, {} samples",
+            "{name}: {verdict}, {:+.2} {unit} in [{:+.2}, {:+.2}], bound {:+.2} {unit}, \
+             {} samples{noise}",
             gate.difference, gate.lower, gate.upper, gate.bound, gate.samples
         )
     }));

@@ -43,6 +43,8 @@ enum Shape {
     Pairs,
     /// The stage's shares draw which sides are.
     Requests,
+    /// The primary is asked twice.
+    Noise,
 }
 
 /// One request of it.
@@ -50,6 +52,8 @@ enum Shape {
 pub(super) enum Seen {
     /// What was seen of it, and the scores of both answers where they were judged.
     Known(Observation, Option<[f64; 2]>),
+    /// The primary was asked twice.
+    Noise(Observation),
     /// The candidate was asked, and what came of it was lost.
     Lost,
 }
@@ -63,7 +67,8 @@ impl Traffic {
         let shape = match *shape {
             "pairs" => Shape::Pairs,
             "requests" => Shape::Requests,
-            other => return Err(format!("`{other}` is neither pairs nor requests")),
+            "noise" => Shape::Noise,
+            other => return Err(format!("`{other}` is neither pairs nor requests nor noise")),
         };
         let len = count(len)?;
         if LEN_MAX < len {
@@ -127,6 +132,10 @@ impl Traffic {
             Shape::Pairs => {
                 let [primary, candidate] = samples.map(Some);
                 Seen::Known(Observation { lot: None, primary, candidate, watched }, score)
+            }
+            Shape::Noise => {
+                let [primary, candidate] = samples.map(Some);
+                Seen::Noise(Observation { lot: None, primary, candidate, watched })
             }
             Shape::Requests => {
                 let (lot, [serve, mirror]) = self.draw(index);

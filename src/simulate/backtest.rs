@@ -74,6 +74,7 @@ struct Heard {
 #[derive(Clone, Debug)]
 enum What {
     Request(Observation),
+    Noise(Observation),
     Score { watched: String, primary: f64, candidate: f64 },
     CopyLost,
     Weather(Vec<Weather>),
@@ -260,6 +261,11 @@ fn heard(seen: &Seen) -> Option<Heard> {
                 let seen = Observation::solo(*lot, *side, call, watched);
                 (None, began, What::Request(seen))
             }
+            Told::Noise { served, again, watched } => {
+                let total_ms = u64::from(served.total_ms.max(again.total_ms));
+                let began = Timestamp(order.at.0.saturating_sub(total_ms));
+                (None, began, What::Noise(Observation::noise(served, again, watched)))
+            }
             Told::CopyLost => (None, order.at, What::CopyLost),
             Told::Entered(weather) => (None, order.at, What::Weather(weather.clone())),
             Told::ScoreLost | Told::Guarded => return None,
@@ -303,7 +309,15 @@ impl Player {
                 self.pairs += u64::from(heard.pair.is_some());
                 self.simulation.observe(self.now, heard.made, seen)
             }
-            What::CopyLost | What::Score { .. } if self.simulation.is_early(heard.made) => false,
+            What::CopyLost | What::Score { .. } | What::Noise(_)
+                if self.simulation.is_early(heard.made) =>
+            {
+                false
+            }
+            What::Noise(seen) => {
+                self.simulation.observe_noise(self.now, seen);
+                false
+            }
             What::CopyLost => {
                 self.simulation.copy_lost(self.now);
                 false

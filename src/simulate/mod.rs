@@ -105,6 +105,13 @@ impl Simulation {
         self.ledger.is_early(made)
     }
 
+    /// Takes both calls of a request that the primary was asked twice.
+    pub fn observe_noise(&mut self, at: Timestamp, seen: &Observation) {
+        if self.rollout.window().is_some() {
+            self.ledger.observe_noise(at, seen);
+        }
+    }
+
     /// Takes note of a candidate call whose outcome was lost.
     pub fn copy_lost(&mut self, at: Timestamp) {
         if self.rollout.window().is_some() {

@@ -5,7 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::{Event, Times};
+use crate::domain::{Event, Share, Times};
 use crate::store::samples;
 
 fn record(seq: u64) -> Record {
@@ -129,15 +129,18 @@ fn a_later_version_is_refused_and_left_as_it_is() {
     assert_eq!(fs::read(&path).unwrap(), log);
 }
 
-/// What the first version wrote: no times and no watched slices in plans, no cause of a pause, no
-/// revision of the plan, nothing but all traffic in evidence.
+/// What the first version wrote: no times, watched slices and noise in plans, no cause of a pause,
+/// no revision of the plan, nothing but all traffic in evidence.
 fn life_of_version_1() -> Vec<Record> {
     let mut life = samples::first_life("chat");
     for record in &mut life {
         record.plan_revision = 0;
-        record.evidence.iter_mut().for_each(|it| it.watched.clear());
+        for gate in &mut record.evidence {
+            gate.watched.clear();
+            gate.noise = None;
+        }
         if let Event::Created(plan) | Event::Revised(plan) = &mut record.event {
-            (plan.times, plan.watched) = (Times::default(), None);
+            (plan.times, plan.watched, plan.noise) = (Times::default(), None, Share::NONE);
             plan.stages.iter_mut().for_each(|it| (it.duration_ms_max, it.delay_ms) = (None, 0));
         }
     }

@@ -24,6 +24,9 @@ struct NoteJson {
     /// Of a solo alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     solo: Option<SoloJson>,
+    /// Of noise alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    noise: Option<NoiseJson>,
     /// Of a beginning alone: thousandths by metric.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     weather: BTreeMap<String, u32>,
@@ -38,7 +41,16 @@ struct SoloJson {
     slice: String,
 }
 
+#[derive(Serialize, Deserialize)]
+struct NoiseJson {
+    served: CallJson,
+    again: CallJson,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    slice: String,
+}
+
 const SOLO: &str = "solo";
+const NOISE: &str = "noise";
 const ENTERED: &str = "entered";
 
 /// What is told in a word, and the word for it.
@@ -52,6 +64,7 @@ pub(super) fn encode(window: &Window, notes: &[Note]) -> Vec<u8> {
             order: it.order.into(),
             told: told.to_owned(),
             solo: None,
+            noise: None,
             weather: BTreeMap::new(),
         };
         match &it.told {
@@ -60,6 +73,11 @@ pub(super) fn encode(window: &Window, notes: &[Note]) -> Vec<u8> {
                 let (call, slice) = (CallJson::from(&**call), watched.clone());
                 let solo = SoloJson { lot, side, call, slice };
                 NoteJson { solo: Some(solo), ..plain(SOLO) }
+            }
+            Told::Noise { served, again, watched } => {
+                let [served, again] = [served, again].map(|it| CallJson::from(&**it));
+                let noise = NoiseJson { served, again, slice: watched.clone() };
+                NoteJson { noise: Some(noise), ..plain(NOISE) }
             }
             Told::Entered(weather) => {
                 let of = |it: &Weather| (it.metric.as_str().to_owned(), it.variance_permille);
@@ -82,6 +100,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Note>, DecodeError> {
         let order = Order::from(it.order);
         let told = if let Some(solo) = it.solo {
             solo.told()?
+        } else if let Some(noise) = it.noise {
+            noise.told()?
         } else if it.told == ENTERED {
             Told::Entered(it.weather.iter().filter_map(weather).collect())
         } else {
@@ -106,6 +126,13 @@ impl SoloJson {
         let side = known("side", &self.side, side)?;
         let (lot, call) = (self.lot.into(), Box::new(self.call.call()?));
         Ok(Told::Solo { lot, side, call, watched: self.slice })
+    }
+}
+
+impl NoiseJson {
+    fn told(self) -> Result<Told, DecodeError> {
+        let (served, again) = (Box::new(self.served.call()?), Box::new(self.again.call()?));
+        Ok(Told::Noise { served, again, watched: self.slice })
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) struct PlanJson {
     stages: Vec<StageJson>,
     copies_per_day_max: u64,
     judge_share_bps: u16,
+    #[serde(default, skip_serializing_if = "is_none")]
+    noise_bps: u16,
     risk: RiskJson,
     #[serde(default)]
     times: TimesJson,
@@ -117,6 +119,7 @@ impl From<&Plan> for PlanJson {
             stages: plan.stages.iter().map(StageJson::from).collect(),
             copies_per_day_max: plan.copies_per_day_max,
             judge_share_bps: plan.judge_share.basis_points(),
+            noise_bps: plan.noise.basis_points(),
             risk: RiskJson {
                 harm_bps: plan.risk.harm_bps,
                 safe_bps: plan.risk.safe_bps,
@@ -139,6 +142,7 @@ impl PlanJson {
             stages: stages.collect::<Result<_, _>>()?,
             copies_per_day_max: self.copies_per_day_max,
             judge_share: json::share("judge_share_bps", self.judge_share_bps)?,
+            noise: json::share("noise_bps", self.noise_bps)?,
             risk: Risk {
                 harm_bps: self.risk.harm_bps,
                 safe_bps: self.risk.safe_bps,
@@ -219,6 +223,11 @@ impl WatchedJson {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_zero(value: &u64) -> bool {
     *value == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_none(basis_points: &u16) -> bool {
+    *basis_points == 0
 }
 
 impl From<&Stage> for StageJson {

@@ -7,7 +7,7 @@ use super::{
     plan::PlanJson,
 };
 use crate::domain::{
-    Cause, Event, GateEvidence, Metric, Name, Plan, Record, State, Timestamp, Verdict,
+    Cause, Event, GateEvidence, Metric, Name, Noise, Plan, Record, State, Timestamp, Verdict,
 };
 
 /// The version of records since plans have times, and events and causes that must not be
@@ -101,6 +101,19 @@ struct EvidenceJson {
     harm: f64,
     #[serde(with = "float")]
     safe: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    noise: Option<NoiseJson>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NoiseJson {
+    samples: u64,
+    #[serde(with = "float")]
+    difference: f64,
+    #[serde(with = "float")]
+    lower: f64,
+    #[serde(with = "float")]
+    upper: f64,
 }
 
 fn alarm_before() -> u32 {
@@ -244,6 +257,7 @@ impl From<&GateEvidence> for EvidenceJson {
             bound: evidence.bound,
             harm: evidence.harm,
             safe: evidence.safe,
+            noise: evidence.noise.map(NoiseJson::from),
         }
     }
 }
@@ -266,7 +280,21 @@ impl EvidenceJson {
             bound: self.bound,
             harm: self.harm,
             safe: self.safe,
+            noise: self.noise.map(NoiseJson::noise),
         })
+    }
+}
+
+impl From<Noise> for NoiseJson {
+    fn from(Noise { samples, difference, lower, upper }: Noise) -> Self {
+        Self { samples, difference, lower, upper }
+    }
+}
+
+impl NoiseJson {
+    fn noise(self) -> Noise {
+        let Self { samples, difference, lower, upper } = self;
+        Noise { samples, difference, lower, upper }
     }
 }
 

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use super::{Bodies, Limits};
 use crate::domain::{
     Agreement, Approval, Call, Cause, Event, Freeze, FreezeText, GateEvidence, Lot, Margin, Mark,
-    Metric, Name, Note, OnIdle, Order, Outcome, Pair, PairId, Plan, Record, Risk, Role, Score,
-    ScorePart, Share, Side, Slice, State, Times, Timestamp, Told, Usage, Verdict, Watched, Weather,
-    Window, default_ladder,
+    Metric, Name, Noise, Note, OnIdle, Order, Outcome, Pair, PairId, Plan, Record, Risk, Role,
+    Score, ScorePart, Share, Side, Slice, State, Times, Timestamp, Told, Usage, Verdict, Watched,
+    Weather, Window, default_ladder,
 };
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
@@ -34,6 +34,7 @@ pub(crate) fn plan() -> Plan {
         stages,
         copies_per_day_max: u64::MAX,
         judge_share: Share::from_basis_points(2_500).unwrap(),
+        noise: Share::from_basis_points(150).unwrap(),
         risk: Risk::default(),
         times: Times {
             freezes: vec![
@@ -108,6 +109,7 @@ pub(super) fn record(seq: u64, event: Event) -> Record {
             bound: 200.0,
             harm: 0.5,
             safe: 1.0,
+            noise: Some(Noise { samples: 9, difference: 0.0, lower: -1.0, upper: f64::INFINITY }),
         }],
     }
 }
@@ -223,6 +225,11 @@ pub(super) fn notes(pair: &Pair, seq: u64, len: u64) -> Vec<Note> {
         1 => Told::ScoreLost,
         2 => Told::Entered(vec![Weather { metric: Metric::LatencyP99, variance_permille: 450 }]),
         3 => Told::Guarded,
+        5 => Told::Noise {
+            served: Box::new(pair.primary.clone()),
+            again: Box::new(Call { outcome: Outcome::Timeout, ..pair.primary.clone() }),
+            watched: pair.watched.clone(),
+        },
         _ => Told::Solo {
             lot: if number.is_multiple_of(2) { Lot::Once } else { Lot::Sticky(number) },
             side: Side::Primary,

@@ -122,7 +122,7 @@ impl Copies {
     }
 
     /// Counts one more copy, if the day has room for it.
-    fn take(&self, now: Timestamp) -> bool {
+    pub fn take(&self, now: Timestamp) -> bool {
         let mut made = lock(&self.made);
         if made.0 != now.day() {
             *made = (now.day(), 0);

@@ -51,6 +51,8 @@ pub struct Routed {
     pub lane: Option<Arc<Lane>>,
     /// Whether the other side was asked too, or why not.
     pub copy: OnceLock<Result<(), Skip>>,
+    /// Whether the primary was asked a second time, or why not; unset where no lot drew that.
+    pub again: OnceLock<Result<(), Skip>>,
     /// Whose answer the caller got.
     pub answered: OnceLock<Side>,
     /// Who answered in place of the primary, where it could not.
@@ -122,6 +124,7 @@ impl Routed {
             route,
             lane: None,
             copy: OnceLock::new(),
+            again: OnceLock::new(),
             answered: OnceLock::new(),
             failover: OnceLock::new(),
             counted: OnceLock::new(),

@@ -32,7 +32,6 @@ const WITHOUT: &[(&str, &str)] = &[
     ("O5",  "nothing knows of which family a judge is"),
     ("O7",  "there are no webhooks; approvals come over the API alone"),
     ("O9",  "there are no notifications; whoever wants to know watches the API"),
-    ("M16", "the noise of the primary is not measured; it is in the odds of the bets"),
 ];
 
 #[test]

@@ -12,6 +12,7 @@ mod hygiene;
 mod leave;
 mod life;
 mod live;
+mod noise;
 mod programs;
 mod readme;
 mod recorded;

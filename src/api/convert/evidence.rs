@@ -3,7 +3,7 @@
 use super::{duration, int, long, provider, time};
 use crate::api::proto;
 use crate::domain::{
-    Agreement, Call, GateEvidence, Outcome, Pair, Score, ScorePart, Side, Usage, Verdict,
+    Agreement, Call, GateEvidence, Noise, Outcome, Pair, Score, ScorePart, Side, Usage, Verdict,
 };
 use crate::store::Bodies;
 
@@ -33,6 +33,12 @@ pub(super) fn gate_evidence(gate: &GateEvidence) -> proto::GateEvidence {
         alarm_from_percent: int(gate.alarm_from_percent),
         time_needed: None,
         slice: gate.watched.clone(),
+        noise: gate.noise.map(|Noise { samples, difference, lower, upper }| proto::Noise {
+            samples: long(samples),
+            difference,
+            lower,
+            upper,
+        }),
     }
 }
 

@@ -111,6 +111,17 @@ fn explanation(it: &Routed, skip: Option<Skip>) -> Vec<String> {
         (None, None) => "Both sides were asked.".to_owned(),
     });
     told.push(counting(it).to_owned());
+    match it.again.get() {
+        None => {}
+        Some(Ok(())) => told.push(format!(
+            "The primary was asked a second time, to know how much it differs from itself: of what \
+             it answers, {} is.",
+            lane.noise
+        )),
+        Some(Err(skip)) => {
+            told.push(format!("The primary was not asked a second time: {}.", advice(*skip)));
+        }
+    }
     let slice = lane.watched(&it.facts);
     if !slice.is_empty() {
         told.push(format!("It is in the watched slice `{slice}`."));
@@ -254,6 +265,10 @@ mod tests {
     use crate::domain::{Share, Slice, Snapshot, Timestamp, Window};
 
     fn told(change: impl Fn(&mut Lane, &mut Facts), copy: Result<(), Skip>) -> Told {
+        trace(&Trace::Routed(Arc::new(routed_of(change, copy))))
+    }
+
+    fn routed_of(change: impl Fn(&mut Lane, &mut Facts), copy: Result<(), Skip>) -> Routed {
         let rollout = "chat".parse::<crate::domain::Name>().unwrap();
         let mut lane = Lane {
             window: Some(Window { rollout: rollout.clone(), attempt: 2, stage: 1 }),
@@ -265,6 +280,7 @@ mod tests {
             watched: None,
             serve: Share::from_basis_points(500).unwrap(),
             mirror: Share::ALL,
+            noise: Share::NONE,
             cleared: vec![],
             judge: Share::ALL,
         };
@@ -284,7 +300,7 @@ mod tests {
         let routed = Routed::new(PairId(7), Timestamp(1_000), facts, route);
         let routed = routed.governed(lane);
         routed.copy.set(copy).unwrap();
-        trace(&Trace::Routed(Arc::new(routed)))
+        routed
     }
 
     #[test]
@@ -307,6 +323,13 @@ mod tests {
             assert_eq!(told.skip_reason, skip.as_str());
             assert!(told.explanation[1].starts_with("No copy was made"), "{told:?}");
         }
+        let routed = |again| {
+            let routed = routed_of(|_, _| {}, Ok(()));
+            routed.again.set(again).unwrap();
+            trace(&Trace::Routed(Arc::new(routed))).explanation.pop().unwrap()
+        };
+        assert!(routed(Ok(())).starts_with("The primary was asked a second time"));
+        assert!(routed(Err(Skip::DailyCap)).starts_with("The primary was not asked a second time"));
         let tied = told(|_, facts| facts.tie = Tie::Primary, Ok(()));
         assert!(tied.explanation[0].contains("bind what follows"), "{tied:?}");
         assert!(tied.explanation[2].contains("no chance"), "{tied:?}");

@@ -116,6 +116,7 @@ fn planned(plan: &Plan) -> proto::Rollout {
         stages: stages.iter().map(stage).collect(),
         copies_per_day: Some(long(*copies_per_day_max)),
         judge_share_bps: Some(judge_share.basis_points().into()),
+        noise_bps: plan.noise.basis_points().into(),
         risk: Some(proto::Risk {
             harm_bps: int(*harm_bps),
             safe_bps: int(*safe_bps),
@@ -294,6 +295,7 @@ mod tests {
             stages: default_ladder(&Metric::DEFAULTS.map(Margin::default_of), &[], &[]),
             copies_per_day_max: 9_000,
             judge_share: Share::from_basis_points(2_500).unwrap(),
+            noise: Share::from_basis_points(100).unwrap(),
             risk: Risk { harm_bps: 200, safe_bps: 300, alarm_from_percent: 80 },
             times: times(),
         }

@@ -86,6 +86,7 @@ pub(in crate::api) fn created(
     let copies = faults.take("rollout.copies_per_day", copies);
     let judged = asked.judge_share_bps.map_or(Ok(defaults.judge_share), share);
     let judged = faults.take("rollout.judge_share_bps", judged);
+    let noise = faults.take("rollout.noise_bps", share(asked.noise_bps));
     let times = times(&mut faults, &mut asked);
     let plan = Plan {
         primary: provider(&mut faults, "rollout.primary", &asked.primary),
@@ -95,6 +96,7 @@ pub(in crate::api) fn created(
         stages,
         copies_per_day_max: copies.unwrap_or(defaults.copies_per_day_max),
         judge_share: judged.unwrap_or(Share::ALL),
+        noise: noise.unwrap_or_default(),
         risk: asked.risk.map_or(defaults.risk, risk),
         times,
     };

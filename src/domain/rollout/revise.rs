@@ -98,6 +98,10 @@ mod tests {
         plan.stages[1].samples_min += 1;
         order(&mut it, 10, &Command::Revise(Box::new(plan)), &Evidence::default());
         assert_eq!((it.plan_revision(), it.entered(), it.visits()), (2, at(7), visits.as_slice()));
+        let mut plan = it.plan().clone();
+        plan.noise = crate::domain::Share::ALL;
+        order(&mut it, 11, &Command::Revise(Box::new(plan)), &Evidence::default());
+        assert_eq!((it.plan_revision(), it.entered(), it.visits()), (3, at(7), visits.as_slice()));
         let mut waiting = rollout();
         let mut plan = waiting.plan().clone();
         plan.stages[0].gates.truncate(1);

@@ -25,6 +25,7 @@ fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
         bound: 0.0,
         harm: 0.0,
         safe: 0.0,
+        noise: None,
     };
     Evidence { gates: Metric::DEFAULTS.map(gate).into(), pairs, ..Evidence::default() }
 }

@@ -1,0 +1,97 @@
+//! Asking the primary a second time, to know how much it differs from itself.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+
+use crate::domain::{Call, Outcome, Seen, Side, Skip, Told};
+use crate::tasks;
+use crate::telemetry::{Loss, Role};
+
+use super::{
+    Proxy,
+    serve::{Exchange, Use},
+    tee::{Done, Taken},
+};
+
+/// Where the answer that the caller gets is awaited, if its request is asked twice.
+pub(super) type Again = Option<oneshot::Sender<Taken>>;
+
+impl Proxy {
+    /// Begins to ask the primary a second time, if a lot drew the request and the day and the pool
+    /// have room. It is a copy like every other, but nothing is missing if there is none.
+    pub(super) fn again(self: &Arc<Self>, exchange: &Arc<Exchange>, answer_to: &Use) -> Again {
+        let heard = match answer_to {
+            Use::Pair(_) | Use::Solo(_) => true,
+            // Of such an answer nothing is kept.
+            Use::Nothing => false,
+        };
+        if !exchange.routed.route.again || !heard {
+            return None;
+        }
+        let begun = self.ask_again(exchange);
+        let _ = exchange.routed.again.set(begun.as_ref().map(drop).map_err(|skip| *skip));
+        begun.ok()
+    }
+
+    fn ask_again(
+        self: &Arc<Self>,
+        exchange: &Arc<Exchange>,
+    ) -> Result<oneshot::Sender<Taken>, Skip> {
+        let place = self.pool.try_enter().ok_or(Skip::Busy)?;
+        if !exchange.live.copies().take(self.clock.now()) {
+            return Err(Skip::DailyCap);
+        }
+        let (sender, served) = oneshot::channel();
+        let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
+        tasks::spawn("noise", async move {
+            let deadline = Instant::now() + proxy.settings.copy_timeout;
+            let again = tokio::select! {
+                biased;
+                () = exchange.live.closed() => return,
+                again = proxy.ask_other(&exchange, Side::Primary, deadline) => again,
+            };
+            drop(place);
+            let wait = proxy.settings.upstream_timeout;
+            let served = tokio::select! {
+                biased;
+                () = exchange.live.closed() => return,
+                served = timeout(wait, served) => served,
+            };
+            if let Ok(Ok(served)) = served {
+                proxy.tell_noise(&exchange, &served, &again);
+            }
+        });
+        Ok(sender)
+    }
+
+    /// Two calls of the primary for one request: to the controller.
+    fn tell_noise(&self, exchange: &Exchange, served: &Taken, again: &Taken) {
+        let Some(window) = exchange.lane.window.as_ref() else { return };
+        let call = |taken: &Taken| -> Call { self.read(exchange, taken).0 };
+        let (served, again) = (call(served), call(again));
+        // The other one is counted where it is served.
+        self.count(&again, Role::Mirror);
+        if served.outcome == Outcome::Abandoned {
+            return self.metrics.loss(Loss::CallerGone);
+        }
+        let (served, again) = (Box::new(served), Box::new(again));
+        let told = Told::Noise { served, again, watched: exchange.watched() };
+        if self.outbox.offer(Seen::note(window, told)).is_none() {
+            self.metrics.loss(Loss::ControllerFull);
+        }
+    }
+}
+
+/// Lets `again` have the answer too, before `done` gets it.
+pub(super) fn heard_by(again: Again, done: Done) -> Done {
+    let Some(again) = again else { return done };
+    Box::new(move |taken| {
+        // Nobody listens any more where the rollout went back.
+        let _ = again.send(taken.clone());
+        done(taken);
+    })
+}
