@@ -21,6 +21,9 @@ use super::{answer::Own, headers};
 /// Longest wait for the next part of a request's body.
 const BODY_WAIT: Duration = Duration::from_secs(30);
 
+/// Longest mark that is read, in bytes; marks are remembered for many requests.
+const MARK_LEN_MAX: usize = 256;
+
 /// A request body as far as it may be looked at.
 pub(super) enum Gathered {
     /// All of it.
@@ -146,6 +149,7 @@ impl Callers {
         let marks = self.marks(headers, head.uri.query().unwrap_or(""));
         let own = |name: &str, mark: &str| {
             let text = headers::text(headers, name);
+            let text = text.get(..MARK_LEN_MAX).unwrap_or(text);
             if text.is_empty() { mark.to_owned() } else { text.to_owned() }
         };
         let conversation =
