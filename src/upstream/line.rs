@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 
 use crate::tasks::BoxError;
 
-use super::{Body, IDLE_MAX, beside::beside};
+use super::{BUFFER_BYTES_MAX, Body, IDLE_MAX, beside::beside};
 
 /// A way to one provider for one caller alone, who asks one thing at a time.
 #[derive(Debug, Default)]
@@ -129,7 +129,9 @@ impl Line {
             None => HeaderValue::from_str(to.host())?,
         };
         let stream = connector.clone().oneshot(uri.clone()).await?;
-        let (sender, connection) = Builder::new().handshake(stream).await?;
+        let mut builder = Builder::new();
+        builder.max_buf_size(BUFFER_BYTES_MAX);
+        let (sender, connection) = builder.handshake(stream).await?;
         let mut state = self.state();
         state.open = Some(Open {
             to,

@@ -38,6 +38,9 @@ pub type Body = BoxBody<Bytes, BoxError>;
 
 /// Connections kept for each provider, waiting to be used again.
 const IDLE_CONNECTIONS_MAX: usize = 256;
+/// Most that is read ahead of a provider: the head of an answer has to fit, and a provider that
+/// floods us gets no more of our time at once than this takes.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// How long they are kept: less than the five seconds after which common servers close theirs. A
 /// request sent into a connection that is just being closed is lost, and may not be sent twice.
 const IDLE_MAX: Duration = Duration::from_secs(4);
@@ -156,6 +159,7 @@ impl Upstream {
             .wrap_connector(http.clone());
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
+            .http1_max_buf_size(BUFFER_BYTES_MAX)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(IDLE_MAX)
             .build(https);
