@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, time::sleep};
 
 use crate::controller::Handle;
 use crate::store::Pairs;
-use crate::tasks::{BoxError, Pool, Stop};
+use crate::tasks::{self, BoxError, Pool, Stop};
 use crate::telemetry::Metrics;
 
 /// Connections at the same time.
@@ -113,6 +113,7 @@ impl Operations {
         self.metrics.copying(self.copies.as_ref().map_or(0, Pool::busy));
         let counters = self.pairs.get().map(Pairs::counters).unwrap_or_default();
         self.metrics.page(&[
+            ("crossfade_panics", "Panics since the start; each cost one task", tasks::panics()),
             ("crossfade_store_pairs", "Pairs in the store", counters.pairs),
             ("crossfade_store_bytes", "Bytes of the store on disk", counters.bytes),
             (

@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::clock;
 use crate::dialect::{self, Asked, Edits, Purpose};
 use crate::domain::{Call, Endpoint, Lane, Lot, Name, PairId, Side, Skip, Timestamp};
-use crate::tasks::{BoxError, describe};
+use crate::tasks::{BoxError, caught, describe};
 use crate::telemetry::Role;
 use crate::traffic::{Live, Routed, Trace};
 use crate::upstream::{Body, Line};
@@ -78,7 +78,8 @@ impl Proxy {
         let id = pair_id(self.clock.now());
         // Requests of one HTTP/2 caller come at the same time.
         let own_line = Some(line).filter(|_| request.version() != Version::HTTP_2);
-        let result = self.dispatch(id, own_line, request).await;
+        let result = caught("answer", self.dispatch(id, own_line, request)).await;
+        let result = result.unwrap_or(Err(Own::Defect));
         let (mut response, provider) = match result {
             Ok((response, provider)) => (response, Some(provider)),
             Err(own) => (own.response(), None),
