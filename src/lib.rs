@@ -15,7 +15,7 @@
 //! 2 route    snapshot.route(&facts)     pure: compliance first, then the stage's shares; says why
 //! 3 serve    primary: bytes untouched · candidate: its own model and credential
 //! 4 answer   a candidate that fails before its first byte is replaced by the primary, and it counts
-//! 5 body     to the caller as it comes; shared copies of its chunks are kept aside, up to a limit
+//! 5 body     to the caller as it comes; a copy is kept aside, up to a limit and while memory lasts
 //! 6 mirror   the other side is asked in a bounded pool; full = dropped and counted, never awaited
 //! 7 record   two calls of one request -> pair -> controller, store, judge
 //!            one call, where a lot left out the other -> controller, which keeps it too
@@ -59,6 +59,8 @@ pub mod dialect;
 pub mod clock;
 
 pub mod tasks;
+
+pub mod memory;
 
 pub mod telemetry;
 

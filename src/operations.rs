@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::{net::TcpListener, time::sleep};
 
 use crate::controller::Handle;
+use crate::memory::Memory;
 use crate::store::Pairs;
 use crate::tasks::{self, BoxError, Pool, Stop};
 use crate::telemetry::Metrics;
@@ -36,8 +37,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Operations {
     /// What we count.
     pub metrics: Arc<Metrics>,
-    /// Places for copies.
+    /// Copies until they are pairs.
     pub copies: Option<Pool>,
+    /// What copies and answers hold.
+    pub memory: Option<Memory>,
     /// The controller, once it stands.
     pub controller: OnceLock<Handle>,
     /// The store, once it is open.
@@ -112,7 +115,10 @@ impl Operations {
     fn page(&self) -> String {
         self.metrics.copying(self.copies.as_ref().map_or(0, Pool::busy));
         let counters = self.pairs.get().map(Pairs::counters).unwrap_or_default();
+        let held = self.memory.as_ref().map_or(0, Memory::bytes);
+        let held = u64::try_from(held).unwrap_or(u64::MAX);
         self.metrics.page(&[
+            ("crossfade_side_memory_bytes", "Held by copies and kept answers", held),
             ("crossfade_panics", "Panics since the start; each cost one task", tasks::panics()),
             ("crossfade_store_pairs", "Pairs in the store", counters.pairs),
             ("crossfade_store_bytes", "Bytes of the store on disk", counters.bytes),

@@ -188,6 +188,11 @@ impl Pool {
         drop(self.places.acquire_many(all).await);
     }
 
+    /// Places there are.
+    pub fn len_max(&self) -> usize {
+        self.len_max
+    }
+
     /// Places taken now.
     pub fn busy(&self) -> usize {
         self.len_max.saturating_sub(self.places.available_permits())

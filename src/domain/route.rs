@@ -57,11 +57,13 @@ pub enum Skip {
     DailyCap,
     /// Too many copies are under way.
     Busy,
+    /// Too much memory is held by copies and answers.
+    Memory,
 }
 
 impl Skip {
     /// Every reason, in a fixed order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoRollout,
         Self::Share,
         Self::Endpoint,
@@ -77,6 +79,7 @@ impl Skip {
         Self::DataClass,
         Self::DailyCap,
         Self::Busy,
+        Self::Memory,
     ];
 
     /// The name in metrics.
@@ -97,6 +100,7 @@ impl Skip {
             Self::DataClass => "data_class",
             Self::DailyCap => "daily_cap",
             Self::Busy => "busy",
+            Self::Memory => "memory",
         }
     }
 }
@@ -230,6 +234,11 @@ impl Snapshot {
     /// Whether any lane moves traffic, so that bodies have to be looked at.
     pub fn is_idle(&self) -> bool {
         self.lanes.iter().all(|lane| lane.window.is_none())
+    }
+
+    /// Lanes that move traffic.
+    pub fn moving(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.window.is_some()).count()
     }
 
     /// Routes one request: compliance first, then the shares.

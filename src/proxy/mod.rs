@@ -35,6 +35,7 @@ use tokio::{
 
 use crate::clock::Clock;
 use crate::domain::Name;
+use crate::memory::Memory;
 use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop, describe};
 use crate::telemetry::Metrics;
@@ -105,6 +106,8 @@ pub struct Proxy {
     pub settings: Settings,
     /// Places for copies.
     pub pool: Pool,
+    /// What copies, answers and requests may hold.
+    pub memory: Memory,
     /// Copies until they are pairs, for whoever has to wait for them.
     pub under_way: Pool,
     /// Whether copies that are given up are so because the program ends.

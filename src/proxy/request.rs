@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::dialect::{self, Asked};
 use crate::domain::{Endpoint, Facts, Key, PairId, Skip};
+use crate::memory::Held;
 use crate::tasks::BoxError;
 use crate::upstream::Body;
 
@@ -26,10 +27,10 @@ const MARK_LEN_MAX: usize = 256;
 
 /// A request body as far as it may be looked at.
 pub(super) enum Gathered {
-    /// All of it.
-    Whole(Bytes),
-    /// More than may be copied: what was read, followed by the rest.
-    Long(Body),
+    /// All of it, and the memory that it takes.
+    Whole(Bytes, Held),
+    /// More than may be copied or held: what was read, followed by the rest.
+    Long(Body, Skip),
 }
 
 /// What an application is known by: its API key, and the marks that go with it.
@@ -75,25 +76,27 @@ pub(super) fn is_too_large(error: &BoxError) -> bool {
 /// When it breaks off, or stalls.
 pub(super) async fn gather(
     mut body: Incoming,
-    copy_bytes_max: usize,
-    bytes_max: usize,
+    (copy_bytes_max, bytes_max): (usize, usize),
+    mut held: Held,
 ) -> Result<Gathered, Own> {
     if let Some(length) = body.size_hint().exact()
         && u64::try_from(copy_bytes_max).is_ok_and(|it| it < length)
     {
-        return Ok(Gathered::Long(limited(body, bytes_max)));
+        return Ok(Gathered::Long(limited(body, bytes_max), Skip::Size));
     }
     let mut read = BytesMut::new();
     loop {
         let frame = timeout(BODY_WAIT, body.frame()).await.map_err(|_| Own::BodyBroken)?;
-        let Some(frame) = frame else { return Ok(Gathered::Whole(read.freeze())) };
+        let Some(frame) = frame else { return Ok(Gathered::Whole(read.freeze(), held)) };
         let Ok(chunk) = frame.map_err(|_| Own::BodyBroken)?.into_data() else { continue };
-        if read.is_empty() && body.is_end_stream() {
-            return Ok(Gathered::Whole(chunk));
+        let is_held = held.try_grow(chunk.len()).is_ok();
+        if is_held && read.is_empty() && body.is_end_stream() {
+            return Ok(Gathered::Whole(chunk, held));
         }
         read.extend_from_slice(&chunk);
-        if copy_bytes_max < read.len() {
-            return Ok(Gathered::Long(joined(read.freeze(), body, bytes_max)));
+        let skip = if is_held { Skip::Size } else { Skip::Memory };
+        if !is_held || copy_bytes_max < read.len() {
+            return Ok(Gathered::Long(joined(read.freeze(), body, bytes_max), skip));
         }
     }
 }

@@ -23,9 +23,10 @@ use tokio::sync::{Notify, watch};
 use crate::analysis::Tripwire;
 use crate::clock;
 use crate::domain::{Lane, Name, PairId, Side, Snapshot, Timestamp, Window};
+use crate::memory::{Fair, Held, Part};
 
 /// A pair for the judge: the conversation and both answers as text.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Job {
     /// The pair.
     pub pair: PairId,
@@ -39,6 +40,8 @@ pub struct Job {
     pub primary: String,
     /// What the candidate answered.
     pub candidate: String,
+    /// The memory that the texts take.
+    pub held: Held,
 }
 
 /// What a lane's traffic comes to while its window is open.
@@ -63,6 +66,7 @@ struct Way {
     tripped: AtomicBool,
     wire: Mutex<Tripwire>,
     closed: watch::Sender<bool>,
+    part: Arc<Part>,
 }
 
 /// The day's copies of one rollout, against their cap.
@@ -130,6 +134,7 @@ impl Live {
             tripped: AtomicBool::new(false),
             wire: Mutex::new(Tripwire::new()),
             closed: watch::Sender::new(false),
+            part: Arc::default(),
         };
         Self::counting(Arc::new(way), copies, (0, 0))
     }
@@ -191,6 +196,11 @@ impl Live {
     /// The day's copies.
     pub fn copies(&self) -> &Arc<Copies> {
         &self.copies
+    }
+
+    /// Its part of what all rollouts share, where so many share it.
+    pub fn fair(&self, rollouts: usize) -> Fair {
+        Fair::new(Arc::clone(&self.way.part), rollouts)
     }
 
     /// Whether the candidate may be asked: the window is open and the tripwire silent.

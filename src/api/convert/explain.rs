@@ -186,6 +186,9 @@ fn advice(skip: Skip) -> &'static str {
         Skip::Busy => {
             "too many copies were under way; raise `limits.mirror_concurrency_max` or lower `mirror`"
         }
+        Skip::Memory => {
+            "copies and answers held too much memory; raise `limits.side_memory_max` or lower `mirror`"
+        }
     }
 }
 
