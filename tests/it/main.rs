@@ -6,6 +6,7 @@ mod behaviours;
 mod control;
 mod crash;
 mod data_port;
+mod evil;
 mod faults;
 mod live;
 mod programs;
