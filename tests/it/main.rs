@@ -8,6 +8,7 @@ mod crash;
 mod data_port;
 mod evil;
 mod faults;
+mod isolation;
 mod live;
 mod programs;
 mod readme;
