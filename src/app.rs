@@ -28,6 +28,7 @@ use crate::controller::{Controller, Judged, Setup, Start, Takeover, Wanted};
 use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share};
 use crate::judge::{Judge, Outlets};
 use crate::listeners;
+use crate::memory::Memory;
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
 use crate::store::{
@@ -101,6 +102,7 @@ struct Parts {
     trail: Arc<Trail>,
     recorder: Arc<OnceLock<RecorderHandle>>,
     operations: Arc<Operations>,
+    memory: Memory,
 }
 
 /// What it takes to open the stored pairs, and who waits for them.
@@ -150,8 +152,10 @@ impl App {
 
         let (seen, seen_here) = mpsc::channel(limits.observation_queue_len_max);
         let pool = Pool::new(limits.mirror_concurrency_max);
+        let under_way = Pool::new(COPIES_LEN_MAX);
         let metrics = Arc::new(Metrics::new());
         let clock = Clock::start();
+        let memory = Memory::new(limits.side_memory_bytes_max);
         let parts = Parts {
             board: Arc::default(),
             clock,
@@ -161,16 +165,18 @@ impl App {
             recorder: Arc::default(),
             operations: Arc::new(Operations {
                 metrics: Arc::clone(&metrics),
-                copies: Some(pool.clone()),
+                copies: Some(under_way.clone()),
                 upstream: Some(upstream.clone()),
+                memory: Some(memory.clone()),
                 ..Operations::default()
             }),
             metrics,
+            memory,
         };
         let mut tasks = Tasks::default();
         check_health(&mut tasks, &config, (upstream.clone(), &parts));
         let to_judge = start_judge(&mut tasks, &config, &parts)?;
-        let proxy = Arc::new(proxy(&config, &parts, (upstream, pool, to_judge)));
+        let proxy = Arc::new(proxy(&config, &parts, (upstream, (pool, under_way), to_judge)));
         tasks.start("proxy", move |stop| proxy::serve(proxy, data, stop));
         let shown = Arc::clone(&parts.operations);
         tasks.start("operations", |stop| operations::serve(shown, operations_port, stop));
@@ -265,7 +271,7 @@ fn start_judge(
 fn proxy(
     config: &Config,
     parts: &Parts,
-    (upstream, pool, judge): (Upstream, Pool, Option<ToJudge>),
+    (upstream, (pool, under_way), judge): (Upstream, (Pool, Pool), Option<ToJudge>),
 ) -> Proxy {
     let limits = config.limits;
     Proxy {
@@ -294,7 +300,8 @@ fn proxy(
             },
         },
         pool,
-        under_way: Pool::new(COPIES_LEN_MAX),
+        memory: parts.memory.clone(),
+        under_way,
         ends: AtomicBool::new(false),
         outbox: parts.outbox.clone(),
         barometer: Arc::clone(&parts.barometer),

@@ -16,7 +16,7 @@
 //! 3 serve    primary: bytes untouched · candidate: its own model and credential, unless an open
 //!            breaker or its own wish keeps callers from it
 //! 4 answer   a candidate that fails before its first byte is replaced by the primary, and it counts
-//! 5 body     to the caller as it comes; shared copies of its chunks are kept aside, up to a limit
+//! 5 body     to the caller as it comes; a copy is kept aside, up to a limit and while memory lasts
 //! 6 mirror   the other side is asked in a bounded pool; full = dropped and counted, never awaited
 //! 7 record   two calls of one request -> pair -> controller, store, judge
 //!            one call, where a lot left out the other -> controller, which keeps it too
@@ -62,6 +62,8 @@ pub mod guard;
 pub mod clock;
 
 pub mod tasks;
+
+pub mod memory;
 
 pub mod telemetry;
 

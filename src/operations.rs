@@ -21,8 +21,9 @@ use tokio::net::TcpListener;
 use crate::controller::Handle;
 use crate::domain::Name;
 use crate::listeners::Arrivals;
+use crate::memory::Memory;
 use crate::store::Pairs;
-use crate::tasks::{BoxError, Pool, Stop};
+use crate::tasks::{self, BoxError, Pool, Stop};
 use crate::telemetry::Metrics;
 use crate::upstream::{Standing, Upstream};
 
@@ -37,10 +38,12 @@ const HEADER_WAIT: Duration = Duration::from_secs(10);
 pub struct Operations {
     /// What we count.
     pub metrics: Arc<Metrics>,
-    /// Places for copies.
+    /// Copies until they are pairs.
     pub copies: Option<Pool>,
     /// Every provider.
     pub upstream: Option<Upstream>,
+    /// What copies and answers hold.
+    pub memory: Option<Memory>,
     /// The controller, once it stands.
     pub controller: OnceLock<Handle>,
     /// The store, once it is open.
@@ -120,7 +123,11 @@ impl Operations {
             self.metrics.breaker(name, open);
         }
         let counters = self.pairs.get().map(Pairs::counters).unwrap_or_default();
+        let held = self.memory.as_ref().map_or(0, Memory::bytes);
+        let held = u64::try_from(held).unwrap_or(u64::MAX);
         self.metrics.page(&[
+            ("crossfade_side_memory_bytes", "Held by copies and kept answers", held),
+            ("crossfade_panics", "Panics since the start; each cost one task", tasks::panics()),
             ("crossfade_store_pairs", "Pairs in the store", counters.pairs),
             ("crossfade_store_bytes", "Bytes of the store on disk", counters.bytes),
             (

@@ -1,6 +1,16 @@
 //! Starting, watching and stopping work: long-lived tasks by name, side work within limits.
 
-use std::{future::Future, sync::Arc, thread, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    panic::{self, AssertUnwindSafe},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -178,6 +188,11 @@ impl Pool {
         drop(self.places.acquire_many(all).await);
     }
 
+    /// Places there are.
+    pub fn len_max(&self) -> usize {
+        self.len_max
+    }
+
     /// Places taken now.
     pub fn busy(&self) -> usize {
         self.len_max.saturating_sub(self.places.available_permits())
@@ -204,24 +219,39 @@ pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// Panics since the start: each is a defect, and cost the one who waited for that work.
+pub fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+fn panicked(name: &'static str) {
+    PANICS.fetch_add(1, Ordering::Relaxed);
+    tracing::error!(task = name, "side work panicked; nobody else is affected");
+}
+
+/// Runs work to its end, or to its panic: then there is none of what it would have answered.
+pub async fn caught<T>(name: &'static str, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let result = poll_fn(|context| {
+        // What a panic leaves half done is dropped with the work, and locks say when they saw one.
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        polled.map_or(Poll::Ready(None), |it| it.map(Some))
+    });
+    let result = result.await;
+    if result.is_none() {
+        panicked(name);
+    }
+    result
+}
+
 /// Runs work whose number is limited by its own caller, such as a connection.
 pub fn spawn(name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
     #[expect(clippy::disallowed_methods, reason = "the one home of spawning")]
     drop(tokio::spawn(async move {
-        let _watch = Watch(name);
-        work.await;
+        let _ = caught(name, work).await;
     }));
-}
-
-/// Says so when its work panics; dropped otherwise, it says nothing.
-struct Watch(&'static str);
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            tracing::error!(task = self.0, "side work panicked; nobody else is affected");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -290,6 +320,23 @@ mod tests {
         let mut tasks = Tasks::default();
         tasks.start("judge", |_| async { panic!("bug") });
         assert!(matches!(tasks.run(pending(), GRACE).await, Err(Ended::Panicked(_))));
+    }
+
+    #[tokio::test]
+    async fn b09_a_panic_is_counted_and_costs_nobody_else_anything() {
+        let (before, pool) = (panics(), Pool::new(1));
+        assert_eq!(caught("answer", async { 7 }).await, Some(7));
+        let fails = async {
+            time::sleep(Duration::from_millis(1)).await;
+            panic!("a defect");
+        };
+        assert_eq!(caught::<u8>("answer", fails).await, None);
+        Pool::run(pool.try_enter().unwrap(), "copy", async { panic!("another") });
+        pool.emptied().await;
+        while panics() < before + 2 {
+            tokio::task::yield_now().await;
+        }
+        assert!(pool.try_enter().is_some(), "its place is free again");
     }
 
     #[tokio::test(start_paused = true)]

@@ -104,6 +104,8 @@ pub enum Loss {
     StoreFailed,
     /// The caller left before the end.
     CallerGone,
+    /// There was no memory left for the rest of an answer: its request is missing from the evidence.
+    Memory,
 }
 
 impl Loss {
@@ -115,6 +117,7 @@ impl Loss {
             Self::JudgeFailed => "judge_failed",
             Self::StoreFailed => "store_failed",
             Self::CallerGone => "caller_gone",
+            Self::Memory => "memory",
         }
     }
 }

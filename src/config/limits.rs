@@ -49,6 +49,9 @@ limits! {
     capture_bytes_max: usize = "capture_max" Bytes 1 << 20, 1 << 10..=64 << 20;
     /// Copies under way at a time; more are dropped and counted.
     mirror_concurrency_max: usize = "mirror_concurrency_max" Count 256, 1..=65_536;
+    /// Most memory that copies, answers that are kept, requests that are looked at and texts for
+    /// the judge may hold together, in bytes; copies are dropped first, and counted.
+    side_memory_bytes_max: usize = "side_memory_max" Bytes 256 << 20, 1 << 20..=1 << 40;
     /// Longest a copy may take as a whole, in milliseconds.
     mirror_timeout_ms: u64 = "mirror_timeout" Millis 120_000, 100..=3_600_000;
     /// Longest the candidate may take to its first byte in a live stage before the primary

@@ -71,10 +71,20 @@ pub fn read(received: &Received<'_>) -> Reading {
         outcome,
         transcript: comparable.then_some(draft.transcript),
         usage: draft.usage,
-        finish_reason: draft.finish,
-        model: draft.model,
+        finish_reason: draft.finish.map(named),
+        model: draft.model.map(named),
         trouble,
     }
+}
+
+/// Longest name of a model, or word for why it stopped, that is kept of an answer, in bytes: calls
+/// are remembered by the ten thousand, and a provider may call itself what it likes.
+const NAME_LEN_MAX: usize = 200;
+
+fn named(mut name: String) -> String {
+    name.truncate(name.floor_char_boundary(NAME_LEN_MAX));
+    name.shrink_to_fit();
+    name
 }
 
 /// The reading of an error status.

@@ -6,8 +6,8 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use super::End;
 
-/// The most that is kept of a decoded body.
-const DECODED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The most that is kept of a decoded body: as JSON it may take ten times that, for a moment.
+const DECODED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Codings one body may have on top of each other.
 const CODINGS_MAX: usize = 2;

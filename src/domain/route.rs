@@ -199,6 +199,11 @@ impl Snapshot {
         self.lanes.iter().all(|lane| lane.window.is_none())
     }
 
+    /// Lanes that move traffic.
+    pub fn moving(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.window.is_some()).count()
+    }
+
     /// Routes one request: compliance first, then the shares.
     pub fn route(&self, facts: &Facts) -> Route {
         let governs = |lane: &Arc<Lane>| {

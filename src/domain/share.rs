@@ -116,6 +116,34 @@ mod tests {
         assert!((4_700..5_300).contains(&hits), "{hits} of 100000 at 5%");
     }
 
+    /// A million keys, for two rollouts: within five standard deviations of dice, everywhere.
+    #[test]
+    fn b12_shares_are_as_exact_as_dice_and_rising_they_only_add_keys() {
+        let mut places = vec![0_i64; 10_000];
+        for salt in ["serve/chat", "serve/search"] {
+            places.fill(0);
+            for key in 0..1_000_000 {
+                places[usize::from(bucket(salt, &format!("user-{key}")))] += 1;
+            }
+            let mut inside = 0;
+            for (basis_points, hits) in (1_i64..).zip(&places) {
+                inside += hits;
+                let off = inside - 100 * basis_points;
+                let variance = basis_points * (10_000 - basis_points) / 100;
+                assert!(off * off <= 25 * variance, "{off} of a million off at {basis_points}");
+            }
+            // Chi-squared of 9,999 degrees of freedom.
+            let spread: i64 = places.iter().map(|it| (it - 100) * (it - 100)).sum::<i64>() / 100;
+            assert!((9_999 - 707..9_999 + 707).contains(&spread), "{spread}");
+        }
+        for key in 0..10_000 {
+            let key = key.to_string();
+            let ladder = [0, 1, 100, 500, 2_000, 5_000, 10_000];
+            let sides = ladder.map(|it| share(it).includes("serve/chat", &key));
+            assert!(sides.is_sorted() && !sides[0] && sides[6]);
+        }
+    }
+
     #[test]
     fn a_share_reads_as_percent() {
         let shown = [0, 1, 10, 100, 550, 10_000].map(|it| share(it).to_string());

@@ -33,6 +33,8 @@ pub enum Skip {
     DailyCap,
     /// Too many copies are under way.
     Busy,
+    /// Too much memory is held by copies and answers.
+    Memory,
     /// The breaker of one of its providers is open.
     Breaker,
     /// One of its providers has asked to be left alone for a while.
@@ -43,7 +45,7 @@ pub enum Skip {
 
 impl Skip {
     /// Every reason, in a fixed order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoRollout,
         Self::Share,
         Self::Endpoint,
@@ -59,6 +61,7 @@ impl Skip {
         Self::DataClass,
         Self::DailyCap,
         Self::Busy,
+        Self::Memory,
         Self::Breaker,
         Self::RetryAfter,
         Self::RetryBudget,
@@ -82,6 +85,7 @@ impl Skip {
             Self::DataClass => "data_class",
             Self::DailyCap => "daily_cap",
             Self::Busy => "busy",
+            Self::Memory => "memory",
             Self::Breaker => "breaker",
             Self::RetryAfter => "retry_after",
             Self::RetryBudget => "retry_budget",

@@ -10,6 +10,9 @@ use crate::guard::Detector;
 
 use super::{headers, serve::path_and_query};
 
+/// Longest mark that is read, in bytes; marks are remembered for many requests.
+const MARK_LEN_MAX: usize = 256;
+
 /// The marks that go with an application.
 #[derive(Clone, Debug, Default)]
 pub struct Marks {
@@ -71,6 +74,7 @@ impl Callers {
         let marks = self.marks(head, &said);
         let own = |name: &str, mark: &str| {
             let text = headers::text(headers, name);
+            let text = text.get(..MARK_LEN_MAX).unwrap_or(text);
             if text.is_empty() { mark.to_owned() } else { text.to_owned() }
         };
         let some = |text: String| (!text.is_empty()).then_some(text);
@@ -398,6 +402,7 @@ mod tests {
             stage_slice: Slice::default(),
             watched: None,
             serve: Share::NONE,
+            noise: Share::NONE,
             mirror: Share::ALL,
             cleared: texts(cleared),
             judge: Share::NONE,

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use crate::clock;
 use crate::dialect::{Asked, Purpose};
 use crate::domain::{Endpoint, Facts, Name, PairId, Skip, Tie};
+use crate::memory::Need;
 use crate::telemetry::Role;
 use crate::traffic::Routed;
 use crate::upstream::{Line, Provider, Went};
@@ -122,7 +123,7 @@ impl Proxy {
                 let taken = Taken::nothing(self.primary.clone(), started, ended);
                 (Err((own, ended)), Some(taken))
             }
-            Err((own, ended @ (Ended::Whole | Ended::Cut | Ended::Abandoned))) => {
+            Err((own, ended @ (Ended::Whole | Ended::Cut | Ended::Shed | Ended::Abandoned))) => {
                 (Err((own, ended)), None)
             }
         }
@@ -134,7 +135,9 @@ impl Proxy {
         let guard = self.upstream.provider(name)?.guard();
         let probe = guard.pass(self.clock.now()).ok()?;
         let request = self.request_to(name, whole, Purpose::Serve);
-        let begun = timeout(self.settings.upstream_timeout, self.begin(name, request)).await;
+        let held = self.memory.hold(Need::Answer, None);
+        let keep = Keep::UpTo(self.settings.capture_bytes_max, held);
+        let begun = timeout(self.settings.upstream_timeout, self.begin(name, request, keep)).await;
         let failed = match begun {
             Ok(Ok(begun)) => {
                 self.tried(name, probe, Some(Went::Well));

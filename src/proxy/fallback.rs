@@ -121,13 +121,13 @@ impl Proxy {
     /// because it is its caller's.
     pub(super) fn went(&self, taken: &Taken) -> Option<Went> {
         match (taken.ended, taken.status) {
-            (Ended::Abandoned, _) | (Ended::Whole | Ended::Cut, 429 | 529) => None,
+            (Ended::Abandoned, _) | (Ended::Whole | Ended::Cut | Ended::Shed, 429 | 529) => None,
             (Ended::Broken | Ended::Timeout, _) => Some(Went::Badly),
-            (Ended::Whole | Ended::Cut, 500..) => Some(Went::Badly),
-            (Ended::Whole | Ended::Cut, 401 | 403) => {
+            (Ended::Whole | Ended::Cut | Ended::Shed, 500..) => Some(Went::Badly),
+            (Ended::Whole | Ended::Cut | Ended::Shed, 401 | 403) => {
                 (taken.provider != self.primary).then_some(Went::Badly)
             }
-            (Ended::Whole | Ended::Cut, _) => Some(Went::Well),
+            (Ended::Whole | Ended::Cut | Ended::Shed, _) => Some(Went::Well),
         }
     }
 
@@ -142,10 +142,11 @@ impl Proxy {
         let provider = exchange.lane.candidate.clone();
         let deadline = self.settings.first_byte_timeout;
         let request = self.request_to(&provider, exchange.whole(), Purpose::Serve);
+        let keep = self.keep(exchange);
         let begun = tokio::select! {
             biased;
             () = exchange.live.closed() => None,
-            begun = timeout(deadline, self.begin(&provider, request)) => Some(begun),
+            begun = timeout(deadline, self.begin(&provider, request, keep)) => Some(begun),
         };
         let Some(begun) = begun else {
             // Sent back while it was being asked: the primary answers, and nobody is to blame.
@@ -154,7 +155,7 @@ impl Proxy {
         };
         let failed = match begun {
             Ok(Ok((response, first))) => {
-                let keep = Keep::UpTo(self.settings.capture_bytes_max);
+                let keep = self.keep(exchange);
                 let _ = exchange.routed.answered.set(Side::Candidate);
                 self.tried(&exchange.lane.candidate, probe, Some(Went::Well));
                 let done = self.served(exchange, answer_to);
@@ -217,13 +218,14 @@ impl Proxy {
         &self,
         name: &Name,
         request: Option<Request<Body>>,
+        keep: Keep,
     ) -> Result<Begun, Taken> {
         let started = clock::instant();
         let broken = || Taken::nothing(name.clone(), started, Ended::Broken);
         let request = request.ok_or_else(broken)?;
         let mut response = self.upstream.send(request).await.map_err(|_| broken())?;
         if !response.status().is_success() {
-            return Err(self.collect(name, response, started).await);
+            return Err(self.collect(name, response, (started, keep)).await);
         }
         // Bounded by the caller's deadline; empty frames are rare and end with the body.
         loop {

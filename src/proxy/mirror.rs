@@ -15,20 +15,28 @@ use tokio::{
 use crate::clock;
 use crate::dialect::{self, Purpose};
 use crate::domain::{Call, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Transcript};
+use crate::memory::{Full, Held, Need, Seat};
 use crate::store::{Bodies, Offered};
 use crate::tasks::{self, Place};
 use crate::telemetry::{Loss, Role};
-use crate::traffic::{Counted, Due, Job, Reasons, provider};
+use crate::traffic::{Counted, Due, Job, Live, Reasons, Routed, Trace, provider};
 
 use super::{
     Proxy,
     answer::full,
     serve::{Exchange, Use},
-    tee::{Done, Ended, Reading, Taken},
+    tee::{Done, Ended, Keep, Reading, Taken},
 };
 
 /// Most of a conversation and of an answer that the judge reads, in bytes.
 const JUDGED_LEN_MAX: usize = 24_000;
+
+/// What a copy takes until its answer is here; given back when dropped.
+pub(super) struct Room(
+    #[expect(dead_code, reason = "held for its drop")] Place,
+    #[expect(dead_code, reason = "held for its drop")] Seat,
+    #[expect(dead_code, reason = "held for its drop")] Held,
+);
 
 /// One side of a pair, read.
 struct Half {
@@ -44,10 +52,7 @@ impl Proxy {
         exchange: &Arc<Exchange>,
         side: Side,
     ) -> Result<oneshot::Sender<Taken>, Skip> {
-        let Some(place) = self.pool.try_enter() else {
-            exchange.live.miss();
-            return Err(Skip::Busy);
-        };
+        let room = self.room(exchange).inspect_err(|_| exchange.live.miss())?;
         let window = exchange.lane.window.as_ref().ok_or(Skip::NoRollout)?;
         let due = exchange.live.due(self.clock.now(), window, &self.outbox);
         let due = due.ok_or(Skip::DailyCap)?;
@@ -55,10 +60,52 @@ impl Proxy {
         let (sender, served) = oneshot::channel();
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         tasks::spawn("mirror", async move {
-            proxy.copy(&exchange, side, served, (place, due)).await;
+            proxy.copy(&exchange, side, served, (room, due)).await;
             drop(under_way);
         });
         Ok(sender)
+    }
+
+    /// A request that no rollout governs now, or whose rollout has no memory left for it.
+    pub(super) fn ungoverned(&self, crowded: Option<&Arc<Live>>, routed: Routed) -> Arc<Routed> {
+        let skip = match crowded {
+            None => Skip::NoRollout,
+            Some(live) => {
+                if routed.route.mirror.is_ok() {
+                    live.miss();
+                }
+                Skip::Memory
+            }
+        };
+        self.metrics.skip(skip);
+        let routed = Arc::new(routed);
+        self.trail.add(Trace::Routed(Arc::clone(&routed)));
+        routed
+    }
+
+    /// How an answer to this exchange is kept.
+    pub(super) fn keep(&self, exchange: &Exchange) -> Keep {
+        let held = self.memory.hold(Need::Answer, Some(&exchange.fair));
+        Keep::UpTo(self.settings.capture_bytes_max, held)
+    }
+
+    /// Room for a copy, or why there is none. It is looked for before anything is known of either
+    /// answer, and each rollout has its part of it.
+    pub(super) fn room(&self, exchange: &Exchange) -> Result<Room, Skip> {
+        let seat = exchange.fair.try_seat(self.pool.len_max()).ok_or(Skip::Busy)?;
+        let place = self.pool.try_enter().ok_or(Skip::Busy)?;
+        // What sticks together is shed together.
+        let key = match exchange.routed.route.lot {
+            Some(Lot::Sticky(hash)) => hash.to_string(),
+            Some(Lot::Once) | None => exchange.id.to_string(),
+        };
+        if !self.memory.admits_copy(&exchange.fair, &key) {
+            return Err(Skip::Memory);
+        }
+        // The request is written anew for the candidate.
+        let mut held = self.memory.hold(Need::Copy, Some(&exchange.fair));
+        held.try_grow(exchange.body.len()).map_err(|Full| Skip::Memory)?;
+        Ok(Room(place, seat, held))
     }
 
     async fn copy(
@@ -66,36 +113,53 @@ impl Proxy {
         exchange: &Exchange,
         side: Side,
         served: oneshot::Receiver<Taken>,
-        (place, due): (Place, Due),
+        (room, due): (Room, Due),
     ) {
+        let started = clock::instant();
         let deadline = Instant::now() + self.settings.copy_timeout;
         let other = tokio::select! {
             biased;
-            () = exchange.live.closed() => return self.give_up(due),
+            () = exchange.live.closed() => {
+                let name = provider(&exchange.lane, side).clone();
+                let other = Taken::nothing(name, started, Ended::Abandoned);
+                self.count(&other.read(exchange.endpoint).0, Role::Mirror);
+                return self.give_up(due);
+            }
             other = self.ask_other(exchange, side, deadline) => other,
         };
         // Waiting for a slow caller takes no place from another copy: there is one wait for each
         // request being answered, and those are limited themselves.
-        drop(place);
+        drop(room);
         let served = tokio::select! {
             biased;
-            () = exchange.live.closed() => return self.give_up(due),
-            served = timeout(self.settings.upstream_timeout, served) => served,
+            () = exchange.live.closed() => None,
+            served = timeout(self.settings.upstream_timeout, served) => Some(served),
         };
-        // An answer that outlasts every limit leaves its copy without a pair, and that counts.
-        let Ok(served) = served else { return };
-        let Ok(served) = served else { return due.excuse() };
-        if served.ended == Ended::Abandoned {
-            self.metrics.loss(Loss::CallerGone);
-            return due.excuse();
-        }
         let half = |taken: &Taken| {
             let (call, reading) = self.read(exchange, taken);
             Half { call, reading }
         };
-        let (served, other) = (half(&served), half(&other));
-        self.count(&served.call, Role::Serve);
+        // Read together, because what is read of an answer may be larger than what came of it.
+        let (lost, other) = (other.ended == Ended::Shed, half(&other));
         self.count(&other.call, Role::Mirror);
+        let Some(served) = served else { return self.give_up(due) };
+        // An answer that outlasts every limit leaves its copy without a pair, and that counts.
+        let Ok(served) = served else { return };
+        let Ok(served) = served else {
+            self.metrics.loss(Loss::CallerGone);
+            return due.excuse();
+        };
+        let (gone, lost) = (served.ended == Ended::Abandoned, lost || served.ended == Ended::Shed);
+        let served = half(&served);
+        self.count(&served.call, Role::Serve);
+        if gone {
+            self.metrics.loss(Loss::CallerGone);
+            return due.excuse();
+        }
+        if lost {
+            // How it went is not known, and it counts as missing.
+            return self.metrics.loss(Loss::Memory);
+        }
         match side {
             Side::Candidate => self.pair(exchange, Side::Primary, (served, other), due),
             Side::Primary => self.pair(exchange, Side::Candidate, (other, served), due),
@@ -127,7 +191,7 @@ impl Proxy {
         };
         let call = async {
             match self.upstream.send(request).await {
-                Ok(response) => self.collect(name, response, started).await,
+                Ok(response) => self.collect(name, response, (started, self.keep(exchange))).await,
                 Err(_) => Taken::nothing(name.clone(), started, Ended::Broken),
             }
         };
@@ -242,17 +306,21 @@ impl Proxy {
             return;
         }
         let (Some(ours), Some(theirs)) = (judged(primary), judged(candidate)) else { return };
+        let question = dialect::conversation(exchange.endpoint, request, JUDGED_LEN_MAX);
+        let mut held = self.memory.hold(Need::Judge, Some(&exchange.fair));
+        let has_room = held.try_grow(question.len() + ours.len() + theirs.len()).is_ok();
         let job = Job {
             pair: pair.id,
             window: pair.window.clone(),
             watched: pair.watched.clone(),
-            question: dialect::conversation(exchange.endpoint, request, JUDGED_LEN_MAX),
+            question,
             primary: ours,
             candidate: theirs,
             reasons,
+            held,
         };
         // Where the judge has ended nobody is asked any more, and no score is due.
-        if let Err(TrySendError::Full(_)) = judge.jobs.try_send(job) {
+        if !has_room || matches!(judge.jobs.try_send(job), Err(TrySendError::Full(_))) {
             self.metrics.loss(Loss::JudgeFull);
             // A full queue here only makes the judge look better covered than it is.
             let _ = self.outbox.offer(Seen::note(&pair.window, Told::ScoreLost));
@@ -282,8 +350,13 @@ impl Proxy {
                     let well = well(&call);
                     exchange.live.watch(&proxy.board, proxy.clock.now(), None, well);
                 }
-                if let Some(lot) = lot {
-                    proxy.solo(&exchange, lot, call);
+                match lot {
+                    Some(_) if taken.ended == Ended::Shed => {
+                        proxy.metrics.loss(Loss::Memory);
+                        let _ = exchange.routed.counted.set(Counted::Lost);
+                    }
+                    Some(lot) => proxy.solo(&exchange, lot, call),
+                    None => {}
                 }
             });
         })

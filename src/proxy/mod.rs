@@ -42,6 +42,7 @@ use crate::clock::Clock;
 use crate::domain::Name;
 use crate::guard::Redactor;
 use crate::listeners::{Arrivals, Seldom};
+use crate::memory::Memory;
 use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop};
 use crate::telemetry::Metrics;
@@ -119,6 +120,8 @@ pub struct Proxy {
     pub settings: Settings,
     /// Places for copies.
     pub pool: Pool,
+    /// What copies, answers and requests may hold.
+    pub memory: Memory,
     /// Copies until they are pairs, for whoever has to wait for them.
     pub under_way: Pool,
     /// Whether copies that are given up are so because the program ends.

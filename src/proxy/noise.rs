@@ -14,7 +14,7 @@ use crate::telemetry::{Loss, Role};
 use super::{
     Proxy,
     serve::{Exchange, Use},
-    tee::{Done, Taken},
+    tee::{Done, Ended, Taken},
 };
 
 /// Where the answer that the caller gets is awaited, if its request is asked twice.
@@ -41,7 +41,7 @@ impl Proxy {
         self: &Arc<Self>,
         exchange: &Arc<Exchange>,
     ) -> Result<oneshot::Sender<Taken>, Skip> {
-        let place = self.pool.try_enter().ok_or(Skip::Busy)?;
+        let room = self.room(exchange)?;
         if !exchange.live.copies().take(self.clock.now()) {
             return Err(Skip::DailyCap);
         }
@@ -54,7 +54,7 @@ impl Proxy {
                 () = exchange.live.closed() => return,
                 again = proxy.ask_other(&exchange, Side::Primary, deadline) => again,
             };
-            drop(place);
+            drop(room);
             let wait = proxy.settings.upstream_timeout;
             let served = tokio::select! {
                 biased;
@@ -71,6 +71,9 @@ impl Proxy {
     /// Two calls of the primary for one request: to the controller.
     fn tell_noise(&self, exchange: &Exchange, served: &Taken, again: &Taken) {
         let Some(window) = exchange.lane.window.as_ref() else { return };
+        if [served, again].iter().any(|it| it.ended == Ended::Shed) {
+            return self.metrics.loss(Loss::Memory);
+        }
         let call = |taken: &Taken| -> Call { self.read(exchange, taken).0 };
         let (served, again) = (call(served), call(again));
         // The other one is counted where it is served.

@@ -10,6 +10,7 @@ use hyper::{
 
 use crate::dialect;
 use crate::domain::{Endpoint, Skip};
+use crate::memory::Held;
 use crate::tasks::BoxError;
 use crate::upstream::Body;
 
@@ -21,10 +22,10 @@ use super::{
 
 /// A request body as far as it may be looked at.
 pub(super) enum Gathered {
-    /// All of it.
-    Whole(Bytes),
-    /// More than may be copied: what was read, followed by the rest.
-    Long(Body),
+    /// All of it, and the memory that it takes.
+    Whole(Bytes, Held),
+    /// More than may be copied or held: what was read, followed by the rest.
+    Long(Body, Skip),
 }
 
 /// The whole body within a limit, never buffered.
@@ -57,25 +58,29 @@ pub(super) fn fault(error: &BoxError) -> Option<Own> {
 /// When it breaks off, or stalls.
 pub(super) async fn gather(
     mut body: Paced<Incoming>,
-    copy_bytes_max: usize,
-    bytes_max: usize,
+    (copy_bytes_max, bytes_max): (usize, usize),
+    mut held: Held,
 ) -> Result<Gathered, Own> {
     if let Some(length) = body.size_hint().exact()
         && u64::try_from(copy_bytes_max).is_ok_and(|it| it < length)
     {
-        return Ok(Gathered::Long(limited(body, bytes_max)));
+        return Ok(Gathered::Long(limited(body, bytes_max), Skip::Size));
     }
     let mut read = BytesMut::new();
     loop {
-        let Some(frame) = body.frame().await else { return Ok(Gathered::Whole(read.freeze())) };
+        let Some(frame) = body.frame().await else {
+            return Ok(Gathered::Whole(read.freeze(), held));
+        };
         let frame = frame.map_err(|error| fault(&error).unwrap_or(Own::BodyBroken))?;
         let Ok(chunk) = frame.into_data() else { continue };
-        if read.is_empty() && body.is_end_stream() {
-            return Ok(Gathered::Whole(chunk));
+        let is_held = held.try_grow(chunk.len()).is_ok();
+        if is_held && read.is_empty() && body.is_end_stream() {
+            return Ok(Gathered::Whole(chunk, held));
         }
         read.extend_from_slice(&chunk);
-        if copy_bytes_max < read.len() {
-            return Ok(Gathered::Long(joined(read.freeze(), body, bytes_max)));
+        let skip = if is_held { Skip::Size } else { Skip::Memory };
+        if !is_held || copy_bytes_max < read.len() {
+            return Ok(Gathered::Long(joined(read.freeze(), body, bytes_max), skip));
         }
     }
 }

@@ -15,8 +15,9 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::clock;
 use crate::dialect::{self, Asked, Edits, Purpose};
 use crate::domain::{Call, Endpoint, Lane, Lot, Name, PairId, Side, Skip, Timestamp};
-use crate::tasks::describe;
-use crate::telemetry::Role;
+use crate::memory::{Fair, Held, Need};
+use crate::tasks::{caught, describe};
+use crate::telemetry::{Loss, Role};
 use crate::traffic::{Live, Routed, Trace};
 use crate::upstream::{Body, Invalid, Line};
 
@@ -50,6 +51,9 @@ pub(super) struct Exchange {
     pub(super) lane: Arc<Lane>,
     pub(super) live: Arc<Live>,
     pub(super) routed: Arc<Routed>,
+    pub(super) fair: Fair,
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(super) holding: Held,
 }
 
 impl Exchange {
@@ -83,7 +87,8 @@ impl Proxy {
         // Requests of one HTTP/2 caller come at the same time.
         let version = request.version();
         let own_line = Some(line).filter(|_| version != Version::HTTP_2);
-        let result = self.dispatch(id, own_line, request).await;
+        let result = caught("answer", self.dispatch(id, own_line, request)).await;
+        let result = result.unwrap_or(Err(Own::Defect));
         let (mut response, provider) = match result {
             Ok((response, provider)) => (response, Some(provider)),
             Err(own) => (own.response(version), None),
@@ -129,12 +134,12 @@ impl Proxy {
                     .await;
             }
         };
-        let gathered =
-            request::gather(body, settings.copy_bytes_max, settings.body_bytes_max).await?;
-        let body = match gathered {
-            Gathered::Whole(body) => body,
-            Gathered::Long(body) => {
-                self.skipped(id, Skip::Size);
+        let lens_max = (settings.copy_bytes_max, settings.body_bytes_max);
+        let holding = self.memory.hold(Need::Request, None);
+        let (body, mut holding) = match request::gather(body, lens_max, holding).await? {
+            Gathered::Whole(body, holding) => (body, holding),
+            Gathered::Long(body, skip) => {
+                self.skipped(id, skip);
                 return self.pass(own_line, head, body).await;
             }
         };
@@ -152,10 +157,11 @@ impl Proxy {
             route.lane.and_then(|it| Some((board.snapshot.lanes.get(it)?, board.live.get(it)?)));
         let at = self.clock.now();
         let routed = Routed::new(id, at, facts, route);
-        let Some((lane, live)) = governed.filter(|(_, live)| live.is_open()) else {
-            self.metrics.skip(Skip::NoRollout);
-            let routed = Arc::new(routed);
-            self.trail.add(Trace::Routed(Arc::clone(&routed)));
+        let open = governed.filter(|(_, live)| live.is_open());
+        let fair = open.map(|(_, live)| live.fair(board.snapshot.moving()));
+        let fair = fair.filter(|it| holding.give_to(it).is_ok());
+        let (Some((lane, live)), Some(fair)) = (open, fair) else {
+            let routed = self.ungoverned(open.map(|(_, live)| live), routed);
             if self.failover.is_empty() {
                 return self.pass(own_line, head, full(body)).await;
             }
@@ -166,7 +172,8 @@ impl Proxy {
         let routed = Arc::new(routed.governed(Arc::clone(&lane)));
         self.trail.add(Trace::Routed(Arc::clone(&routed)));
         let exchange =
-            Arc::new(Exchange { id, at, endpoint, head, body, asked, lane, live, routed });
+            Exchange { id, at, endpoint, head, body, asked, lane, live, routed, fair, holding };
+        let exchange = Arc::new(exchange);
         // 6 mirror: started first, so that both sides are asked at the same time
         let admitted = self.admit(&exchange);
         let answer_to = self.used(&exchange, &admitted);
@@ -197,7 +204,11 @@ impl Proxy {
         };
         self.metrics.skip(skip);
         match route.lot.filter(|_| skip == Skip::Share) {
-            Some(lot) => Use::Solo(lot),
+            Some(lot) if self.memory.has_room(Need::Solo) => Use::Solo(lot),
+            Some(_) => {
+                self.metrics.loss(Loss::Memory);
+                Use::Nothing
+            }
             None => Use::Nothing,
         }
     }
@@ -287,7 +298,7 @@ impl Proxy {
         match primary {
             Ok(response) => {
                 let keep = match &answer_to {
-                    Use::Pair(_) | Use::Solo(_) => Keep::UpTo(self.settings.capture_bytes_max),
+                    Use::Pair(_) | Use::Solo(_) => self.keep(exchange),
                     Use::Nothing => Keep::Nothing,
                 };
                 let done = heard_by(again, self.served(exchange, answer_to));
@@ -306,15 +317,23 @@ impl Proxy {
         &self,
         provider: &Name,
         response: Response<Incoming>,
-        started: Instant,
+        (started, keep): (Instant, Keep),
     ) -> Taken {
         let (sender, receiver) = oneshot::channel();
         let done: Done = Box::new(move |taken| drop(sender.send(taken)));
-        let keep = Keep::UpTo(self.settings.capture_bytes_max);
         let (head, body) = response.into_parts();
         let taking = Taking::new(provider.clone(), &head, started, keep, done);
         let mut tee = Tee::new(None, body, taking);
-        while let Some(Ok(_)) = tee.frame().await {}
+        // Nobody waits for an answer without end, so we do not either.
+        let mut left = self.settings.body_bytes_max;
+        while let Some(Ok(frame)) = tee.frame().await {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(len) else {
+                tee.finish(Ended::Broken);
+                break;
+            };
+            left = rest;
+        }
         drop(tee);
         let nothing = || Taken::nothing(provider.clone(), started, Ended::Broken);
         receiver.await.unwrap_or_else(|_| nothing())

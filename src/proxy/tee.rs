@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -13,6 +14,7 @@ use hyper::{body::Incoming, http::response};
 use crate::clock::{elapsed_ms, instant};
 use crate::dialect::{self, End, Received};
 use crate::domain::{Call, Endpoint, Name, Outcome, Transcript};
+use crate::memory::Held;
 use crate::tasks::BoxError;
 
 use super::headers;
@@ -31,7 +33,9 @@ pub(super) struct Taken {
     pub(super) retry_after: String,
     first_byte_ms: Option<u32>,
     total_ms: u32,
-    body: Vec<u8>,
+    body: Bytes,
+    /// The memory that the body takes.
+    held: Option<Arc<Held>>,
     pub(super) ended: Ended,
 }
 
@@ -42,6 +46,8 @@ pub(super) enum Ended {
     Whole,
     /// With its last byte, more than may be kept.
     Cut,
+    /// There was no memory left to keep it, and nothing of it is kept.
+    Shed,
     /// The connection broke before or inside the answer.
     Broken,
     /// No answer in time.
@@ -51,12 +57,14 @@ pub(super) enum Ended {
 }
 
 /// How much of an answer is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Keep {
     /// Times and status only.
     Nothing,
-    /// The body, up to so many bytes.
-    UpTo(usize),
+    /// The body, up to so many bytes, as long as there is memory to hold it.
+    UpTo(usize, Held),
+    /// Nothing any more: there was no memory to hold it.
+    Shed,
 }
 
 /// Receives the answer when it has ended, one way or another.
@@ -66,8 +74,8 @@ pub(super) type Done = Box<dyn FnOnce(Taken) + Send + Sync>;
 pub(super) struct Taking {
     taken: Taken,
     started: Instant,
-    chunks: Vec<Bytes>,
     len: usize,
+    body: Vec<u8>,
     keep: Keep,
     done: Done,
 }
@@ -83,7 +91,8 @@ impl Taken {
             retry_after: String::new(),
             first_byte_ms: None,
             total_ms: elapsed_ms(started),
-            body: Vec::new(),
+            body: Bytes::new(),
+            held: None,
             ended,
         }
     }
@@ -112,7 +121,8 @@ impl Taken {
             },
             first_byte_ms: None,
             total_ms: 0,
-            body: Vec::new(),
+            body: Bytes::new(),
+            held: None,
             ended: Ended::Abandoned,
         }
     }
@@ -144,6 +154,7 @@ impl Taken {
                 return (call, Reading::trouble("no answer in time"));
             }
             Ended::Abandoned => return (call, Reading::trouble("the caller left")),
+            Ended::Shed => return (call, Reading::trouble("there was no memory to keep it")),
         };
         let reading = dialect::read(&Received {
             endpoint,
@@ -184,32 +195,39 @@ impl Taking {
         done: Done,
     ) -> Self {
         let taken = Taken::from_head(provider, head);
-        Self { taken, started, chunks: Vec::new(), len: 0, keep, done }
+        Self { taken, started, len: 0, body: Vec::new(), keep, done }
     }
 
     fn chunk(&mut self, chunk: &Bytes) {
         if self.taken.first_byte_ms.is_none() && !chunk.is_empty() {
             self.taken.first_byte_ms = Some(elapsed_ms(self.started));
         }
-        let room = match self.keep {
-            Keep::Nothing => 0,
-            Keep::UpTo(len_max) => len_max.saturating_sub(self.len),
-        };
-        self.len += chunk.len();
-        if 0 < room {
-            self.chunks.push(chunk.slice(..room.min(chunk.len())));
+        self.len = self.len.saturating_add(chunk.len());
+        let Keep::UpTo(len_max, held) = &mut self.keep else { return };
+        let body = &mut self.body;
+        let kept = chunk.len().min(len_max.saturating_sub(body.len()));
+        // Copied, because small chunks that are shared hold many times their bytes.
+        if held.try_grow(kept).is_ok() {
+            body.extend_from_slice(&chunk[..kept]);
+        } else {
+            *body = Vec::new();
+            self.keep = Keep::Shed;
         }
     }
 
     fn finish(self, ended: Ended) {
-        let Self { mut taken, started, chunks, len, keep, done } = self;
-        let kept = match keep {
-            Keep::Nothing => false,
-            Keep::UpTo(len_max) => len <= len_max,
-        };
+        let Self { mut taken, started, len, body, keep, done } = self;
         taken.total_ms = elapsed_ms(started);
-        taken.body = chunks.concat();
-        taken.ended = if ended == Ended::Whole && !kept { Ended::Cut } else { ended };
+        taken.ended = match (ended, &keep) {
+            (Ended::Abandoned, _) => Ended::Abandoned,
+            (_, Keep::Shed) => Ended::Shed,
+            (Ended::Whole, Keep::Nothing) => Ended::Cut,
+            (Ended::Whole, Keep::UpTo(len_max, _)) if *len_max < len => Ended::Cut,
+            (_, Keep::Nothing | Keep::UpTo(..)) => ended,
+        };
+        if let Keep::UpTo(_, held) = keep {
+            (taken.body, taken.held) = (Bytes::from(body), Some(Arc::new(held)));
+        }
         done(taken);
     }
 }
@@ -234,7 +252,8 @@ impl Tee {
         Self { first, inner, taking: Some(taking), silent: None }
     }
 
-    fn finish(&mut self, ended: Ended) {
+    /// Ends the taking, if it has not ended.
+    pub(super) fn finish(&mut self, ended: Ended) {
         if let Some(taking) = self.taking.take() {
             taking.finish(ended);
         }

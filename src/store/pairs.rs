@@ -73,7 +73,7 @@ pub struct StoreCounters {
     pub scores: u64,
     /// Notes stored.
     pub notes: u64,
-    /// Pairs and scores dropped because the queue was full.
+    /// Pairs dropped because the queue was full.
     pub dropped: u64,
     /// Pairs and scores lost because the disk or the index refused.
     pub failed: u64,
@@ -274,7 +274,7 @@ impl Pairs {
         self.0.counters.unreadable.fetch_add(1, Relaxed);
     }
 
-    /// Counts a pair or score that found no place in the queue.
+    /// Counts a pair that found no place in the queue.
     pub(super) fn count_dropped(&self) {
         self.0.counters.dropped.fetch_add(1, Relaxed);
     }

@@ -96,13 +96,15 @@ impl RecorderHandle {
     }
 
     fn send(&self, item: Item) -> Offered {
-        let bytes = item.bytes();
+        let (bytes, is_pair) = (item.bytes(), matches!(item, Item::Pair(_)));
         let waiting = self.waiting_bytes.fetch_add(bytes, Relaxed) + bytes;
         if waiting <= QUEUE_BYTES_MAX && self.queue.try_send(item).is_ok() {
             return Offered::Taken;
         }
         self.waiting_bytes.fetch_sub(bytes, Relaxed);
-        self.pairs.count_dropped();
+        if is_pair {
+            self.pairs.count_dropped();
+        }
         Offered::Dropped
     }
 }

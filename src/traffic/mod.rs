@@ -25,9 +25,10 @@ use tokio::sync::{Notify, watch};
 use crate::analysis::Tripwire;
 use crate::clock;
 use crate::domain::{Lane, Name, PairId, Side, Snapshot, Timestamp, Window};
+use crate::memory::{Fair, Held, Part};
 
 /// A pair for the judge: the conversation and both answers as text.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Job {
     /// The pair.
     pub pair: PairId,
@@ -43,6 +44,8 @@ pub struct Job {
     pub candidate: String,
     /// Whether the judge's reasons, which may repeat all of it, are kept with its score.
     pub reasons: Reasons,
+    /// The memory that the texts take.
+    pub held: Held,
 }
 
 /// What becomes of the words of a judge.
@@ -78,6 +81,7 @@ struct Way {
     tripped: AtomicBool,
     wire: Mutex<Tripwire>,
     closed: watch::Sender<bool>,
+    part: Arc<Part>,
 }
 
 /// The day's copies of one rollout, against their cap.
@@ -145,6 +149,7 @@ impl Live {
             tripped: AtomicBool::new(false),
             wire: Mutex::new(Tripwire::new()),
             closed: watch::Sender::new(false),
+            part: Arc::default(),
         };
         Self::counting(Arc::new(way), copies, (0, 0))
     }
@@ -212,6 +217,11 @@ impl Live {
     /// The day's copies.
     pub fn copies(&self) -> &Arc<Copies> {
         &self.copies
+    }
+
+    /// Its part of what all rollouts share, where so many share it.
+    pub fn fair(&self, rollouts: usize) -> Fair {
+        Fair::new(Arc::clone(&self.way.part), rollouts)
     }
 
     /// Whether the candidate may be asked: the window is open and the tripwire silent.

@@ -12,6 +12,9 @@ use crate::domain::{Call, Facts, Key, Lane, Name, PairId, Route, Side, Skip, Tim
 /// that was routed a piece of memory besides, with its marks and the names of its models.
 pub const REQUESTS_LEN_MAX: usize = 65_536;
 
+/// Most of the name of a model that is remembered, in bytes: a caller may ask for any.
+const MODEL_LEN_MAX: usize = 200;
+
 /// The last requests, in a ring. Remembering one costs a counter, the time and a lock that nobody
 /// else wants; one that was routed takes one piece of memory besides.
 #[derive(Debug)]
@@ -117,10 +120,11 @@ impl Routed {
             Key::User(_) => Key::User(String::new()),
             Key::Request(_) => Key::Request(String::new()),
         };
+        let model = facts.model[..facts.model.floor_char_boundary(MODEL_LEN_MAX)].to_owned();
         Self {
             id,
             at,
-            facts: Facts { key, ..facts },
+            facts: Facts { key, model, ..facts },
             route,
             lane: None,
             copy: OnceLock::new(),

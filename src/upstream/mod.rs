@@ -60,8 +60,8 @@ const IDLE_CONNECTIONS_MAX: usize = 256;
 /// How long they are kept: less than the five seconds after which common servers close theirs. A
 /// request sent into a connection that is just being closed is lost, and may not be sent twice.
 const IDLE_MAX: Duration = Duration::from_secs(4);
-
-/// Largest head of an answer, and so most of an answer that is read before it is passed on, in bytes.
+/// Most that is read ahead of a provider: the head of an answer has to fit, and a provider that
+/// floods us gets no more of our time at once than this takes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// Every provider, and the client that reaches them.

@@ -151,7 +151,7 @@ async fn a_chunked_body_over_the_limit_is_refused_and_one_below_passes() {
     assert!(passed.starts_with("HTTP/1.1 400"), "the player's own word for no JSON: {passed}");
 }
 
-/// M5
+/// M5 B-04
 #[tokio::test]
 async fn a_caller_who_leaves_cancels_the_call_upstream() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -5,7 +5,7 @@
 //! simulated disk, beside the store's code.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -32,15 +32,20 @@ stage = [
 const ADVANCE: [&str; 5] = ["advance", "chat", "--override-undecided", "--comment", "drill"];
 
 /// Faults in the calls that a process makes on its journal, until it is dropped.
-struct Faults(Child);
+pub(crate) struct Faults(Child);
 
 impl Faults {
-    /// Puts `how` into `calls` of the process on the files of its journal; none without `strace`.
-    async fn begin(serve: &Serve, store: &Path, calls: &str, how: &str) -> Option<Self> {
+    /// Puts `how` into `calls` of the process on these files; none without `strace`.
+    pub(crate) async fn begin(
+        serve: &Serve,
+        files: &[PathBuf],
+        calls: &str,
+        how: &str,
+    ) -> Option<Self> {
         let mut strace = Command::new("strace");
         strace.args(["-f", "-qq", "-o", "/dev/null", "-p", &serve.pid().to_string()]);
-        for name in ["journal.log", "journal.log.new"] {
-            strace.arg("-P").arg(store.join(name));
+        for file in files {
+            strace.arg("-P").arg(file);
         }
         strace.args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{how}")]);
         strace.stdin(Stdio::null()).stderr(Stdio::null());
@@ -62,7 +67,7 @@ impl Faults {
     }
 
     /// Takes the faults away.
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.detach();
     }
 
@@ -83,13 +88,18 @@ impl Drop for Faults {
 }
 
 /// Whether faults can be put in; says so where not.
-fn can_inject(test: &str) -> bool {
+pub(crate) fn can_inject(test: &str) -> bool {
     let found = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
     let found = found.is_ok_and(|it| it.success());
     if !found {
         crate::world::skipped(&format!("{test}: strace is not installed (apt install strace)"));
     }
     found
+}
+
+/// The files of the journal.
+fn journal(world: &World) -> [PathBuf; 2] {
+    ["journal.log", "journal.log.new"].map(|it| world.dir.path().join("store").join(it))
 }
 
 /// Who answers ten users, in order.
@@ -159,8 +169,7 @@ async fn b33_c5_a_journal_that_cannot_be_written_holds_what_goes_forward_and_not
     ] {
         let world = World::new().await;
         let serve = in_stage_two(&world).await;
-        let store = world.dir.path().join("store");
-        let Some(faults) = Faults::begin(&serve, &store, calls, how).await else {
+        let Some(faults) = Faults::begin(&serve, &journal(&world), calls, how).await else {
             crate::world::skipped("faults: strace may not trace here");
             return;
         };
@@ -207,9 +216,8 @@ async fn a_journal_that_hangs_keeps_no_rollback_waiting() {
     }
     let world = World::new().await;
     let serve = Arc::new(in_stage_two(&world).await);
-    let store = world.dir.path().join("store");
     let how = "delay_enter=60000000";
-    let Some(faults) = Faults::begin(&serve, &store, "fdatasync", how).await else {
+    let Some(faults) = Faults::begin(&serve, &journal(&world), "fdatasync", how).await else {
         crate::world::skipped("faults: strace may not trace here");
         return;
     };

@@ -146,7 +146,7 @@ async fn a_bad_candidate_is_sent_back_by_the_bets_over_pairs() {
     assert_eq!(rollout["reason"]["metric"], "error_rate");
 }
 
-/// C9 INV2
+/// C9 INV2 B-13
 #[tokio::test]
 async fn no_new_request_reaches_the_candidate_after_a_rollback_was_answered() {
     let world = Arc::new(World::with(|_, candidate| candidate.latency = slow(20)).await);
@@ -197,7 +197,7 @@ async fn no_new_request_reaches_the_candidate_after_a_rollback_was_answered() {
     }
 }
 
-/// M1
+/// M1 B-01
 #[tokio::test]
 async fn a_hanging_candidate_and_a_hanging_judge_leave_memory_bounded_and_callers_alone() {
     let world = World::with(faulty(Fault::Hang)).await;

@@ -175,7 +175,7 @@ async fn compare(serve: &Serve, exchanges: &[Exchange]) {
     }
 }
 
-/// M7
+/// M7 B-06
 #[tokio::test]
 async fn recorded_exchanges_pass_byte_for_byte_alone_and_mirrored() {
     let exchanges = Arc::new(exchanges());

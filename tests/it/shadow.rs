@@ -230,7 +230,7 @@ async fn a_candidate_that_fails_in_any_way_changes_nothing_for_callers() {
     }
 }
 
-/// M3
+/// M3 B-03
 #[tokio::test]
 async fn a_full_pool_drops_copies_counts_them_and_delays_nobody() {
     let world = World::with(faulty(Fault::Hang)).await;

@@ -46,6 +46,11 @@ pub(crate) async fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().await
 }
 
+/// Keeps whoever needs the machine to itself waiting.
+pub(crate) async fn shared() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().await
+}
+
 /// A running `crossfade serve`.
 pub(crate) struct Serve {
     child: Child,
@@ -79,7 +84,7 @@ impl World {
             (ProviderPlan::new(PRIMARY), ProviderPlan::new(CANDIDATE));
         change(&mut primary, &mut candidate);
         Self {
-            _shared: MACHINE.read().await,
+            _shared: shared().await,
             primary: Provider::start(Arc::clone(&rows), primary, local()).await.unwrap(),
             candidate: Provider::start(Arc::clone(&rows), candidate, local()).await.unwrap(),
             judge: JudgePlayer::start(Arc::clone(&rows), Latency::None, local()).await.unwrap(),

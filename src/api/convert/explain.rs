@@ -221,6 +221,9 @@ fn advice(skip: Skip) -> &'static str {
             "more than one in ten calls of the candidate had to be asked again of the primary, so \
              it was asked less"
         }
+        Skip::Memory => {
+            "copies and answers held too much memory; raise `limits.side_memory_max` or lower `mirror`"
+        }
     }
 }
 
