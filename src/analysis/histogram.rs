@@ -121,7 +121,7 @@ const BUCKETS_LAST: u32 = 1_599;
 
 /// The bucket at a place on the logarithmic scale.
 fn bucket(place: f64) -> usize {
-    usize::try_from(whole(place)).map_or(BUCKETS - 1, |it| it.min(BUCKETS - 1))
+    usize::try_from(whole(place)).unwrap_or(usize::MAX).min(BUCKETS - 1)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::{
     float,
     gate::{Shown, Terms},
     interval::Differences,
-    score::{Mean, mean_gains},
+    score::{Mean, growth, mean_gains},
 };
 
 /// Most of the wealth that is staked at once.
@@ -139,9 +139,8 @@ impl Ratio {
     pub(super) fn shown(&self) -> Shown {
         let (limit, each_max) = self.margin.map_or((0.0, 0.0), |it| (it.limit, it.each_max));
         let growth = self.margin.map_or(0.0, |margin| {
-            let fraction = self.safe_fraction(margin);
-            let spread = 0.5 * fraction * fraction * self.safe_squares.value();
-            fraction * self.safe_payoff(margin) - spread
+            let squares = self.safe_squares.value();
+            growth(self.safe_fraction(margin), self.safe_payoff(margin), squares)
         });
         let count = float(self.pairs.max(1));
         let Sums { primary, candidate, .. } = self.sums;
@@ -154,7 +153,7 @@ impl Ratio {
             primary: primary * each_max / count,
             candidate: candidate * each_max / count,
             difference: ratio * PERCENT,
-            lower: if lower < 1e-6 { 0.0 } else { lower * PERCENT },
+            lower: lower * PERCENT,
             upper: upper * PERCENT,
             bound: limit * PERCENT,
             problem: self.problem(),
@@ -203,7 +202,7 @@ fn least_ratio(said: impl Fn(f64) -> bool) -> f64 {
         let ratio = f64::midpoint(low, high);
         if said(ratio) { high = ratio } else { low = ratio }
     }
-    high
+    low
 }
 
 #[cfg(test)]

@@ -134,11 +134,11 @@ impl Score {
         let reach = self.reach.unwrap_or(1.0);
         let payoff = (1.0 - reach) / reach * self.primary.value();
         let fraction = self.safe_fraction(payoff);
-        let spread = 0.5 * fraction * fraction * self.safe_squares.value();
         let expected = payoff.max(self.safe_payoffs.value());
+        let growth = growth(fraction, expected, self.safe_squares.value());
         Shown {
             samples,
-            samples_needed: self.wealth.samples_needed(samples, fraction * expected - spread),
+            samples_needed: self.wealth.samples_needed(samples, growth),
             primary,
             candidate: primary + self.differences.sum / count,
             difference: self.differences.sum / count,
@@ -161,6 +161,12 @@ impl Score {
     }
 }
 
+/// The mean logarithmic gain of a stake, to the second order, by the mean of its payoff and of the
+/// squared payoff.
+pub(super) fn growth(fraction: f64, mean: f64, squares: f64) -> f64 {
+    fraction * mean - 0.5 * fraction * fraction * squares
+}
+
 /// The logarithmic gains of the bets on harm from one payoff that is at least −1 and whose mean
 /// is 0 where there is no regression.
 ///
@@ -172,9 +178,7 @@ pub(super) fn mean_gains(alarm: Alarm, (margin, payoff): (f64, f64), squares: f6
         let mean = (multiple * margin - allowed) / scale;
         let squares = (squares / (scale * scale)).max(mean * mean * 1e-6);
         let fraction = (mean / (squares + mean * mean)).min(FRACTION_MAX);
-        let tax = taxed.map_or(0.0, |part| {
-            (fraction * part * margin - 0.5 * fraction * fraction * squares).max(0.0)
-        });
+        let tax = taxed.map_or(0.0, |part| growth(fraction, part * margin, squares).max(0.0));
         (fraction * (payoff - allowed) / scale).ln_1p() - tax
     };
     let (null, beyond) = match alarm {
