@@ -244,12 +244,14 @@ mod tests {
         instrument.enter(Timestamp(0), Some(margin), Chances::PAIRS);
         let well = Sample { output_tokens: Some(40), ..call(Outcome::Ok, 900.0) };
         let failed = Sample { outcome: Outcome::Truncated, ..well };
-        for sides in [(well, failed), (failed, well), (failed, failed), (well, well)] {
-            let sides = (Some(sides.0), Some(sides.1));
+        for (primary, candidate) in
+            [(well, failed), (failed, well), (failed, failed), (well, well), (well, well)]
+        {
+            let sides = (Some(primary), Some(candidate));
             instrument.observe(Metric::OutputTokensRatio, Stream::Paired, sides);
         }
         let gate = Gate { margin, role: Role::Prove };
-        assert_eq!(instrument.evidence(gate, reference_terms()).samples, 1);
+        assert_eq!(instrument.evidence(gate, reference_terms()).samples, 2);
     }
 
     #[test]

@@ -317,6 +317,23 @@ mod tests {
         }
     }
 
+    /// One call in a hundred of the primary is above its percentile, and none above the limit.
+    #[test]
+    fn what_was_bet_on_and_what_is_needed_come_to_about_what_was_needed_at_first() {
+        let mut gate = Quantile::new(reference_terms());
+        gate.enter(Timestamp(0), MARGIN, Chances::PAIRS);
+        let mut needed_after = |pairs: u32| {
+            for step in 0..pairs {
+                let call = Some(Timed::Seen(100.0 + f64::from(51 * step % 1_000) / 10.0));
+                gate.observe(Stream::Paired, call, call);
+            }
+            gate.plan(Timestamp(0));
+            float(gate.shown().samples_needed.unwrap())
+        };
+        let (first, later) = (needed_after(1_000), needed_after(200));
+        assert!(first < 200.0 + later && later < first, "{first} {later}");
+    }
+
     #[test]
     fn percentiles_are_shown_with_their_difference_and_the_larger_margin() {
         let margin = Some(Margin { ms: 20.0, part: 0.1 });
