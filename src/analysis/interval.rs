@@ -12,8 +12,9 @@ pub(super) const MISS: f64 = 0.05;
 /// Fractions staked in the bets that shut out a mean: this and eleven halvings of it.
 const FRACTION_MAX: f64 = 0.97;
 const FRACTIONS: u16 = 12;
-/// Samples for which the bounds of a quantile are tightest.
-const SAMPLES_TYPICAL: f64 = 5_000.0;
+/// Calls above and below a quantile that its mixture begins with: the bounds are tightest after
+/// some thousands of samples.
+const PRIOR: (f64, f64) = (0.5, 6.125);
 
 /// A lower and an upper end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,7 +59,7 @@ impl Differences {
         }
         // Shifted by 1 the values are not negative, and their mean is in 0..=2.
         let (sum, squares) = (self.sum + count, self.squares + 2.0 * self.sum + count);
-        let (mut shut_out, mut possible) = (0.0, sum / count);
+        let (mut shut_out, mut possible) = (0.0, 2.0);
         for _ in 0..50 {
             let mean = f64::midpoint(shut_out, possible);
             let (z, z_squares) =
@@ -104,8 +105,6 @@ pub(super) fn p99_difference(primary: &Histogram, candidate: &Histogram) -> Inte
 /// for a Bernoulli rate of 1 %. Source: Howard & Ramdas 2022; Robbins 1970.
 fn p99(histogram: &Histogram, miss: f64) -> Interval {
     let rate = 1.0 - QUANTILE;
-    let spread = (SAMPLES_TYPICAL * rate * (1.0 - rate)).max(1.0) / 8.0;
-    let prior = ((rate * spread).max(0.5), (1.0 - rate) * spread);
     let (total, limit) = (histogram.total(), miss.recip().ln());
     let mut interval = Interval { lower: 0.0, upper: f64::INFINITY };
     let mut known: Option<(f64, f64)> = None;
@@ -113,7 +112,7 @@ fn p99(histogram: &Histogram, miss: f64) -> Interval {
         // Most buckets are empty; what holds for the edge above holds here too.
         let ln_e = match known {
             Some((count, ln_e)) if above <= count => ln_e,
-            Some(_) | None => ln_mixture(above, total, rate, prior),
+            Some(_) | None => ln_mixture(above, total, rate, PRIOR),
         };
         known = Some((above, ln_e));
         if ln_e < limit {

@@ -493,5 +493,9 @@ fn alarm(risk: Risk) -> Alarm {
 pub(super) mod tests;
 
 #[cfg(test)]
+#[path = "stage_tests.rs"]
+mod stage_tests;
+
+#[cfg(test)]
 #[path = "watched_tests.rs"]
 mod watched_tests;

@@ -235,6 +235,8 @@ mod tests {
         let seen = call(Outcome::Refused, 250.0);
         assert!(seen.latency().unwrap().exceeds(249.0));
         assert!(!seen.first_byte().unwrap().exceeds(100.0));
+        assert!(!seen.latency().unwrap().exceeds(250.0), "it took as long and no longer");
+        assert_eq!(call(Outcome::Ok, 900.7).lasted_ms(), 900);
     }
 
     /// Seeded randomness.

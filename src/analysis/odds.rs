@@ -301,6 +301,17 @@ mod tests {
     }
 
     #[test]
+    fn each_candidate_call_pays_the_tax_and_a_lone_primary_call_does_not() {
+        let taxed = Stake { fraction: 0.1, tax: 0.01, allowed: 0.002 };
+        let free = Stake { tax: 0.0, ..taxed };
+        let paid = |hit| format!("{:.3}", free.gain(2.0, hit) - taxed.gain(2.0, hit));
+        assert_eq!(paid(Hit::PrimarySolo), "0.000");
+        for hit in [Hit::Calm, Hit::CandidateOnly, Hit::PrimaryOnly, Hit::Both] {
+            assert_eq!(paid(hit), "0.010", "{hit:?}");
+        }
+    }
+
+    #[test]
     fn the_alarm_is_shown_as_the_part_of_the_margin_that_was_asked_for() {
         assert_eq!(Alarm::From { part: 0.7 }.percent(), 70);
         assert_eq!(Alarm::AtMargin.percent(), 100);

@@ -300,6 +300,85 @@ mod tests {
     }
 
     #[test]
+    fn known_weather_makes_the_bets_on_harm_careful() {
+        let gain = |variance_permille| {
+            let mut gate = Quantile::new(reference_terms());
+            gate.enter(Timestamp(0), MARGIN, Chances::PAIRS);
+            gate.weather.tell(variance_permille);
+            let (call, late) = (Some(Timed::Seen(100.0)), Some(Timed::Censored(1.0)));
+            gate.wealth.fund(0.4);
+            for second in 1..=10 {
+                (0..100).for_each(|_| gate.observe(Stream::Paired, call, call));
+                gate.plan(Timestamp(second * 1_000));
+            }
+            let before = gate.wealth.ln_e()[0];
+            gate.observe(Stream::Paired, call, late);
+            gate.wealth.ln_e()[0] - before
+        };
+        assert!(0.0 < gain(2_000) && 2.0 * gain(2_000) < gain(0), "{} {}", gain(0), gain(2_000));
+    }
+
+    /// Each candidate call comes with as many of the primary's as it weighs.
+    #[test]
+    fn calls_that_are_needed_before_the_first_bet_are_needed_too() {
+        for (candidate, fewer) in [(1.0, 100), (0.05, 5)] {
+            let mut gate = Quantile::new(reference_terms());
+            gate.enter(Timestamp(0), MARGIN, Chances { primary: 1.0, candidate });
+            let mut needed = || {
+                for _ in 0..100 {
+                    gate.observe(Stream::Drawn, Some(Timed::Seen(100.0)), None);
+                }
+                gate.plan(Timestamp(0));
+                gate.shown().samples_needed.unwrap()
+            };
+            let needed: Vec<u64> = (0..6).map(|_| needed()).collect();
+            let after = |hundreds: u64| needed[5] + fewer * (5 - hundreds);
+            assert_eq!(needed, [after(1), after(2), after(3), after(4), after(5), after(5)]);
+        }
+    }
+
+    /// One call in a hundred of the primary is above its percentile, and none above the limit.
+    #[test]
+    fn what_was_bet_on_and_what_is_needed_come_to_about_what_was_needed_at_first() {
+        let mut gate = Quantile::new(reference_terms());
+        gate.enter(Timestamp(0), MARGIN, Chances::PAIRS);
+        let mut needed_after = |pairs: u32| {
+            for step in 0..pairs {
+                let call = Some(Timed::Seen(100.0 + f64::from(51 * step % 1_000) / 10.0));
+                gate.observe(Stream::Paired, call, call);
+            }
+            gate.plan(Timestamp(0));
+            float(gate.shown().samples_needed.unwrap())
+        };
+        let (first, later) = (needed_after(1_000), needed_after(200));
+        assert!(first < 200.0 + later && later < first, "{first} {later}");
+    }
+
+    #[test]
+    fn percentiles_are_shown_with_their_difference_and_the_larger_margin() {
+        let margin = Some(Margin { ms: 20.0, part: 0.1 });
+        let mut gate = Quantile::new(reference_terms());
+        gate.enter(Timestamp(0), margin, Chances::PAIRS);
+        for step in 0..20_000 {
+            let late = if step % 50 == 0 { 9.0 } else { 1.0 };
+            let times = [100.0, 150.0].map(|ms| Some(Timed::Seen(late * ms)));
+            gate.observe(Stream::Paired, times[0], times[1]);
+        }
+        let shown = gate.shown();
+        assert_eq!(shown.samples, 20_000);
+        for (value, expected) in [
+            (shown.primary, 900.0),
+            (shown.candidate, 1_350.0),
+            (shown.difference, 450.0),
+            (shown.bound, 90.0),
+        ] {
+            assert!((value - expected).abs() < 0.04 * expected, "{value}, not {expected}");
+        }
+        assert!(shown.lower < 450.0 && 400.0 < shown.lower, "{shown:?}");
+        assert!(450.0 < shown.upper && shown.upper < 500.0, "{shown:?}");
+    }
+
+    #[test]
     fn slow_traffic_keeps_a_usable_past() {
         let mut gate = Quantile::new(reference_terms());
         gate.enter(Timestamp(0), MARGIN, Chances::PAIRS);

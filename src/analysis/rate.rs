@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::analysis::{
         ledger::tests::reference_terms,
-        tests::{assert_near, list, number, sample, vectors},
+        tests::{Random, assert_near, list, number, sample, vectors},
     };
 
     #[test]
@@ -217,6 +217,51 @@ mod tests {
                 assert_near(gate.wealth.ln_e()[1], &expected[1]);
             }
         }
+    }
+
+    #[test]
+    fn known_weather_makes_the_bets_on_harm_careful() {
+        let gain = |variance_permille| {
+            let mut gate = Rate::new(reference_terms());
+            gate.enter(Timestamp(0), Some(0.005), Chances::PAIRS);
+            gate.weather.tell(variance_permille);
+            gate.wealth.fund(0.4);
+            for second in 1..=10 {
+                (0..100).for_each(|_| gate.observe(Stream::Paired, Some(false), Some(false)));
+                gate.plan(Timestamp(second * 1_000));
+            }
+            let before = gate.wealth.ln_e()[0];
+            gate.observe(Stream::Paired, Some(false), Some(true));
+            gate.wealth.ln_e()[0] - before
+        };
+        assert!(0.0 < gain(2_000) && 2.0 * gain(2_000) < gain(0), "{} {}", gain(0), gain(2_000));
+    }
+
+    #[test]
+    fn a_rate_is_never_reckoned_with_as_none() {
+        let mut gate = Rate::new(reference_terms());
+        assert!((gate.rate() - 0.002).abs() < 1e-12);
+        gate.past = Count { calls: 500, hits: 9 };
+        assert!((gate.rate() - 0.01).abs() < 1e-12);
+        gate.past = Count { calls: 99_500, hits: 0 };
+        assert!((gate.rate() - RATE_MIN).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_interval_of_drawn_requests_is_in_points_and_holds_the_difference() {
+        let mut random = Random(8);
+        let mut gate = Rate::new(reference_terms());
+        let chances = Chances { primary: 1.0, candidate: 0.25 };
+        gate.enter(Timestamp(0), Some(0.005), chances);
+        let nothing = gate.shown(Better::Lower);
+        assert!((nothing.lower + 100.0).abs() < 1e-9 && (nothing.upper - 100.0).abs() < 1e-9);
+        for _ in 0..20_000 {
+            let candidate = random.happens(chances.candidate).then(|| random.happens(0.3));
+            gate.observe(Stream::Drawn, Some(random.happens(0.1)), candidate);
+        }
+        let Shown { lower, upper, bound, .. } = gate.shown(Better::Lower);
+        assert!(lower < 20.0 && 20.0 < upper && upper - lower < 10.0, "{lower} {upper}");
+        assert!((bound - 0.5).abs() < 1e-9);
     }
 
     #[test]

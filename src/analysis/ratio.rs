@@ -7,7 +7,7 @@ use super::{
     float,
     gate::{Shown, Terms},
     interval::Differences,
-    score::{Mean, mean_gains},
+    score::{Mean, growth, mean_gains},
 };
 
 /// Most of the wealth that is staked at once.
@@ -139,9 +139,8 @@ impl Ratio {
     pub(super) fn shown(&self) -> Shown {
         let (limit, each_max) = self.margin.map_or((0.0, 0.0), |it| (it.limit, it.each_max));
         let growth = self.margin.map_or(0.0, |margin| {
-            let fraction = self.safe_fraction(margin);
-            let spread = 0.5 * fraction * fraction * self.safe_squares.value();
-            fraction * self.safe_payoff(margin) - spread
+            let squares = self.safe_squares.value();
+            growth(self.safe_fraction(margin), self.safe_payoff(margin), squares)
         });
         let count = float(self.pairs.max(1));
         let Sums { primary, candidate, .. } = self.sums;
@@ -154,7 +153,7 @@ impl Ratio {
             primary: primary * each_max / count,
             candidate: candidate * each_max / count,
             difference: ratio * PERCENT,
-            lower: if lower < 1e-6 { 0.0 } else { lower * PERCENT },
+            lower: lower * PERCENT,
             upper: upper * PERCENT,
             bound: limit * PERCENT,
             problem: self.problem(),
@@ -203,7 +202,7 @@ fn least_ratio(said: impl Fn(f64) -> bool) -> f64 {
         let ratio = f64::midpoint(low, high);
         if said(ratio) { high = ratio } else { low = ratio }
     }
-    high
+    low
 }
 
 #[cfg(test)]
@@ -264,6 +263,64 @@ mod tests {
     }
 
     #[test]
+    fn a_ratio_is_shown_in_percent_beside_the_mean_amounts() {
+        let mut gate = Ratio::new(reference_terms());
+        gate.enter(Some(MARGIN));
+        for (primary, candidate) in [(0.01, 0.002), (0.03, 0.008)] {
+            gate.observe(Some(primary), Some(candidate));
+        }
+        let Shown { primary, candidate, difference, bound, .. } = gate.shown();
+        let shown = [primary, candidate, difference, bound].map(|it| format!("{it:.3}"));
+        assert_eq!(shown, ["0.020", "0.005", "25.000", "40.000"]);
+    }
+
+    /// A tenth of a mean of 0.12 is hoped for a pair, and 0.9 is staked on payoffs whose square
+    /// is 0.01: ln 20 / (0.9 · 0.012 − 0.81 · 0.01 / 2).
+    #[test]
+    fn before_any_pair_the_samples_needed_are_those_of_the_guess() {
+        let mut gate = Ratio::new(reference_terms());
+        gate.enter(Some(MARGIN));
+        assert_eq!(gate.shown().samples_needed, Some(444));
+    }
+
+    /// A small stake grows fastest if it is the mean payoff by the mean of its square.
+    #[test]
+    fn what_is_staked_on_safety_is_best_where_the_ratio_is_as_expected() {
+        let (mut gate, mut random) = (Ratio::new(reference_terms()), Random(2));
+        gate.enter(Some(MARGIN));
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for _ in 0..50_000 {
+            // A few dear calls, and all others for nothing.
+            let dear = |it| if it { 0.04 } else { 0.0 };
+            let (primary, candidate) = (dear(random.happens(0.1)), dear(random.happens(0.03)));
+            gate.observe(Some(primary), Some(candidate));
+            let payoff = (0.4 * primary - candidate) / MARGIN.each_max;
+            (sum, squares) = (sum + payoff, squares + payoff * payoff);
+        }
+        let staked = gate.safe_fraction(MARGIN);
+        assert!((staked / (sum / squares) - 1.0).abs() < 0.05, "{staked} {}", sum / squares);
+    }
+
+    /// Sums over pairs tell as much as the pairs themselves.
+    #[test]
+    fn the_excess_over_a_ratio_is_that_of_each_pair() {
+        for ratio in [0.3, 2.5] {
+            let (mut gate, mut random) = (Ratio::new(reference_terms()), Random(3));
+            gate.enter(Some(MARGIN));
+            let mut each = Differences::default();
+            for _ in 0..50 {
+                let [primary, candidate] = [0.04, 0.02].map(|it| it * random.uniform());
+                gate.observe(Some(primary), Some(candidate));
+                each.add((candidate - ratio * primary) / MARGIN.each_max / ratio.max(1.0));
+            }
+            let excess = gate.excess(ratio);
+            assert_eq!(excess.count, each.count);
+            assert!((excess.sum - each.sum).abs() < 1e-9, "{excess:?} {each:?}");
+            assert!((excess.squares - each.squares).abs() < 1e-9, "{excess:?} {each:?}");
+        }
+    }
+
+    #[test]
     fn an_amount_above_the_bound_is_not_clipped_but_invalid() {
         let mut gate = Ratio::new(reference_terms());
         gate.enter(Some(MARGIN));
@@ -277,11 +334,23 @@ mod tests {
     fn an_unknown_amount_is_unknown_and_never_zero() {
         let mut gate = Ratio::new(reference_terms());
         gate.enter(Some(MARGIN));
-        for step in 0..40 {
-            gate.observe(Some(0.01), if step % 10 == 0 { None } else { Some(0.003) });
+        for unknown in [None, Some(f64::NAN), Some(f64::INFINITY), Some(-0.001)] {
+            (0..9).for_each(|_| gate.observe(Some(0.01), Some(0.003)));
+            gate.observe(Some(0.01), unknown);
         }
         assert!(gate.shown().problem.unwrap().starts_with("4 of 40 pairs have no known amount"));
         assert!((gate.shown().difference - 30.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn one_unknown_amount_in_twenty_is_borne_and_more_are_not() {
+        for (known, unknown, many) in [(0, 19, false), (19, 1, false), (18, 2, true)] {
+            let mut gate = Ratio::new(reference_terms());
+            gate.enter(Some(MARGIN));
+            (0..known).for_each(|_| gate.observe(Some(0.01), Some(0.003)));
+            (0..unknown).for_each(|_| gate.observe(Some(0.01), None));
+            assert_eq!(gate.shown().problem.is_some(), many, "{unknown} beside {known}");
+        }
     }
 
     #[test]

@@ -134,11 +134,11 @@ impl Score {
         let reach = self.reach.unwrap_or(1.0);
         let payoff = (1.0 - reach) / reach * self.primary.value();
         let fraction = self.safe_fraction(payoff);
-        let spread = 0.5 * fraction * fraction * self.safe_squares.value();
         let expected = payoff.max(self.safe_payoffs.value());
+        let growth = growth(fraction, expected, self.safe_squares.value());
         Shown {
             samples,
-            samples_needed: self.wealth.samples_needed(samples, fraction * expected - spread),
+            samples_needed: self.wealth.samples_needed(samples, growth),
             primary,
             candidate: primary + self.differences.sum / count,
             difference: self.differences.sum / count,
@@ -161,6 +161,12 @@ impl Score {
     }
 }
 
+/// The mean logarithmic gain of a stake, to the second order, by the mean of its payoff and of the
+/// squared payoff.
+pub(super) fn growth(fraction: f64, mean: f64, squares: f64) -> f64 {
+    fraction * mean - 0.5 * fraction * fraction * squares
+}
+
 /// The logarithmic gains of the bets on harm from one payoff that is at least −1 and whose mean
 /// is 0 where there is no regression.
 ///
@@ -172,9 +178,7 @@ pub(super) fn mean_gains(alarm: Alarm, (margin, payoff): (f64, f64), squares: f6
         let mean = (multiple * margin - allowed) / scale;
         let squares = (squares / (scale * scale)).max(mean * mean * 1e-6);
         let fraction = (mean / (squares + mean * mean)).min(FRACTION_MAX);
-        let tax = taxed.map_or(0.0, |part| {
-            (fraction * part * margin - 0.5 * fraction * fraction * squares).max(0.0)
-        });
+        let tax = taxed.map_or(0.0, |part| growth(fraction, part * margin, squares).max(0.0));
         (fraction * (payoff - allowed) / scale).ln_1p() - tax
     };
     let (null, beyond) = match alarm {
@@ -226,6 +230,50 @@ mod tests {
         assert!(fast < 60 && 3 * fast < slow, "{fast} scores, the reference takes {slow}");
     }
 
+    /// Mean factors of the wealth where a payoff is -1 or 1 and has this mean.
+    fn factors(alarm: Alarm, margin: f64, mean: f64) -> [[f64; 4]; 2] {
+        let [won, lost] = [1.0, -1.0].map(|payoff| mean_gains(alarm, (margin, payoff), 1.0));
+        let chance = 0.5 + 0.5 * mean;
+        let factor = |won: f64, lost: f64| chance * won.exp() + (1.0 - chance) * lost.exp();
+        let factors =
+            |won: [f64; 4], lost: [f64; 4]| std::array::from_fn(|it| factor(won[it], lost[it]));
+        [factors(won.harm, lost.harm), factors(won.beyond, lost.beyond)]
+    }
+
+    #[test]
+    fn bets_on_harm_are_fair_at_what_the_null_allows_and_grow_beyond_it() {
+        let (part, margin) = (0.7, 0.04);
+        let alarm = Alarm::From { part };
+        let is_fair = |factors: [f64; 4]| factors.iter().all(|it| (it - 1.0).abs() < 1e-12);
+        let [harm, _] = factors(alarm, margin, 0.0);
+        assert!(harm.iter().all(|it| *it <= 1.0), "what is taxed is worse than fair: {harm:?}");
+        assert!(is_fair(factors(alarm, margin, part * margin)[1]));
+        assert!(factors(Alarm::AtMargin, margin, margin).into_iter().all(is_fair));
+        for alarm in [alarm, Alarm::AtMargin] {
+            let grown = factors(alarm, margin, 3.0 * margin);
+            assert!(grown.as_flattened().iter().all(|it| 1.0 < *it), "{grown:?}");
+        }
+    }
+
+    /// A bettor makes the most of the regression that it is best against.
+    #[test]
+    fn no_other_stake_on_harm_grows_much_faster() {
+        for (margin, bettor) in [(0.04, 0), (0.04, 1), (0.2, 0)] {
+            let multiple = BEYOND_MULTIPLES[bettor];
+            let chance = 0.5 + 0.5 * multiple * margin;
+            let growth = |won: f64, lost: f64| chance * won + (1.0 - chance) * lost;
+            let [won, lost] = [1.0, -1.0]
+                .map(|payoff| mean_gains(Alarm::AtMargin, (margin, payoff), 1.0).beyond[bettor]);
+            let staked = |fraction: f64| {
+                let gain = |payoff: f64| (fraction * (payoff - margin) / (1.0 + margin)).ln_1p();
+                growth(gain(1.0), gain(-1.0))
+            };
+            let best = (1..97_u32).map(|it| staked(f64::from(it) / 100.0)).fold(0.0, f64::max);
+            let ours = growth(won, lost);
+            assert!(0.95 * best < ours, "{margin} {multiple}: {ours} {best}");
+        }
+    }
+
     #[test]
     fn values_that_are_no_scores_count_as_lost() {
         let mut gate = Score::new(reference_terms());
@@ -238,5 +286,29 @@ mod tests {
         gate.observe(0.5, 1.1);
         assert!(gate.problem().unwrap().starts_with("2 of 20 scores"));
         assert!(gate.shown().candidate.is_finite());
+        gate.enter(Some(0.95));
+        (0..19).for_each(|_| gate.observe(0.5, 0.5));
+        gate.lose();
+        assert_eq!(gate.problem(), None);
+    }
+
+    #[test]
+    fn means_are_shown_and_what_may_be_missing_from_the_primarys() {
+        let mut gate = Score::new(reference_terms());
+        gate.enter(Some(0.95));
+        gate.observe(0.8, 0.6);
+        gate.observe(0.6, 0.5);
+        let Shown { samples, primary, candidate, difference, bound, .. } = gate.shown();
+        let shown = [primary, candidate, difference, bound].map(|it| format!("{it:.3}"));
+        assert_eq!((samples, shown), (2, ["0.700", "0.550", "-0.150", "-0.035"].map(String::from)));
+    }
+
+    /// Of a mean of 0.8 a twentieth may be missing. The payoff on it is a nineteenth of 0.8 and
+    /// its square 0.05, of which the best stake makes ln 20 at 0.0421² / 0.05 / 2 a pair.
+    #[test]
+    fn before_any_score_the_samples_needed_are_those_of_the_guess() {
+        let mut gate = Score::new(reference_terms());
+        gate.enter(Some(0.95));
+        assert_eq!(gate.shown().samples_needed, Some(169));
     }
 }

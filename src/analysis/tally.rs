@@ -102,3 +102,88 @@ impl Tally {
 fn place(outcome: Outcome) -> usize {
     Outcome::ALL.iter().position(|it| *it == outcome).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::tests::call;
+
+    /// Calls of the primary and of the candidate that ended so.
+    fn tally(seen: &[(u32, Outcome, Outcome)]) -> Tally {
+        let mut tally = Tally::default();
+        for (times, primary, candidate) in seen {
+            for _ in 0..*times {
+                tally.see([primary, candidate].map(|it| Some(call(*it, 900.0))));
+            }
+        }
+        tally
+    }
+
+    #[test]
+    fn one_lost_copy_in_a_hundred_is_borne_and_more_are_not() {
+        for (pairs, copies_lost, many) in
+            [(0, 0, false), (99, 1, false), (98, 1, true), (198, 2, false), (197, 2, true)]
+        {
+            let tally = Tally { pairs, copies_lost, ..Tally::default() };
+            assert_eq!(tally.has_lost_too_many(), many, "{copies_lost} beside {pairs}");
+        }
+    }
+
+    #[test]
+    fn a_primary_that_fails_more_than_one_call_in_ten_is_no_measure() {
+        use Outcome::{Abandoned, Ok, ProviderError, Timeout};
+        let outage = |well, failed, silent| {
+            let seen = [(well, Ok, Ok), (failed, Timeout, Ok), (silent, Abandoned, ProviderError)];
+            tally(&seen).outage()
+        };
+        for (well, failed) in [(0, 0), (0, 19), (18, 2), (27, 3), (180, 20)] {
+            assert_eq!(outage(well, failed, 50), None, "{failed} beside {well}");
+        }
+        let told = |of: &str| Some(format!("{of} calls of the primary failed, more than 10%"));
+        assert_eq!(outage(17, 3, 50), told("3 of 20"));
+        assert_eq!(outage(26, 3, 0), told("3 of 29"));
+    }
+
+    #[test]
+    fn a_candidate_that_turns_more_than_one_call_in_twenty_away_says_too_little() {
+        for (outcome, remedy) in
+            [(Outcome::Throttled, "raise its quota"), (Outcome::Incompatible, "narrow the slice")]
+        {
+            let turned_away = |taken, turned| {
+                let primary = Outcome::Throttled;
+                tally(&[(taken, primary, Outcome::Timeout), (turned, primary, outcome)])
+                    .turned_away()
+            };
+            for (taken, turned) in [(0, 0), (0, 19), (19, 1), (38, 2)] {
+                assert_eq!(turned_away(taken, turned), None, "{turned} beside {taken}");
+            }
+            let told = turned_away(18, 2).unwrap();
+            let start = format!("2 of 20 candidate calls were {}", outcome.as_str());
+            assert!(told.starts_with(&start) && told.contains(remedy), "{told}");
+            assert!(turned_away(37, 2).is_some());
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_by_its_reason_and_nothing_where_there_is_none() {
+        let mut tally = tally(&[
+            (1, Outcome::Ok, Outcome::Refused),
+            (2, Outcome::Abandoned, Outcome::Timeout),
+            (3, Outcome::Incompatible, Outcome::Abandoned),
+        ]);
+        tally.see([None, None]);
+        tally.leave_out(None);
+        for _ in 0..2 {
+            tally.leave_out(Some(Lot::Sticky(7)));
+        }
+        let excluded = tally.excluded();
+        let told: Vec<_> = excluded.iter().map(|it| (it.reason, it.count)).collect();
+        let expected = [
+            ("incompatible", 3),
+            ("abandoned", 5),
+            ("conversation_counts_already", 2),
+            ("not_drawn_by_lot", 1),
+        ];
+        assert_eq!(told, expected);
+    }
+}

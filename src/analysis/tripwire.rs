@@ -143,6 +143,20 @@ mod tests {
         assert!(!(0..50).any(|it| wire.see(Timestamp(200 + it), None, Some(false))));
     }
 
+    /// ln 20 is 3, of which nine make the certainty of 25.
+    #[test]
+    fn a_primary_that_usually_fails_one_call_in_twenty_makes_it_patient() {
+        let mut wire = Tripwire::new();
+        for call in 0..10_000 {
+            wire.see(Timestamp(call), Some(call % 20 != 0), None);
+        }
+        assert_eq!(wire.limit(), 9);
+        for call in 0..10_000 {
+            wire.see(Timestamp(call), Some(true), None);
+        }
+        assert_eq!(wire.limit(), 5);
+    }
+
     #[test]
     fn heavy_traffic_may_lose_half_a_second_of_calls() {
         let mut wire = Tripwire::new();

@@ -194,6 +194,30 @@ mod tests {
     }
 
     #[test]
+    fn a_step_between_stages_is_no_weather() {
+        let mut blocks = Blocks::default();
+        for stage in 0..60 {
+            let at = |block: u64| Timestamp((3 * stage + block) * BLOCK_MS);
+            blocks.restart(at(0));
+            let count = Count { calls: 1_000, hits: if stage % 2 == 0 { 5 } else { 60 } };
+            (0..3).for_each(|block| assert_eq!(blocks.see(at(block), count), 0 < block));
+        }
+        assert!(DIFFERENCES_MIN <= blocks.differences && blocks.variance() <= 0.0, "{blocks:?}");
+    }
+
+    /// Blocks of 1,000 calls at 1 % and of 3,000 at 5 %, one after the other: half of the squared
+    /// 0.04, less the 0.04 / 1,500 that chance makes, relative to the square of 0.04.
+    #[test]
+    fn the_variance_is_that_of_the_rate_beyond_chance() {
+        let blocks =
+            |len| blocks((0..len).map(|it| if it % 2 == 0 { (1_000, 10) } else { (3_000, 150) }));
+        let expected = (0.5 * 0.04 * 0.04 - 0.04 / 1_500.0) / (0.04 * 0.04);
+        assert!((blocks(28).variance() - expected).abs() < 1e-12);
+        assert_eq!(blocks(28).variance_permille(), 483);
+        assert_eq!([25, 26].map(|len| 0 < blocks(len).variance_permille()), [false, true]);
+    }
+
+    #[test]
     fn old_weather_is_forgotten_in_the_end() {
         let calm = std::iter::repeat_n((1_000, 10), 6_000);
         let now = blocks(spells(100).chain(calm)).variance();
