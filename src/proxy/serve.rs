@@ -173,18 +173,25 @@ impl Proxy {
         self.trail.add(Trace::Routed(Arc::clone(&routed)));
         let exchange =
             Exchange { id, at, endpoint, head, body, asked, lane, live, routed, fair, holding };
-        let exchange = Arc::new(exchange);
+        self.serve(own_line, &Arc::new(exchange)).await
+    }
+
+    async fn serve(
+        self: &Arc<Self>,
+        own_line: Option<&Line>,
+        exchange: &Arc<Exchange>,
+    ) -> Result<Answer, Own> {
         // 6 mirror: started first, so that both sides are asked at the same time
-        let admitted = self.admit(&exchange);
-        let answer_to = self.used(&exchange, &admitted);
+        let admitted = self.admit(exchange);
+        let answer_to = self.used(exchange, &admitted);
         // 3 serve
         match admitted.side(exchange.routed.route.serve) {
             Side::Primary => {
-                let again = self.again(&exchange, &answer_to);
-                self.serve_primary(own_line, &exchange, (answer_to, again)).await
+                let again = self.again(exchange, &answer_to);
+                self.serve_primary(own_line, exchange, (answer_to, again)).await
             }
             Side::Candidate => {
-                self.serve_candidate(own_line, &exchange, (answer_to, admitted.probe())).await
+                self.serve_candidate(own_line, exchange, (answer_to, admitted.probe())).await
             }
         }
     }
