@@ -25,10 +25,12 @@ const SAY_EVERY: Duration = Duration::from_mins(1);
 /// now and then, and tried again.
 pub struct Arrivals<S> {
     port: &'static str,
-    accept: Box<dyn FnMut(&mut Context<'_>) -> Poll<io::Result<S>> + Send>,
+    accept: Accept<S>,
     pause: Option<Pin<Box<Sleep>>>,
     failed: Seldom,
 }
+
+type Accept<S> = Box<dyn FnMut(&mut Context<'_>) -> Poll<io::Result<S>> + Send>;
 
 /// Counts what happens often, so that it is said seldom.
 #[derive(Debug, Default)]

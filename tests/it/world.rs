@@ -137,14 +137,14 @@ impl World {
 
 impl Serve {
     pub(crate) async fn start(config: &Path) -> Self {
-        Self::start_with(Command::new(env!("CARGO_BIN_EXE_crossfade")), config).await
+        let mut command = Command::new(env!("CARGO_BIN_EXE_crossfade"));
+        command.args(["serve", "-c"]).arg(config);
+        Self::launch(command).await
     }
 
-    /// The same by a command line that may begin otherwise.
-    pub(crate) async fn start_with(mut command: Command, config: &Path) -> Self {
+    /// The same by a command line of one's own.
+    pub(crate) async fn launch(mut command: Command) -> Self {
         let mut child = command
-            .args(["serve", "-c"])
-            .arg(config)
             .env("RUST_LOG", "warn")
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -170,9 +170,19 @@ impl Serve {
     }
 
     /// Asks it to stop, and waits until it has.
-    pub(crate) async fn stop(mut self) -> std::process::ExitStatus {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
+    pub(crate) async fn stop(self) -> std::process::ExitStatus {
+        self.signal("TERM");
+        self.ended().await
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let (name, pid) = (format!("-{name}"), self.pid().to_string());
+        assert!(std::process::Command::new("kill").args([name, pid]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(mut self) -> std::process::ExitStatus {
         timeout(SOON, self.child.wait()).await.unwrap().unwrap()
     }
 
