@@ -4,21 +4,17 @@
 //! controller come up behind it, and whatever of them cannot come up is named by `/readyz`.
 
 mod known;
+mod stored;
 
 use std::{
     future::Future,
-    io,
-    net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 
 use tokio::{
-    net::TcpListener,
-    sync::mpsc,
-    task::{JoinError, spawn_blocking},
-    time::sleep,
+    sync::{mpsc, oneshot},
+    time::{sleep, timeout},
 };
 
 use crate::api::{self, Past, PlanDefaults};
@@ -27,41 +23,26 @@ use crate::config::{self, Autostart, Config};
 use crate::controller::{Controller, Judged, Setup, Start, Takeover, Wanted};
 use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share};
 use crate::judge::{Judge, Outlets};
-use crate::listeners;
+use crate::listeners::{
+    self, Addresses, Gone, ListenError, Listener, Listeners, Offer, Passed, Successor,
+};
 use crate::memory::Memory;
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
-use crate::store::{
-    self, History, Journal, JournalError, Pairs, PairsError, Recorder, RecorderHandle,
-    RecorderThread,
-};
-use crate::tasks::{BoxError, Ended, Pool, Stop, Tasks, describe};
+use crate::store::{History, Journal, RecorderHandle, RecorderThread};
+use crate::tasks::{BoxError, Ended, Phases, Pool, Stop, Tasks};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
 use crate::upstream::{self, Upstream};
 
-/// Free space on the disk below which no more pairs are stored, in bytes.
-const FREE_BYTES_MIN: u64 = 256 << 20;
+use stored::{NoJournal, STORE_TRIES, STORE_TRIES_ONCE, finish, open_journal, stand_by};
+
 /// Copies that wait to become pairs; each belongs to a request that is being answered, and those
 /// are limited by `limits.connections_max`.
 const COPIES_LEN_MAX: usize = 1 << 16;
-/// How often a second process looks whether the first one has let go of the store.
-const STANDBY_PAUSE: Duration = Duration::from_secs(1);
-/// How often it looks for the pairs, once it has the journal.
-const STORE_TRIES: u32 = 10;
-/// How often the pairs are looked for at the start, where somebody may wait.
-const STORE_TRIES_ONCE: u32 = 1;
-
-/// Where the program can be reached.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    /// The data port.
-    pub data: SocketAddr,
-    /// The gRPC port, as `--server` takes it.
-    pub control: String,
-    /// The operations port.
-    pub operations: SocketAddr,
-}
+/// How much longer than our own grace time a predecessor may take to end; then the API answers
+/// without having the store.
+const PREDECESSOR_WAIT: Duration = Duration::from_secs(15);
 
 /// The program, started.
 #[derive(Debug)]
@@ -69,24 +50,20 @@ pub struct App {
     /// Where it can be reached.
     pub addresses: Addresses,
     tasks: Tasks,
+    phases: Phases,
+    connections: Pool,
+    taken: oneshot::Receiver<Successor>,
     recorder: Option<RecorderThread>,
+    drain_delay: Duration,
     grace: Duration,
 }
 
 /// Why the program could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A port cannot be listened on.
-    #[error("cannot listen on {address}; is another program there? Change `{key}`")]
-    Listen {
-        /// The key of the configuration.
-        key: &'static str,
-        /// The address.
-        address: String,
-        /// What the system says.
-        #[source]
-        error: io::Error,
-    },
+    /// There is no listening socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A provider or the judge cannot be called as configured.
     #[error("a configured address or key cannot be used")]
     Unusable(#[source] BoxError),
@@ -105,47 +82,24 @@ struct Parts {
     memory: Memory,
 }
 
-/// What it takes to open the stored pairs, and who waits for them.
-struct Stored {
-    dir: PathBuf,
-    limits: store::Limits,
-    clock: Clock,
-    recorder: Arc<OnceLock<RecorderHandle>>,
-    operations: Arc<Operations>,
-}
-
-/// Why there is no journal.
-enum NoJournal {
-    /// Another process has it, and may let go of it.
-    Elsewhere(String),
-    /// It cannot be used.
-    Unusable(String),
-}
-
 impl App {
-    /// Starts everything. The data port answers when this returns.
+    /// Starts everything, on sockets that were passed where there are. The data port answers when
+    /// this returns, and the process that served before, if any, leaves.
     ///
     /// # Errors
     /// When a port is taken or an address unusable. A store that cannot be used is no error:
     /// the primary is served, nothing is controlled, and `/readyz` says so.
-    pub async fn start(mut config: Config) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config, mut passed: Passed) -> Result<Self, StartError> {
         config.limits.connections_max = listeners::connections(
             config.limits.connections_max,
             config.limits.mirror_concurrency_max,
             listeners::raise(),
         );
         let limits = config.limits;
-        let data = listen("listen", config.listen).await?;
-        let operations_port = listen("operations", config.operations).await?;
-        let (control, control_address) = listeners::bind(&config.control).map_err(|error| {
-            let address = format!("{:?}", config.control);
-            StartError::Listen { key: "control", address, error }
-        })?;
-        let addresses = Addresses {
-            data: address(&data, config.listen),
-            control: control_address,
-            operations: address(&operations_port, config.operations),
-        };
+        let listeners = Listeners::open(&config, &mut passed)?;
+        let mut offer = Offer::new(&config.store, &listeners)
+            .map_err(|error| StartError::Unusable(error.into()))?;
+        let Listeners { data, control, operations, addresses } = listeners;
         let connect = Duration::from_millis(limits.upstream_connect_timeout_ms);
         let upstream = Upstream::new(&config.providers, connect)
             .map_err(|error| StartError::Unusable(error.into()))?;
@@ -153,43 +107,35 @@ impl App {
         let (seen, seen_here) = mpsc::channel(limits.observation_queue_len_max);
         let pool = Pool::new(limits.mirror_concurrency_max);
         let under_way = Pool::new(COPIES_LEN_MAX);
-        let metrics = Arc::new(Metrics::new());
-        let clock = Clock::start();
-        let memory = Memory::new(limits.side_memory_bytes_max);
-        let parts = Parts {
-            board: Arc::default(),
-            clock,
-            outbox: Outbox::new(seen, clock),
-            barometer: Arc::new(Barometer::new(config.primary.clone(), clock)),
-            trail: Arc::default(),
-            recorder: Arc::default(),
-            operations: Arc::new(Operations {
-                metrics: Arc::clone(&metrics),
-                copies: Some(under_way.clone()),
-                upstream: Some(upstream.clone()),
-                memory: Some(memory.clone()),
-                ..Operations::default()
-            }),
-            metrics,
-            memory,
-        };
+        let connections = Pool::new(limits.connections_max);
+        let parts = Parts::new(&config, seen, (&upstream, &under_way));
         let mut tasks = Tasks::default();
         check_health(&mut tasks, &config, (upstream.clone(), &parts));
         let to_judge = start_judge(&mut tasks, &config, &parts)?;
-        let proxy = Arc::new(proxy(&config, &parts, (upstream, (pool, under_way), to_judge)));
+        let pools = [connections.clone(), pool, under_way];
+        let proxy = Arc::new(proxy(&config, &parts, (upstream, pools, to_judge)));
         tasks.start("proxy", move |stop| proxy::serve(proxy, data, stop));
         let shown = Arc::clone(&parts.operations);
-        tasks.start("operations", |stop| operations::serve(shown, operations_port, stop));
+        let life = tasks.stop();
+        tasks.start_last("operations", |stop| operations::serve(shown, operations, life, stop));
+        let predecessor = passed.predecessor();
+        let tries = if predecessor.is_there() { STORE_TRIES } else { STORE_TRIES_ONCE };
+        let predecessor = predecessor.relieve().await;
+        listeners::ready();
+        tasks.start_last("watchdog", listeners::watchdog);
 
         let journal = open_journal(config.store.clone()).await;
+        offer.open();
+        let (taken_here, taken) = oneshot::channel();
+        tasks.start("handover", |stop| offer.run(taken_here, stop));
         let (takeover, takeover_here) = mpsc::channel(1);
-        let stored = parts.stored(&config);
+        let stored = parts.stored(&config, predecessor.clone());
         let recorder = if let Err(NoJournal::Elsewhere(_)) = &journal {
             // Its store is written to until the controller has ended.
             tasks.start_last("standby", |stop| stand_by(stored, takeover, stop));
             None
         } else {
-            stored.open(STORE_TRIES_ONCE).await
+            stored.open(tries).await
         };
         let setup = setup(&config, &parts, (journal, takeover_here), seen_here);
         let (controller, handle) = Controller::new(setup).await;
@@ -198,36 +144,65 @@ impl App {
         let defaults = defaults(&config);
         let past =
             Past { pairs: Arc::clone(&parts.operations.pairs), trail: Arc::clone(&parts.trail) };
-        tasks.start("api", |stop| api::serve(control, handle, past, defaults, stop));
         let grace = Duration::from_millis(limits.grace_ms);
-        Ok(Self { addresses, tasks, recorder, grace })
+        tasks.start("api", |stop| async move {
+            let control = alone(control, predecessor, (grace, stop.clone())).await;
+            let Some(control) = control else { return Ok(()) };
+            api::serve(control, handle, past, defaults, stop).await
+        });
+        let drain_delay = Duration::from_millis(limits.drain_delay_ms);
+        let phases = tasks.phases();
+        Ok(Self { addresses, tasks, phases, connections, taken, recorder, drain_delay, grace })
     }
 
-    /// Runs until `signal`, then lets work under way end.
+    /// Runs until `signal`, or until another process serves on the same sockets; then lets work
+    /// under way end.
     ///
     /// # Errors
     /// When a part ended by itself, or did not end in time.
     pub async fn run(self, signal: impl Future<Output = ()>) -> Result<(), Ended> {
         // The proxy uses the grace time up to its end, and then needs a moment.
         let grace = self.grace.max(api::DRAIN) + Duration::from_secs(2);
-        let ended = self.tasks.run(signal, grace).await;
-        if let Some(recorder) = self.recorder {
-            drop(spawn_blocking(move || recorder.join()).await);
-        }
+        let mut successor = None;
+        let ending = async {
+            tokio::select! {
+                () = signal => {
+                    listeners::leaving();
+                    self.phases.drain();
+                    sleep(self.drain_delay).await;
+                }
+                Ok(taken) = self.taken => {
+                    tracing::info!("another process serves on the same sockets; this one ends");
+                    successor = Some(taken);
+                    self.phases.leave();
+                    let streams = self.connections.emptied();
+                    let _ = timeout(proxy::LINGER + self.grace, streams).await;
+                }
+            }
+        };
+        let ended = self.tasks.run(ending, grace).await;
+        finish(self.recorder).await;
+        // It may have the store now.
+        drop(successor);
         ended
     }
 }
 
-async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Listen {
-        key,
-        address: address.to_string(),
-        error,
-    })
-}
-
-fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(asked)
+/// Waits until nobody else answers on the control port; none when it is time to stop before.
+async fn alone(
+    control: Listener,
+    mut predecessor: Gone,
+    (grace, mut stop): (Duration, Stop),
+) -> Option<Listener> {
+    tokio::select! {
+        () = stop.wait() => {
+            if stop.has_left() {
+                control.leave();
+            }
+            None
+        }
+        _ = timeout(grace + PREDECESSOR_WAIT, predecessor.wait()) => Some(control),
+    }
 }
 
 /// Watches over those that serve and have another behind them: candidates, and with a failover
@@ -271,7 +246,7 @@ fn start_judge(
 fn proxy(
     config: &Config,
     parts: &Parts,
-    (upstream, (pool, under_way), judge): (Upstream, (Pool, Pool), Option<ToJudge>),
+    (upstream, [connections, pool, under_way], judge): (Upstream, [Pool; 3], Option<ToJudge>),
 ) -> Proxy {
     let limits = config.limits;
     Proxy {
@@ -292,16 +267,17 @@ fn proxy(
             body_timeout: Duration::from_millis(limits.body_read_timeout_ms),
             write_timeout: Duration::from_millis(limits.write_timeout_ms),
             idle_timeout: Duration::from_millis(limits.idle_timeout_ms),
-            connections_max: limits.connections_max,
             grace: Duration::from_millis(limits.grace_ms),
             headers: match config.response_headers {
                 config::Headers::Added => Headers::Added,
                 config::Headers::Off => Headers::Off,
             },
         },
+        connections,
         pool,
         memory: parts.memory.clone(),
         under_way,
+        drains: AtomicBool::new(false),
         ends: AtomicBool::new(false),
         outbox: parts.outbox.clone(),
         barometer: Arc::clone(&parts.barometer),
@@ -315,114 +291,32 @@ fn proxy(
     }
 }
 
-/// Opens the journal; what is wrong is logged by who gives up on it.
-async fn open_journal(dir: PathBuf) -> Result<(Journal, History), NoJournal> {
-    match spawn_blocking(move || Journal::open(&dir)).await {
-        Ok(Ok(journal)) => Ok(journal),
-        Ok(Err(error @ JournalError::Locked { .. })) => Err(NoJournal::Elsewhere(format!(
-            "{error}: this one serves the primary, controls nothing, and takes over when that ends"
-        ))),
-        Ok(Err(error)) => Err(NoJournal::Unusable(describe(&error))),
-        Err(error) => Err(NoJournal::Unusable(error.to_string())),
-    }
-}
-
-/// Tries again and again to get the store that another process has; then hands it on.
-async fn stand_by(
-    stored: Stored,
-    takeover: mpsc::Sender<Takeover>,
-    mut stop: Stop,
-) -> Result<(), BoxError> {
-    let journal = loop {
-        tokio::select! {
-            () = stop.wait() => return Ok(()),
-            () = sleep(STANDBY_PAUSE) => {}
-        }
-        let why = match open_journal(stored.dir.clone()).await {
-            Ok(journal) => break journal,
-            Err(NoJournal::Elsewhere(_)) => None,
-            Err(NoJournal::Unusable(why)) => Some(why),
-        };
-        if stored.operations.lacks_store(why.clone())
-            && let Some(why) = why
-        {
-            tracing::error!(why, "the journal is free and cannot be taken over; it is tried again");
-        }
-    };
-    stored.operations.lacks_store(None);
-    let recorder = tokio::select! {
-        () = stop.wait() => return Ok(()),
-        recorder = stored.open(STORE_TRIES) => recorder,
-    };
-    let pairs = stored.operations.pairs.get().cloned();
-    // The controller ends only with the program.
-    drop(takeover.send(Takeover { journal, pairs }).await);
-    stop.wait().await;
-    // The recorder ends when nobody holds its handle any more.
-    drop(stored);
-    if let Some(recorder) = recorder {
-        drop(spawn_blocking(move || recorder.join()).await);
-    }
-    Ok(())
-}
-
 impl Parts {
-    fn stored(&self, config: &Config) -> Stored {
-        let limits = config.limits;
-        Stored {
-            dir: config.store.clone(),
-            limits: store::Limits {
-                bytes_max: limits.store_bytes_max,
-                age_ms_max: limits.store_age_ms_max,
-                free_bytes_min: FREE_BYTES_MIN,
-                queue_len_max: limits.recorder_queue_len_max,
-            },
-            clock: self.clock,
-            recorder: Arc::clone(&self.recorder),
-            operations: Arc::clone(&self.operations),
+    fn new(
+        config: &Config,
+        seen: mpsc::Sender<Seen>,
+        (upstream, copies): (&Upstream, &Pool),
+    ) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let memory = Memory::new(config.limits.side_memory_bytes_max);
+        let clock = Clock::start();
+        Self {
+            board: Arc::default(),
+            clock,
+            outbox: Outbox::new(seen, clock),
+            barometer: Arc::new(Barometer::new(config.primary.clone(), clock)),
+            trail: Arc::default(),
+            recorder: Arc::default(),
+            operations: Arc::new(Operations {
+                metrics: Arc::clone(&metrics),
+                copies: Some(copies.clone()),
+                upstream: Some(upstream.clone()),
+                memory: Some(memory.clone()),
+                ..Operations::default()
+            }),
+            metrics,
+            memory,
         }
-    }
-}
-
-impl Stored {
-    /// Opens the pairs and shows them to whoever waits for them.
-    ///
-    /// Where another process has them it is tried so often: one that ends lets go of the journal
-    /// first, and stores its last pairs.
-    async fn open(&self, tries: u32) -> Option<RecorderThread> {
-        let mut opened = self.try_open().await;
-        for _ in 1..tries {
-            if !matches!(&opened, Ok(Err(PairsError::Locked(_)))) {
-                break;
-            }
-            sleep(STANDBY_PAUSE).await;
-            opened = self.try_open().await;
-        }
-        let error = match opened {
-            Ok(Ok(pairs)) => return self.show(&pairs),
-            Ok(Err(error)) => describe(&error),
-            Err(error) => error.to_string(),
-        };
-        tracing::error!(error, "pairs cannot be stored: they count as evidence and are not kept");
-        let problem = "the store of pairs is not usable; see the log".to_owned();
-        self.operations.lacks_store(Some(problem));
-        None
-    }
-
-    async fn try_open(&self) -> Result<Result<Pairs, PairsError>, JoinError> {
-        let (dir, limits) = (self.dir.clone(), self.limits);
-        spawn_blocking(move || Pairs::open(&dir, limits)).await
-    }
-
-    fn show(&self, pairs: &Pairs) -> Option<RecorderThread> {
-        drop(self.operations.pairs.set(pairs.clone()));
-        let clock = self.clock;
-        let started = Recorder::start(pairs.clone(), move || clock.now());
-        let started =
-            started.inspect_err(|error| tracing::error!(%error, "the recorder cannot start"));
-        let (handle, thread) = started.ok()?;
-        drop(self.recorder.set(handle));
-        Some(thread)
     }
 }
 
@@ -445,12 +339,16 @@ fn setup(
     Setup {
         board: Arc::clone(&parts.board),
         clock: parts.clock,
-        journal: journal.map_err(|(NoJournal::Elsewhere(why) | NoJournal::Unusable(why))| {
-            tracing::error!(
-                why,
-                "the journal cannot be used: the primary is served, nothing can be controlled"
-            );
-            why
+        journal: journal.map_err(|error| match error {
+            NoJournal::Elsewhere(why) => {
+                tracing::warn!(why, "another process has the journal");
+                why
+            }
+            NoJournal::Unusable(why) => {
+                let so = "the primary is served, nothing can be controlled";
+                tracing::error!(why, "the journal cannot be used: {so}");
+                why
+            }
         }),
         takeover,
         pairs: parts.operations.pairs.get().cloned(),

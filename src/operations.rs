@@ -52,13 +52,14 @@ pub struct Operations {
     pub problem: Mutex<Option<String>>,
 }
 
-/// Answers until told to stop.
+/// Answers until told to stop, which is after everybody else; `life` is theirs.
 ///
 /// # Errors
 /// None of its own.
 pub async fn serve(
     operations: Arc<Operations>,
     listener: TcpListener,
+    mut life: Stop,
     mut stop: Stop,
 ) -> Result<(), BoxError> {
     let places = Pool::new(CONNECTIONS_MAX);
@@ -67,12 +68,15 @@ pub async fn serve(
         let stream = tokio::select! {
             stream = arrivals.next() => stream,
             () = stop.wait() => return Ok(()),
+            () = life.left() => break,
         };
         let Some(place) = places.try_enter() else { continue };
-        let (operations, mut stop) = (Arc::clone(&operations), stop.clone());
+        let (operations, mut life, mut stop) =
+            (Arc::clone(&operations), life.clone(), stop.clone());
         Pool::run(place, "operations", async move {
+            let phase = life.clone();
             let service = service_fn(|request: Request<Incoming>| {
-                let response = operations.answer(&request);
+                let response = operations.answer(&request, &phase);
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut builder = hyper::server::conn::http1::Builder::new();
@@ -81,9 +85,14 @@ pub async fn serve(
             tokio::select! {
                 ended = connection => drop(ended),
                 () = stop.wait() => {}
+                // What is asked next is for the other process.
+                () = life.left() => {}
             }
         });
     }
+    drop(arrivals);
+    stop.wait().await;
+    Ok(())
 }
 
 impl Operations {
@@ -94,7 +103,7 @@ impl Operations {
         before != *problem
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<Incoming>, life: &Stop) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned());
         }
@@ -104,6 +113,7 @@ impl Operations {
                 text(StatusCode::OK, kind, self.page())
             }
             "/healthz" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            "/readyz" if life.is_draining() => draining(),
             "/readyz" => self.ready(),
             _ => {
                 let help = "there is /metrics, /healthz and /readyz\n".to_owned();
@@ -168,6 +178,12 @@ impl Operations {
         });
         text(StatusCode::OK, "application/json", format!("{body}\n"))
     }
+}
+
+/// Others are to come no more; whoever comes is served until the port closes.
+fn draining() -> Response<Full<Bytes>> {
+    let body = json!({ "status": "draining", "serving": "primary", "problems": [] });
+    text(StatusCode::SERVICE_UNAVAILABLE, "application/json", format!("{body}\n"))
 }
 
 fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {

@@ -25,10 +25,10 @@ use tokio::{
 #[derive(Debug)]
 pub struct Tasks {
     first: Group,
-    stop: watch::Sender<bool>,
+    stop: Phases,
     /// Tasks that are told to stop when the others have ended.
     last: Group,
-    stop_last: watch::Sender<bool>,
+    stop_last: Phases,
 }
 
 type Group = JoinSet<(&'static str, Result<(), BoxError>)>;
@@ -39,9 +39,40 @@ const LAST_GRACE: Duration = Duration::from_secs(3);
 /// Any error a task may end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Resolves when it is time to stop. Cheap to clone.
+/// Tells how far the end has come, and resolves when it is time to stop. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Stop(watch::Receiver<bool>);
+pub struct Stop(watch::Receiver<Phase>);
+
+/// How far the end of the program has come. What has begun never goes back.
+#[derive(Clone, Copy, Debug, Default)]
+struct Phase {
+    /// Others are told to come no more.
+    drains: bool,
+    /// Another process serves on the same sockets.
+    left: bool,
+    /// It is time to stop.
+    stops: bool,
+}
+
+/// Moves the program towards its end. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Phases(watch::Sender<Phase>);
+
+impl Phases {
+    /// Others are told to come no more; whoever comes is served as ever.
+    pub fn drain(&self) {
+        self.0.send_modify(|it| it.drains = true);
+    }
+
+    /// Another process serves on the same sockets; this one takes nobody any more.
+    pub fn leave(&self) {
+        self.0.send_modify(|it| (it.drains, it.left) = (true, true));
+    }
+
+    fn stop(&self) {
+        self.0.send_modify(|it| (it.drains, it.stops) = (true, true));
+    }
+}
 
 /// Why the program ended.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +94,38 @@ pub enum Ended {
 impl Stop {
     /// Waits for the signal; returns at once when it was given before.
     pub async fn wait(&mut self) {
+        self.until(|it| it.stops).await;
+    }
+
+    /// Waits until others are told to come no more.
+    pub async fn draining(&mut self) {
+        self.until(|it| it.drains).await;
+    }
+
+    /// Waits until another process serves on the same sockets; that may never be.
+    pub async fn left(&mut self) {
+        self.until(|it| it.left).await;
+    }
+
+    /// Waits until nobody is to be taken any more.
+    pub async fn closing(&mut self) {
+        self.until(|it| it.left || it.stops).await;
+    }
+
+    /// Whether others are told to come no more.
+    pub fn is_draining(&self) -> bool {
+        self.0.borrow().drains
+    }
+
+    /// Whether another process serves on the same sockets.
+    pub fn has_left(&self) -> bool {
+        self.0.borrow().left
+    }
+
+    async fn until(&mut self, holds: fn(&Phase) -> bool) {
         // The sender lives in `Tasks` until every task has ended, so an error
         // here also means: stop.
-        let _ = self.0.wait_for(|stop| *stop).await;
+        let _ = self.0.wait_for(holds).await;
     }
 }
 
@@ -73,9 +133,9 @@ impl Default for Tasks {
     fn default() -> Self {
         Self {
             first: JoinSet::new(),
-            stop: watch::Sender::new(false),
+            stop: Phases(watch::Sender::default()),
             last: JoinSet::new(),
-            stop_last: watch::Sender::new(false),
+            stop_last: Phases(watch::Sender::default()),
         }
     }
 }
@@ -86,7 +146,7 @@ impl Tasks {
     where
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
-        let task = task(Stop(self.stop.subscribe()));
+        let task = task(self.stop());
         self.first.spawn(async move { (name, task.await) });
     }
 
@@ -96,13 +156,18 @@ impl Tasks {
     where
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
-        let task = task(Stop(self.stop_last.subscribe()));
+        let task = task(Stop(self.stop_last.0.subscribe()));
         self.last.spawn(async move { (name, task.await) });
     }
 
     /// A signal for work that is not a task of its own.
     pub fn stop(&self) -> Stop {
-        Stop(self.stop.subscribe())
+        Stop(self.stop.0.subscribe())
+    }
+
+    /// What moves the tasks towards their end before they stop.
+    pub fn phases(&self) -> Phases {
+        self.stop.clone()
     }
 
     /// Runs until `signal`, or until a task ends by itself; then stops the rest, which has so
@@ -120,10 +185,10 @@ impl Tasks {
             Some(done) = self.first.join_next() => Err(early(done)),
             Some(done) = self.last.join_next() => Err(early(done)),
         };
-        self.stop.send_replace(true);
+        self.stop.stop();
         let first = drain(&mut self.first, grace).await;
         // Also after those that are late: what is told by the end is worth keeping.
-        self.stop_last.send_replace(true);
+        self.stop_last.stop();
         let last = drain(&mut self.last, LAST_GRACE).await;
         began.and(first).and(last)
     }
@@ -290,6 +355,32 @@ mod tests {
             if pool.busy() == 0 { Ok(()) } else { Err("the proxy was not done".into()) }
         });
         tasks.run(time::sleep(Duration::from_secs(9)), GRACE).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_program_drains_and_leaves_before_it_stops() {
+        let mut tasks = Tasks::default();
+        let (phases, began) = (tasks.phases(), time::Instant::now());
+        tasks.start("proxy", move |mut stop| async move {
+            assert!(!stop.is_draining() && !stop.has_left());
+            stop.draining().await;
+            assert_eq!((began.elapsed().as_secs(), stop.has_left()), (1, false));
+            stop.closing().await;
+            assert_eq!((began.elapsed().as_secs(), stop.has_left()), (2, true));
+            stop.left().await;
+            stop.wait().await;
+            assert_eq!(began.elapsed().as_secs(), 3);
+            Ok(())
+        });
+        let ends = async move {
+            let second = Duration::from_secs(1);
+            time::sleep(second).await;
+            phases.drain();
+            time::sleep(second).await;
+            phases.leave();
+            time::sleep(second).await;
+        };
+        tasks.run(ends, GRACE).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -62,9 +62,14 @@ async fn listen(
             let incoming = Arrivals::tcp("control", socket);
             drained(router.serve_with_incoming_shutdown(incoming, signal), stop).await
         }
-        Listener::Unix(socket, _file) => {
+        Listener::Unix(socket, file) => {
             let incoming = Arrivals::unix("control", socket);
-            drained(router.serve_with_incoming_shutdown(incoming, signal), stop).await
+            let life = stop.clone();
+            let ended = drained(router.serve_with_incoming_shutdown(incoming, signal), stop).await;
+            if life.has_left() {
+                file.leave();
+            }
+            ended
         }
     }
 }
@@ -125,12 +130,12 @@ mod tests {
     use super::*;
     use crate::api::{Caller, Client, FailureKind, proto};
     use crate::config::Control;
-    use crate::listeners::bind;
+    use crate::listeners::{Passed, bind};
     use crate::tasks::Tasks;
 
     /// Serves what needs no controller until the tasks are stopped.
     async fn served(control: &Control, tasks: &mut Tasks) -> String {
-        let (listener, address) = bind(control).unwrap();
+        let (listener, address) = bind(control, &mut Passed::default()).unwrap();
         let health = HealthReporter::new();
         health.set_not_serving::<PairServiceServer<Pairs>>().await;
         let router = router(&health, Pairs::new(Past::default())).unwrap();

@@ -20,10 +20,11 @@ use std::{io, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::api::{Caller, Client, Failure, FailureKind, JsonError, proto};
+use crate::listeners::{self, Passed};
 use crate::telemetry::Logs;
 
 use out::Out;
-use program::Form;
+use program::{Form, Sockets};
 use simulate::SimulateArgs;
 
 /// Listed below the long help.
@@ -56,6 +57,10 @@ enum Verb {
         /// How log lines look
         #[arg(long, value_enum, default_value_t = LogForm::Text)]
         logs: LogForm,
+        /// Take over the listening sockets of the process that runs on the same store; it ends
+        /// once its callers are done, and no connection is refused
+        #[arg(long)]
+        takeover: bool,
     },
     /// Look at a configuration
     #[command(subcommand)]
@@ -94,28 +99,37 @@ enum LogForm {
 /// Runs the program by its command line.
 pub fn main() -> ExitCode {
     let line = Line::parse();
+    // Before there are threads: it takes them out of the environment.
+    let passed = match listeners::passed() {
+        Ok(passed) => passed,
+        Err(error) => {
+            let text = format!("the service manager passed what is no listening socket: {error}");
+            return ExitCode::from(program::complain(&text, program::FAILED));
+        }
+    };
     let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else {
         return ExitCode::FAILURE;
     };
-    let code = runtime.block_on(dispatch(line));
+    let code = runtime.block_on(dispatch(line, passed));
     // Blocking work that hangs, such as a write to a dead disk, must not keep the process.
     runtime.shutdown_background();
     ExitCode::from(code)
 }
 
-async fn dispatch(Line { command, global }: Line) -> u8 {
+async fn dispatch(Line { command, global }: Line, passed: Passed) -> u8 {
     let form = match global.output {
         Output::Table => Form::Table,
         Output::Json => Form::Json,
     };
     match command {
         Verb::Demo => program::demo(form).await,
-        Verb::Serve { config, logs } => {
+        Verb::Serve { config, logs, takeover } => {
             let logs = match logs {
                 LogForm::Text => Logs::Text,
                 LogForm::Json => Logs::Json,
             };
-            program::serve(&config, logs).await
+            let sockets = if takeover { Sockets::TakenOver } else { Sockets::Passed(passed) };
+            program::serve(&config, logs, sockets).await
         }
         Verb::Config(ConfigVerb::Check { config }) => program::check(&config),
         Verb::Simulate(args) => simulate::simulate(&args, form),

@@ -6,10 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    process::Command,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::app::App;
 use crate::config::Config;
+use crate::listeners::{self, Passed};
 use crate::rehearsal::{self, DEMO, Places, Plan, Report, Screen, Style};
 use crate::telemetry::{self, Logs};
 
@@ -45,14 +49,49 @@ pub(super) fn check(file: &Path) -> u8 {
     }
 }
 
-/// Serves until SIGTERM or Ctrl-C.
-pub(super) async fn serve(file: &Path, logs: Logs) -> u8 {
+/// Whose sockets the program listens on, if they are open already.
+#[derive(Debug)]
+pub(super) enum Sockets {
+    /// Those of the service manager.
+    Passed(Passed),
+    /// Those of the process that runs on the same store.
+    TakenOver,
+}
+
+/// The word of the command line for [`Sockets::TakenOver`].
+const TAKEOVER: &str = "--takeover";
+
+/// Serves until SIGTERM or Ctrl-C, which ends at once when it comes twice.
+pub(super) async fn serve(file: &Path, logs: Logs, sockets: Sockets) -> u8 {
     let config = match Config::load(file) {
         Ok(config) => config,
         Err(faults) => return complain(&faults.to_string(), CONFIG_INVALID),
     };
     telemetry::init(&filter("info"), logs);
-    let app = match App::start(config).await {
+    // From here on: callers are served before all of the program stands.
+    let (asked, insisted) = (stop_signal(1), stop_signal(2));
+    tokio::select! {
+        code = run(config, sockets, asked) => code,
+        () = insisted => complain("asked twice to stop: ended at once", FAILED),
+        () = successors() => FAILED,
+    }
+}
+
+async fn run(config: Config, sockets: Sockets, asked: impl Future<Output = ()>) -> u8 {
+    let passed = match sockets {
+        Sockets::Passed(passed) => Ok(passed),
+        // Where nobody runs, this is the first one.
+        Sockets::TakenOver => listeners::take(&config.store).await.map(Option::unwrap_or_default),
+    };
+    let passed = match passed {
+        Ok(passed) => passed,
+        Err(error) => {
+            let store = config.store.display();
+            let text = format!("cannot take over from the process that runs on {store}: {error}");
+            return complain(&text, FAILED);
+        }
+    };
+    let app = match App::start(config, passed).await {
         Ok(app) => app,
         Err(error) => return complain(&causes(&error), FAILED),
     };
@@ -61,9 +100,28 @@ pub(super) async fn serve(file: &Path, logs: Logs) -> u8 {
         "crossfade serves data={} control={} operations={}",
         at.data, at.control, at.operations
     ));
-    match app.run(stop_signal()).await {
+    match app.run(asked).await {
         Ok(()) => DONE,
         Err(error) => complain(&causes(&error), FAILED),
+    }
+}
+
+/// Starts the program anew whenever SIGUSR2 asks for it, to take over from this process.
+async fn successors() {
+    let Ok(mut asked) = signal(SignalKind::user_defined2()) else {
+        return std::future::pending().await;
+    };
+    while asked.recv().await.is_some() {
+        let mut words = env::args_os();
+        let Some(program) = words.next() else { continue };
+        let words = words.filter(|it| it != TAKEOVER);
+        // The watchdog listens to its successor too.
+        let successor =
+            Command::new(program).args(words).arg(TAKEOVER).env_remove("WATCHDOG_PID").spawn();
+        match successor {
+            Ok(successor) => tracing::info!(pid = successor.id(), "a successor starts"),
+            Err(error) => tracing::error!(%error, "no successor could be started"),
+        }
     }
 }
 
@@ -107,7 +165,7 @@ async fn play(plan: &Plan, title: &str, keep: Option<&Path>, form: Form) -> u8 {
     let places = Places { data: &data, keep };
     let played = tokio::select! {
         played = rehearsal::play(plan, places, &mut screen) => played,
-        () = stop_signal() => Err("interrupted".into()),
+        () = stop_signal(1) => Err("interrupted".into()),
     };
     match played {
         Ok(report) => conclude(&report, &screen, form),
@@ -139,16 +197,20 @@ fn filter(default: &str) -> String {
     env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned())
 }
 
-/// Resolves when somebody asks the program to end. Without signals it never does.
-async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Resolves when somebody has asked so often for the program's end, from the call on. Without
+/// signals it never does.
+fn stop_signal(times: u32) -> impl Future<Output = ()> {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            return std::future::pending().await;
+        };
+        for _ in 0..times {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
     }
 }
 

@@ -82,6 +82,9 @@ limits! {
     store_bytes_max: u64 = "store_max" Bytes 10 << 30, 16 << 20..=1 << 50;
     /// Longest a pair is kept, in milliseconds.
     store_age_ms_max: u64 = "store_age_max" Millis 30 * 86_400_000, 60_000..=3_650 * 86_400_000;
+    /// How long readiness is false, while callers are served as ever, before a stop begins, in
+    /// milliseconds.
+    drain_delay_ms: u64 = "drain_delay" Millis 0, 0..=600_000;
     /// Longest that work under way may take to end after a stop is asked for, in milliseconds.
     grace_ms: u64 = "grace" Millis 10_000, 0..=600_000;
 }

@@ -21,9 +21,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How often the same trouble is logged.
 const SAY_EVERY: Duration = Duration::from_mins(1);
 
-/// Asks the system for the next connection.
-type Accept<S> = Box<dyn FnMut(&mut Context<'_>) -> Poll<io::Result<S>> + Send>;
-
 /// Connections of one port. It never ends and never fails: what cannot be accepted is logged
 /// now and then, and tried again.
 pub struct Arrivals<S> {
@@ -32,6 +29,8 @@ pub struct Arrivals<S> {
     pause: Option<Pin<Box<Sleep>>>,
     failed: Seldom,
 }
+
+type Accept<S> = Box<dyn FnMut(&mut Context<'_>) -> Poll<io::Result<S>> + Send>;
 
 /// Counts what happens often, so that it is said seldom.
 #[derive(Debug, Default)]

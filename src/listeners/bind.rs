@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Control;
 
+use super::passed::{Passed, Port};
+
 /// Why the API does not listen on an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -31,40 +33,64 @@ pub enum Listener {
     Unix(UnixListener, SocketFile),
 }
 
-/// The file of a socket, removed when dropped.
+impl Listener {
+    /// Closes it here alone: another process listens on it too.
+    pub fn leave(self) {
+        match self {
+            Self::Tcp(_) => {}
+            Self::Unix(_, file) => file.leave(),
+        }
+    }
+}
+
+/// The file of a socket, removed when dropped, if it is ours to remove.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile(Option<PathBuf>);
+
+impl SocketFile {
+    /// Leaves it to whoever else listens on the socket.
+    pub fn leave(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Gone already is as good.
-        let _ = fs::remove_file(&self.0);
+        let _ = self.0.as_ref().map(fs::remove_file);
     }
 }
 
-/// Binds the API's socket, inside a tokio runtime. Also answers what `--server` takes to reach it.
+/// Binds the API's socket, inside a tokio runtime, unless it was passed. Also answers what
+/// `--server` takes to reach it.
 ///
 /// A socket file is for its owner alone (mode 0600). One that is left over from a process
 /// that died is replaced; one that somebody answers on is not.
 ///
 /// # Errors
 /// When the address is not of this machine alone, is taken, or cannot be bound.
-pub fn bind(control: &Control) -> io::Result<(Listener, String)> {
+pub fn bind(control: &Control, passed: &mut Passed) -> io::Result<(Listener, String)> {
     match control {
         Control::Tcp(address) if !address.ip().is_loopback() => {
             Err(io::Error::new(io::ErrorKind::InvalidInput, PublicAddress(*address)))
         }
         Control::Tcp(address) => {
-            let listener = std::net::TcpListener::bind(address)
+            let passed = passed.tcp(Port::Control, *address);
+            let listener = passed
+                .map_or_else(|| std::net::TcpListener::bind(address), Ok)
                 .map_err(|error| explain(&error, &format!("could not listen on {address}")))?;
             listener.set_nonblocking(true)?;
             let address = format!("http://{}", listener.local_addr()?);
             Ok((Listener::Tcp(TcpListener::from_std(listener)?), address))
         }
         Control::Unix(path) => {
-            let listener = bind_file(path)?;
+            let by_manager = !passed.are_a_predecessors();
+            let passed = passed.unix(Port::Control, path);
+            // Its file is the service manager's affair.
+            let file = if passed.is_some() && by_manager { None } else { Some(path.clone()) };
+            let listener = passed.map_or_else(|| bind_file(path), Ok)?;
             listener.set_nonblocking(true)?;
-            let file = SocketFile(path.clone());
+            let file = SocketFile(file);
             let listener = UnixListener::from_std(listener)?;
             Ok((Listener::Unix(listener, file), format!("unix:{}", path.display())))
         }
@@ -83,7 +109,7 @@ fn bind_file(path: &Path) -> io::Result<StdUnixListener> {
     let placed = fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))
         .and_then(|()| fs::rename(&beside, path));
     if let Err(error) = placed {
-        drop(SocketFile(PathBuf::from(beside)));
+        drop(SocketFile(Some(PathBuf::from(beside))));
         return Err(failed(error));
     }
     Ok(listener)
@@ -120,12 +146,16 @@ fn explain(error: &io::Error, tried: &str) -> io::Error {
 mod tests {
     use super::*;
 
+    fn new(control: &Control) -> io::Result<(Listener, String)> {
+        bind(control, &mut Passed::default())
+    }
+
     #[tokio::test]
     async fn only_this_machine_is_served() {
-        let error = bind(&Control::Tcp("0.0.0.0:0".parse().unwrap())).unwrap_err();
+        let error = new(&Control::Tcp("0.0.0.0:0".parse().unwrap())).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains("loopback or a unix socket"), "{error}");
-        let (_listener, address) = bind(&Control::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let (_listener, address) = new(&Control::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
         assert!(address.starts_with("http://127.0.0.1:") && !address.ends_with(":0"));
     }
 
@@ -136,15 +166,15 @@ mod tests {
         drop(StdUnixListener::bind(&path).unwrap());
         let control = Control::Unix(path.clone());
 
-        let (listener, address) = bind(&control).unwrap();
+        let (listener, address) = new(&control).unwrap();
         assert_eq!(address, format!("unix:{}", path.display()));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(bind(&control).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(new(&control).unwrap_err().kind(), io::ErrorKind::AddrInUse);
 
         drop(listener);
         assert!(!path.exists());
         fs::write(&path, "precious").unwrap();
-        assert_eq!(bind(&control).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(new(&control).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(fs::read(&path).unwrap(), b"precious");
     }
 }

@@ -49,6 +49,10 @@ use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
 use crate::upstream::Upstream;
 
+/// How long a connection on which nothing is asked stays open after another process has taken over:
+/// whoever is about to ask on it is answered, and told to ask the next time on a new one.
+pub const LINGER: Duration = Duration::from_secs(5);
+
 /// How long copies that are given up may take to say so.
 const GIVE_UP_WAIT: Duration = Duration::from_secs(1);
 
@@ -86,8 +90,6 @@ pub struct Settings {
     pub write_timeout: Duration,
     /// How long a connection may be without a request.
     pub idle_timeout: Duration,
-    /// Connections at the same time.
-    pub connections_max: usize,
     /// How long requests under way may take to end when the program stops.
     pub grace: Duration,
     /// Whether answers carry our own headers.
@@ -118,12 +120,16 @@ pub struct Proxy {
     pub callers: Callers,
     /// Limits and choices.
     pub settings: Settings,
+    /// Places for connections of callers.
+    pub connections: Pool,
     /// Places for copies.
     pub pool: Pool,
     /// What copies, answers and requests may hold.
     pub memory: Memory,
     /// Copies until they are pairs, for whoever has to wait for them.
     pub under_way: Pool,
+    /// Whether callers are told to ask the next time on a new connection.
+    pub drains: AtomicBool,
     /// Whether copies that are given up are so because the program ends.
     pub ends: AtomicBool,
     /// To the controller.
@@ -155,15 +161,19 @@ pub async fn serve(
     listener: TcpListener,
     mut stop: Stop,
 ) -> Result<(), BoxError> {
-    let places = Pool::new(proxy.settings.connections_max);
     let graceful = GracefulShutdown::new();
+    let mut drain = stop.clone();
     let (mut arrivals, mut closed) = (Arrivals::tcp("listen", listener), Seldom::default());
     loop {
         let stream = tokio::select! {
             stream = arrivals.next() => stream,
-            () = stop.wait() => break,
+            () = stop.closing() => break,
+            () = drain.draining(), if !proxy.drains.load(Ordering::Relaxed) => {
+                proxy.drains.store(true, Ordering::Relaxed);
+                continue;
+            }
         };
-        let Some(place) = places.try_enter() else {
+        let Some(place) = proxy.connections.try_enter() else {
             if let Some(times) = closed.count() {
                 tracing::warn!(times, "limits.connections_max is reached; connections are closed");
             }
@@ -172,10 +182,21 @@ pub async fn serve(
         connection::serve(&proxy, stream, place, graceful.watcher());
     }
     drop(arrivals);
+    end(&proxy, graceful, stop).await;
+    Ok(())
+}
+
+/// Lets requests under way end.
+async fn end(proxy: &Proxy, graceful: GracefulShutdown, mut stop: Stop) {
+    proxy.drains.store(true, Ordering::Relaxed);
+    if stop.has_left() {
+        let _ = timeout(LINGER, proxy.connections.emptied()).await;
+    }
     let ends = Instant::now() + proxy.settings.grace;
     if timeout_at(ends, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still under way when the grace time was over");
     }
+    stop.wait().await;
     if timeout_at(ends, proxy.under_way.emptied()).await.is_err() {
         let copies = proxy.under_way.busy();
         tracing::warn!(copies, "copies are given up: the grace time is over");
@@ -183,5 +204,4 @@ pub async fn serve(
         proxy.board.load().live.iter().for_each(|it| it.close());
         let _ = timeout(GIVE_UP_WAIT, proxy.under_way.emptied()).await;
     }
-    Ok(())
 }

@@ -1,13 +1,16 @@
 //! One request, from its first byte to the answer's head. Reads top to bottom.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{
     Method, Request, Response, StatusCode, Uri, Version,
     body::{Body as _, Incoming},
-    header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue},
+    header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue},
     http::request::Parts,
 };
 use tokio::{sync::oneshot, time::timeout};
@@ -102,6 +105,9 @@ impl Proxy {
             if let Some(value) = provider {
                 added.insert(PROVIDER, value);
             }
+        }
+        if own_line.is_some() && self.drains.load(Ordering::Relaxed) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

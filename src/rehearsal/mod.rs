@@ -25,6 +25,7 @@ use crate::api::proto::{
 };
 use crate::api::{Caller, Client};
 use crate::app::App;
+use crate::listeners::Passed;
 use crate::players::{Pace, Traffic, TrafficReport};
 use crate::tasks::{BoxError, Tasks};
 
@@ -62,7 +63,7 @@ pub async fn play(
     screen: &mut Screen,
 ) -> Result<Report, BoxError> {
     let (set, config) = Set::build(plan, places).await?;
-    let app = App::start(config).await?;
+    let app = App::start(config, Passed::default()).await?;
     screen.begin(&app.addresses, plan)?;
     let control = app.addresses.control.clone();
     let base_url = format!("http://{}/v1", app.addresses.data);

@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::api::proto::{Rollout, rollout::State};
-use crate::app::Addresses;
 use crate::clock;
+use crate::listeners::Addresses;
 
 use super::plan::Plan;
 

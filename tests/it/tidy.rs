@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("memory",     &["domain"]),
     ("telemetry",  &["domain"]),
     ("config",     &["domain", "guard"]),
-    ("listeners",  &["config"]),
+    ("listeners",  &["tasks", "config"]),
     ("store",      &["domain"]),
     ("upstream",   &["domain", "clock", "tasks", "telemetry", "config"]),
     ("traffic",    &["domain", "analysis", "clock", "memory"]),
@@ -31,11 +31,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("app",        &["domain", "guard", "clock", "tasks", "memory", "telemetry", "config", "listeners", "store",
                      "upstream", "traffic", "controller", "judge", "proxy", "operations", "api"]),
     ("players",    &["domain", "clock", "tasks"]),
-    ("rehearsal",  &["domain", "clock", "tasks", "config", "api", "app", "players"]),
+    ("rehearsal",  &["domain", "clock", "tasks", "config", "listeners", "api", "app", "players"]),
     ("simulate",   &["domain", "analysis", "config", "store"]),
     ("scenario",   &["domain", "analysis", "config"]),
-    ("cli",        &["domain", "tasks", "telemetry", "config", "store", "api", "app", "players", "rehearsal",
-                     "simulate", "scenario"]),
+    ("cli",        &["domain", "tasks", "telemetry", "config", "listeners", "store", "api", "app", "players",
+                     "rehearsal", "simulate", "scenario"]),
 ];
 
 /// Crates that only some modules may name, and why there is more than one home.
@@ -57,6 +57,8 @@ const HOME: &[(&str, &[&str])] = &[
     ("prometheus_client", &["telemetry"]),
     ("clap",              &["cli"]),
     ("rustix",            &["listeners", "store", "proxy"]),
+    ("listenfd",          &["listeners"]),
+    ("sd_notify",         &["listeners"]),
     ("jiff",              &["domain"]),           // zones for freezes: its tz database is compiled in, so it stays pure
     ("toml",              &["config", "rehearsal"]),
 ];

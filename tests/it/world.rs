@@ -148,19 +148,13 @@ impl Serve {
     /// The same, with so much of a log, to somewhere else.
     pub(crate) async fn start_logging(config: &Path, filter: &str, log: Stdio) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_crossfade"));
-        command.env("RUST_LOG", filter).stderr(log);
-        Self::start_with(command, config).await
+        command.args(["serve", "-c"]).arg(config).env("RUST_LOG", filter).stderr(log);
+        Self::launch(command).await
     }
 
-    /// The same by a command line that may begin otherwise.
-    pub(crate) async fn start_with(mut command: Command, config: &Path) -> Self {
-        let mut child = command
-            .args(["serve", "-c"])
-            .arg(config)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+    /// The same by a command line of one's own.
+    pub(crate) async fn launch(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(SOON, lines.next_line()).await.unwrap().unwrap().unwrap();
         let part = |key: &str| {
@@ -181,9 +175,19 @@ impl Serve {
     }
 
     /// Asks it to stop, and waits until it has.
-    pub(crate) async fn stop(mut self) -> std::process::ExitStatus {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
+    pub(crate) async fn stop(self) -> std::process::ExitStatus {
+        self.signal("TERM");
+        self.ended().await
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let (name, pid) = (format!("-{name}"), self.pid().to_string());
+        assert!(std::process::Command::new("kill").args([name, pid]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(mut self) -> std::process::ExitStatus {
         timeout(SOON, self.child.wait()).await.unwrap().unwrap()
     }
 
