@@ -136,7 +136,9 @@ impl Guard {
     /// When too many were.
     pub fn afford(&self, now: Timestamp) -> Result<(), Skip> {
         let retried = self.retried.sum(now);
-        let room = retried < RETRIED_FREE
+        // Without a breaker callers are sent there whatever comes of it.
+        let room = self.breaker.is_none()
+            || retried < RETRIED_FREE
             || retried < RETRIED_FREE + self.wanted.sum(now) / RETRIED_ONE_IN;
         if room { Ok(()) } else { Err(Skip::RetryBudget) }
     }
@@ -187,7 +189,7 @@ mod tests {
     /// B-17
     #[test]
     fn one_call_in_ten_may_be_asked_again_and_ten_besides() {
-        let guard = Guard::new(None);
+        let guard = Guard::new(Some(config::Breaker::default()));
         let mut retried = 0;
         for call in 0..1_000 {
             // Every second one fails.

@@ -50,7 +50,7 @@ pub(crate) enum Fault {
     TooShort,
     /// More bytes than promised.
     TooLong,
-    /// 429 with Retry-After.
+    /// 429 with Retry-After, but no pause, so that faults go on.
     Throttled,
     /// 500.
     Failing,
@@ -219,7 +219,7 @@ fn sent<const N: usize>(headers: &[(&str, &str)], body: &[u8], then: [Step; N]) 
 fn refused(status: &str) -> Vec<Step> {
     let body = "{\"error\":{\"message\":\"not now\"}}";
     let length = body.len();
-    let head = format!("HTTP/1.1 {status}\r\nretry-after: 2\r\ncontent-length: {length}\r\n\r\n");
+    let head = format!("HTTP/1.1 {status}\r\nretry-after: 0\r\ncontent-length: {length}\r\n\r\n");
     vec![Step::Send(head.into_bytes()), Step::Send(body.as_bytes().to_vec())]
 }
 

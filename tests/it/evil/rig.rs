@@ -69,7 +69,8 @@ impl Rig {
             dir.path().join("store").display()
         );
         for (name, url) in [("primary", primary.url().as_str()), ("candidate", url)] {
-            write!(text, "[provider.{name}]\nbase_url = \"{url}\"\n").unwrap();
+            // Callers are not kept from it, so that they meet its faults.
+            write!(text, "[provider.{name}]\nbase_url = \"{url}\"\nbreaker = \"off\"\n").unwrap();
         }
         text.push_str(more);
         let file = dir.path().join("crossfade.toml");
