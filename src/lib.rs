@@ -12,7 +12,7 @@
 //! # The path of one request ([`proxy`])
 //! ```text
 //! 1 facts    head + bounded body -> model, feature, segment, conversation key, data classes
-//! 2 route    snapshot.route(&facts)     pure: compliance first, then the stage's shares; says why
+//! 2 route    snapshot.route(&facts)     pure: compliance first, then flags and the stage's shares
 //! 3 serve    primary: bytes untouched · candidate: its own model and credential, unless an open
 //!            breaker or its own wish keeps callers from it
 //! 4 answer   a candidate that fails before its first byte is replaced by the primary, and it counts

@@ -19,10 +19,9 @@ use super::{
     tally::Tally,
 };
 
-/// While guarding, counters and the proof of safety start afresh so often.
+/// While guarding, counters and proofs of safety start afresh so often.
 const GUARD_WINDOW_MS: u64 = 86_400_000;
-/// Half of the past mean: stakes on safety stay below the best ones for it, which forgives an
-/// estimate that is too good. Any part is valid, because it is made from the past alone.
+/// Part of the past mean that is staked on safety; any is valid, for the past alone makes it.
 const TRUST: f64 = 0.5;
 /// Stakes are planned anew so often, in the observations' own time.
 const PLAN_MS: u64 = 1_000;
@@ -48,8 +47,7 @@ impl Chances {
     /// Every request shows both.
     pub(super) const PAIRS: Self = Self { primary: 1.0, candidate: 1.0 };
 
-    /// The chances of a stage: its serving share decides who answers, its mirrored share for
-    /// whom the other side is asked too.
+    /// The chances of a stage: its serving share says who answers, its mirrored one who does too.
     pub fn of(stage: &Stage) -> Self {
         let part = |share: Share| f64::from(share.basis_points()) / 10_000.0;
         let (serve, mirror) = (part(stage.serve), part(stage.mirror));
@@ -185,7 +183,9 @@ impl Ledger {
             | Event::Baked
             | Event::RolledBack(_)
             | Event::Stopped
-            | Event::Lifted => {}
+            | Event::Lifted
+            | Event::Flagged(_)
+            | Event::Unflagged(_) => {}
         }
     }
 
@@ -481,8 +481,7 @@ fn limits(plan: &Plan) -> Limits {
 
 fn alarm(risk: Risk) -> Alarm {
     if risk.alarm_from_percent < 100 {
-        let part = f64::from(risk.alarm_from_percent) / 100.0;
-        Alarm::From { part }
+        Alarm::From { part: f64::from(risk.alarm_from_percent) / 100.0 }
     } else {
         Alarm::AtMargin
     }

@@ -10,7 +10,8 @@ use tonic_types::StatusExt;
 
 use super::{
     proto::{
-        self, pair_service_client::PairServiceClient, rollout_service_client::RolloutServiceClient,
+        self, flag_service_client::FlagServiceClient, pair_service_client::PairServiceClient,
+        rollout_service_client::RolloutServiceClient,
     },
     request::ACTOR_KEY,
 };
@@ -33,6 +34,7 @@ pub struct Caller {
 #[derive(Clone, Debug)]
 pub struct Client {
     rollouts: RolloutServiceClient<Channel>,
+    flags: FlagServiceClient<Channel>,
     pairs: PairServiceClient<Channel>,
     caller: Caller,
 }
@@ -96,6 +98,7 @@ impl Client {
         let channel = endpoint.connect().await.map_err(|error| unreachable(server, &error))?;
         Ok(Self {
             rollouts: RolloutServiceClient::new(channel.clone()),
+            flags: FlagServiceClient::new(channel.clone()),
             pairs: PairServiceClient::new(channel).max_decoding_message_size(ANSWER_LEN_MAX),
             caller,
         })
@@ -179,6 +182,12 @@ calls! {
     rollouts.evaluate_rollout(EvaluateRolloutRequest) -> EvaluateRolloutResponse;
     /// A page of the log.
     rollouts.list_events(ListEventsRequest) -> ListEventsResponse;
+    /// The flags in force.
+    flags.list_flags(ListFlagsRequest) -> ListFlagsResponse;
+    /// Sets a flag.
+    flags.set_flag(SetFlagRequest) -> Flag;
+    /// Clears a flag.
+    flags.clear_flag(ClearFlagRequest) -> ClearFlagResponse;
     /// One pair.
     pairs.get_pair(GetPairRequest) -> Pair;
     /// A page of pairs.

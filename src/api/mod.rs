@@ -3,6 +3,7 @@
 mod client;
 mod convert;
 mod errors;
+mod flags;
 mod json;
 mod pairs;
 mod request;

@@ -8,8 +8,12 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
     DESCRIPTORS, PlanDefaults,
+    flags::FlagsApi,
     pairs::{Pairs, Past},
-    proto::{pair_service_server::PairServiceServer, rollout_service_server::RolloutServiceServer},
+    proto::{
+        flag_service_server::FlagServiceServer, pair_service_server::PairServiceServer,
+        rollout_service_server::RolloutServiceServer,
+    },
     rollouts::Rollouts,
 };
 use crate::controller::Handle;
@@ -40,14 +44,17 @@ pub async fn serve(
 ) -> Result<(), BoxError> {
     let health = HealthReporter::new();
     health.set_serving::<RolloutServiceServer<Rollouts>>().await;
+    health.set_serving::<FlagServiceServer<FlagsApi>>().await;
     if past.pairs.get().is_some() {
         health.set_serving::<PairServiceServer<Pairs>>().await;
     } else {
         health.set_not_serving::<PairServiceServer<Pairs>>().await;
     }
+    let flags =
+        FlagServiceServer::new(FlagsApi(handle.clone())).max_decoding_message_size(REQUEST_LEN_MAX);
     let rollouts = RolloutServiceServer::new(Rollouts::new(handle, defaults, stop.clone()))
         .max_decoding_message_size(REQUEST_LEN_MAX);
-    let router = router(&health, Pairs::new(past))?.add_service(rollouts);
+    let router = router(&health, Pairs::new(past))?.add_service(rollouts).add_service(flags);
     listen(listener, router, announce(stop.clone(), health), stop).await
 }
 
@@ -100,6 +107,7 @@ async fn announce(mut stop: Stop, health: HealthReporter) {
     stop.wait().await;
     health.set_service_status("", ServingStatus::NotServing).await;
     health.set_not_serving::<RolloutServiceServer<Rollouts>>().await;
+    health.set_not_serving::<FlagServiceServer<FlagsApi>>().await;
     health.set_not_serving::<PairServiceServer<Pairs>>().await;
 }
 
@@ -185,8 +193,9 @@ mod tests {
                 panic!("{answer:?}");
             };
             let names: Vec<String> = list.service.into_iter().map(|it| it.name).collect();
-            for service in ["crossfade.v1.RolloutService", "crossfade.v1.PairService"] {
-                assert!(names.contains(&service.to_owned()), "{names:?}");
+            for service in ["RolloutService", "PairService", "FlagService"] {
+                let service = &format!("crossfade.v1.{service}");
+                assert!(names.contains(service), "{names:?}");
             }
             let mut health = HealthClient::new(channel);
             for (service, status) in [("", 1), ("crossfade.v1.PairService", 2)] {

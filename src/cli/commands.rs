@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::domain::Share;
+
 /// Commands to a running server.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ClientCommand {
@@ -93,12 +95,55 @@ pub enum ClientCommand {
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
+    /// Cap what candidates may see; flags only ever lower what a stage allows
+    #[command(subcommand)]
+    Flag(FlagCommand),
     /// Send every rollout back to the primary, and let none start until this is lifted
     Stop {
         /// Let rollouts start again
         #[arg(long)]
         lift: bool,
     },
+}
+
+/// What can be done with flags.
+#[derive(Clone, Debug, Subcommand)]
+pub enum FlagCommand {
+    /// Show the flags in force
+    List,
+    /// Set a flag, in the place of the one of its name; the narrowest wins, and 0% always wins
+    Set(FlagArgs),
+    /// Clear a flag
+    Clear {
+        /// Its name
+        name: String,
+    },
+}
+
+/// What `flag set` takes.
+#[derive(Args, Clone, Debug)]
+pub struct FlagArgs {
+    /// Its name, yours to choose: a-z, 0-9 and `-`
+    pub name: String,
+    /// Only in this rollout
+    #[arg(long)]
+    pub rollout: Option<String>,
+    /// Only requests of this feature
+    #[arg(long)]
+    pub feature: Option<String>,
+    /// Only users of this segment
+    #[arg(long)]
+    pub segment: Option<String>,
+    /// Most traffic that a candidate may answer, such as `5%`; `0%` is off
+    #[arg(long, value_name = "SHARE", value_parser = share, required_unless_present = "mirror")]
+    pub serve: Option<Share>,
+    /// Most traffic for which the other side is asked too
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub mirror: Option<Share>,
+}
+
+fn share(text: &str) -> Result<Share, String> {
+    crate::config::share(text).ok_or_else(|| "write it like `5%` or `0.25%`".to_owned())
 }
 
 /// What `status` takes.
@@ -274,6 +319,10 @@ mod tests {
             "update chat --file plan.json",
             "start chat --supersede",
             "stop --lift",
+            "flag list",
+            "flag set paid --rollout chat --feature help --segment paid --serve 5% --mirror 0%",
+            "flag set off --mirror 0%",
+            "flag clear paid --comment why",
             "rollback --all --server unix:/tmp/x.sock",
             "rollback chat --timeout 2s",
             "create chat --primary a --candidate b --gate error_rate=+1pp",
@@ -283,7 +332,10 @@ mod tests {
         }
         let told = parse("status chat --timeout 1500ms").unwrap();
         assert_eq!(told.global.timeout.as_millis(), 1_500);
-        for line in ["rollback", "rollback chat --all", "create chat --primary a", "events"] {
+        for line in ["rollback", "rollback chat --all", "create chat --primary a", "events"]
+            .into_iter()
+            .chain(["flag set paid", "flag set paid --serve 101%", "flag clear"])
+        {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
         for line in

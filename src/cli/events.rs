@@ -62,6 +62,8 @@ fn what(event: &proto::Event) -> String {
         Type::Baked => "✔ baked".to_owned(),
         Type::Stopped => "✖ everything stopped".to_owned(),
         Type::Lifted => "▶ stop lifted".to_owned(),
+        Type::Flagged => format!("‼ flag {}", event.flag),
+        Type::Unflagged => format!("▶ flag {} cleared", event.flag),
     }
 }
 

@@ -3,6 +3,7 @@
 mod commands;
 mod create;
 mod events;
+mod flags;
 mod ladder;
 mod look;
 mod moves;
@@ -246,6 +247,7 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
         ClientCommand::Resume { name } => moves::resume(client, out, name, global).await,
         ClientCommand::Approve(args) => moves::approve(client, out, args, global).await,
         ClientCommand::Rollback { name, .. } => moves::rollback(client, out, name, global).await,
+        ClientCommand::Flag(command) => flags::flag(client, out, command, global).await,
         ClientCommand::Stop { lift: false } => moves::stop(client, out, global).await,
         ClientCommand::Stop { lift: true } => moves::lift(client, out, global).await,
     }

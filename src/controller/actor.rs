@@ -57,6 +57,8 @@ pub struct Controller {
     pub(super) pairs: Option<Pairs>,
     /// Who stopped everything, while it is stopped.
     pub(super) stopped: Option<Arc<Record>>,
+    /// The flags in force, each by the record that set it.
+    pub(super) flags: BTreeMap<Name, Arc<Record>>,
     pub(super) primary: Name,
     pub(super) judge: Judged,
     pub(super) priced: BTreeSet<Name>,
@@ -109,6 +111,7 @@ impl Controller {
             providers: setup.providers,
             pairs: setup.pairs,
             stopped: None,
+            flags: BTreeMap::new(),
             primary: setup.primary,
             judge: setup.judge,
             priced: setup.priced,
@@ -144,9 +147,10 @@ impl Controller {
     /// Stands where the journal left off, and does what the configuration asks for.
     async fn begin(&mut self, (journal, history): (Journal, History)) {
         self.book = Book::new(Ok(journal));
-        let History { past, records, stopped, .. } = history;
+        let History { past, records, stopped, flags, .. } = history;
         self.records = Arc::new(records.into_iter().map(Arc::new).collect());
         self.stopped = stopped.map(Arc::new);
+        self.flags = flags.into_iter().map(|(name, it)| (name, Arc::new(it))).collect();
         let now = self.clock.now();
         for (name, past) in past {
             let made = rebuild::copies(self.pairs.as_ref(), &name);
@@ -155,6 +159,7 @@ impl Controller {
         for record in Arc::clone(&self.records).iter() {
             self.replay(record);
         }
+        self.flag_all();
         rebuild::climate(self.pairs.clone(), &self.barometer).await;
         rebuild::evidence(self).await;
         // While nobody listened nobody was silent.
@@ -224,7 +229,7 @@ impl Controller {
         let now = self.clock.now();
         // Where the wall clock went back since, time spent is nothing and never less.
         let record = &Record { at: record.at.min(now), ..record.clone() };
-        if self.note_stop(record) {
+        if self.note_stop(record) || self.note_flag(record) {
             return;
         }
         match (&record.event, self.managed.get_mut(&record.rollout)) {
@@ -234,6 +239,7 @@ impl Controller {
                 let plan = (**plan).clone();
                 let mut managed = Managed::new(record.rollout.clone(), plan, record.at, made);
                 managed.apply(record);
+                managed.flags = self.flag_set().of(&record.rollout);
                 self.managed.insert(record.rollout.clone(), managed);
             }
             (_, None) => {
@@ -357,6 +363,9 @@ impl Controller {
         if record.event == Event::Lifted {
             tracing::warn!(actor = record.actor, "a lift of the stop is on disk");
         }
+        if let Some(flag) = record.event.flag() {
+            tracing::warn!(actor = record.actor, %flag, "a change of a flag is in force");
+        }
         let Some(managed) = self.managed.get(&record.rollout) else { return };
         // A step that was overtaken while it was written never took effect.
         if managed.rollout.state() == record.to {
@@ -407,7 +416,10 @@ impl Controller {
         self.metrics.degraded(degraded.as_deref());
         let records = Arc::clone(&self.records);
         let (stopped, stopped_at) = (self.stop_text(), self.stopped.as_ref().map(|it| it.at));
-        let views = Views { rollouts, records, degraded, stopped, stopped_at };
+        let flags = self.flags.values().cloned().collect();
+        let flags_durable = self.book.is_durable(&Name::every());
+        let views =
+            Views { rollouts, records, degraded, stopped, stopped_at, flags, flags_durable };
         self.views.send_replace(Arc::new(views));
     }
 }

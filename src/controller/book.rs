@@ -2,8 +2,8 @@
 //!
 //! At most one *step forward* is under way; *steps back* are noted and written behind it, in the
 //! order they took effect. A step back is a rollback, a stop of the node, or what lowers the share
-//! that the candidate serves. A write that hangs therefore holds up writing and nothing else. What
-//! can come between the beginning of a forward write and its end, and what becomes of it:
+//! that the candidate serves: of one rollout or, as a flag, for whom it says. A write that hangs
+//! therefore holds up writing and nothing else. What can come between the beginning of a forward write and its end, and what becomes of it:
 //!
 //! ```text
 //! another step forward       waits its turn (`Ready::Busy`) and is decided anew then; with a
@@ -20,6 +20,7 @@
 //!                            overtakes a start and a lift, also those that wait their turn
 //! a start that supersedes    waits its turn, then sends the others back, then waits until that
 //!                            is on disk
+//! a lower flag               takes effect now; it overtakes what raises the same flag
 //! the write is slow          a step up of the controller's own that would not be taken any more
 //!                            when it ends is taken back before its share is seen
 //! the write fails            the step never happened; steps back take the free position. What

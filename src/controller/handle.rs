@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::domain::{
-    Command, Evidence, Name, Plan, PlanFault, Record, Refusal, Rollout, Timestamp,
+    Command, Evidence, Flag, Name, Plan, PlanFault, Record, Refusal, Rollout, Timestamp,
 };
 use crate::traffic::Board;
 
@@ -39,6 +39,10 @@ pub struct Views {
     pub stopped: Option<String>,
     /// When: which stop that is, as the revision of a rollout is for its state.
     pub stopped_at: Option<Timestamp>,
+    /// The flags in force, by name, each by the record that set it.
+    pub flags: Vec<Arc<Record>>,
+    /// Whether they are so on disk.
+    pub flags_durable: bool,
 }
 
 /// One rollout as people see it.
@@ -167,6 +171,8 @@ pub(super) enum Wish {
     Create(Box<Plan>),
     Obey(Command),
     Lift,
+    SetFlag(Box<Flag>),
+    ClearFlag(Name),
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Rejected>>;
@@ -279,6 +285,25 @@ impl Handle {
     /// When it cannot be written, everything is stopped again meanwhile, or the stop is another.
     pub async fn lift(&self, by: Requester) -> Result<(), Rejected> {
         let (name, wish) = (Name::every(), Wish::Lift);
+        self.ask(COMMAND_WAIT, |reply| Ask::Step(Step { name, wish, by, reply })).await.map(drop)
+    }
+
+    /// Puts a flag in force, in the place of the one of its name. Where it lowers what anybody sees
+    /// it does so at once; where it raises that, once it is on disk. The views say whether it is.
+    ///
+    /// # Errors
+    /// When there are too many, or it raises something and cannot be written.
+    pub async fn set_flag(&self, flag: Flag, by: Requester) -> Result<(), Rejected> {
+        let (name, wish) = (Name::every(), Wish::SetFlag(Box::new(flag)));
+        self.ask(COMMAND_WAIT, |reply| Ask::Step(Step { name, wish, by, reply })).await.map(drop)
+    }
+
+    /// Clears the flag of that name, if there is one, as [`Self::set_flag`] sets it.
+    ///
+    /// # Errors
+    /// When that raises something and cannot be written.
+    pub async fn clear_flag(&self, flag: Name, by: Requester) -> Result<(), Rejected> {
+        let (name, wish) = (Name::every(), Wish::ClearFlag(flag));
         self.ask(COMMAND_WAIT, |reply| Ask::Step(Step { name, wish, by, reply })).await.map(drop)
     }
 

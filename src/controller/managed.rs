@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::analysis::{Ledger, Observation};
 use crate::domain::{
-    Answer, Cause, Command, Event, Evidence, GateEvidence, Input, Lane, Name, Note, Order, Plan,
-    Record, Requests, Rollout, Seen, Share, Slice, Stage, State, Timestamp, Told, Undecided,
+    Answer, Cause, Command, Event, Evidence, Flags, GateEvidence, Input, Lane, Name, Note, Order,
+    Plan, Record, Requests, Rollout, Seen, Share, Slice, Stage, State, Timestamp, Told, Undecided,
     Verdict, Weather, Window,
 };
 use crate::store::Past;
@@ -25,6 +25,8 @@ pub(super) struct Managed {
     pub(super) ledger: Ledger,
     pub(super) live: Arc<Live>,
     pub(super) evidence: Evidence,
+    /// The flags it has to do with.
+    pub(super) flags: Flags,
     /// Why its traffic cannot move whatever its state: a provider that is not configured.
     pub(super) broken: Option<String>,
     /// Idempotency keys already used, with what they did.
@@ -56,6 +58,7 @@ impl Managed {
             live: Arc::new(Live::new(copies)),
             rollout: Rollout::new(name, plan),
             evidence: Evidence::default(),
+            flags: Flags::default(),
             broken: None,
             requests: Requests::default(),
             begun: None,
@@ -84,6 +87,7 @@ impl Managed {
             ledger: Ledger::new(rollout.plan()),
             live,
             evidence: Evidence::default(),
+            flags: Flags::default(),
             broken: None,
             requests,
             wanted,
@@ -146,7 +150,9 @@ impl Managed {
             | Event::Overdue
             | Event::Baked
             | Event::Stopped
-            | Event::Lifted => {}
+            | Event::Lifted
+            | Event::Flagged(_)
+            | Event::Unflagged(_) => {}
         }
         self.cap(&record.event);
         if !Arc::ptr_eq(&live, &self.live) {
@@ -184,8 +190,10 @@ impl Managed {
         if self.live.is_tripped() {
             return Input::Tripped;
         }
-        // Where our own cap keeps copies from being made, it is not the traffic that is silent.
-        let silent = self.rollout.is_idle(now, self.heard) && !self.live.is_capped(now);
+        // Where our own cap or a flag keeps copies from being made, it is not the traffic that is
+        // silent.
+        let off = || self.flags.caps(self.rollout.name(), "", "").mirror.is_none();
+        let silent = self.rollout.is_idle(now, self.heard) && !self.live.is_capped(now) && !off();
         if silent { Input::Idle } else { Input::Tick }
     }
 
@@ -226,7 +234,8 @@ impl Managed {
         // Also while nothing comes.
         evidence.per_minute = self.ledger.per_minute(now);
         let coverage = self.coverage_problem(now);
-        if let Some(problem) = coverage.or_else(|| self.live.kept().problem()) {
+        let kept = || self.live.kept().problem();
+        if let Some(problem) = coverage.or_else(kept).or_else(|| self.flagged()) {
             // What was never asked says nothing of either side, so proof of harm stands.
             let stands = !self.ledger.has_lost_too_many();
             let doubted = |gate: &&mut GateEvidence| !(stands && gate.verdict == Verdict::Breach);
@@ -244,6 +253,16 @@ impl Managed {
             evidence.problem = Some(broken.clone());
         }
         self.evidence = evidence;
+    }
+
+    /// Why it goes no further: operators let the candidate serve less than its stage does. What
+    /// is about a part of the traffic alone holds nothing up; that part is not bet on by lots.
+    fn flagged(&self) -> Option<String> {
+        let serve = self.rollout.stage()?.serve;
+        let most = self.flags.caps(self.rollout.name(), "", "").serve;
+        (most < serve).then(|| {
+            format!("a flag lets it serve {most} of the stage's {serve}; `crossfade flag list`")
+        })
     }
 
     fn coverage_problem(&mut self, now: Timestamp) -> Option<String> {
@@ -287,6 +306,7 @@ impl Managed {
             noise,
             cleared,
             judge: plan.judge_share,
+            flags: self.flags.clone(),
         }
     }
 

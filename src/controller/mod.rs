@@ -11,6 +11,7 @@
 mod actor;
 mod book;
 mod explain;
+mod flags;
 mod handle;
 mod managed;
 mod orders;

@@ -63,6 +63,8 @@ impl Controller {
             Wish::Create(plan) => self.create(&step.name, plan, &step.by),
             Wish::Obey(command) => self.obey(&step.name, command, &step.by),
             Wish::Lift => self.blind().map_or_else(|| self.lift(&step.by), Err),
+            Wish::SetFlag(flag) => self.blind().map_or_else(|| self.set_flag(flag), Err),
+            Wish::ClearFlag(name) => self.blind().map_or_else(|| Ok(self.clear_flag(name)), Err),
         };
         let event = match event {
             Ok(None) if step.is_rollback() => self.would_begin(&step.name, Cause::Operator),
@@ -103,13 +105,16 @@ impl Controller {
     }
 
     /// Whether it takes effect before it is written: a rollback, and what lowers the share that the
-    /// candidate serves, be it a jump back or another plan.
+    /// candidate serves, be it a jump back, another plan or a flag.
     ///
     /// Behind a step of the same rollout that is being written only a rollback does: what else
     /// there is to do depends on what becomes of that.
     fn is_fall(&self, name: &Name, event: &Event) -> bool {
         if matches!(event, Event::RolledBack(_)) {
             return true;
+        }
+        if event.flag().is_some() {
+            return self.lowers(event) && self.book.backlog_len() < ASKS_LEN_MAX;
         }
         let Some(managed) = self.managed.get(name).filter(|_| !self.is_under_way(name)) else {
             return false;
@@ -194,10 +199,12 @@ impl Controller {
     /// for it is told so at once.
     pub(super) fn overtake(&mut self, back: &Record) {
         let (gone, waiting): (Vec<_>, Vec<_>) =
-            self.waiting.drain(..).partition(|it| it.name == back.rollout);
+            self.waiting.drain(..).partition(|it| it.is_about(back));
         self.waiting = waiting.into();
         let mut replies: Vec<_> = gone.into_iter().map(|it| it.reply).collect();
-        if let Some(pending) = self.pending.as_mut().filter(|it| it.rollout == back.rollout) {
+        let flag = self.book.under_way().and_then(Event::flag);
+        let is_about = |it: &&mut Pending| it.rollout == back.rollout && flag == back.event.flag();
+        if let Some(pending) = self.pending.as_mut().filter(is_about) {
             pending.overtaken = Some(back.clone());
             replies.extend(pending.reply.take());
         }
@@ -207,6 +214,8 @@ impl Controller {
             let why = if matches!(back.event, Event::Stopped | Event::RolledBack(Cause::Stopped)) {
                 let refusal = Box::new(Refusal::Stopped { actor: back.actor.clone() });
                 Rejected::Refused { rollout, refusal }
+            } else if let Some(flag) = back.event.flag() {
+                Rejected::Unavailable(format!("flag `{flag}` was lowered meanwhile"))
             } else {
                 Rejected::Stale { rollout, seen: now.saturating_sub(1), now }
             };

@@ -6,7 +6,7 @@ use crate::domain::{Cause, Event, Input, Name, Record, State};
 
 use super::{
     actor::Controller,
-    handle::{Rejected, Reply, Requester, View},
+    handle::{Rejected, Reply, Requester, View, Wish},
     steps::respond,
 };
 
@@ -20,7 +20,8 @@ impl Controller {
             return respond(reply, Err(blind));
         }
         let every = Name::every();
-        let lifts = self.is_under_way(&every) || self.waiting.iter().any(|it| it.name == every);
+        let lifting = self.is_under_way(&every) && self.book.under_way() == Some(&Event::Lifted);
+        let lifts = lifting || self.waiting.iter().any(|it| matches!(it.wish, Wish::Lift));
         if self.stopped.is_none() || lifts {
             let record = self.record(&every, Event::Stopped, by, (State::Pending, State::Pending));
             tracing::warn!(actor = record.actor, comment = record.comment, "everything is stopped");
@@ -72,7 +73,9 @@ impl Controller {
             | Event::Overdue
             | Event::Succeeded(_)
             | Event::Baked
-            | Event::RolledBack(_) => return false,
+            | Event::RolledBack(_)
+            | Event::Flagged(_)
+            | Event::Unflagged(_) => return false,
         }
         true
     }

@@ -1,6 +1,6 @@
 //! What is asked of a rollout, and what happened to it.
 
-use super::{Metric, Plan};
+use super::{Flag, Metric, Name, Plan};
 
 /// What a person or a pipeline asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +110,10 @@ pub enum Event {
     Stopped,
     /// Rollouts may start again. About every rollout.
     Lifted,
+    /// A flag is in force. About the whole node.
+    Flagged(Box<Flag>),
+    /// The flag of that name is in force no more. About the whole node.
+    Unflagged(Name),
 }
 
 /// Why the last step was taken.
@@ -155,7 +159,7 @@ impl Event {
             | Self::Succeeded(cause)
             | Self::RolledBack(cause) => *cause,
             Self::Overdue | Self::Baked => Cause::Time,
-            Self::Stopped | Self::Lifted => Cause::Operator,
+            Self::Stopped | Self::Lifted | Self::Flagged(_) | Self::Unflagged(_) => Cause::Operator,
         }
     }
 
@@ -165,6 +169,27 @@ impl Event {
             return Some((*attempt, *stage));
         }
         None
+    }
+
+    /// The flag it is about, if it is about one.
+    pub fn flag(&self) -> Option<&Name> {
+        match self {
+            Self::Flagged(flag) => Some(&flag.name),
+            Self::Unflagged(name) => Some(name),
+            Self::Created(_)
+            | Self::Revised(_)
+            | Self::Loosened(_)
+            | Self::StageEntered { .. }
+            | Self::ApprovalRequested
+            | Self::Paused(_)
+            | Self::Resumed
+            | Self::Overdue
+            | Self::Succeeded(_)
+            | Self::Baked
+            | Self::RolledBack(_)
+            | Self::Stopped
+            | Self::Lifted => None,
+        }
     }
 
     /// The plan it brings, if any.

@@ -5,9 +5,11 @@
 
 mod call;
 mod event;
+mod flag;
 mod freeze;
 mod gate;
 mod margin;
+mod marks;
 mod plan;
 mod price;
 mod record;
@@ -26,20 +28,20 @@ pub use call::{
     Window,
 };
 pub use event::{Answer, Cause, Command, Consent, Event, Undecided};
+pub use flag::{Caps, Flag, Flags};
 pub use freeze::{Freeze, FreezeError, FreezeText, Thaw};
 pub use gate::{
     Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Noise, Role, Verdict,
 };
 pub use margin::{Limit, Margin, MarginError};
+pub use marks::{MarkFields, Sticky};
 pub use plan::{Approval, OnIdle, Plan, PlanFault, Risk, Slice, Stage, Times, default_ladder};
 pub use price::{Price, Prices};
 pub use record::Record;
 pub use refusal::Refusal;
 pub use requests::Requests;
 pub use rollout::{Input, Rollout, Saved, State, Visit};
-pub use route::{
-    Endpoint, Facts, Key, Lane, Lot, MarkFields, Places, Route, Snapshot, Sticky, Tie, is_cleared,
-};
+pub use route::{Endpoint, Facts, Key, Lane, Lot, Places, Route, Snapshot, Tie, is_cleared};
 pub use seen::{Note, Order, Seen, Told, Weather};
 pub use share::{Share, ShareError};
 pub use skip::Skip;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Name, Share, Side, Skip, Slice, Watched, Window,
+    Caps, Flags, Name, Share, Side, Skip, Slice, Watched, Window,
     share::{bucket, hash},
 };
 
@@ -22,24 +22,6 @@ pub enum Endpoint {
     Messages,
     /// Gemini `…:generateContent` and `…:streamGenerateContent`.
     Gemini,
-}
-
-/// What the key of a request is made of, if it has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sticky {
-    /// What a header of this name says.
-    Header(String),
-    /// The conversation, as the application names it.
-    Conversation,
-    /// The end user, as the application names them.
-    User,
-    /// How the conversation begins.
-    Opening,
-}
-
-impl Sticky {
-    /// What is looked for where nothing else is asked for, in this order.
-    pub const DEFAULT: [Self; 2] = [Self::Conversation, Self::User];
 }
 
 /// What sticks to a side: the conversation, else the user, else the request alone.
@@ -108,22 +90,6 @@ pub struct Facts {
     pub tie: Tie,
 }
 
-/// Where in the body of a request its marks stand, as names with dots between, like
-/// `metadata.feature`. Empty where nothing is looked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MarkFields {
-    /// Its feature.
-    pub feature: String,
-    /// The segment of its user.
-    pub segment: String,
-    /// Its class of task.
-    pub task: String,
-    /// Its end user.
-    pub user: String,
-    /// Its data classes.
-    pub data: String,
-}
-
 /// Whether somebody who is cleared for some data classes may have data of these: of all of them,
 /// so that data of no class is everybody's, and a class that nobody knows is nobody's.
 pub fn is_cleared(cleared: &[String], data: &[String]) -> bool {
@@ -167,6 +133,8 @@ pub struct Lane {
     pub cleared: Vec<String>,
     /// Share of pairs the judge sees.
     pub judge: Share,
+    /// Operators' caps, those that the rollout has to do with.
+    pub flags: Flags,
 }
 
 /// All that the proxy obeys. Never changed, only replaced.
@@ -204,7 +172,10 @@ impl Snapshot {
         self.lanes.iter().filter(|lane| lane.window.is_some()).count()
     }
 
-    /// Routes one request: compliance first, then the shares.
+    /// Routes one request: compliance first, then flags, then the stage's shares.
+    ///
+    /// Where a flag lowers a share no lot is drawn: the bets reckon with the stage's shares, and one
+    /// side alone would be seen otherwise than they think. A pair is a pair whatever it was drawn by.
     pub fn route(&self, facts: &Facts) -> Route {
         let governs = |lane: &Arc<Lane>| {
             lane.slice.matches(&facts.feature, &facts.segment, &facts.task, &facts.model)
@@ -237,22 +208,34 @@ impl Snapshot {
         }
         let places = lane.places(&facts.key);
         let free = facts.tie == Tie::None;
-        let served = free && places.serve < lane.serve.basis_points();
-        let copied = places.mirror < lane.mirror.basis_points();
+        let Caps { serve, mirror } = lane.shares(facts);
+        let is_capped = (serve, mirror) != (lane.serve, lane.mirror);
+        let served = free && places.serve < serve.basis_points();
+        let mirror = match places.mirror {
+            place if place < mirror.basis_points() => Ok(()),
+            place if place < lane.mirror.basis_points() => Err(Skip::Flag),
+            _ => Err(Skip::Share),
+        };
         Route {
             lane: index,
             serve: if served { Side::Candidate } else { Side::Primary },
-            mirror: if copied { Ok(()) } else { Err(Skip::Share) },
+            mirror,
             places: Some(places),
             // Who answers what is tied was no chance, so what it shows stands for nobody else.
-            lot: free.then(|| facts.key.lot()),
+            lot: (free && !is_capped).then(|| facts.key.lot()),
             // What is tied to its answer must not leave another one behind.
-            again: free && !served && lane.asks_again(&facts.key),
+            again: free && !is_capped && !served && lane.asks_again(&facts.key),
         }
     }
 }
 
 impl Lane {
+    /// The stage's shares for a request, or what flags leave of them.
+    pub fn shares(&self, facts: &Facts) -> Caps {
+        let Caps { serve, mirror } = self.flags.caps(&self.rollout, &facts.feature, &facts.segment);
+        Caps { serve: self.serve.min(serve), mirror: self.mirror.min(mirror) }
+    }
+
     /// The watched slice that a request is in; empty for none.
     pub fn watched(&self, facts: &Facts) -> &str {
         let Facts { feature, segment, task, .. } = facts;
@@ -282,6 +265,7 @@ mod tests {
     use proptest::{prelude::*, sample::subsequence};
 
     use super::*;
+    use crate::domain::Flag;
 
     fn share(basis_points: u16) -> Share {
         Share::from_basis_points(basis_points).unwrap()
@@ -302,6 +286,7 @@ mod tests {
             noise: Share::NONE,
             cleared: vec!["eu".to_owned()],
             judge: Share::ALL,
+            flags: Flags::default(),
         };
         Snapshot { lanes: vec![Arc::new(lane)] }
     }
@@ -386,6 +371,28 @@ mod tests {
         assert_eq!(lot(Key::Request("c-1".to_owned())), Some(Lot::Once));
         let barred = Facts { barred: Some(Skip::Retry), ..facts("1") };
         assert_eq!(all.route(&barred).lot, None);
+    }
+
+    #[test]
+    fn a_flag_lowers_what_a_request_sees_and_its_lot_stands_for_nothing() {
+        let lane = (*snapshot(5_000, 1_000).lanes[0]).clone();
+        let caps = Caps { serve: share(1_000), mirror: share(100) };
+        let (feature, segment) = (String::new(), "paid".to_owned());
+        let name: Name = "paid".parse().unwrap();
+        let flags = Flags::default().with(Flag { name, rollout: None, feature, segment, caps });
+        let flagged = Snapshot { lanes: vec![Arc::new(Lane { flags, ..lane.clone() })] };
+        let (plain, lower) = (Snapshot { lanes: vec![Arc::new(lane)] }, snapshot(1_000, 100));
+        let mut skipped = 0;
+        for key in 0..2_000 {
+            let free = facts(&key.to_string());
+            assert_eq!(flagged.route(&free), plain.route(&free));
+            let paid = Facts { segment: "paid".to_owned(), ..free };
+            let (is, would) = (flagged.route(&paid), lower.route(&paid));
+            assert_eq!((is.serve, is.mirror.is_ok()), (would.serve, would.mirror.is_ok()));
+            assert_eq!(is.lot, None);
+            skipped += u32::from(is.mirror == Err(Skip::Flag));
+        }
+        assert!((100..300).contains(&skipped), "{skipped} of 2000 copies at 10% less 1%");
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub enum Skip {
     DailyCap,
     /// Too many copies are under way.
     Busy,
+    /// A flag keeps it from being copied.
+    Flag,
     /// Too much memory is held by copies and answers.
     Memory,
     /// The breaker of one of its providers is open.
@@ -45,7 +47,7 @@ pub enum Skip {
 
 impl Skip {
     /// Every reason, in a fixed order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NoRollout,
         Self::Share,
         Self::Endpoint,
@@ -61,6 +63,7 @@ impl Skip {
         Self::DataClass,
         Self::DailyCap,
         Self::Busy,
+        Self::Flag,
         Self::Memory,
         Self::Breaker,
         Self::RetryAfter,
@@ -85,6 +88,7 @@ impl Skip {
             Self::DataClass => "data_class",
             Self::DailyCap => "daily_cap",
             Self::Busy => "busy",
+            Self::Flag => "flag",
             Self::Memory => "memory",
             Self::Breaker => "breaker",
             Self::RetryAfter => "retry_after",

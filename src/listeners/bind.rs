@@ -75,13 +75,10 @@ pub fn bind(control: &Control, passed: &mut Passed) -> io::Result<(Listener, Str
             Err(io::Error::new(io::ErrorKind::InvalidInput, PublicAddress(*address)))
         }
         Control::Tcp(address) => {
-            let passed = passed.tcp(Port::Control, *address);
-            let listener = passed
-                .map_or_else(|| std::net::TcpListener::bind(address), Ok)
+            let listener = super::tcp(*address, passed.tcp(Port::Control, *address))
                 .map_err(|error| explain(&error, &format!("could not listen on {address}")))?;
-            listener.set_nonblocking(true)?;
             let address = format!("http://{}", listener.local_addr()?);
-            Ok((Listener::Tcp(TcpListener::from_std(listener)?), address))
+            Ok((Listener::Tcp(listener), address))
         }
         Control::Unix(path) => {
             let by_manager = !passed.are_a_predecessors();

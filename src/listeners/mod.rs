@@ -79,9 +79,13 @@ impl Listeners {
     /// # Errors
     /// When one cannot be opened, or the service manager passed one that the file does not have.
     pub fn open(config: &Config, passed: &mut Passed) -> Result<Self, ListenError> {
-        let data = tcp("listen", config.listen, passed.tcp(Port::Data, config.listen))?;
-        let operations = passed.tcp(Port::Operations, config.operations);
-        let operations = tcp("operations", config.operations, operations)?;
+        let failed = |key: &'static str, address: SocketAddr| {
+            move |error| ListenError::Bind { key, address: address.to_string(), error }
+        };
+        let data = tcp(config.listen, passed.tcp(Port::Data, config.listen))
+            .map_err(failed("listen", config.listen))?;
+        let operations = tcp(config.operations, passed.tcp(Port::Operations, config.operations))
+            .map_err(failed("operations", config.operations))?;
         let (control, control_address) = bind(&config.control, passed).map_err(|error| {
             let address = format!("{:?}", config.control);
             ListenError::Bind { key: "control", address, error }
@@ -102,18 +106,11 @@ impl Listeners {
     }
 }
 
-fn tcp(
-    key: &'static str,
-    address: SocketAddr,
-    passed: Option<std::net::TcpListener>,
-) -> Result<TcpListener, ListenError> {
-    let listener = match passed {
-        Some(listener) => {
-            listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener))
-        }
-        None => listen(address),
-    };
-    listener.map_err(|error| ListenError::Bind { key, address: address.to_string(), error })
+/// A socket that was passed, or a new one.
+fn tcp(address: SocketAddr, passed: Option<std::net::TcpListener>) -> io::Result<TcpListener> {
+    let Some(listener) = passed else { return listen(address) };
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -235,7 +235,7 @@ mod tests {
     use hyper::header::{HeaderName, HeaderValue};
 
     use super::*;
-    use crate::domain::{Lane, Share, Slice, Window};
+    use crate::domain::{Flags, Lane, Share, Slice, Window};
 
     fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
         list.iter()
@@ -403,6 +403,7 @@ mod tests {
             watched: None,
             serve: Share::NONE,
             noise: Share::NONE,
+            flags: Flags::default(),
             mirror: Share::ALL,
             cleared: texts(cleared),
             judge: Share::NONE,

@@ -4,8 +4,8 @@
 //! machine but what it shows. INV7 is about the data path, and tested there.
 
 use crate::domain::{
-    Answer, Approval, Cause, Command, Consent, Event, Evidence, Facts, Input, Key, Lane, OnIdle,
-    Role, Rollout, Share, Side, Slice, Snapshot, State, Tie, Timestamp, Undecided, Verdict,
+    Answer, Approval, Cause, Command, Consent, Event, Evidence, Facts, Flags, Input, Key, Lane,
+    OnIdle, Role, Rollout, Share, Side, Slice, Snapshot, State, Tie, Timestamp, Undecided, Verdict,
 };
 
 /// One input and what came of it.
@@ -318,6 +318,7 @@ fn takes(rollout: &Rollout, key: &str) -> bool {
         noise: plan.noise,
         cleared: Vec::new(),
         judge: plan.judge_share,
+        flags: Flags::default(),
     };
     let facts = Facts {
         key: Key::User(key.to_owned()),

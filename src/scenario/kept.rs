@@ -117,7 +117,9 @@ impl Kept {
             | Event::Baked
             | Event::RolledBack(_)
             | Event::Stopped
-            | Event::Lifted => {}
+            | Event::Lifted
+            | Event::Flagged(_)
+            | Event::Unflagged(_) => {}
         }
     }
 

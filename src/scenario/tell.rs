@@ -23,6 +23,8 @@ pub(super) fn event(kept: &Kept, event: &Event) -> String {
         Event::Baked => "guarded for long enough: nothing is copied any more".to_owned(),
         Event::Stopped => "everything is stopped".to_owned(),
         Event::Lifted => "the stop is lifted".to_owned(),
+        Event::Flagged(flag) => format!("flag {flag}"),
+        Event::Unflagged(flag) => format!("flag {flag} is cleared"),
         Event::RolledBack(cause) => {
             let broken = cause.metric().and_then(|it| kept.evidence.with(it, Verdict::Breach));
             let gate = broken.map_or_else(String::new, |it| format!(": {}", it.name()));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"v":2,"seq":S,"rollouts":n}     every record up to S is in what follows; with the stop of the
-//!                                  whole node, while that holds
+//!                                  whole node and the flags, while they hold
 //! {"v":2,"name":…,"keys":m}        one rollout; n times, each with
 //! {"v":2,"key":…,"event":{…}}      what one idempotency key did, m times
 //! ```
@@ -46,6 +46,8 @@ pub struct History {
     pub past: BTreeMap<Name, Past>,
     /// The stop of the whole node that held then.
     pub stopped: Option<Record>,
+    /// The flags that were in force then, each by the record that set it.
+    pub flags: BTreeMap<Name, Record>,
     /// The records after it, without holes.
     pub records: Vec<Record>,
 }
@@ -57,6 +59,8 @@ struct HeadJson {
     rollouts: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stopped: Option<RecordJson>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    flags: Vec<RecordJson>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -126,6 +130,8 @@ impl History {
             match (&record.event, self.past.get_mut(&record.rollout)) {
                 (Event::Stopped, _) => self.stopped = Some(record),
                 (Event::Lifted, _) => self.stopped = None,
+                (Event::Flagged(flag), _) => drop(self.flags.insert(flag.name.clone(), record)),
+                (Event::Unflagged(name), _) => drop(self.flags.remove(name)),
                 (_, Some(past)) => past.apply(&record),
                 (Event::Created(plan), None) => {
                     let rollout = Rollout::new(record.rollout.clone(), (**plan).clone());
@@ -142,7 +148,9 @@ impl History {
     pub(super) fn encode(&self) -> Vec<Vec<u8>> {
         let v = json::VERSION;
         let stopped = self.stopped.as_ref().map(RecordJson::from);
-        let head = HeadJson { v, seq: self.forgotten, rollouts: self.past.len(), stopped };
+        let (seq, rollouts) = (self.forgotten, self.past.len());
+        let flags = self.flags.values().map(RecordJson::from).collect();
+        let head = HeadJson { v, seq, rollouts, stopped, flags };
         let mut payloads = vec![json::encode(&head)];
         for past in self.past.values() {
             payloads.push(json::encode(&PastJson::from(past)));
@@ -172,7 +180,14 @@ impl History {
             past.insert(one.rollout.name().clone(), one);
         }
         let stopped = head.stopped.map(RecordJson::record).transpose()?;
-        Ok(Self { forgotten: head.seq, past, stopped, records: Vec::new() })
+        let mut flags = BTreeMap::new();
+        for json in head.flags {
+            let record = json.record()?;
+            if let Some(name) = record.event.flag().cloned() {
+                flags.insert(name, record);
+            }
+        }
+        Ok(Self { forgotten: head.seq, past, stopped, flags, records: Vec::new() })
     }
 }
 
@@ -315,6 +330,21 @@ mod tests {
             let past = compacted(&records, count).stopped;
             assert_eq!(past.is_some(), stopped, "after {count} records");
         }
+    }
+
+    #[test]
+    fn flags_are_remembered_until_they_are_cleared() {
+        let records = lives();
+        let mut set = BTreeMap::new();
+        for (count, record) in (1..).zip(&records) {
+            match &record.event {
+                Event::Flagged(flag) => drop(set.insert(flag.name.clone(), record.clone())),
+                Event::Unflagged(name) => drop(set.remove(name)),
+                _ => {}
+            }
+            assert_eq!(compacted(&records, count).flags, set, "after {count} records");
+        }
+        assert_eq!(set.len(), 1);
     }
 
     #[test]

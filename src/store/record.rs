@@ -7,7 +7,8 @@ use super::{
     plan::PlanJson,
 };
 use crate::domain::{
-    Cause, Event, GateEvidence, Metric, Name, Noise, Plan, Record, State, Timestamp, Verdict,
+    Caps, Cause, Event, Flag, GateEvidence, Metric, Name, Noise, Plan, Record, State, Timestamp,
+    Verdict,
 };
 
 /// The version of records since plans have times, and events and causes that must not be
@@ -64,6 +65,25 @@ pub(super) enum EventJson {
     },
     Stopped,
     Lifted,
+    Flagged {
+        flag: Box<FlagJson>,
+    },
+    Unflagged {
+        flag: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct FlagJson {
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rollout: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    feature: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    segment: String,
+    serve_bps_max: u16,
+    mirror_bps_max: u16,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -198,6 +218,8 @@ impl From<&Event> for EventJson {
             Event::RolledBack(cause) => Self::RolledBack { cause: (*cause).into() },
             Event::Stopped => Self::Stopped,
             Event::Lifted => Self::Lifted,
+            Event::Flagged(flag) => Self::Flagged { flag: Box::new(FlagJson::from(&**flag)) },
+            Event::Unflagged(flag) => Self::Unflagged { flag: flag.as_str().to_owned() },
         }
     }
 }
@@ -220,7 +242,34 @@ impl EventJson {
             Self::RolledBack { cause } => Event::RolledBack(cause.cause()?),
             Self::Stopped => Event::Stopped,
             Self::Lifted => Event::Lifted,
+            Self::Flagged { flag } => Event::Flagged(Box::new(flag.flag()?)),
+            Self::Unflagged { flag } => Event::Unflagged(json::name("flag", &flag)?),
         })
+    }
+}
+
+impl From<&Flag> for FlagJson {
+    fn from(flag: &Flag) -> Self {
+        Self {
+            name: flag.name.as_str().to_owned(),
+            rollout: flag.rollout.as_ref().map(|it| it.as_str().to_owned()),
+            feature: flag.feature.clone(),
+            segment: flag.segment.clone(),
+            serve_bps_max: flag.caps.serve.basis_points(),
+            mirror_bps_max: flag.caps.mirror.basis_points(),
+        }
+    }
+}
+
+impl FlagJson {
+    fn flag(self) -> Result<Flag, DecodeError> {
+        let rollout = self.rollout.map(|it| json::name("rollout", &it)).transpose()?;
+        let caps = Caps {
+            serve: json::share("serve_bps_max", self.serve_bps_max)?,
+            mirror: json::share("mirror_bps_max", self.mirror_bps_max)?,
+        };
+        let name = json::name("name", &self.name)?;
+        Ok(Flag { name, rollout, feature: self.feature, segment: self.segment, caps })
     }
 }
 

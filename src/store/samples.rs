@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use super::{Bodies, Limits};
 use crate::domain::{
-    Agreement, Approval, Call, Cause, Event, Freeze, FreezeText, GateEvidence, Lot, Margin, Mark,
-    Metric, Name, Noise, Note, OnIdle, Order, Outcome, Pair, PairId, Plan, Record, Risk, Role,
-    Score, ScorePart, Share, Side, Slice, State, Times, Timestamp, Told, Usage, Verdict, Watched,
-    Weather, Window, default_ladder,
+    Agreement, Approval, Call, Caps, Cause, Event, Flag, Freeze, FreezeText, GateEvidence, Lot,
+    Margin, Mark, Metric, Name, Noise, Note, OnIdle, Order, Outcome, Pair, PairId, Plan, Record,
+    Risk, Role, Score, ScorePart, Share, Side, Slice, State, Times, Timestamp, Told, Usage,
+    Verdict, Watched, Weather, Window, default_ladder,
 };
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
@@ -71,6 +71,8 @@ pub(super) fn events() -> Vec<Event> {
         Event::Baked,
         Event::Stopped,
         Event::Lifted,
+        Event::Flagged(Box::new(flag("paid", 0))),
+        Event::Unflagged("paid".parse().unwrap()),
     ];
     for cause in causes {
         events.push(Event::StageEntered { attempt: 3, stage: 4, cause });
@@ -141,10 +143,24 @@ pub(super) fn life(rollout: &str) -> Vec<Record> {
         Event::Lifted,
         enter(4, 0, Cause::Operator),
         Event::Overdue,
+        Event::Flagged(Box::new(flag("paid", 0))),
+        Event::Flagged(Box::new(flag("all", 300))),
+        Event::Flagged(Box::new(flag("paid", 700))),
+        Event::Unflagged("all".parse().unwrap()),
         Event::Paused(Cause::Operator),
         Event::Stopped,
     ]);
     lived(rollout, events)
+}
+
+pub(super) fn flag(name: &str, serve: u16) -> Flag {
+    Flag {
+        name: name.parse().unwrap(),
+        rollout: Some("chat".parse().unwrap()),
+        feature: "help".to_owned(),
+        segment: String::new(),
+        caps: Caps { serve: Share::from_basis_points(serve).unwrap(), mirror: Share::ALL },
+    }
 }
 
 fn enter(attempt: u32, stage: usize, cause: Cause) -> Event {
@@ -170,7 +186,7 @@ fn first_events() -> Vec<Event> {
 
 fn lived(rollout: &str, events: Vec<Event>) -> Vec<Record> {
     let named = |(seq, event): (u64, Event)| Record {
-        rollout: if matches!(event, Event::Stopped | Event::Lifted) {
+        rollout: if matches!(event, Event::Stopped | Event::Lifted) || event.flag().is_some() {
             Name::every()
         } else {
             rollout.parse().unwrap()

@@ -12,6 +12,10 @@ use crate::world::{Answer, Serve, rollout, until};
 
 use stub::{Says, Stub, good};
 
+/// A breaker that stays closed, whatever comes.
+const NEVER_OPEN: &str =
+    r#"breaker = { failed = "100%", calls_min = 1_000_000, in_a_row = 1_000_000 }"#;
+
 /// A primary and a candidate that do as they are told, behind the program.
 struct Rig {
     primary: Stub,
@@ -225,7 +229,7 @@ async fn a_provider_that_only_gets_copies_is_not_checked() {
 /// B-17
 #[tokio::test]
 async fn at_most_one_call_in_ten_is_asked_again_of_the_primary() {
-    let rig = Rig::start("breaker = \"off\"", &rollout("100%", "1%")).await;
+    let rig = Rig::start(NEVER_OPEN, &rollout("100%", "1%")).await;
     let before = rig.primary.asked() + rig.candidate.asked();
     let requests = 300;
     for _ in 0..requests {
@@ -242,7 +246,7 @@ async fn at_most_one_call_in_ten_is_asked_again_of_the_primary() {
 /// B-11
 #[tokio::test]
 async fn wherever_a_candidate_breaks_off_its_caller_gets_one_answer_of_one_provider() {
-    let rig = Rig::start("breaker = \"off\"", &rollout("100%", "1%")).await;
+    let rig = Rig::start(NEVER_OPEN, &rollout("100%", "1%")).await;
     let (head, body) = good("candidate");
     for cut in [0, 1, 12, 17, head.len() - 2, head.len() - 1, head.len()] {
         assert_eq!(rig.chat_while(Says::Cut(cut)).await, "primary", "cut after {cut}");

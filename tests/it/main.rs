@@ -9,6 +9,7 @@ mod crash;
 mod data_port;
 mod evil;
 mod faults;
+mod flags;
 mod hygiene;
 mod isolation;
 mod leave;

@@ -70,9 +70,9 @@ fn routed(it: &Routed) -> Told {
         lots: lots.map(|(lane, places)| proto::Lots {
             key: key(&it.facts.key).to_owned(),
             serve_place: places.serve.into(),
-            serve_bps: lane.serve.basis_points().into(),
+            serve_bps: lane.shares(&it.facts).serve.basis_points().into(),
             mirror_place: places.mirror.into(),
-            mirror_bps: lane.mirror.basis_points().into(),
+            mirror_bps: lane.shares(&it.facts).mirror.basis_points().into(),
         }),
         counted: counted(it.counted.get().copied()).into(),
         primary: it.primary.get().map(call),
@@ -93,13 +93,17 @@ fn explanation(it: &Routed, skip: Option<Skip>) -> Vec<String> {
         let passed = || format!("The primary answered: {}.", advice(Skip::NoRollout));
         return vec![stood_in.unwrap_or_else(passed)];
     };
+    let shares = lane.shares(&it.facts);
     let mut told = vec![stood_in.unwrap_or_else(|| serving(it, lane))];
+    if (shares.serve, shares.mirror) != (lane.serve, lane.mirror) {
+        told.push("A flag caps what the stage allows; see `crossfade flag list`.".to_owned());
+    }
     told.push(match (skip, it.route.places) {
         (None, Some(places)) => format!(
             "The {} was asked too, because its key fell at {} of what is copied, and {} is.",
             side(it.route.serve.other()),
             percent(places.mirror),
-            lane.mirror
+            shares.mirror
         ),
         (Some(Skip::Share), Some(places)) => format!(
             "No copy was made, because its key fell at {} of what is copied, and {} is; raise the \
@@ -156,7 +160,7 @@ fn serving(it: &Routed, lane: &Lane) -> String {
                 Key::Request(_) => "request's own key",
             },
             percent(serve),
-            lane.serve
+            lane.shares(&it.facts).serve
         ),
         (_, answered, None) => format!("The {} answered.", side(answered)),
     }
@@ -205,6 +209,7 @@ fn advice(skip: Skip) -> &'static str {
             "the candidate is not cleared for its data classes; add them to `data` of the provider \
              if they may go there"
         }
+        Skip::Flag => "a flag keeps it from being copied; `crossfade flag clear` lifts it",
         Skip::DailyCap => "the day's copies were used up; raise `copies_per_day`",
         Skip::Busy => {
             "too many copies were under way; raise `limits.mirror_concurrency_max` or lower `mirror`"
@@ -265,7 +270,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::{Share, Slice, Snapshot, Timestamp, Window};
+    use crate::domain::{Flags, Share, Slice, Snapshot, Timestamp, Window};
 
     fn told(change: impl Fn(&mut Lane, &mut Facts), copy: Result<(), Skip>) -> Told {
         trace(&Trace::Routed(Arc::new(routed_of(change, copy))))
@@ -286,6 +291,7 @@ mod tests {
             noise: Share::NONE,
             cleared: vec![],
             judge: Share::ALL,
+            flags: Flags::default(),
         };
         let mut facts = Facts {
             key: Key::User("ana@example.org".to_owned()),

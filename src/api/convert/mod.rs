@@ -243,6 +243,8 @@ pub(super) fn event(record: &Record, plan: Option<&Plan>) -> proto::Event {
         Event::RolledBack(_) => Type::RolledBack,
         Event::Stopped => Type::Stopped,
         Event::Lifted => Type::Lifted,
+        Event::Flagged(_) => Type::Flagged,
+        Event::Unflagged(_) => Type::Unflagged,
     };
     let entered = record.event.entered();
     let cause = record.event.cause();
@@ -263,6 +265,10 @@ pub(super) fn event(record: &Record, plan: Option<&Plan>) -> proto::Event {
         attempt: entered.map_or(0, |(attempt, _)| int(attempt)),
         request_id: record.request_id.clone(),
         plan_revision: long(record.plan_revision),
+        flag: match &record.event {
+            Event::Flagged(flag) => flag.to_string(),
+            event => event.flag().map_or_else(String::new, ToString::to_string),
+        },
     }
 }
 

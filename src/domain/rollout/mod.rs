@@ -311,7 +311,7 @@ impl Rollout {
             }
             Event::Baked => self.state = State::Baked,
             Event::RolledBack(_) => (self.state, self.held) = (State::RolledBack, None),
-            Event::Stopped | Event::Lifted => {}
+            Event::Stopped | Event::Lifted | Event::Flagged(_) | Event::Unflagged(_) => {}
         }
         // These are no steps of its own.
         if !matches!(event, Event::Created(_) | Event::Revised(_) | Event::Overdue) {

@@ -2,7 +2,10 @@
 
 use crate::world::{Answer, Serve, until};
 
-use super::stub::{Says, Stub};
+use super::{
+    NEVER_OPEN,
+    stub::{Says, Stub},
+};
 
 /// A primary and two others behind it, which do as they are told.
 struct Rig {
@@ -188,7 +191,7 @@ async fn where_all_breakers_are_open_the_primary_is_asked_all_the_same() {
 /// B-17
 #[tokio::test]
 async fn at_most_one_call_in_ten_of_the_primary_is_asked_again_elsewhere() {
-    let rig = Rig::start(BOTH, "breaker = \"off\"", "").await;
+    let rig = Rig::start(BOTH, NEVER_OPEN, "").await;
     rig.primary.says(Says::EverySecond);
     let (requests, mut failed) = (200, 0);
     for _ in 0..requests {

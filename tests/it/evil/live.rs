@@ -39,22 +39,24 @@ async fn b11_a_candidate_cut_at_any_byte_is_replaced_or_delivered_and_never_mixe
     for way in WAYS {
         let (bytes, first) = wire(way);
         for cut in 0..bytes.len() {
-            let faults = [Fault::Cut(cut), Fault::None];
-            let mut got = Vec::new();
-            for fault in faults {
-                rig.candidate.does(fault);
-                got.push(rig.ask("u", way).await);
-            }
+            rig.candidate.does(Fault::Cut(cut));
+            let cut_off = rig.ask_or_none("u", way).await;
             // Good again at once, or the tripwire would send it back.
-            got[1].is_from("candidate", "u");
-            let (whole, cut_off) = (&got[1].body, &got[0]);
+            rig.candidate.does(Fault::None);
+            let whole = rig.ask("u", way).await;
+            whole.is_from("candidate", "u");
+            let Some(cut_off) = cut_off else {
+                // It broke off again before its head had left for the caller.
+                assert!(first < cut, "{way:?} {cut}: nothing of it was there");
+                continue;
+            };
             assert_eq!(cut_off.status, 200, "{way:?} {cut}");
             if cut_off.provider == "primary" {
                 cut_off.is_from("primary", "u");
                 assert!(cut <= first, "{way:?} {cut}: it had begun");
             } else {
                 assert!(first < cut, "{way:?} {cut}: nothing of it was there");
-                assert!(whole.starts_with(&cut_off.body), "{way:?} {cut}: mixed");
+                assert!(whole.body.starts_with(&cut_off.body), "{way:?} {cut}: mixed");
                 assert_eq!(cut_off.ended, End::Broken, "{way:?} {cut}");
             }
         }

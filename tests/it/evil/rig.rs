@@ -102,6 +102,15 @@ impl Rig {
         self.ask_as(&[], user, way).await
     }
 
+    /// The same; none when the connection ends before an answer begins.
+    pub(crate) async fn ask_or_none(&self, user: &str, way: Way) -> Option<Got> {
+        let request = Request::post(format!("http://{}/v1/chat/completions", self.serve.data))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body(user, way))));
+        let answer = timeout(SOON, self.http.request(request.unwrap())).await.unwrap();
+        Some(read(answer.ok()?).await)
+    }
+
     /// The same with these headers.
     pub(crate) async fn ask_as(&self, headers: &[(&str, &str)], user: &str, way: Way) -> Got {
         read(begin_as(&self.http, self.serve.data, headers, &body(user, way)).await).await
