@@ -124,7 +124,8 @@ async fn b51_without_descriptors_callers_go_on_others_wait_and_the_log_is_not_fl
     let mut later = Caller::connect(serve.data).await;
     let answered = timeout(SOON, later.ask(world.body(2, Delivery::Whole))).await.unwrap();
     assert_eq!(answered.unwrap(), (200, true));
-    assert!(serve.page("/readyz").await.contains("\"ready\""));
+    until("it is ready again", || async { serve.page("/readyz").await.contains("\"ready\"") })
+        .await;
     assert_eq!(serve.cli(&["list"]).await.0, 0);
     drop(ready);
 
@@ -334,7 +335,8 @@ async fn without_a_process_to_take_over_from_it_is_the_first_one() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert_eq!(serve.chat(world.body(1, Delivery::Whole), &[]).await.status, 200);
-    assert!(serve.page("/readyz").await.contains("\"ready\""));
+    until("it is ready again", || async { serve.page("/readyz").await.contains("\"ready\"") })
+        .await;
     let next = successor(&config).await;
     assert!(serve.ended().await.success());
     assert_eq!(next.chat(world.body(1, Delivery::Whole), &[]).await.status, 200);
