@@ -171,15 +171,13 @@ pub(super) fn growth(fraction: f64, mean: f64, squares: f64) -> f64 {
 /// is 0 where there is no regression.
 ///
 /// `margin` is one margin in units of the payoff, `squares` the mean of the squared payoff. Where
-/// the null allows some of it, that is taken away and the rest scaled back to −1.
+/// the null allows some of it, that is taken away, and the stake is kept below what may be lost.
 pub(super) fn mean_gains(alarm: Alarm, (margin, payoff): (f64, f64), squares: f64) -> HarmGains {
     let bet = |multiple: f64, (allowed, taxed): (f64, Option<f64>)| {
-        let scale = 1.0 + allowed;
-        let mean = (multiple * margin - allowed) / scale;
-        let squares = (squares / (scale * scale)).max(mean * mean * 1e-6);
-        let fraction = (mean / (squares + mean * mean)).min(FRACTION_MAX);
+        let mean = multiple * margin - allowed;
+        let fraction = (mean / (squares + mean * mean)).min(FRACTION_MAX / (1.0 + allowed));
         let tax = taxed.map_or(0.0, |part| growth(fraction, part * margin, squares).max(0.0));
-        (fraction * (payoff - allowed) / scale).ln_1p() - tax
+        (fraction * (payoff - allowed)).ln_1p() - tax
     };
     let (null, beyond) = match alarm {
         Alarm::From { part } => ((0.0, Some(part)), part * margin),
@@ -272,6 +270,14 @@ mod tests {
             let ours = growth(won, lost);
             assert!(0.95 * best < ours, "{margin} {multiple}: {ours} {best}");
         }
+    }
+
+    #[test]
+    fn no_bet_on_harm_risks_more_than_nine_tenths() {
+        let gains = |alarm| mean_gains(alarm, (0.5, -1.0), 1e-9);
+        let (strict, usual) = (gains(Alarm::AtMargin), gains(Alarm::From { part: 0.7 }));
+        let kept = [strict.harm[0], strict.beyond[0], usual.beyond[0]];
+        assert_eq!(kept.map(|it| format!("{:.3}", it.exp())), ["0.100"; 3]);
     }
 
     #[test]

@@ -222,6 +222,7 @@ mod tests {
         let calm = std::iter::repeat_n((1_000, 10), 6_000);
         let now = blocks(spells(100).chain(calm)).variance();
         assert!(now < 0.02 * blocks(spells(100)).variance(), "{now}");
+        assert!(1.0 < blocks(spells(680)).variance(), "what is left of two weeks is enough");
     }
 
     #[test]
