@@ -55,7 +55,7 @@ pub mod analysis;
 
 pub mod dialect;
 
-pub mod guard;
+pub mod patterns;
 
 // Edges: one foreign thing each.
 

@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret as _;
 
 use crate::config::{Config, KnownBy};
-use crate::guard::Redactor;
+use crate::patterns::Redactor;
 use crate::proxy::{Callers, Marks};
 
 /// The marks of applications, by whatever they are known.

@@ -195,7 +195,7 @@ fn digits(text: &str) -> Option<u64> {
 }
 
 /// A prefix of paths, before those of the providers' own.
-pub(super) const PATH: Form<String> = Form {
+pub(super) const PREFIX: Form<String> = Form {
     name: "a prefix of your own",
     remedy: "write it like \"/search\"; applications then use …/search/v1 as their base URL",
     read: |text| {

@@ -2,7 +2,7 @@
 //! out of texts before anybody keeps them, and where in bodies marks stand.
 
 use crate::domain::MarkFields;
-use crate::guard::{Detector, Pattern};
+use crate::patterns::{Detector, Pattern};
 
 use super::{
     form::{Form, NAME},

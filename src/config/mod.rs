@@ -40,7 +40,7 @@ use tokio_rustls::rustls::ServerConfig;
 use toml::de::DeTable;
 
 use crate::domain::{MarkFields, Name, Sticky};
-use crate::guard::{Detector, Pattern};
+use crate::patterns::{Detector, Pattern};
 
 use faults::Report;
 use form::{ADDRESS, CONTROL, Environment, NAME, SOME};

@@ -8,7 +8,7 @@ use crate::domain::{Name, Price, Prices, Share};
 
 use super::{
     egress::LinkLocal,
-    form::{Environment, NAME, PATH, PRICE, SHARE, SOME, Unit, base_url, secret},
+    form::{Environment, NAME, PREFIX, PRICE, SHARE, SOME, Unit, base_url, secret},
     guard::{self, Breaker, Health},
     table::Table,
 };
@@ -201,7 +201,7 @@ pub(super) fn callers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Call
     let mut callers: Vec<Caller> = Vec::new();
     for table in top.array("caller") {
         let key = secret(&table, environment);
-        let path = table.text("path", &PATH);
+        let path = table.text("path", &PREFIX);
         let feature = table.text("feature", &SOME).unwrap_or_default();
         let segment = table.text("segment", &SOME).unwrap_or_default();
         let data = table.list("data");

@@ -30,23 +30,12 @@ impl Controller {
 
     /// Whether it changes flags, and nobody may see more after it.
     pub(super) fn lowers(&self, event: &Event) -> bool {
+        let Some(name) = event.flag() else { return false };
         let before = self.flag_set();
-        let after = match event {
-            Event::Flagged(flag) => before.with((**flag).clone()),
-            Event::Unflagged(name) => before.without(name),
-            Event::Created(_)
-            | Event::Revised(_)
-            | Event::Loosened(_)
-            | Event::StageEntered { .. }
-            | Event::ApprovalRequested
-            | Event::Paused(_)
-            | Event::Resumed
-            | Event::Overdue
-            | Event::Succeeded(_)
-            | Event::Baked
-            | Event::RolledBack(_)
-            | Event::Stopped
-            | Event::Lifted => return false,
+        let after = if let Event::Flagged(flag) = event {
+            before.with((**flag).clone())
+        } else {
+            before.without(name)
         };
         after.are_within(&before)
     }

@@ -24,7 +24,7 @@ use tokio::{
 use crate::clock::Clock;
 use crate::config::{self, LinkLocal};
 use crate::domain::{Score, Seen, Share, Told};
-use crate::guard::Redactor;
+use crate::patterns::Redactor;
 use crate::store::{Offered, RecorderHandle};
 use crate::tasks::{BoxError, Stop, spawn};
 use crate::telemetry::{Loss, Metrics};

@@ -6,7 +6,7 @@ use hyper::{header::HeaderMap, http::request::Parts};
 
 use crate::dialect::{self, Asked};
 use crate::domain::{Endpoint, Facts, Key, MarkFields, PairId, Route, Skip, Snapshot, Sticky};
-use crate::guard::Detector;
+use crate::patterns::Detector;
 
 use super::{headers, serve::path_and_query};
 
@@ -232,16 +232,9 @@ fn barred(headers: &HeaderMap) -> Option<Skip> {
 mod tests {
     use std::sync::Arc;
 
-    use hyper::header::{HeaderName, HeaderValue};
-
     use super::*;
     use crate::domain::{Flags, Lane, Share, Slice, Window};
-
-    fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
-        list.iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect()
-    }
+    use crate::proxy::headers::tests::headers;
 
     fn facts(list: &[(&'static str, &'static str)], body: &str) -> Facts {
         facts_at("/v1/chat/completions?a=b&key=k-query", list, body).0
@@ -389,7 +382,7 @@ mod tests {
 
     #[test]
     fn what_is_said_is_looked_at_where_lots_are_drawn_and_nowhere_else() {
-        let email = crate::guard::Pattern::built_in("email").unwrap();
+        let email = crate::patterns::Pattern::built_in("email").unwrap();
         let detector = Detector::new(vec![("pii".to_owned(), vec![email])]);
         let callers = Callers { detector, ..Callers::default() };
         let body = br#"{"messages":[{"content":"ann\u0040example.com"}]}"#;

@@ -125,10 +125,10 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
+    pub(in crate::proxy) fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
         list.iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect()

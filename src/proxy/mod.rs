@@ -40,9 +40,9 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::clock::Clock;
 use crate::domain::Name;
-use crate::guard::Redactor;
 use crate::listeners::{Arrivals, Seldom};
 use crate::memory::Memory;
+use crate::patterns::Redactor;
 use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop};
 use crate::telemetry::Metrics;

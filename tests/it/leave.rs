@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use crossfade::{
-    guard::{Detector, Pattern, Redactor},
+    patterns::{Detector, Pattern, Redactor},
     players::Delivery,
     store::{Bodies, Limits, Pairs, Query},
 };

@@ -11,24 +11,24 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("domain",     &[]),
     ("analysis",   &["domain"]),
     ("dialect",    &["domain"]),
-    ("guard",      &[]),
+    ("patterns",   &[]),
     ("clock",      &["domain"]),
     ("tasks",      &[]),
     ("memory",     &["domain"]),
     ("telemetry",  &["domain"]),
-    ("config",     &["domain", "guard"]),
+    ("config",     &["domain", "patterns"]),
     ("listeners",  &["tasks", "config"]),
     ("store",      &["domain"]),
     ("upstream",   &["domain", "clock", "tasks", "telemetry", "config"]),
     ("traffic",    &["domain", "analysis", "clock", "memory"]),
     ("controller", &["domain", "analysis", "clock", "tasks", "telemetry", "store", "traffic"]),
-    ("judge",      &["domain", "guard", "clock", "tasks", "memory", "telemetry", "config", "store", "upstream",
+    ("judge",      &["domain", "patterns", "clock", "tasks", "memory", "telemetry", "config", "store", "upstream",
                      "traffic"]),
-    ("proxy",      &["domain", "dialect", "guard", "clock", "tasks", "memory", "telemetry", "listeners", "store",
+    ("proxy",      &["domain", "dialect", "patterns", "clock", "tasks", "memory", "telemetry", "listeners", "store",
                      "upstream", "traffic"]),
     ("operations", &["domain", "tasks", "memory", "telemetry", "listeners", "store", "upstream", "controller"]),
     ("api",        &["domain", "tasks", "config", "listeners", "store", "traffic", "controller"]),
-    ("app",        &["domain", "guard", "clock", "tasks", "memory", "telemetry", "config", "listeners", "store",
+    ("app",        &["domain", "patterns", "clock", "tasks", "memory", "telemetry", "config", "listeners", "store",
                      "upstream", "traffic", "controller", "judge", "proxy", "operations", "api"]),
     ("players",    &["domain", "clock", "tasks"]),
     ("rehearsal",  &["domain", "clock", "tasks", "config", "listeners", "api", "app", "players"]),
@@ -48,7 +48,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("statrs",            &["analysis"]),
     ("tonic",             &["api"]),
     ("prost",             &["api"]),
-    ("regex",             &["guard"]),
+    ("regex",             &["patterns"]),
     ("reqwest",           &["judge", "upstream"]), // off the hot path: judge and health checks; callers go by hyper's own client
     ("hyper_rustls",      &["upstream"]),
     ("httpdate",          &["upstream"]),         // what Retry-After may be written as
@@ -64,7 +64,7 @@ const HOME: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that must stay free of effects.
-const PURE: &[&str] = &["domain", "analysis", "dialect", "guard"];
+const PURE: &[&str] = &["domain", "analysis", "dialect", "patterns"];
 const EFFECTS: &[&str] = &[
     "tokio::",
     "std::fs",

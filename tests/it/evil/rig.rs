@@ -104,11 +104,7 @@ impl Rig {
 
     /// The same; none when the connection ends before an answer begins.
     pub(crate) async fn ask_or_none(&self, user: &str, way: Way) -> Option<Got> {
-        let request = Request::post(format!("http://{}/v1/chat/completions", self.serve.data))
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body(user, way))));
-        let answer = timeout(SOON, self.http.request(request.unwrap())).await.unwrap();
-        Some(read(answer.ok()?).await)
+        Some(read(try_begin(&self.http, self.serve.data, &[], &body(user, way)).await.ok()?).await)
     }
 
     /// The same with these headers.
@@ -201,13 +197,22 @@ async fn begin_as(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Response<Incoming> {
+    try_begin(http, address, headers, body).await.unwrap()
+}
+
+async fn try_begin(
+    http: &Http,
+    address: SocketAddr,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Response<Incoming>, hyper_util::client::legacy::Error> {
     let mut request = Request::post(format!("http://{address}/v1/chat/completions"))
         .header("content-type", "application/json");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
     let request = request.body(Full::new(Bytes::from(body.to_owned())));
-    timeout(SOON, http.request(request.unwrap())).await.unwrap().unwrap()
+    timeout(SOON, http.request(request.unwrap())).await.unwrap()
 }
 
 /// Reads an answer as far as it comes.
