@@ -4,12 +4,15 @@ use std::{fmt, ops::Range};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, MapAccess, Visitor},
+    de::{self, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
 /// Names one object may have. Real requests have under fifty; finding duplicates is quadratic.
 const NAMES_MAX: usize = 256;
+
+/// Values of a list that are looked at one by one.
+const LIST_LEN_MAX: usize = 1_024;
 
 /// The members of one JSON object. A name that comes twice is an error: readers differ on it.
 #[derive(Debug)]
@@ -66,7 +69,7 @@ impl<'a> Fields<'a> {
 }
 
 /// What stands at places of a JSON object, written as names with dots between: a text, the texts
-/// of a list, and of anything else its JSON. Nothing where there is none, or where nobody asks.
+/// of a list of up to [`LIST_LEN_MAX`], and of anything else its JSON. Nothing where there is none, or where nobody asks.
 pub fn at<const N: usize>(body: &[u8], places: [&str; N]) -> [Vec<String>; N] {
     let fields = Fields::parse(body);
     places.map(|place| {
@@ -75,11 +78,12 @@ pub fn at<const N: usize>(body: &[u8], places: [&str; N]) -> [Vec<String>; N] {
     })
 }
 
-/// A text, or a list of what may be texts; of anything else its JSON.
+/// A text, or a list of what may be texts; of anything else its JSON. A list in a list is not
+/// looked into: nothing stands between a caller and our stack but that.
 fn texts(json: &str) -> Vec<String> {
-    let one = || serde_json::from_str(json).unwrap_or_else(|_| json.to_owned());
-    let list = serde_json::from_str::<Vec<&RawValue>>(json);
-    list.map_or_else(|_| vec![one()], |list| list.iter().flat_map(|it| texts(it.get())).collect())
+    let one = |json: &str| serde_json::from_str(json).unwrap_or_else(|_| json.to_owned());
+    let list = serde_json::from_str::<Few<'_>>(json);
+    list.map_or_else(|_| vec![one(json)], |list| list.0.iter().map(|it| one(it.get())).collect())
 }
 
 /// Where a value stands in the bytes it was borrowed from.
@@ -91,6 +95,36 @@ pub(super) fn span(bytes: &[u8], value: &RawValue) -> Range<usize> {
 impl<'de> Deserialize<'de> for Fields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(Members)
+    }
+}
+
+/// A list that is not too long.
+struct Few<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Few<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Items)
+    }
+}
+
+struct Items;
+
+impl<'de> Visitor<'de> for Items {
+    type Value = Few<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON list that is not too long")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            if items.len() >= LIST_LEN_MAX {
+                return Err(de::Error::custom("too many values"));
+            }
+            items.push(item);
+        }
+        Ok(Few(items))
     }
 }
 
@@ -139,13 +173,26 @@ mod tests {
         let places =
             ["metadata.a.b", "metadata.list", "metadata.n", "metadata.a", "nil", "x.y", ""];
         let [text, list, number, object, nil, missing, nowhere] = at(body, places);
-        assert_eq!((text, list), (vec!["c@".to_owned()], ["x", "y", "7"].map(String::from).into()));
+        assert_eq!(
+            (text, list),
+            (vec!["c@".to_owned()], ["x", "[\"y\"]", "7"].map(String::from).into())
+        );
         assert_eq!(
             (number, object),
             (vec!["12".to_owned()], vec![r#"{"b":"c\u0040"}"#.to_owned()])
         );
         assert!(nil.is_empty() && missing.is_empty() && nowhere.is_empty());
         assert_eq!(at(b"[1]", ["a"]), [Vec::<String>::new()]);
+    }
+
+    #[test]
+    fn brackets_without_end_are_one_value_and_so_is_a_list_without_end() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let long = format!("[{}1]", "1,".repeat(LIST_LEN_MAX));
+        for (value, expected) in [(&deep, &deep[1..deep.len() - 1]), (&long, &long)] {
+            let body = format!(r#"{{"metadata":{{"a":{value}}}}}"#);
+            assert!(at(body.as_bytes(), ["metadata.a"]) == [vec![expected.to_owned()]]);
+        }
     }
 
     #[test]
