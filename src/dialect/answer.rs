@@ -65,7 +65,8 @@ pub fn read(received: &Received<'_>) -> Reading {
         return unreadable(received);
     };
     let draft = draft(received, &decoded.bytes);
-    let (outcome, trouble) = judge(&draft, decoded.end);
+    let end = if draft.is_cut && decoded.end == End::Whole { End::Cut } else { decoded.end };
+    let (outcome, trouble) = judge(&draft, end);
     let comparable = draft.seen && received.endpoint != Endpoint::Embeddings;
     Reading {
         outcome,

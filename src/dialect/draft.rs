@@ -7,6 +7,10 @@ use crate::domain::{ToolCall, Transcript, Usage};
 /// The longest trouble told, in bytes.
 pub(super) const TROUBLE_LEN_MAX: usize = 300;
 
+/// Most tool calls that are read of one answer: they are looked up by walking them, and a provider
+/// may send as many as it likes.
+pub(super) const TOOL_CALLS_MAX: usize = 256;
+
 /// What an answer has told so far, whatever its dialect.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
@@ -14,6 +18,8 @@ pub(super) struct Draft {
     pub(super) seen: bool,
     /// Whether it told that it is complete.
     pub(super) done: bool,
+    /// Whether it had more tool calls than are read.
+    pub(super) is_cut: bool,
     pub(super) transcript: Transcript,
     /// The provider's index of each tool call of the transcript.
     pub(super) indexes: Vec<Option<u64>>,
@@ -41,8 +47,12 @@ impl Draft {
         }
     }
 
-    /// Adds a tool call at the provider's index.
+    /// Adds a tool call at the provider's index, while there is room.
     pub(super) fn add_call(&mut self, index: Option<u64>, call: ToolCall) {
+        if self.indexes.len() >= TOOL_CALLS_MAX {
+            self.is_cut = true;
+            return;
+        }
         self.transcript.tool_calls.push(call);
         self.indexes.push(index);
     }

@@ -55,6 +55,9 @@ fn take_message(message: &Value, draft: &mut Draft) {
         _ => {}
     }
     for call in message["tool_calls"].as_array().into_iter().flatten() {
+        if draft.is_cut {
+            break;
+        }
         take_call(call, draft);
     }
     take_legacy_call(&message["function_call"], draft);
@@ -131,7 +134,7 @@ fn usage(value: &Value) -> Option<Usage> {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{super::draft::TOOL_CALLS_MAX, *};
 
     fn streamed(chunks: &[Value]) -> Draft {
         let mut draft = Draft::default();
@@ -244,6 +247,18 @@ mod tests {
         embeddings(&answer, &mut draft);
         assert!(draft.seen);
         assert_eq!(draft.usage, Some(Usage { input: 2, ..Usage::default() }));
+    }
+
+    #[test]
+    fn calls_without_end_are_read_in_a_time_that_grows_with_their_bytes_alone() {
+        let call = |it: usize| json!({"id": format!("{it:06}"), "function": {"name": "f"}});
+        let calls: Vec<Value> = (0..200_000).map(call).collect();
+        let mut draft = Draft::default();
+        whole(&json!({"choices": [{"message": {"tool_calls": calls}}]}), &mut draft);
+        assert!(draft.is_cut && draft.transcript.tool_calls.len() == TOOL_CALLS_MAX);
+        let delta = json!({"choices": [{"delta": {"tool_calls": [{"index": 0, "id": ""}]}}]});
+        (0..100_000).for_each(|_| chunk(&delta, &mut draft));
+        assert_eq!(draft.transcript.tool_calls.len(), TOOL_CALLS_MAX);
     }
 
     #[test]
