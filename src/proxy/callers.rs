@@ -12,6 +12,11 @@ use super::{headers, serve::path_and_query};
 
 /// Longest mark that is read, in bytes; marks are remembered for many requests.
 const MARK_LEN_MAX: usize = 256;
+/// Most data classes that one request may name.
+const CLASSES_MAX: usize = 32;
+/// The class of what cannot be read as classes, or is more of them than are read: nobody is
+/// cleared for it.
+const UNREADABLE: &str = "unreadable";
 
 /// The marks that go with an application.
 #[derive(Clone, Debug, Default)]
@@ -74,8 +79,7 @@ impl Callers {
         let marks = self.marks(head, &said);
         let own = |name: &str, mark: &str| {
             let text = headers::text(headers, name);
-            let text = text.get(..MARK_LEN_MAX).unwrap_or(text);
-            if text.is_empty() { mark.to_owned() } else { text.to_owned() }
+            bounded(if text.is_empty() { mark } else { text }).to_owned()
         };
         let some = |text: String| (!text.is_empty()).then_some(text);
         let key = self.sticky.iter().find_map(|it| match it {
@@ -164,7 +168,7 @@ impl Callers {
     /// Data classes of headers and marks together; the default only where neither says any.
     fn data(&self, headers: &HeaderMap, marks: &Marks) -> Vec<String> {
         let named = headers.get_all("x-crossfade-data").iter();
-        let mut all = classes(named.map(|it| it.to_str().unwrap_or("unreadable")));
+        let mut all = classes(named.map(|it| it.to_str().unwrap_or(UNREADABLE)));
         all.extend(marks.data.iter().cloned());
         if all.is_empty() {
             all.clone_from(&self.data_default);
@@ -188,12 +192,25 @@ struct Said {
     user: String,
 }
 
-/// Data classes as they are listed, with commas between.
+/// As much of a mark as is read, whoever sets it.
+fn bounded(mark: &str) -> &str {
+    &mark[..mark.floor_char_boundary(MARK_LEN_MAX)]
+}
+
+/// Data classes as they are listed, with commas between, each once.
 fn classes(lists: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
     let mut classes = Vec::new();
     for list in lists {
-        let named = list.as_ref().split(',').map(|it| it.trim().to_ascii_lowercase());
-        classes.extend(named.filter(|it| !it.is_empty()));
+        for named in list.as_ref().split(',').map(str::trim).filter(|it| !it.is_empty()) {
+            if classes.len() >= CLASSES_MAX || bounded(named) != named {
+                classes.push(UNREADABLE.to_owned());
+                return classes;
+            }
+            let named = named.to_ascii_lowercase();
+            if !classes.contains(&named) {
+                classes.push(named);
+            }
+        }
     }
     classes
 }
@@ -339,6 +356,28 @@ mod tests {
     }
 
     #[test]
+    /// B-71
+    #[test]
+    fn marks_are_bounded_whoever_sets_them_and_too_many_classes_are_nobodys() {
+        let long = "é".repeat(100_000);
+        let body = serde_json::json!({
+            "model": "m", "user": long, "metadata": {"feature": long, "who": long, "data": long},
+        });
+        let facts = facts(&[], &body.to_string());
+        let Key::User(user) = &facts.key else { panic!("{:?}", facts.key) };
+        for mark in [user, &facts.feature] {
+            assert_eq!(mark.len(), MARK_LEN_MAX);
+        }
+        assert_eq!(facts.data, ["unreadable", "q"]);
+        assert_eq!(classes(["a, A,".repeat(10_000), " b".to_owned()]), ["a", "b"]);
+        let many: Vec<String> = (0..30_000).map(|it| it.to_string()).collect();
+        for lists in [vec![many.join(",")], many] {
+            let found = classes(lists);
+            assert_eq!((found.len(), found[0].as_str()), (CLASSES_MAX + 1, "0"));
+            assert_eq!(found.last().unwrap(), "unreadable");
+        }
+    }
+
     fn marks_come_from_headers_then_the_body_then_the_key_then_the_path() {
         let body = r#"{"model":"gpt","messages":[],"user":"u-1","metadata":
             {"feature":"said","who":"u-2","data":["A","b,c"]}}"#;

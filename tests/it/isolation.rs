@@ -113,6 +113,23 @@ async fn b71_names_without_end_are_not_remembered_from_either_side() {
     assert!(grown < 40 * 1024, "{grown} KiB more for 100 requests with names of 500 KB");
 }
 
+#[tokio::test]
+async fn b71_marks_without_end_are_not_remembered() {
+    let fields = "[fields]\nfeature = \"metadata.feature\"\ndata = \"metadata.data\"\n";
+    let rig = Rig::new(&(patient("0%", "100%") + fields)).await;
+    rig.is_open().await;
+    let mark = "m,".repeat(250_000);
+    let says = format!("\"metadata\":{{\"feature\":\"{mark}\",\"data\":\"{mark}\"}},\"model\"");
+    let question = Rig::question("u").replacen("\"model\"", &says, 1);
+    let memory = rig.memory();
+    for _ in 0..100 {
+        assert_eq!(rig.send(&question).await.status, 200);
+    }
+    rig.is_quiet().await;
+    let grown = rig.memory().saturating_sub(memory);
+    assert!(grown < 40 * 1024, "{grown} KiB more for 100 requests with marks of 500 KB");
+}
+
 /// Every file of the store but the journal, which has tests of its own.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
