@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret, SecretString};
+use tokio_rustls::rustls::RootCertStore;
 
 use crate::domain::{Name, Price, Prices, Share};
 
@@ -11,6 +12,7 @@ use super::{
     form::{Environment, NAME, PREFIX, PRICE, SHARE, SOME, Unit, base_url, secret},
     guard::{self, Breaker, Health},
     table::Table,
+    tls::authorities,
 };
 
 /// A provider of models.
@@ -22,6 +24,8 @@ pub struct Provider {
     pub base_url: String,
     /// Whether that may lead to a link-local address.
     pub link_local: LinkLocal,
+    /// Authorities that may vouch for it, besides the public ones.
+    pub authorities: RootCertStore,
     /// Our credential there; without one the caller's own headers are all it gets.
     pub key: Option<SecretString>,
     /// How the credential is sent.
@@ -63,6 +67,8 @@ pub struct Judge {
     pub base_url: String,
     /// Whether that may lead to a link-local address.
     pub link_local: LinkLocal,
+    /// Authorities that may vouch for it, besides the public ones.
+    pub authorities: RootCertStore,
     /// Our credential there.
     pub key: Option<SecretString>,
     /// How the credential is sent.
@@ -126,6 +132,7 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
     let mut providers = Vec::new();
     for ((name, spot), table) in tables {
         let base_url = base_url(&table);
+        let authorities = authorities(&table);
         let key = secret(&table, environment);
         let auth = auth(&table);
         let models = ModelMap(table.pairs("model_map").into_iter().collect());
@@ -144,6 +151,7 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
                 name,
                 base_url,
                 link_local,
+                authorities,
                 key,
                 auth,
                 models,
@@ -183,6 +191,7 @@ pub(super) fn judge(top: &Table<'_>, environment: Environment<'_>) -> Option<Jud
     let judge = Judge {
         base_url,
         link_local,
+        authorities: authorities(&table),
         key: secret(&table, environment),
         auth: auth(&table),
         model: table.text("model", &SOME).unwrap_or_default(),

@@ -1,9 +1,9 @@
-//! What the data port shows to applications that speak TLS to it.
+//! What the data port shows to applications that speak TLS to it, and whom we believe who we ask.
 
 use std::{path::Path, sync::Arc};
 
 use tokio_rustls::rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
@@ -30,11 +30,7 @@ pub(super) fn tls(top: &Table<'_>) -> Option<Arc<ServerConfig>> {
     let key = table.raw("key", "a file", KEY);
     table.close();
     let certs = cert.and_then(|file| {
-        let certs = read(&file).and_then(|pem| {
-            let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-            certs.ok().filter(|it| !it.is_empty()).ok_or("has no certificate in it".to_owned())
-        });
-        certs.map_err(|problem| table.fault("cert", &problem, CERT)).ok()
+        certificates(&file).map_err(|problem| table.fault("cert", &problem, CERT)).ok()
     });
     let key = key.and_then(|file| {
         let key = read(file).and_then(|pem| {
@@ -58,6 +54,29 @@ pub(super) fn tls(top: &Table<'_>) -> Option<Arc<ServerConfig>> {
     }
 }
 
+/// The authorities that may vouch for who is asked, besides the public ones.
+pub(super) fn authorities(table: &Table<'_>) -> RootCertStore {
+    const KEY: &str = "ca";
+    const REMEDY: &str = "name a PEM file with the certificates of your own authorities";
+    let mut roots = RootCertStore::empty();
+    let Some(file) = table.text(KEY, &SOME) else { return roots };
+    let added = certificates(&file).and_then(|all| {
+        let mut all = all.into_iter();
+        all.try_for_each(|it| roots.add(it))
+            .map_err(|_| "has a certificate of no use in it".to_owned())
+    });
+    if let Err(problem) = added {
+        table.fault(KEY, &problem, REMEDY);
+    }
+    roots
+}
+
+fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read(file)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    all.ok().filter(|it| !it.is_empty()).ok_or("has no certificate in it".to_owned())
+}
+
 fn read(file: &str) -> Result<String, String> {
     read_bounded(Path::new(file), PEM_BYTES_MAX)
         .map_err(|error| format!("refers to a file that cannot be read: {error}"))
@@ -65,7 +84,7 @@ fn read(file: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::tests::{faults_below, parse};
+    use crate::config::tests::{faults, faults_below, parse};
 
     const FILES: &str = "tests/golden/tls";
 
@@ -78,6 +97,30 @@ mod tests {
         assert!(tls("").is_none());
         let files = format!("tls = {{ cert = '{FILES}/cert.pem', key = '{FILES}/key.pem' }}");
         assert_eq!(tls(&files).unwrap().alpn_protocols, [&b"h2"[..], b"http/1.1"]);
+    }
+
+    #[test]
+    fn a_provider_and_the_judge_may_have_authorities_of_their_own() {
+        let with = |ca: &str| {
+            format!(
+                "[provider.a]\nbase_url = 'https://a'\n{ca}\n\
+                 [judge]\nmodel = 'm'\nbase_url = 'https://b'\n{ca}"
+            )
+        };
+        let lens = |ca: &str| {
+            let config = parse(&with(ca)).unwrap();
+            [config.providers[0].authorities.len(), config.judge.unwrap().authorities.len()]
+        };
+        assert_eq!(lens(""), [0, 0]);
+        assert_eq!(lens(&format!("ca = '{FILES}/cert.pem'")), [1, 1]);
+        for (file, problem) in
+            [("none.pem", "a file that cannot be read"), ("key.pem", "has no certificate in it")]
+        {
+            let told = faults(&with(&format!("ca = '{FILES}/{file}'")));
+            for place in ["`ca` in [provider.a]", "`ca` in [judge]"] {
+                assert!(told.contains(place) && told.contains(problem), "{told}");
+            }
+        }
     }
 
     #[test]

@@ -5,16 +5,11 @@
 mod prompt;
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use reqwest::{
-    Client, Url,
-    dns::{Addrs, Name, Resolve, Resolving},
-    header::HeaderMap,
-};
+use reqwest::{Client, Url, header::HeaderMap};
 use serde::Deserialize;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -22,14 +17,14 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::config::{self, LinkLocal};
+use crate::config;
 use crate::domain::{Score, Seen, Share, Told};
 use crate::patterns::Redactor;
 use crate::store::{Offered, RecorderHandle};
 use crate::tasks::{BoxError, Stop, spawn};
 use crate::telemetry::{Loss, Metrics};
 use crate::traffic::{Job, Outbox, Reasons};
-use crate::upstream::{Resolver, credential, host};
+use crate::upstream::{Resolver, aside, credential, host};
 
 use prompt::{Material, Order};
 
@@ -68,27 +63,6 @@ pub struct Outlets {
     pub clock: Clock,
 }
 
-/// The names of the judge, looked up as those of providers are.
-struct Names(Resolver);
-
-impl Resolve for Names {
-    fn resolve(&self, name: Name) -> Resolving {
-        let resolver = self.0.clone();
-        Box::pin(async move {
-            let found: Addrs = Box::new(resolver.look_up(name.as_str()).await?);
-            Ok(found)
-        })
-    }
-}
-
-fn resolver(config: &config::Judge) -> Resolver {
-    let lenient = match config.link_local {
-        LinkLocal::Allowed => host(&config.base_url),
-        LinkLocal::Refused => None,
-    };
-    Resolver::new(BTreeSet::from_iter(lenient))
-}
-
 #[derive(Deserialize)]
 struct Completion {
     choices: Vec<Choice>,
@@ -116,12 +90,11 @@ impl Judge {
         {
             headers.insert(name, value);
         }
-        let client = Client::builder()
+        let host = host(&config.base_url);
+        let resolver = Resolver::new(host.as_deref().map(|it| (it, config.link_local)));
+        let client = aside(resolver, &config.authorities)
             .default_headers(headers)
             .timeout(Duration::from_millis(config.timeout_ms))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .dns_resolver(Names(resolver(config)))
             .build()?;
         Ok(Self {
             client,

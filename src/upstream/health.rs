@@ -5,16 +5,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use reqwest::{Client, Url, redirect::Policy};
+use reqwest::{Client, Url};
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::Clock;
-use crate::config;
+use crate::config::Health;
 use crate::domain::{Name, Splitmix};
 use crate::tasks::{BoxError, Stop, describe, spawn};
 use crate::telemetry::Metrics;
 
-use super::{Provider, Upstream, breaker::Went};
+use super::{Provider, Resolver, Upstream, aside, breaker::Went};
 
 /// Longest a check takes; one that comes every second or more often has till the next.
 const CHECK_MS_MAX: u64 = 5_000;
@@ -31,16 +31,15 @@ pub async fn watch(
     (metrics, clock): (Arc<Metrics>, Clock),
     mut stop: Stop,
 ) -> Result<(), BoxError> {
-    let client =
-        Client::builder().redirect(Policy::none()).no_proxy().pool_max_idle_per_host(0).build()?;
     let mut dice = Splitmix(clock.now().0);
-    let mut due: Vec<(Instant, Name, u64)> = upstream
-        .providers()
-        .filter_map(|(name, it)| Some((name.clone(), it.health.as_ref()?.every_ms)))
-        .map(|(name, every_ms)| (next(every_ms, &mut dice), name, every_ms))
-        .collect();
+    let mut due: Vec<(Instant, Name, u64, Client)> = Vec::new();
+    for (name, provider) in upstream.providers() {
+        let Some(Health { every_ms, .. }) = provider.health else { continue };
+        let client = provider.checker()?;
+        due.push((next(every_ms, &mut dice), name.clone(), every_ms, client));
+    }
     loop {
-        let Some((at, name, every_ms)) = due.iter_mut().min_by_key(|(at, ..)| *at) else {
+        let Some((at, name, every_ms, client)) = due.iter_mut().min_by_key(|(at, ..)| *at) else {
             stop.wait().await;
             return Ok(());
         };
@@ -69,6 +68,12 @@ fn next(every_ms: u64, dice: &mut Splitmix) -> Instant {
 }
 
 impl Provider {
+    /// A client for its checks.
+    fn checker(&self) -> reqwest::Result<Client> {
+        let resolver = Resolver::new([(self.authority.host(), self.link_local)]);
+        aside(resolver, &self.authorities).pool_max_idle_per_host(0).build()
+    }
+
     async fn check(&self, name: &Name, client: &Client, (metrics, clock): (&Metrics, Clock)) {
         let Some(health) = &self.health else { return };
         let problem = match self.ask(client, health).await {
@@ -85,7 +90,7 @@ impl Provider {
     }
 
     /// Whether it answers at all: what it thinks of the request is another matter.
-    async fn ask(&self, client: &Client, health: &config::Health) -> Result<(), BoxError> {
+    async fn ask(&self, client: &Client, health: &Health) -> Result<(), BoxError> {
         let Self { scheme, authority, path, .. } = self;
         let url = Url::parse(&format!("{scheme}://{authority}{path}{}", health.path))?;
         let wait = Duration::from_millis(CHECK_MS_MAX.min(health.every_ms / 2));

@@ -24,7 +24,7 @@ use tower::ServiceExt as _;
 
 use crate::tasks::BoxError;
 
-use super::{Body, Connector, HEAD_BYTES_MAX, IDLE_MAX, beside::beside};
+use super::{Body, HEAD_BYTES_MAX, IDLE_MAX, Plain, beside::beside};
 
 /// A way to one provider for one caller alone, who asks one thing at a time.
 #[derive(Debug, Default)]
@@ -82,13 +82,14 @@ impl Line {
         Box::pin(beside(caller, move |context| self.drive(context)))
     }
 
-    /// Sends a request to a provider without TLS; gives back what it cannot send.
+    /// Sends a request to a provider without TLS; gives back what it cannot send. A greeting by TLS
+    /// costs more than a line saves, where the pool has a connection that is greeted already.
     ///
     /// # Errors
     /// When the provider cannot be reached, or breaks off when it may have seen the request.
     pub(super) async fn send(
         &self,
-        connector: &Connector,
+        connector: &Plain,
         mut request: Request<Body>,
     ) -> Result<Sent, BoxError> {
         let is_known = mem::replace(&mut self.state().caller, Caller::Known) == Caller::Known;
@@ -121,7 +122,7 @@ impl Line {
         }
     }
 
-    async fn open(&self, connector: &Connector, uri: &Uri) -> Result<(), BoxError> {
+    async fn open(&self, connector: &Plain, uri: &Uri) -> Result<(), BoxError> {
         let Some(to) = uri.authority().cloned() else { return Ok(()) };
         let host = match to.port_u16().filter(|it| *it != 80) {
             Some(port) => HeaderValue::try_from(format!("{}:{port}", to.host()))?,

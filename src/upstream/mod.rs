@@ -13,6 +13,7 @@ mod honest;
 mod line;
 mod recent;
 mod resolver;
+mod trust;
 
 pub use breaker::{Probe, Standing, Went};
 pub use guard::{Guard, retry_after_ms};
@@ -20,9 +21,10 @@ pub use health::watch;
 pub use honest::Invalid;
 pub use line::Line;
 pub use resolver::Resolver;
+pub use trust::aside;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -35,12 +37,12 @@ use hyper::{
     header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
     http::uri::{Authority, Scheme},
 };
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio_rustls::rustls::RootCertStore;
 
 use crate::config::{Auth, Health, LinkLocal, ModelMap};
 use crate::domain::{Call, Name, Prices, is_cleared};
@@ -48,12 +50,13 @@ use crate::tasks::BoxError;
 
 use honest::{Before, checked};
 use line::Sent;
+use trust::Connector;
 
 /// A body on its way, in either direction.
 pub type Body = BoxBody<Bytes, BoxError>;
 
-/// Connects to providers by the addresses that they may have.
-type Connector = HttpConnector<Resolver>;
+/// Connects by the addresses that providers may have, and no further.
+type Plain = HttpConnector<Resolver>;
 
 /// Connections kept for each provider, waiting to be used again.
 const IDLE_CONNECTIONS_MAX: usize = 256;
@@ -64,11 +67,16 @@ const IDLE_MAX: Duration = Duration::from_secs(4);
 /// floods us gets no more of our time at once than this takes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
+/// A provider whose machine or network is gone is asked for a sign of it after so long a silence.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// And given up when nothing that was sent to it was taken for so long.
+const UNTAKEN_MAX: Duration = Duration::from_secs(60);
+
 /// Every provider, and the client that reaches them.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    client: Client<HttpsConnector<Connector>, Body>,
-    plain: Connector,
+    client: Client<Connector, Body>,
+    plain: Plain,
     providers: Arc<BTreeMap<Name, Provider>>,
 }
 
@@ -77,6 +85,8 @@ pub struct Upstream {
 pub struct Provider {
     scheme: Scheme,
     authority: Authority,
+    link_local: LinkLocal,
+    authorities: RootCertStore,
     /// Path of the base URL, without a slash at its end.
     path: String,
     credential: Option<(HeaderName, HeaderValue)>,
@@ -105,6 +115,8 @@ impl Provider {
         Ok(Self {
             scheme: uri.scheme().ok_or_else(bad)?.clone(),
             authority: uri.authority().ok_or_else(bad)?.clone(),
+            link_local: from.link_local,
+            authorities: from.authorities.clone(),
             path: uri.path().trim_end_matches('/').to_owned(),
             credential: from.key.as_ref().and_then(|key| credential(from.auth, key)),
             models: from.models.clone(),
@@ -188,26 +200,29 @@ impl Upstream {
     /// # Errors
     /// When a base URL cannot be called.
     pub fn new(providers: &[crate::config::Provider], connect: Duration) -> Result<Self, BadUrl> {
-        let lenient = providers.iter().filter(|it| it.link_local == LinkLocal::Allowed);
-        let lenient: BTreeSet<String> = lenient.filter_map(|it| host(&it.base_url)).collect();
-        let mut http = HttpConnector::new_with_resolver(Resolver::new(lenient));
-        http.set_connect_timeout(Some(connect));
-        http.set_nodelay(true);
-        http.enforce_http(false);
-        let https = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(http.clone());
+        let providers: Result<BTreeMap<_, _>, BadUrl> =
+            providers.iter().map(|it| Ok((it.name.clone(), Provider::new(it)?))).collect();
+        let providers = providers?;
+        let hosts = providers.values().map(|it| (it.authority.host(), it.link_local));
+        let mut plain = HttpConnector::new_with_resolver(Resolver::new(hosts));
+        plain.set_connect_timeout(Some(connect));
+        plain.set_nodelay(true);
+        plain.set_keepalive(Some(SILENCE_MAX));
+        plain.set_keepalive_interval(Some(SILENCE_MAX));
+        plain.set_tcp_user_timeout(Some(UNTAKEN_MAX));
+        plain.enforce_http(false);
+        let mut own: HashMap<Authority, RootCertStore> = HashMap::new();
+        for it in providers.values().filter(|it| !it.authorities.is_empty()) {
+            let roots = it.authorities.roots.iter().cloned();
+            own.entry(it.authority.clone()).or_insert_with(RootCertStore::empty).extend(roots);
+        }
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(IDLE_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(https);
-        let providers: Result<_, BadUrl> =
-            providers.iter().map(|it| Ok((it.name.clone(), Provider::new(it)?))).collect();
-        Ok(Self { client, plain: http, providers: Arc::new(providers?) })
+            .build(Connector::new(&plain, own));
+        Ok(Self { client, plain, providers: Arc::new(providers) })
     }
 
     /// The provider of that name.

@@ -12,9 +12,10 @@ use std::{
 };
 
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use reqwest::dns::{Addrs, Resolve, Resolving};
 use tower::{Service, ServiceExt as _};
 
-use crate::config::is_link_local;
+use crate::config::{LinkLocal, is_link_local};
 use crate::tasks::BoxError;
 
 /// Looks up names, and leaves out link-local addresses and those of metadata services.
@@ -31,18 +32,24 @@ pub struct Resolver<R = GaiResolver> {
 struct Barred(String);
 
 impl Resolver {
-    /// Asks the system, for any name; `allowed` are hosts that may be link-local.
-    pub fn new(allowed: BTreeSet<String>) -> Self {
+    /// Asks the system, for any name; some of these hosts may be link-local.
+    pub fn new<'a>(hosts: impl IntoIterator<Item = (&'a str, LinkLocal)>) -> Self {
+        let allowed = hosts.into_iter().filter(|(_, it)| *it == LinkLocal::Allowed);
+        let allowed = allowed.map(|(host, _)| host.to_owned()).collect();
         Self { inner: GaiResolver::new(), allowed: Arc::new(allowed) }
     }
+}
 
-    /// The addresses of a host.
-    ///
-    /// # Errors
-    /// When it is not known, or leads only where nobody is sent.
-    pub async fn look_up(mut self, host: &str) -> Result<vec::IntoIter<SocketAddr>, BoxError> {
-        let name: Name = host.parse()?;
-        self.ready().await?.call(name).await
+/// The same for clients that look names up in another way.
+pub(super) struct Names(pub(super) Resolver);
+
+impl Resolve for Names {
+    fn resolve(&self, name: reqwest::dns::Name) -> Resolving {
+        let resolver = self.0.clone();
+        Box::pin(async move {
+            let found: Addrs = Box::new(resolver.oneshot(name.as_str().parse()?).await?);
+            Ok(found)
+        })
     }
 }
 
@@ -120,7 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_systems_names_are_looked_up() {
-        let found = Resolver::new(BTreeSet::new()).look_up("localhost").await.unwrap();
+        let found = Names(Resolver::new([])).resolve("localhost".parse().unwrap()).await.unwrap();
         assert!(found.into_iter().all(|it| it.ip().is_loopback()));
     }
 }

@@ -22,4 +22,5 @@ mod recorded;
 mod sdk;
 mod shadow;
 mod tidy;
+mod upstream;
 mod world;

@@ -51,8 +51,9 @@ const HOME: &[(&str, &[&str])] = &[
     ("regex",             &["patterns"]),
     ("reqwest",           &["judge", "upstream"]), // off the hot path: judge and health checks; callers go by hyper's own client
     ("hyper_rustls",      &["upstream"]),
+    ("webpki_roots",      &["upstream"]),
     ("httpdate",          &["upstream"]),         // what Retry-After may be written as
-    ("tokio_rustls",      &["config", "proxy"]),  // a certificate is checked where it is configured
+    ("tokio_rustls",      &["config", "upstream", "proxy"]), // a certificate is checked where it is configured
     ("hyper",             &["upstream", "proxy", "operations", "players", "api"]),
     ("prometheus_client", &["telemetry"]),
     ("clap",              &["cli"]),
