@@ -119,6 +119,15 @@ pub(super) fn has_credential(headers: &HeaderMap) -> bool {
     CREDENTIALS.iter().any(|it| headers.contains_key(*it))
 }
 
+/// How long an answer asks to be left alone, as [`crate::upstream::retry_after_ms`] reads it; empty
+/// when it does not.
+pub(super) fn retry_after(headers: &HeaderMap) -> String {
+    match text(headers, "retry-after-ms") {
+        "" => text(headers, "retry-after").to_owned(),
+        ms => format!("{ms}ms"),
+    }
+}
+
 /// A header as text; empty when it is missing or not text.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or("").trim()
@@ -172,6 +181,14 @@ pub(super) mod tests {
         assert_eq!(copy.len(), 2);
         assert_eq!(text(&copy, "content-type"), "application/json");
         assert_eq!(text(&copy, "accept-encoding"), "identity");
+    }
+
+    #[test]
+    fn the_finer_of_two_ways_to_ask_for_rest_counts() {
+        let both = headers(&[("retry-after", "2"), ("retry-after-ms", "1500")]);
+        assert_eq!(retry_after(&both), "1500ms");
+        assert_eq!(retry_after(&headers(&[("retry-after", " 2 ")])), "2");
+        assert_eq!(retry_after(&HeaderMap::new()), "");
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Taken {
             content_type: headers::text(&head.headers, "content-type").to_owned(),
             content_encoding: headers::text(&head.headers, "content-encoding").to_owned(),
             retry_after: match head.status.as_u16() {
-                429 | 529 => headers::text(&head.headers, "retry-after").to_owned(),
+                429 | 529 => headers::retry_after(&head.headers),
                 _ => String::new(),
             },
             first_byte_ms: None,

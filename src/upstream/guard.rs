@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::UNIX_EPOCH,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use crate::config;
@@ -144,10 +144,13 @@ impl Guard {
     }
 }
 
-/// The milliseconds that a `Retry-After` asks for: seconds, or the time to come back.
+/// The milliseconds that a `Retry-After` asks for: seconds and parts of them, or the time to come
+/// back. What `retry-after-ms` says ends in `ms`.
 pub fn retry_after_ms(text: &str, now: Timestamp) -> Option<u64> {
-    if let Ok(seconds) = text.parse::<u32>() {
-        return Some(u64::from(seconds) * 1_000);
+    let (number, unit_ms) = text.strip_suffix("ms").map_or((text, 1_000.0), |it| (it, 1.0));
+    if let Some(wait) = number.parse().ok().filter(|it: &f64| it.is_sign_positive()) {
+        let wait = Duration::try_from_secs_f64(wait * unit_ms / 1_000.0).ok()?;
+        return u64::try_from(wait.as_millis()).ok();
     }
     let at = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(u64::try_from(at.as_millis()).ok()?.saturating_sub(now.0))
@@ -179,9 +182,12 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         assert_eq!(retry_after_ms("20", NOW), Some(20_000));
+        assert_eq!(retry_after_ms("1.5", NOW), Some(1_500));
+        assert_eq!(retry_after_ms("250ms", NOW), Some(250));
+        assert_eq!(retry_after_ms("0.5ms", NOW), Some(0));
         assert_eq!(retry_after_ms("Sun, 06 Nov 1994 08:49:47 GMT", NOW), Some(10_000));
         assert_eq!(retry_after_ms("Sun, 06 Nov 1994 08:49:27 GMT", NOW), Some(0));
-        for text in ["", "-1", "1.5", "soon", "99999999999"] {
+        for text in ["", "-1", "-1ms", "soon", "NaN", "inf", "1e300", "ms"] {
             assert_eq!(retry_after_ms(text, NOW), None, "{text}");
         }
     }
