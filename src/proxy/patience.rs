@@ -83,8 +83,10 @@ impl<S> Patient<S> {
 
     /// Something came that belongs to no request known yet.
     fn came(&mut self) {
-        // HTTP/2 says much between requests, and its heads are limited where they are read.
-        if self.awaits == Awaits::Anything && !self.presence.is_shared() {
+        // HTTP/2 says much between requests, and its heads are limited where they are read. What
+        // comes while a request is under way is its body.
+        let is_head = !self.presence.is_shared() && !self.presence.is_busy();
+        if self.awaits == Awaits::Anything && is_head {
             (self.awaits, self.since) = (Awaits::Head, None);
         }
     }
@@ -311,6 +313,22 @@ mod tests {
         assert!(here.read_u8().await.is_ok());
         drop(presence.begin(hyper::Version::HTTP_11));
         assert_eq!(waited(&mut here).await, WAITS.idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_after_its_head_begins_no_other_head() {
+        let (mut caller, mut here, presence) = connection();
+        caller.write_all(b"POST ").await.unwrap();
+        assert!(here.read_u8().await.is_ok());
+        let busy = presence.begin(hyper::Version::HTTP_11);
+        let ends = async {
+            sleep(Duration::from_secs(1)).await;
+            caller.write_all(b"body").await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            drop(busy);
+        };
+        let (waited, ()) = tokio::join!(waited(&mut here), ends);
+        assert!(WAITS.idle <= waited, "{waited:?}");
     }
 
     #[tokio::test(start_paused = true)]
