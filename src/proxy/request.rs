@@ -7,6 +7,7 @@ use hyper::{
     header::HeaderMap,
     http::request::Parts,
 };
+use tokio_stream::StreamExt as _;
 
 use crate::dialect;
 use crate::domain::{Endpoint, Skip};
@@ -80,17 +81,25 @@ pub(super) async fn gather(
         read.extend_from_slice(&chunk);
         let skip = if is_held { Skip::Size } else { Skip::Memory };
         if !is_held || copy_bytes_max < read.len() {
-            return Ok(Gathered::Long(joined(read.freeze(), body, bytes_max), skip));
+            return Ok(Gathered::Long(joined((read.freeze(), held), body, bytes_max), skip));
         }
     }
 }
 
-/// What was read, and then the rest.
-fn joined(read: Bytes, rest: Paced<Incoming>, bytes_max: usize) -> Body {
+/// What was read, and then the rest. The memory of the first is held till the rest goes on: who
+/// does not take the one does not ask for the other.
+fn joined<B>((read, held): (Bytes, Held), rest: Paced<B>, bytes_max: usize) -> Body
+where
+    B: hyper::body::Body<Data = Bytes, Error = hyper::Error> + Send + Sync + Unpin + 'static,
+{
     let left = bytes_max.saturating_sub(read.len());
     let first = Full::new(read).map_err(|never| -> BoxError { match never {} });
-    let chain = tokio_stream::StreamExt::chain(frames(first), frames(Limited::new(rest, left)));
-    BodyExt::boxed(StreamBody::new(chain))
+    let mut held = Some(held);
+    let rest = frames(Limited::new(rest, left)).map(move |frame| {
+        drop(held.take());
+        frame
+    });
+    BodyExt::boxed(StreamBody::new(frames(first).chain(rest)))
 }
 
 fn frames<B>(body: B) -> impl tokio_stream::Stream<Item = Result<Frame<Bytes>, BoxError>>
@@ -113,4 +122,28 @@ pub(super) fn endpoint(head: &Parts) -> Result<Endpoint, Skip> {
 fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers::text(headers, "content-type").split(';').next().unwrap_or("").trim();
     kind.eq_ignore_ascii_case("application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::memory::{Memory, Need};
+
+    #[tokio::test]
+    async fn what_was_read_of_a_long_body_is_held_until_it_is_taken() {
+        let memory = Memory::new(1_000);
+        let mut held = memory.hold(Need::Request, None);
+        held.try_grow(500).unwrap();
+        let rest = tokio_stream::iter([Ok(Frame::data(Bytes::from_static(b"b")))]);
+        let rest = Paced::new(StreamBody::new(rest), Duration::from_secs(1));
+        let mut body = joined((Bytes::from_static(b"a"), held), rest, 10);
+        assert_eq!(memory.bytes(), 500);
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!((&first[..], memory.bytes()), (&b"a"[..], 500), "nobody asked for more yet");
+        let second = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!((&second[..], memory.bytes()), (&b"b"[..], 0));
+        assert!(body.frame().await.is_none());
+    }
 }
