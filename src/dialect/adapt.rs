@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     fields::Fields,
+    query::is_credential,
     request::{Asked, before_query, gemini_call},
 };
 use crate::domain::Endpoint;
@@ -184,14 +185,6 @@ fn with_query(mut path: String, query: Option<&str>) -> String {
         path.push_str(&kept.join("&"));
     }
     path
-}
-
-/// Whether a query parameter is a credential of the caller, with or without the `$` Google's
-/// system parameters may carry.
-fn is_credential(parameter: &str) -> bool {
-    let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
-    let name = name.strip_prefix('$').or_else(|| name.strip_prefix("%24")).unwrap_or(name);
-    matches!(name, "key" | "access_token" | "api_key" | "api-key" | "token")
 }
 
 /// The text as one segment of a path.

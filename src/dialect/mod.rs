@@ -16,6 +16,7 @@ mod form;
 mod gemini;
 mod openai;
 mod opening;
+mod query;
 #[cfg(test)]
 mod recorded;
 mod request;
@@ -29,4 +30,5 @@ pub use conversation::conversation;
 pub use fields::at;
 pub use form::Form;
 pub use opening::opening;
+pub use query::credentials;
 pub use request::{Asked, ask, endpoint};

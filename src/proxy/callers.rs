@@ -1,6 +1,6 @@
 //! Who asks, as far as it is known: the marks of applications, and the facts a route needs.
 
-use std::{collections::HashMap, fmt};
+use std::{borrow::Cow, collections::HashMap, fmt};
 
 use hyper::{header::HeaderMap, http::request::Parts};
 
@@ -149,7 +149,7 @@ impl Callers {
     /// and the first segment, and all data.
     fn marks(&self, head: &Parts, said: &Said) -> Marks {
         let mut all = said.marks.clone();
-        let by_key = credentials(head).filter_map(|it| self.by_key.get(it));
+        let by_key = credentials(head).filter_map(|it| self.by_key.get(it.as_ref()));
         let entrance = head.extensions.get::<Entrance>();
         let by_path = entrance.and_then(|it| self.by_path.get(it.0)).map(|(_, marks)| marks);
         for marks in by_key.chain(by_path) {
@@ -215,20 +215,21 @@ fn classes(lists: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
     classes
 }
 
-/// Query parameters in which an API key may stand.
-const QUERY_KEYS: [&str; 3] = ["key", "api_key", "access_token"];
-
 /// Every API key a request carries, wherever a dialect puts one.
-pub(super) fn credentials(head: &Parts) -> impl Iterator<Item = &str> {
-    let query = head.uri.query().unwrap_or("");
+pub(super) fn credentials(head: &Parts) -> impl Iterator<Item = Cow<'_, str>> {
     let in_headers = headers::CREDENTIALS.iter().flat_map(|name| head.headers.get_all(*name));
     let in_headers = in_headers.filter_map(|it| it.to_str().ok()).map(|it| {
         // `Bearer KEY`, whatever the case of the scheme; a bare key has no space.
         it.trim().rsplit_once(' ').map_or(it.trim(), |(_, key)| key)
     });
-    let in_query = query.split('&').filter_map(|it| it.split_once('='));
-    let in_query = in_query.filter(|(name, _)| QUERY_KEYS.contains(name)).map(|(_, key)| key);
-    in_headers.chain(in_query)
+    let in_query = dialect::credentials(head.uri.query().unwrap_or(""));
+    in_headers.map(Cow::Borrowed).chain(in_query)
+}
+
+/// Whether the caller brought a credential of its own, of whatever kind.
+pub(super) fn has_credential(head: &Parts) -> bool {
+    headers::CREDENTIALS.iter().any(|it| head.headers.contains_key(*it))
+        || dialect::credentials(head.uri.query().unwrap_or("")).next().is_some()
 }
 
 /// Why a request may not be copied, by its headers alone.
@@ -356,6 +357,18 @@ mod tests {
     }
 
     #[test]
+    fn a_key_in_the_query_is_the_callers_own_however_it_is_written() {
+        for query in ["key=k-1", "$key=k%2D1", "a=b&%24key=k-1", "token=k-1"] {
+            let path = format!("/v1/chat/completions?{query}");
+            let (facts, _) = facts_at(&path, &[], BODY);
+            assert_eq!((&*facts.feature, facts.data), ("batch", texts(&["pii"])), "{query}");
+            let (head, ()) = hyper::Request::post(&path).body(()).unwrap().into_parts();
+            assert!(has_credential(&head), "{query}");
+        }
+        let (head, ()) = hyper::Request::post("/v1/x?alt=sse&key=").body(()).unwrap().into_parts();
+        assert!(!has_credential(&head));
+    }
+
     /// B-71
     #[test]
     fn marks_are_bounded_whoever_sets_them_and_too_many_classes_are_nobodys() {
@@ -378,6 +391,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn marks_come_from_headers_then_the_body_then_the_key_then_the_path() {
         let body = r#"{"model":"gpt","messages":[],"user":"u-1","metadata":
             {"feature":"said","who":"u-2","data":["A","b,c"]}}"#;

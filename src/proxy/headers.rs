@@ -114,11 +114,6 @@ fn continued(headers: &HeaderMap, request: PairId) -> Option<HeaderValue> {
 pub(super) const CREDENTIALS: [&str; 4] =
     ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
-/// Whether the caller brought a credential of its own.
-pub(super) fn has_credential(headers: &HeaderMap) -> bool {
-    CREDENTIALS.iter().any(|it| headers.contains_key(*it))
-}
-
 /// How long an answer asks to be left alone, as [`crate::upstream::retry_after_ms`] reads it; empty
 /// when it does not.
 pub(super) fn retry_after(headers: &HeaderMap) -> String {

@@ -42,7 +42,8 @@ impl Proxy {
                 self.redact_texts(exchange, [&mut call.id, &mut call.name, &mut call.arguments]);
             }
         }
-        let keys: Vec<&str> = credentials(&exchange.head).collect();
+        let keys: Vec<_> = credentials(&exchange.head).collect();
+        let keys: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
         match self.redactor.document(&exchange.body, &keys) {
             Cow::Borrowed(_) => exchange.body.clone(),
             Cow::Owned(redacted) => redacted.into(),
@@ -60,7 +61,8 @@ impl Proxy {
         exchange: &Exchange,
         texts: impl IntoIterator<Item = &'t mut String>,
     ) {
-        let keys: Vec<&str> = credentials(&exchange.head).collect();
+        let keys: Vec<_> = credentials(&exchange.head).collect();
+        let keys: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
         for text in texts {
             if let Cow::Owned(redacted) = self.redactor.text(text, &keys) {
                 *text = redacted;

@@ -27,6 +27,7 @@ use crate::upstream::{Body, Invalid, Line};
 use super::{
     Proxy,
     answer::{Own, full},
+    callers::has_credential,
     failover::{Got, Primary, Whole},
     fallback::Admitted,
     headers,
@@ -385,9 +386,16 @@ impl Proxy {
     pub(super) fn primary_request(&self, mut head: Parts, body: Body) -> Option<Request<Body>> {
         let primary = self.upstream.provider(&self.primary)?;
         let uri = primary.uri(path_and_query(&head.uri)).ok()?;
+        let has_credential = has_credential(&head);
+        let has_length = head.headers.contains_key(CONTENT_LENGTH);
         headers::to_primary(&mut head.headers);
-        if !headers::has_credential(&head.headers) {
+        if !has_credential {
             primary.authorize(&mut head.headers);
+        }
+        // Servers may insist on a length, also of nothing; of all else it is told by who sends it.
+        let may_have = [Method::POST, Method::PUT, Method::PATCH].contains(&head.method);
+        if (has_length || may_have) && body.is_end_stream() {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Some(build(head.method, uri, head.headers, body))
     }

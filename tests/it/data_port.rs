@@ -68,6 +68,23 @@ async fn a_request_passes_with_its_bytes_untouched_and_hop_by_hop_headers_droppe
 }
 
 #[tokio::test]
+async fn a_request_with_nothing_in_it_says_so_to_its_provider() {
+    let (address, mut received) = echo(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+    let (serve, _dir) = before(address).await;
+    for (request, lengths) in [
+        ("POST /v1/batches/a/cancel HTTP/1.1\r\nContent-Length: 0\r\n", 1),
+        ("POST /v1/batches/a/cancel HTTP/1.1\r\n", 1),
+        ("GET /v1/models HTTP/1.1\r\n", 0),
+    ] {
+        let request = format!("{request}Host: proxy\r\nConnection: close\r\n\r\n");
+        assert!(raw(serve.data, request.as_bytes()).await.starts_with("HTTP/1.1 204"));
+        let sent = received.recv().await.unwrap();
+        let sent = String::from_utf8_lossy(&sent).to_lowercase();
+        assert_eq!(sent.matches("content-length: 0\r\n").count(), lengths, "{sent}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_arrives_chunk_by_chunk_and_byte_for_byte() {
     let world = World::with(|primary, _| primary.latency = slow(0)).await;
     let serve = world.serve("").await;
