@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use hyper::header::HeaderValue;
 use serde::Serialize;
 use tokio::{
     sync::{mpsc::error::TrySendError, oneshot},
@@ -24,6 +25,7 @@ use crate::traffic::{Counted, Due, Job, Live, Reasons, Routed, Trace, provider};
 use super::{
     Proxy,
     answer::full,
+    headers,
     serve::{Exchange, Use},
     tee::{Done, Ended, Keep, Reading, Taken},
 };
@@ -186,9 +188,10 @@ impl Proxy {
             }
             Side::Candidate => self.request_to(name, exchange.whole(), Purpose::Copy),
         };
-        let Some(request) = request else {
+        let Some(mut request) = request else {
             return Taken::nothing(name.clone(), started, Ended::Broken);
         };
+        request.headers_mut().insert(headers::COPY_MARK, HeaderValue::from_static("1"));
         let call = async {
             match self.upstream.send(request).await {
                 Ok(response) => self.collect(name, response, (started, self.keep(exchange))).await,

@@ -415,9 +415,6 @@ impl Proxy {
         let (path, body) = dialect::adapt(endpoint, path, body, asked, &edits).ok()?;
         let mut headers = headers::to_candidate(&head.headers, id);
         provider.authorize(&mut headers);
-        if purpose == Purpose::Copy {
-            headers.insert(headers::COPY_MARK, HeaderValue::from_static("1"));
-        }
         let uri = provider.uri(&path).ok()?;
         Some(build(head.method.clone(), uri, headers, full(Bytes::from(body))))
     }

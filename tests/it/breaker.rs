@@ -273,3 +273,23 @@ async fn wherever_a_candidate_breaks_off_its_caller_gets_one_answer_of_one_provi
         assert_eq!(rig.chat_while(Says::Well).await, "candidate");
     }
 }
+
+#[tokio::test]
+async fn copies_to_either_side_say_what_they_are_and_answers_are_asked_for_without() {
+    for (serve, served) in [("0%", "primary"), ("100%", "candidate")] {
+        let rig = Rig::start("", &rollout(serve, "100%")).await;
+        until("both sides are asked", || async {
+            rig.chat().await.header("x-crossfade-provider") == served
+                && 0 < rig.primary.asked().min(rig.candidate.asked())
+        })
+        .await;
+        let marked = |stub: &Stub| stub.heads().iter().any(|it| it.contains("x-crossfade-copy: 1"));
+        let (copied, asked) = if served == "primary" {
+            (&rig.candidate, &rig.primary)
+        } else {
+            (&rig.primary, &rig.candidate)
+        };
+        until("a copy is marked", || async { marked(copied) }).await;
+        assert!(!marked(asked), "{:?}", asked.heads());
+    }
+}

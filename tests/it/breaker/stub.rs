@@ -40,7 +40,7 @@ struct Shared {
     asked: AtomicUsize,
     /// Connections it has closed.
     closed: AtomicUsize,
-    /// The first line and the body of every request.
+    /// The head, in small letters, and the body of every request.
     seen: Mutex<Vec<(String, String)>>,
 }
 
@@ -80,7 +80,12 @@ impl Stub {
 
     /// The first line of every request.
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.shared.seen.lock().unwrap().iter().map(|(line, _)| line.clone()).collect()
+        self.heads().iter().filter_map(|it| it.lines().next().map(str::to_owned)).collect()
+    }
+
+    /// The head of every request.
+    pub(crate) fn heads(&self) -> Vec<String> {
+        self.shared.seen.lock().unwrap().iter().map(|(head, _)| head.clone()).collect()
     }
 
     /// The body of every request.
@@ -102,9 +107,9 @@ pub(crate) fn good(name: &str) -> (String, String) {
 }
 
 async fn answer(mut stream: TcpStream, shared: &Shared) {
-    while let Some((line, body)) = request(&mut stream).await {
-        let turn = shared.asked.fetch_add(usize::from(line.starts_with("post")), Relaxed);
-        shared.seen.lock().unwrap().push((line, body));
+    while let Some((head, body)) = request(&mut stream).await {
+        let turn = shared.asked.fetch_add(usize::from(head.starts_with("post")), Relaxed);
+        shared.seen.lock().unwrap().push((head, body));
         let (head, body) = good(shared.name);
         let good = head + &body;
         let failed = |status, line: &str| {
@@ -126,7 +131,7 @@ async fn answer(mut stream: TcpStream, shared: &Shared) {
     }
 }
 
-/// Reads one request to its end; its first line and its body.
+/// Reads one request to its end; its head and its body.
 async fn request(stream: &mut TcpStream) -> Option<(String, String)> {
     let mut bytes = Vec::new();
     loop {
@@ -136,7 +141,7 @@ async fn request(stream: &mut TcpStream) -> Option<(String, String)> {
             let length: usize = length.map_or(0, |it| it.parse().unwrap());
             if end + 4 + length <= bytes.len() {
                 let body = String::from_utf8_lossy(&bytes[end + 4..]).into_owned();
-                return Some((head.lines().next()?.to_owned(), body));
+                return Some((head, body));
             }
         }
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
