@@ -158,7 +158,8 @@ impl Proxy {
             }
         };
         let facts = self.callers.facts(id, &head, (endpoint, &asked, &body));
-        // 2 route
+        // 2 route: by what holds now, for a body may have taken long to come
+        let board = self.board.load();
         let (facts, route) = self.callers.route(&board.snapshot, facts, &body);
         let governed =
             route.lane.and_then(|it| Some((board.snapshot.lanes.get(it)?, board.live.get(it)?)));

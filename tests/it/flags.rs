@@ -1,8 +1,13 @@
 //! Flags under the whole program: what operators cap is capped at once, for whom they say.
 
 use crossfade::players::Delivery;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
-use crate::world::{Serve, World, rollout, until};
+use crate::world::{SOON, Serve, World, rollout, until};
 
 /// How many of twenty requests of a segment the candidate answers.
 async fn served(world: &World, serve: &Serve, segment: &str) -> usize {
@@ -64,4 +69,29 @@ async fn a_flag_caps_a_segment_at_once_and_outlasts_a_restart() {
     assert!(events.iter().any(|it| it["flag"].as_str().unwrap().contains("segment `paid`")));
     let (code, text) = serve.cli(&["flag", "set", "x", "--serve", "5"]).await;
     assert_eq!(code, 2, "{text}");
+}
+
+#[tokio::test]
+async fn a_flag_holds_for_a_request_whose_body_is_still_on_its_way() {
+    let world = World::new().await;
+    let serve = world.serve(&rollout("100%", "1%")).await;
+    until("the candidate serves", || async { served(&world, &serve, "free").await == 20 }).await;
+    let body = world.body(0, Delivery::Whole);
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+         Expect: 100-continue\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut caller = TcpStream::connect(serve.data).await.unwrap();
+    caller.write_all(head.as_bytes()).await.unwrap();
+    // Its head is known, and the body asked for.
+    let mut first = [0; 25];
+    timeout(SOON, caller.read_exact(&mut first)).await.unwrap().unwrap();
+    assert_eq!(&first, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let off = ["flag", "set", "everything", "--serve", "0%", "--mirror", "0%"];
+    assert_eq!(serve.cli(&off).await.0, 0);
+    caller.write_all(&body).await.unwrap();
+    let mut answer = String::new();
+    timeout(SOON, caller.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.contains("x-crossfade-provider: primary"), "{answer}");
 }
