@@ -8,6 +8,7 @@ mod event;
 mod flag;
 mod freeze;
 mod gate;
+mod kept;
 mod margin;
 mod marks;
 mod plan;

@@ -159,6 +159,8 @@ pub struct Route {
     pub lot: Option<Lot>,
     /// Whether the primary, which answers it, is asked a second time.
     pub again: bool,
+    /// The smaller share under which its conversation began, where that decided.
+    pub began: Option<Share>,
 }
 
 impl Snapshot {
@@ -191,6 +193,7 @@ impl Snapshot {
             places: None,
             lot: None,
             again: false,
+            began: None,
         };
         let Some(lane) = index.and_then(|it| self.lanes.get(it)) else {
             return no(Skip::NoRollout);
@@ -225,6 +228,7 @@ impl Snapshot {
             lot: (free && !is_capped).then(|| facts.key.lot()),
             // What is tied to its answer must not leave another one behind.
             again: free && !is_capped && !served && lane.asks_again(&facts.key),
+            began: None,
         }
     }
 }

@@ -164,8 +164,12 @@ impl Proxy {
         let governed =
             route.lane.and_then(|it| Some((board.snapshot.lanes.get(it)?, board.live.get(it)?)));
         let at = self.clock.now();
-        let routed = Routed::new(id, at, facts, route);
         let open = governed.filter(|(_, live)| live.is_open());
+        let route = match open {
+            Some((lane, live)) => live.keep(lane, &facts, route, at),
+            None => route,
+        };
+        let routed = Routed::new(id, at, facts, route);
         let fair = open.map(|(_, live)| live.fair(board.snapshot.moving()));
         let fair = fair.filter(|it| holding.give_to(it).is_ok());
         let (Some((lane, live)), Some(fair)) = (open, fair) else {

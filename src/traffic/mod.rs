@@ -1,6 +1,7 @@
 //! What the proxy and the controller share: the published snapshot, live counters, what was seen.
 
 mod barometer;
+mod conversations;
 mod kept;
 mod outbox;
 mod trail;
@@ -24,8 +25,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::analysis::Tripwire;
 use crate::clock;
-use crate::domain::{Lane, Name, PairId, Side, Snapshot, Timestamp, Window};
+use crate::domain::{Facts, Lane, Name, PairId, Route, Side, Snapshot, Timestamp, Window};
 use crate::memory::{Fair, Held, Part};
+
+use conversations::Conversations;
 
 /// A pair for the judge: the conversation and both answers as text.
 #[derive(Debug)]
@@ -82,6 +85,7 @@ struct Way {
     wire: Mutex<Tripwire>,
     closed: watch::Sender<bool>,
     part: Arc<Part>,
+    conversations: Mutex<Conversations>,
 }
 
 /// The day's copies of one rollout, against their cap.
@@ -150,6 +154,7 @@ impl Live {
             wire: Mutex::new(Tripwire::new()),
             closed: watch::Sender::new(false),
             part: Arc::default(),
+            conversations: Mutex::default(),
         };
         Self::counting(Arc::new(way), copies, (0, 0))
     }
@@ -217,6 +222,18 @@ impl Live {
     /// The day's copies.
     pub fn copies(&self) -> &Arc<Copies> {
         &self.copies
+    }
+
+    /// The route of a request, where one of a conversation under way keeps its side: the candidate
+    /// serves none of them that it did not serve before.
+    pub fn keep(&self, lane: &Lane, facts: &Facts, route: Route, now: Timestamp) -> Route {
+        // Where no lots were drawn nobody is moved.
+        let Some(key) = facts.conversation().filter(|_| route.places.is_some()) else {
+            return route;
+        };
+        let serve = lane.shares(facts).serve;
+        let began = lock(&self.way.conversations).see(key, serve, now);
+        route.kept(lane, facts, began)
     }
 
     /// Its part of what all rollouts share, where so many share it.

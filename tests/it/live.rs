@@ -256,3 +256,45 @@ async fn a_rollback_is_done_again_for_a_new_attempt_and_whatever_is_said_with_it
         assert_eq!(serve.cli(&["start", "chat"]).await.0, 0);
     }
 }
+
+/// B-12 B-14
+#[tokio::test]
+async fn a_conversation_under_way_keeps_its_side_when_the_share_rises() {
+    let world = World::new().await;
+    let stage = |name: &str, serve: &str| {
+        format!(
+            "{{ name = \"{name}\", serve = \"{serve}\", mirror = \"100%\", duration = \"1h\", samples = 100 }}"
+        )
+    };
+    let plan = format!(
+        "[rollout.chat]\ncandidate = \"candidate\"\nautostart = true\n\
+         gates = {{ latency_p99 = \"off\", judge_score = \"off\" }}\nstage = [{}, {}]\n",
+        stage("shadow", "0%"),
+        stage("all", "100%")
+    );
+    let serve = world.serve(&plan).await;
+    let talk = async |conversation: &str| {
+        let headers = [("x-crossfade-conversation", conversation)];
+        let answer = serve.chat(world.body(0, Delivery::Whole), &headers).await;
+        let header = |name| answer.header(name).to_owned();
+        (header("x-crossfade-provider"), header("x-crossfade-request-id"))
+    };
+    until("the candidate is asked", || async {
+        talk("old").await;
+        0 < world.candidate.stats().requests
+    })
+    .await;
+    assert_eq!(talk("old").await.0, "primary");
+    let on = ["advance", "chat", "--override-undecided", "--comment", "why"];
+    assert_eq!(serve.cli(&on).await.0, 0);
+    until("what begins now is the candidate's", || async {
+        talk(&uuid::Uuid::now_v7().to_string()).await.0 == "candidate"
+    })
+    .await;
+    for _ in 0..3 {
+        let (provider, id) = talk("old").await;
+        assert_eq!(provider, "primary");
+        let (_, told) = serve.cli(&["explain", "--request", &id]).await;
+        assert!(told.contains("it keeps its side, and draws no lot"), "{told}");
+    }
+}

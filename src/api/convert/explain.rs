@@ -151,6 +151,14 @@ fn serving(it: &Routed, lane: &Lane) -> String {
              to a provider (embeddings, stored responses)."
                 .to_owned()
         }
+        (_, answered, Some(Places { serve, .. })) if it.route.began.is_some() => format!(
+            "The {} answered, because the conversation's key fell at {} of the traffic, and the \
+             candidate served {} when it began, or since: it keeps its side, and draws \
+             no lot.",
+            side(answered),
+            percent(serve),
+            it.route.began.unwrap_or_default()
+        ),
         (_, answered, Some(Places { serve, .. })) => format!(
             "The {} answered, because the {} fell at {} of the traffic, and the candidate serves {}.",
             side(answered),
