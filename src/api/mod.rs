@@ -4,6 +4,7 @@ mod client;
 mod convert;
 mod errors;
 mod flags;
+mod guests;
 mod json;
 mod pairs;
 mod request;

@@ -9,6 +9,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use super::{
     DESCRIPTORS, PlanDefaults,
     flags::FlagsApi,
+    guests::guests,
     pairs::{Pairs, Past},
     proto::{
         flag_service_server::FlagServiceServer, pair_service_server::PairServiceServer,
@@ -45,11 +46,8 @@ pub async fn serve(
     let health = HealthReporter::new();
     health.set_serving::<RolloutServiceServer<Rollouts>>().await;
     health.set_serving::<FlagServiceServer<FlagsApi>>().await;
-    if past.pairs.get().is_some() {
-        health.set_serving::<PairServiceServer<Pairs>>().await;
-    } else {
-        health.set_not_serving::<PairServiceServer<Pairs>>().await;
-    }
+    // Without a store it says so itself, until there is one.
+    health.set_serving::<PairServiceServer<Pairs>>().await;
     let flags =
         FlagServiceServer::new(FlagsApi(handle.clone())).max_decoding_message_size(REQUEST_LEN_MAX);
     let rollouts = RolloutServiceServer::new(Rollouts::new(handle, defaults, stop.clone()))
@@ -66,11 +64,11 @@ async fn listen(
 ) -> Result<(), BoxError> {
     match listener {
         Listener::Tcp(socket) => {
-            let incoming = Arrivals::tcp("control", socket);
+            let incoming = guests(Arrivals::tcp("control", socket));
             drained(router.serve_with_incoming_shutdown(incoming, signal), stop).await
         }
         Listener::Unix(socket, file) => {
-            let incoming = Arrivals::unix("control", socket);
+            let incoming = guests(Arrivals::unix("control", socket));
             let life = stop.clone();
             let ended = drained(router.serve_with_incoming_shutdown(incoming, signal), stop).await;
             if life.has_left() {
