@@ -160,7 +160,7 @@ impl App {
     ///
     /// # Errors
     /// When a part ended by itself, or did not end in time.
-    pub async fn run(self, signal: impl Future<Output = ()>) -> Result<(), Ended> {
+    pub async fn run(mut self, signal: impl Future<Output = ()>) -> Result<(), Ended> {
         // The proxy uses the grace time up to its end, and then needs a moment.
         let grace = self.grace.max(api::DRAIN) + Duration::from_secs(2);
         let mut successor = None;
@@ -169,9 +169,16 @@ impl App {
                 () = signal => {
                     listeners::leaving();
                     self.phases.drain();
-                    sleep(self.drain_delay).await;
+                    tokio::select! {
+                        () = sleep(self.drain_delay) => {}
+                        // Whoever takes over meanwhile has the sockets, and their files.
+                        Ok(taken) = &mut self.taken => {
+                            successor = Some(taken);
+                            self.phases.leave();
+                        }
+                    }
                 }
-                Ok(taken) = self.taken => {
+                Ok(taken) = &mut self.taken => {
                     tracing::info!("another process serves on the same sockets; this one ends");
                     successor = Some(taken);
                     self.phases.leave();

@@ -53,6 +53,9 @@ use crate::upstream::Upstream;
 /// whoever is about to ask on it is answered, and told to ask the next time on a new one.
 pub const LINGER: Duration = Duration::from_secs(5);
 
+/// How long connections are still taken that came before the end: in one moment, not in two.
+const LAST_WAIT: Duration = Duration::from_millis(100);
+
 /// How long copies that are given up may take to say so.
 const GIVE_UP_WAIT: Duration = Duration::from_secs(1);
 
@@ -179,6 +182,13 @@ pub async fn serve(
             }
             continue;
         };
+        connection::serve(&proxy, stream, place, graceful.watcher());
+    }
+    // Those that the system has accepted already are in nobody's hands but ours.
+    let ends = Instant::now() + LAST_WAIT;
+    while !stop.has_left() {
+        let Ok(stream) = timeout_at(ends, arrivals.next()).await else { break };
+        let Some(place) = proxy.connections.try_enter() else { break };
         connection::serve(&proxy, stream, place, graceful.watcher());
     }
     drop(arrivals);
