@@ -129,7 +129,8 @@ async fn dispatch(Line { command, global }: Line, passed: Passed) -> u8 {
                 LogForm::Text => Logs::Text,
                 LogForm::Json => Logs::Json,
             };
-            let sockets = if takeover { Sockets::TakenOver } else { Sockets::Passed(passed) };
+            let sockets =
+                if takeover { Sockets::TakenOver(passed) } else { Sockets::Passed(passed) };
             program::serve(&config, logs, sockets).await
         }
         Verb::Config(ConfigVerb::Check { config }) => program::check(&config),
@@ -139,7 +140,7 @@ async fn dispatch(Line { command, global }: Line, passed: Passed) -> u8 {
     }
 }
 
-/// What a command comes to, for scripts. Listed in `crossfade help exit-codes`.
+/// What a command comes to, for scripts. Listed by `crossfade help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Done, or the condition holds.

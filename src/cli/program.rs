@@ -17,7 +17,7 @@ use crate::listeners::{self, Passed};
 use crate::rehearsal::{self, DEMO, Places, Plan, Report, Screen, Style};
 use crate::telemetry::{self, Logs};
 
-/// Exit codes of these verbs; `crossfade help exit-codes` lists all.
+/// Exit codes of these verbs; `crossfade help` lists all.
 pub(super) const DONE: u8 = 0;
 pub(super) const FAILED: u8 = 1;
 pub(super) const CONFIG_INVALID: u8 = 7;
@@ -54,8 +54,8 @@ pub(super) fn check(file: &Path) -> u8 {
 pub(super) enum Sockets {
     /// Those of the service manager.
     Passed(Passed),
-    /// Those of the process that runs on the same store.
-    TakenOver,
+    /// Those of the process that runs on the same store; where none does, what was passed.
+    TakenOver(Passed),
 }
 
 /// The word of the command line for [`Sockets::TakenOver`].
@@ -81,7 +81,9 @@ async fn run(config: Config, sockets: Sockets, asked: impl Future<Output = ()>) 
     let passed = match sockets {
         Sockets::Passed(passed) => Ok(passed),
         // Where nobody runs, this is the first one.
-        Sockets::TakenOver => listeners::take(&config.store).await.map(Option::unwrap_or_default),
+        Sockets::TakenOver(passed) => {
+            listeners::take(&config.store).await.map(|it| it.unwrap_or(passed))
+        }
     };
     let passed = match passed {
         Ok(passed) => passed,

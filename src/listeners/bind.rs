@@ -81,13 +81,13 @@ pub fn bind(control: &Control, passed: &mut Passed) -> io::Result<(Listener, Str
             Ok((Listener::Tcp(listener), address))
         }
         Control::Unix(path) => {
-            let by_manager = !passed.are_a_predecessors();
             let passed = passed.unix(Port::Control, path);
-            // Its file is the service manager's affair.
-            let file = if passed.is_some() && by_manager { None } else { Some(path.clone()) };
             let listener = passed.map_or_else(|| bind_file(path), Ok)?;
             listener.set_nonblocking(true)?;
-            let file = SocketFile(file);
+            // We bind beside the path. One that was bound at it is of the service manager, also
+            // where a predecessor passed it on, and so is its file.
+            let is_ours = listener.local_addr()?.as_pathname() != Some(path);
+            let file = SocketFile(is_ours.then(|| path.clone()));
             let listener = UnixListener::from_std(listener)?;
             Ok((Listener::Unix(listener, file), format!("unix:{}", path.display())))
         }
@@ -170,6 +170,16 @@ mod tests {
 
         drop(listener);
         assert!(!path.exists());
+        for (bound, is_ours) in [("api.sock", false), ("api.sock.4711", true)] {
+            let bound = folder.path().join(bound);
+            let mut passed = Passed::default();
+            let socket = StdUnixListener::bind(&bound).unwrap();
+            fs::rename(&bound, &path).unwrap();
+            passed.add(Some(Port::Control), socket.into()).unwrap();
+            drop(bind(&control, &mut passed).unwrap());
+            assert_eq!(path.exists(), !is_ours, "whoever passed it on");
+        }
+        fs::remove_file(&path).unwrap_or_default();
         fs::write(&path, "precious").unwrap();
         assert_eq!(new(&control).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(fs::read(&path).unwrap(), b"precious");

@@ -27,7 +27,7 @@ use crate::config::Control;
 use crate::tasks::{self, BoxError, Stop};
 
 use super::{
-    Listener, Listeners,
+    Listener, Listeners, Seldom,
     bind::{SocketFile, bind},
     passed::{Passed, Port},
 };
@@ -54,6 +54,7 @@ pub struct Offer {
     path: PathBuf,
     sockets: Vec<(Port, OwnedFd)>,
     open: Option<(UnixListener, SocketFile)>,
+    failed: Seldom,
 }
 
 /// The process that serves now, as its predecessor sees it: held until this one is done.
@@ -84,7 +85,7 @@ impl Offer {
             (Port::Control, control),
             (Port::Operations, own(&listeners.operations)?),
         ];
-        Ok(Self { path: store.join(FILE_NAME), sockets, open: None })
+        Ok(Self { path: store.join(FILE_NAME), sockets, open: None, failed: Seldom::default() })
     }
 
     /// Offers the sockets to whoever comes, unless another process on this store does already, or
@@ -93,7 +94,17 @@ impl Offer {
         match bind(&Control::Unix(self.path.clone()), &mut Passed::default()) {
             Ok((Listener::Unix(listener, file), _)) => self.open = Some((listener, file)),
             Ok((Listener::Tcp(_), _)) => {}
-            Err(error) => tracing::debug!(%error, "no successor can take over yet"),
+            // Another process offers its own, or the folder is yet to be made.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::NotFound) =>
+            {
+                tracing::debug!(%error, "no successor can take over yet");
+            }
+            Err(error) => {
+                if self.failed.count().is_some() {
+                    tracing::warn!(%error, "no successor can take over");
+                }
+            }
         }
     }
 
@@ -174,7 +185,10 @@ pub async fn take(store: &Path) -> io::Result<Option<Passed>> {
         Err(error)
             if matches!(
                 error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                // A path that is too long for a socket is nobody's.
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::InvalidInput
             ) =>
         {
             return Ok(None);
@@ -217,14 +231,14 @@ impl Predecessor {
             stream.read_u8().await
         };
         match timeout(STEP_MAX, talk).await {
-            Ok(Ok(LEAVES)) => tasks::spawn("predecessor", async move {
-                // It says nothing more: this is its end.
-                drop(stream.read_u8().await);
-                drop(sender);
-            }),
-            // Its sockets are ours too, whatever became of it.
+            Ok(Ok(LEAVES)) => {}
+            // Its sockets are ours too, whatever became of it. It may be late, and is here yet.
             said => tracing::warn!(?said, "the predecessor does not say that it leaves"),
         }
+        tasks::spawn("predecessor", async move {
+            while stream.read_u8().await.is_ok() {}
+            drop(sender);
+        });
         Gone(gone)
     }
 
@@ -253,4 +267,27 @@ fn ours(stream: &UnixStream) -> io::Result<()> {
 
 fn strange(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_predecessor_that_is_late_to_leave_is_gone_when_it_ends_and_not_before() {
+        let (mut old, new) = UnixStream::pair().unwrap();
+        let mut gone = Predecessor(Some(new)).relieve().await;
+        assert_eq!(old.read_u8().await.unwrap(), SERVES);
+        assert!(timeout(STEP_MAX, gone.wait()).await.is_err(), "it has said nothing yet");
+        old.write_u8(LEAVES).await.unwrap();
+        assert!(timeout(STEP_MAX, gone.wait()).await.is_err(), "it runs yet");
+        drop(old);
+        gone.wait().await;
+    }
+
+    #[tokio::test]
+    async fn nobody_runs_on_a_store_whose_path_no_socket_can_have() {
+        let long = PathBuf::from("/tmp").join("x".repeat(200));
+        assert!(take(&long).await.unwrap().is_none());
+    }
 }
