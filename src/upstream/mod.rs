@@ -70,7 +70,7 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// A provider whose machine or network is gone is asked for a sign of it after so long a silence.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// And given up when nothing that was sent to it was taken for so long.
-const UNTAKEN_MAX: Duration = Duration::from_secs(60);
+const UNTAKEN_MAX: Duration = Duration::from_mins(1);
 
 /// Every provider, and the client that reaches them.
 #[derive(Clone, Debug)]
@@ -221,7 +221,7 @@ impl Upstream {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(IDLE_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(Connector::new(&plain, own));
+            .build(Connector::new(&plain, &own));
         Ok(Self { client, plain, providers: Arc::new(providers) })
     }
 

@@ -34,7 +34,7 @@ type Tls = HttpsConnector<Plain>;
 
 impl Connector {
     /// Over these connections; `own` are authorities of those that are called so.
-    pub(super) fn new(plain: &Plain, own: HashMap<Authority, RootCertStore>) -> Self {
+    pub(super) fn new(plain: &Plain, own: &HashMap<Authority, RootCertStore>) -> Self {
         let over = |own: &RootCertStore| {
             let tls = HttpsConnectorBuilder::new().with_tls_config(trusting(own));
             tls.https_or_http().enable_http1().wrap_connector(plain.clone())
