@@ -143,7 +143,7 @@ fn every_recorded_request_is_asked_about_and_adapted() {
         assert_eq!(asked.stream, row["stream"], "{}", row["id"]);
         *skips.entry(asked.barred).or_default() += 1;
 
-        let as_it_is = Edits { model: None, purpose: Purpose::Serve };
+        let as_it_is = Edits { model: None, purpose: Purpose::Serve, rules: None };
         let (same_path, same) = adapt(endpoint, path, body.as_bytes(), &asked, &as_it_is).unwrap();
         if asked.spans.users.is_empty() {
             assert_eq!((same_path.as_str(), same), (path, body.clone().into_bytes()));
@@ -162,7 +162,7 @@ fn every_recorded_request_is_asked_about_and_adapted() {
 fn check_adapted(row: &Value, path: &str, asked: &Asked, purpose: Purpose) {
     let endpoint = endpoint(row);
     let body = row["request"].to_string();
-    let edits = Edits { model: Some("the-other"), purpose };
+    let edits = Edits { model: Some("the-other"), purpose, rules: None };
     let (path, adapted) = adapt(endpoint, path, body.as_bytes(), asked, &edits).unwrap();
     let adapted: Value = serde_json::from_slice(&adapted).unwrap();
     let mut expected = row["request"].clone();
