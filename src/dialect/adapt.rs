@@ -9,7 +9,7 @@ use super::{
     rules::obey,
     splices::{Container, Splices},
 };
-use crate::domain::{Endpoint, RequestRules};
+use crate::domain::{Endpoint, RequestRules, hash};
 
 /// What to change.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,8 @@ pub enum Unfit {
 /// The path with query, and the body, of a request for another provider.
 ///
 /// Always: the model (in the body, or in a Gemini path) becomes the provider's, the caller's
-/// credential leaves the query, and whoever the end user is becomes `crossfade`. For a copy also:
+/// credential leaves the query, whoever the end user is becomes `crossfade`, and a
+/// `prompt_cache_key`, which may name them too, a name made of it. For a copy also:
 /// Responses get `"store": false`, and a chat or completion stream is told to report its usage
 /// unless the caller said whether it should. Then what the provider's rules name. Nothing else
 /// changes, and nothing is encoded anew.
@@ -79,6 +80,10 @@ pub fn adapt(
     };
     for span in &asked.spans.users {
         splices.set("user", Some(span.clone()), NOBODY);
+    }
+    if let Some(span) = &asked.spans.cache_key {
+        let key = body.get(span.clone()).ok_or(Unfit::OtherBody)?;
+        splices.replace(span.clone(), pseudonym(&String::from_utf8_lossy(key)));
     }
     match edits.purpose {
         Purpose::Copy => make_copy(endpoint, asked, edits, &mut splices)?,
@@ -113,6 +118,16 @@ fn make_copy(
 
 /// What stands for every end user: a name any provider takes, and that says nothing.
 const NOBODY: &str = r#""crossfade""#;
+
+/// What stands for a key of a cache: the same for the same, so that the cache is still hit.
+fn pseudonym(key: &str) -> String {
+    if key.starts_with('"') {
+        format!("\"crossfade-{:016x}\"", hash("cache", key))
+    } else {
+        key.to_owned()
+    }
+}
+
 const INCLUDE_USAGE: &str = r#"{"include_usage":true}"#;
 
 fn ask_for_usage(splices: &mut Splices<'_>, options: Option<Range<usize>>) -> Result<(), Unfit> {
@@ -214,6 +229,17 @@ mod tests {
         let asked = ask(Endpoint::Messages, "/v1/messages", body).unwrap();
         let (_, adapted) = adapt(Endpoint::Messages, "/v1/messages", body, &asked, &edits).unwrap();
         assert_eq!(adapted, br#"{"model":"m","metadata":{"user_id":"crossfade"},"messages":[]}"#);
+    }
+
+    #[test]
+    fn the_key_of_a_cache_is_another_one_and_the_same_in_every_turn() {
+        for (endpoint, edits) in [(Endpoint::Chat, AS_IT_IS), (Endpoint::Responses, AS_IT_IS)] {
+            let turn = r#"{"prompt_cache_key":"k-1","messages":[]}"#;
+            let expected = r#"{"prompt_cache_key":"crossfade-2d144f2a45a27c9e","messages":[]}"#;
+            assert_eq!(adapted(endpoint, turn, edits), expected);
+        }
+        let null = r#"{"prompt_cache_key":null}"#;
+        assert_eq!(adapted(Endpoint::Chat, null, AS_IT_IS), null);
     }
 
     #[test]
