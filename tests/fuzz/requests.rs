@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use crossfade::{
     dialect::{Edits, Purpose, adapt, ask, at, conversation, opening},
-    domain::Endpoint,
+    domain::{Endpoint, MessageRule, RequestRules},
     patterns::{Detector, Pattern, Redactor},
 };
 use libfuzzer_sys::fuzz_target;
@@ -22,8 +22,30 @@ const ENDPOINTS: [Endpoint; 6] = [
     Endpoint::Gemini,
 ];
 /// What may differ between a request and what it becomes for another provider.
-const MAY_DIFFER: [&str; 6] =
-    ["model", "store", "stream_options", "user", "safety_identifier", "metadata"];
+const MAY_DIFFER: [&str; 7] = [
+    "model",
+    "store",
+    "stream_options",
+    "user",
+    "safety_identifier",
+    "metadata",
+    "prompt_cache_key",
+];
+/// What the rules below change besides.
+const RULED: [&str; 7] =
+    ["max_tokens", "max_completion_tokens", "n", "messages", "input", "contents", "temperature"];
+
+static RULES: LazyLock<RequestRules> = LazyLock::new(|| RequestRules {
+    rename: vec![("max_tokens".to_owned(), "max_completion_tokens".to_owned())],
+    drop: ["n", "user", "stream_options", "messages.name"].map(str::to_owned).to_vec(),
+    clamp: vec![("temperature".to_owned(), 0.0..=1.0)],
+    messages: vec![
+        MessageRule::DeveloperIsSystem,
+        MessageRule::ShortToolIds,
+        MessageRule::NoForeignThinking,
+        MessageRule::EmptyReasoning,
+    ],
+});
 
 static EMAIL: LazyLock<(Detector, Redactor)> = LazyLock::new(|| {
     let email = || Pattern::built_in("email").expect("it is built in");
@@ -52,16 +74,23 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(asked.model, model);
         assert_eq!(asked.stream, before.get("stream") == Some(&Value::Bool(true)));
     }
-    for purpose in [Purpose::Copy, Purpose::Serve] {
-        let edits = Edits { model: Some("other"), purpose };
+    for (purpose, rules) in [
+        (Purpose::Copy, None),
+        (Purpose::Serve, None),
+        (Purpose::Copy, Some(&*RULES)),
+        (Purpose::Serve, Some(&*RULES)),
+    ] {
+        let edits = Edits { model: Some("other"), purpose, rules };
         let (_, after) = adapt(endpoint, PATH, body, &asked, &edits).expect("it is what was read");
+        ask(endpoint, PATH, &after).expect("every name stays once");
         let after: Map<String, Value> = serde_json::from_slice(&after).expect("JSON stays JSON");
         if endpoint != Endpoint::Gemini {
             assert_eq!(after.get("model").and_then(Value::as_str), Some("other"));
         }
         let same = |map: &Map<String, Value>| {
             let mut map = map.clone();
-            MAY_DIFFER.iter().for_each(|it| drop(map.shift_remove(*it)));
+            let ruled = RULED.iter().filter(|_| rules.is_some());
+            MAY_DIFFER.iter().chain(ruled).for_each(|it| drop(map.shift_remove(*it)));
             map
         };
         assert_eq!(same(&after), same(&before));
