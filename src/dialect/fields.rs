@@ -11,9 +11,6 @@ use serde_json::value::RawValue;
 /// Names one object may have. Real requests have under fifty; finding duplicates is quadratic.
 const NAMES_MAX: usize = 256;
 
-/// Values of a list that are looked at one by one.
-const LIST_LEN_MAX: usize = 1_024;
-
 /// The members of one JSON object. A name that comes twice is an error: readers differ on it.
 #[derive(Debug)]
 pub(super) struct Fields<'a>(Vec<(String, &'a RawValue)>);
@@ -81,7 +78,8 @@ const ITEMS_MAX: usize = 16_384;
 pub(super) struct Items<'a>(pub(super) Vec<&'a RawValue>);
 
 /// What stands at places of a JSON object, written as names with dots between: a text, the texts
-/// of a list of up to [`LIST_LEN_MAX`], and of anything else its JSON. Nothing where there is none, or where nobody asks.
+/// of a list that is not too long, and of anything else its JSON. Nothing where there is none, or
+/// where nobody asks.
 pub fn at<const N: usize>(body: &[u8], places: [&str; N]) -> [Vec<String>; N] {
     let fields = Fields::parse(body);
     places.map(|place| {
@@ -94,7 +92,7 @@ pub fn at<const N: usize>(body: &[u8], places: [&str; N]) -> [Vec<String>; N] {
 /// looked into: nothing stands between a caller and our stack but that.
 fn texts(json: &str) -> Vec<String> {
     let one = |json: &str| serde_json::from_str(json).unwrap_or_else(|_| json.to_owned());
-    let list = serde_json::from_str::<Few<'_>>(json);
+    let list = serde_json::from_str::<Items<'_>>(json);
     list.map_or_else(|_| vec![one(json)], |list| list.0.iter().map(|it| one(it.get())).collect())
 }
 
@@ -107,36 +105,6 @@ pub(super) fn span(bytes: &[u8], value: &RawValue) -> Range<usize> {
 impl<'de> Deserialize<'de> for Fields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(Members)
-    }
-}
-
-/// A list that is not too long.
-struct Few<'a>(Vec<&'a RawValue>);
-
-impl<'de> Deserialize<'de> for Few<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Items)
-    }
-}
-
-struct Items;
-
-impl<'de> Visitor<'de> for Items {
-    type Value = Few<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON list that is not too long")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = list.next_element()? {
-            if items.len() >= LIST_LEN_MAX {
-                return Err(de::Error::custom("too many values"));
-            }
-            items.push(item);
-        }
-        Ok(Few(items))
     }
 }
 
@@ -227,7 +195,7 @@ mod tests {
     #[test]
     fn brackets_without_end_are_one_value_and_so_is_a_list_without_end() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        let long = format!("[{}1]", "1,".repeat(LIST_LEN_MAX));
+        let long = format!("[{}1]", "1,".repeat(ITEMS_MAX));
         for (value, expected) in [(&deep, &deep[1..deep.len() - 1]), (&long, &long)] {
             let body = format!(r#"{{"metadata":{{"a":{value}}}}}"#);
             assert!(at(body.as_bytes(), ["metadata.a"]) == [vec![expected.to_owned()]]);

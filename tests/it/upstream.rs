@@ -31,7 +31,7 @@ use tokio_rustls::{
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     },
 };
-use tokio_stream::{StreamExt as _, wrappers::WatchStream};
+use tokio_stream::{Stream, StreamExt as _, wrappers::WatchStream};
 
 use crate::world::{SOON, Serve, http, shared, until};
 
@@ -50,19 +50,19 @@ struct Provider {
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-fn data(bytes: &'static [u8]) -> Result<Frame<Bytes>, Infallible> {
-    Ok(Frame::data(Bytes::from_static(bytes)))
+/// Such parts one after the other.
+fn answered(parts: impl Stream<Item = Bytes> + Send + Sync + 'static) -> Answer {
+    let parts = parts.map(|it| Ok::<_, Infallible>(Frame::data(it)));
+    Response::new(BodyExt::boxed(StreamBody::new(parts)))
 }
 
 /// A file without end, or a stream of two parts.
 fn answer(request: &Request<Incoming>, may_end: watch::Receiver<bool>) -> Answer {
     if request.uri().path().contains("/files/") {
-        let file = tokio_stream::iter(std::iter::repeat_with(|| data(&[b'x'; 65_536])));
-        return Response::new(BodyExt::boxed(StreamBody::new(file)));
+        return answered(tokio_stream::iter(std::iter::repeat(Bytes::from(vec![b'x'; 65_536]))));
     }
-    let ends = WatchStream::new(may_end).filter(|it| *it).take(1).map(|_| data(b"end"));
-    let parts = tokio_stream::once(data(b"begins, ")).chain(ends);
-    Response::new(BodyExt::boxed(StreamBody::new(parts)))
+    let ends = WatchStream::new(may_end).filter(|it| *it).take(1).map(|_| "end".into());
+    answered(tokio_stream::once("begins, ".into()).chain(ends))
 }
 
 impl Provider {
