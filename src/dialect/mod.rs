@@ -36,3 +36,4 @@ pub use form::Form;
 pub use opening::opening;
 pub use query::credentials;
 pub use request::{Asked, ask, endpoint};
+pub use sse::Prelude;

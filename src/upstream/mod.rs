@@ -15,7 +15,7 @@ mod recent;
 mod resolver;
 mod trust;
 
-pub use breaker::{Probe, Standing, Went};
+pub use breaker::{Probe, Standing, UNHEARD, Went};
 pub use guard::{Guard, retry_after_ms};
 pub use health::watch;
 pub use honest::Invalid;
