@@ -29,4 +29,4 @@ pub use conversation::conversation;
 pub use fields::at;
 pub use form::Form;
 pub use opening::opening;
-pub use request::{Asked, ask, endpoint};
+pub use request::{Asked, ask, endpoint, path};

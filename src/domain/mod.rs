@@ -43,7 +43,7 @@ pub use requests::Requests;
 pub use rollout::{Input, Rollout, Saved, State, Visit};
 pub use route::{Endpoint, Facts, Key, Lane, Lot, Places, Route, Snapshot, Tie, is_cleared};
 pub use seen::{Note, Order, Seen, Told, Weather};
-pub use share::{Share, ShareError};
+pub use share::{Share, ShareError, hash};
 pub use skip::Skip;
 pub use splitmix::Splitmix;
 pub use watched::{Mark, Watched};
