@@ -104,6 +104,8 @@ pub enum Loss {
     StoreFailed,
     /// The caller left before the end.
     CallerGone,
+    /// An answer came in a coding that is not known: its request is missing from the evidence.
+    Coding,
     /// There was no memory left for the rest of an answer: its request is missing from the evidence.
     Memory,
 }
@@ -117,6 +119,7 @@ impl Loss {
             Self::JudgeFailed => "judge_failed",
             Self::StoreFailed => "store_failed",
             Self::CallerGone => "caller_gone",
+            Self::Coding => "coding",
             Self::Memory => "memory",
         }
     }

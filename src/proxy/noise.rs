@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout},
-};
+use tokio::sync::oneshot;
 
 use crate::domain::{Call, Outcome, Seen, Side, Skip, Told};
 use crate::tasks;
@@ -13,6 +10,7 @@ use crate::telemetry::{Loss, Role};
 
 use super::{
     Proxy,
+    mirror::Served,
     serve::{Exchange, Use},
     tee::{Done, Ended, Taken},
 };
@@ -41,45 +39,41 @@ impl Proxy {
         self: &Arc<Self>,
         exchange: &Arc<Exchange>,
     ) -> Result<oneshot::Sender<Taken>, Skip> {
-        let room = self.room(exchange)?;
+        let (room, under_way) = self.room(exchange)?;
         if !exchange.live.copies().take(self.clock.now()) {
             return Err(Skip::DailyCap);
         }
         let (sender, served) = oneshot::channel();
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         tasks::spawn("noise", async move {
-            let deadline = Instant::now() + proxy.settings.copy_timeout;
-            let again = tokio::select! {
-                biased;
-                () = exchange.live.closed() => return,
-                again = proxy.ask_other(&exchange, Side::Primary, deadline) => again,
-            };
-            drop(room);
-            let wait = proxy.settings.upstream_timeout;
-            let served = tokio::select! {
-                biased;
-                () = exchange.live.closed() => return,
-                served = timeout(wait, served) => served,
-            };
-            if let Ok(Ok(served)) = served {
-                proxy.tell_noise(&exchange, &served, &again);
-            }
+            let (again, served) = proxy.meet(&exchange, Side::Primary, room, served).await;
+            proxy.tell_noise(&exchange, &again, served);
+            drop(under_way);
         });
         Ok(sender)
     }
 
     /// Two calls of the primary for one request: to the controller.
-    fn tell_noise(&self, exchange: &Exchange, served: &Taken, again: &Taken) {
-        let Some(window) = exchange.lane.window.as_ref() else { return };
-        if [served, again].iter().any(|it| it.ended == Ended::Shed) {
-            return self.metrics.loss(Loss::Memory);
-        }
+    fn tell_noise(&self, exchange: &Exchange, again: &Taken, served: Served) {
         let call = |taken: &Taken| -> Call { self.read(exchange, taken).0 };
-        let (served, again) = (call(served), call(again));
+        let (shed, again) = (again.ended == Ended::Shed, call(again));
         // The other one is counted where it is served.
         self.count(&again, Role::Mirror);
-        if served.outcome == Outcome::Abandoned {
+        let Some(window) = exchange.lane.window.as_ref() else { return };
+        let served = match served {
+            Served::Here(served) => served,
+            Served::Gone => return self.metrics.loss(Loss::CallerGone),
+            Served::Late | Served::Closed => return,
+        };
+        if served.ended == Ended::Abandoned {
             return self.metrics.loss(Loss::CallerGone);
+        }
+        if shed || served.ended == Ended::Shed {
+            return self.metrics.loss(Loss::Memory);
+        }
+        let served = call(&served);
+        if [&served, &again].iter().any(|it| it.outcome == Outcome::Abandoned) {
+            return self.metrics.loss(Loss::Coding);
         }
         let (served, again) = (Box::new(served), Box::new(again));
         let told = Told::Noise { served, again, watched: exchange.watched() };
