@@ -37,7 +37,7 @@ pub(super) struct Spans {
     pub(super) stream_options: Option<Range<usize>>,
     /// Names of the end user.
     pub(super) users: Vec<Range<usize>>,
-    /// What requests with a common beginning are named by, often after their end user.
+    /// What tells conversations, or end users, apart for the provider's cache.
     pub(super) cache_key: Option<Range<usize>>,
 }
 

@@ -14,6 +14,7 @@ mod plan;
 mod price;
 mod record;
 mod refusal;
+mod request_rules;
 mod requests;
 mod rollout;
 mod route;
@@ -39,6 +40,7 @@ pub use plan::{Approval, OnIdle, Plan, PlanFault, Risk, Slice, Stage, Times, def
 pub use price::{Price, Prices};
 pub use record::Record;
 pub use refusal::Refusal;
+pub use request_rules::{MessageRule, RequestRules};
 pub use requests::Requests;
 pub use rollout::{Input, Rollout, Saved, State, Visit};
 pub use route::{Endpoint, Facts, Key, Lane, Lot, Places, Route, Snapshot, Tie, is_cleared};
