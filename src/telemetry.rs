@@ -106,6 +106,8 @@ pub enum Loss {
     CallerGone,
     /// An answer came in a coding that is not known: its request is missing from the evidence.
     Coding,
+    /// A copy was cut off while it came, or where the answer that the caller got took as long.
+    Late,
     /// There was no memory left for the rest of an answer: its request is missing from the evidence.
     Memory,
 }
@@ -120,6 +122,7 @@ impl Loss {
             Self::StoreFailed => "store_failed",
             Self::CallerGone => "caller_gone",
             Self::Coding => "coding",
+            Self::Late => "late",
             Self::Memory => "memory",
         }
     }

@@ -1,36 +1,31 @@
 //! Asking the other side: a bounded copy of a request, and the pair that comes of it.
 
-use std::{
-    fmt::Write as _,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
-use serde::Serialize;
 use tokio::{
     sync::{mpsc::error::TrySendError, oneshot},
-    time::{Instant, timeout, timeout_at},
+    time::timeout,
 };
 
 use crate::clock;
 use crate::dialect::{self, Purpose};
-use crate::domain::{Call, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Transcript, Window};
+use crate::domain::{Call, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Window};
 use crate::memory::{Full, Held, Need, Seat};
 use crate::store::{Bodies, Offered};
 use crate::tasks::{self, Place};
 use crate::telemetry::{Loss, Role};
 use crate::traffic::{Counted, Due, Job, Live, Reasons, Routed, Trace, provider};
+use crate::upstream::Provider;
 
 use super::{
     Proxy,
     answer::full,
+    half::{Half, JUDGED_LEN_MAX, judged, stored},
     redact::shown_path,
     serve::{Exchange, Use},
     tee::{Done, Ended, Keep, Reading, Taken},
 };
-
-/// Most of a conversation and of an answer that the judge reads, in bytes.
-const JUDGED_LEN_MAX: usize = 24_000;
 
 /// What a copy takes until its answer is here; given back when dropped.
 pub(super) struct Room(
@@ -38,12 +33,6 @@ pub(super) struct Room(
     #[expect(dead_code, reason = "held for its drop")] Seat,
     #[expect(dead_code, reason = "held for its drop")] Held,
 );
-
-/// One side of a pair, read.
-pub(super) struct Half {
-    pub(super) call: Call,
-    pub(super) reading: Reading,
-}
 
 /// The answer that the caller gets, as a copy waits for it.
 pub(super) enum Served {
@@ -131,14 +120,13 @@ impl Proxy {
         served: oneshot::Receiver<Taken>,
     ) -> (Taken, Served) {
         let started = clock::instant();
-        let deadline = Instant::now() + self.settings.copy_timeout;
         let other = tokio::select! {
             biased;
             () = exchange.live.closed() => {
                 let name = provider(&exchange.lane, side).clone();
                 return (Taken::nothing(name, started, Ended::Abandoned), Served::Closed);
             }
-            other = self.ask_other(exchange, side, deadline) => other,
+            other = self.ask_other(exchange, side) => other,
         };
         // Waiting for a slow caller takes no place from another copy: there is one wait for each
         // request being answered, and those are limited themselves.
@@ -164,8 +152,8 @@ impl Proxy {
     ) {
         let (other, served) = self.meet(exchange, side, room, served).await;
         // Read together, because what is read of an answer may be larger than what came of it.
-        let (lost, other) = (other.ended == Ended::Shed, self.half(exchange, &other));
-        self.count(&other.call, Role::Mirror);
+        let copy = self.half(exchange, &other);
+        self.count(&copy.call, Role::Mirror);
         let served = match served {
             Served::Here(served) => served,
             Served::Closed => return self.give_up(due),
@@ -176,23 +164,41 @@ impl Proxy {
                 return due.excuse();
             }
         };
-        let (gone, lost) = (served.ended == Ended::Abandoned, lost || served.ended == Ended::Shed);
+        let lost = self.lost(&served, &other);
         let served = self.half(exchange, &served);
         self.count(&served.call, Role::Serve);
-        if gone {
-            self.metrics.loss(Loss::CallerGone);
-            return due.excuse();
+        let lost = lost.or_else(|| coding(&served.call, &copy.call));
+        let halves = match side {
+            Side::Candidate => (served, copy),
+            Side::Primary => (copy, served),
+        };
+        match lost {
+            None => self.pair(exchange, side.other(), halves, due),
+            Some(Loss::CallerGone) => {
+                // Nobody would have left the copy, so the two are not compared; that callers get
+                // nothing counts all the same.
+                let (primary, candidate) = (well(&halves.0.call), well(&halves.1.call));
+                exchange.live.watch(&self.board, self.clock.now(), primary, candidate);
+                self.metrics.loss(Loss::CallerGone);
+                due.excuse();
+            }
+            // How it went is not known, and it counts as missing.
+            Some(cause) => self.metrics.loss(cause),
         }
-        // How one of them went is not known, and it counts as missing.
-        if lost {
-            return self.metrics.loss(Loss::Memory);
-        }
-        if [&served, &other].iter().any(|it| it.call.outcome == Outcome::Abandoned) {
-            return self.metrics.loss(Loss::Coding);
-        }
-        match side {
-            Side::Candidate => self.pair(exchange, Side::Primary, (served, other), due),
-            Side::Primary => self.pair(exchange, Side::Candidate, (other, served), due),
+    }
+
+    /// Why two calls of a request are no pair, if so: of one it is not known how it would have
+    /// ended.
+    pub(super) fn lost(&self, served: &Taken, copy: &Taken) -> Option<Loss> {
+        let as_long = u128::from(served.total_ms) >= self.settings.copy_timeout.as_millis();
+        if served.ended.is_left() {
+            Some(Loss::CallerGone)
+        } else if [served, copy].iter().any(|it| it.ended == Ended::Shed) {
+            Some(Loss::Memory)
+        } else if copy.ended == Ended::Abandoned || copy.ended == Ended::Timeout && as_long {
+            Some(Loss::Late)
+        } else {
+            None
         }
     }
 
@@ -207,12 +213,7 @@ impl Proxy {
         if self.ends.load(Ordering::Relaxed) { due.lose() } else { due.excuse() }
     }
 
-    pub(super) async fn ask_other(
-        &self,
-        exchange: &Exchange,
-        side: Side,
-        deadline: Instant,
-    ) -> Taken {
+    pub(super) async fn ask_other(&self, exchange: &Exchange, side: Side) -> Taken {
         let started = clock::instant();
         let name = provider(&exchange.lane, side);
         let request = match side {
@@ -224,15 +225,21 @@ impl Proxy {
         let Some(request) = request else {
             return Taken::nothing(name.clone(), started, Ended::Broken);
         };
-        let call = async {
-            match self.upstream.send(request).await {
-                Ok(response) => self.collect(name, response, (started, self.keep(exchange))).await,
-                Err(_) => Taken::nothing(name.clone(), started, Ended::Broken),
+        let guard = self.upstream.provider(name).map(Provider::guard);
+        let probe = guard.and_then(|it| it.probe(self.clock.now()));
+        let time = self.settings.copy_timeout;
+        let mut taken = match timeout(time, self.upstream.send(request)).await {
+            Ok(Ok(response)) => {
+                self.collect(name, response, (started, self.keep(exchange)), time).await
             }
+            Ok(Err(_)) => Taken::nothing(name.clone(), started, Ended::Broken),
+            Err(_) => Taken::nothing(name.clone(), started, Ended::Timeout),
         };
-        let late = |_| Taken::nothing(name.clone(), started, Ended::Timeout);
-        let taken = timeout_at(deadline, call).await.unwrap_or_else(late);
+        if taken.ended == Ended::Silent {
+            taken.ended = Ended::Timeout;
+        }
         self.seen(&taken);
+        self.tried(name, probe, self.went(&taken));
         taken
     }
 
@@ -383,6 +390,9 @@ impl Proxy {
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         Box::new(move |taken| {
             proxy.seen(&taken);
+            if !matches!(answer_to, Use::Nothing) {
+                proxy.heard(&exchange, &taken);
+            }
             let (taken, lot) = match answer_to {
                 // The copy that waits for this answer reads it itself, if it is still there.
                 Use::Pair(waits) => match waits.send(taken) {
@@ -407,6 +417,10 @@ impl Proxy {
                         proxy.metrics.loss(if shed { Loss::Memory } else { Loss::Coding });
                         let _ = exchange.routed.counted.set(Counted::Lost);
                     }
+                    // In shadow nobody can leave the candidate.
+                    Some(_) if taken.ended.is_left() && exchange.lane.serve.is_none() => {
+                        proxy.metrics.loss(Loss::CallerGone);
+                    }
                     Some(lot) => proxy.solo(&exchange, lot, call),
                     None => {}
                 }
@@ -420,9 +434,15 @@ fn side(exchange: &Exchange, call: &Call) -> Side {
     if call.provider == exchange.lane.candidate { Side::Candidate } else { Side::Primary }
 }
 
+/// Why two calls are no pair that both came to their end, if so: nobody can read one of them.
+pub(super) fn coding(served: &Call, other: &Call) -> Option<Loss> {
+    let unread = [served, other].iter().any(|it| it.outcome == Outcome::Abandoned);
+    unread.then_some(Loss::Coding)
+}
+
 /// Whether nobody can say how a call went, though its caller stayed.
 fn is_unknown(taken: &Taken, call: &Call) -> bool {
-    call.outcome == Outcome::Abandoned && taken.ended != Ended::Abandoned
+    call.outcome == Outcome::Abandoned && !taken.ended.is_left()
 }
 
 /// Whether a call went well; none when it says nothing about its provider.
@@ -432,58 +452,4 @@ pub(super) fn well(call: &Call) -> Option<bool> {
 
 fn includes(share: Share, pair: &Pair) -> bool {
     share.includes("judge", &pair.id.to_string())
-}
-
-/// An answer as the judge reads it; none where there is nothing to compare.
-fn judged(half: &Half) -> Option<String> {
-    let comparable = match half.call.outcome {
-        Outcome::Ok | Outcome::Refused => true,
-        Outcome::ProviderError
-        | Outcome::Throttled
-        | Outcome::Timeout
-        | Outcome::Truncated
-        | Outcome::Incompatible
-        | Outcome::Abandoned => false,
-    };
-    let transcript = half.reading.transcript.as_ref().filter(|_| comparable)?;
-    let mut text = transcript.text.clone();
-    if let Some(refusal) = &transcript.refusal {
-        text.push_str(refusal);
-    }
-    for call in &transcript.tool_calls {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "\ntool_call {} {}", call.name, call.arguments);
-    }
-    let end = text.floor_char_boundary(JUDGED_LEN_MAX);
-    text.truncate(end);
-    Some(text.trim().to_owned())
-}
-
-/// An answer as it is stored.
-pub(super) fn stored(half: &Half) -> Bytes {
-    #[derive(Serialize)]
-    #[serde(untagged)]
-    enum Stored<'a> {
-        Answer { text: &'a str, tool_calls: Vec<Called<'a>>, refusal: Option<&'a str> },
-        Trouble { trouble: Option<&'a str> },
-    }
-    #[derive(Serialize)]
-    struct Called<'a> {
-        id: &'a str,
-        name: &'a str,
-        arguments: &'a str,
-    }
-    let stored = match &half.reading.transcript {
-        Some(Transcript { text, tool_calls, refusal }) => Stored::Answer {
-            text,
-            tool_calls: tool_calls
-                .iter()
-                .map(|it| Called { id: &it.id, name: &it.name, arguments: &it.arguments })
-                .collect(),
-            refusal: refusal.as_deref(),
-        },
-        None => Stored::Trouble { trouble: half.reading.trouble.as_deref() },
-    };
-    // Texts become JSON whatever they say.
-    serde_json::to_vec(&stored).map(Bytes::from).unwrap_or_default()
 }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::domain::{Call, Outcome, Seen, Side, Skip, Told};
+use crate::domain::{Call, Seen, Side, Skip, Told};
 use crate::tasks;
 use crate::telemetry::{Loss, Role};
 
 use super::{
     Proxy,
-    mirror::Served,
+    mirror::{Served, coding},
     serve::{Exchange, Use},
-    tee::{Done, Ended, Taken},
+    tee::{Done, Taken},
 };
 
 /// Where the answer that the caller gets is awaited, if its request is asked twice.
@@ -56,7 +56,7 @@ impl Proxy {
     /// Two calls of the primary for one request: to the controller.
     fn tell_noise(&self, exchange: &Exchange, again: &Taken, served: Served) {
         let call = |taken: &Taken| -> Call { self.read(exchange, taken).0 };
-        let (shed, again) = (again.ended == Ended::Shed, call(again));
+        let (other, again) = (again, call(again));
         // The other one is counted where it is served.
         self.count(&again, Role::Mirror);
         let Some(window) = exchange.lane.window.as_ref() else { return };
@@ -65,15 +65,10 @@ impl Proxy {
             Served::Gone => return self.metrics.loss(Loss::CallerGone),
             Served::Late | Served::Closed => return,
         };
-        if served.ended == Ended::Abandoned {
-            return self.metrics.loss(Loss::CallerGone);
-        }
-        if shed || served.ended == Ended::Shed {
-            return self.metrics.loss(Loss::Memory);
-        }
+        let lost = self.lost(&served, other);
         let served = call(&served);
-        if [&served, &again].iter().any(|it| it.outcome == Outcome::Abandoned) {
-            return self.metrics.loss(Loss::Coding);
+        if let Some(loss) = lost.or_else(|| coding(&served, &again)) {
+            return self.metrics.loss(loss);
         }
         let (served, again) = (Box::new(served), Box::new(again));
         let told = Told::Noise { served, again, watched: exchange.watched() };

@@ -12,7 +12,7 @@ use crate::telemetry::Withheld;
 use super::{
     Proxy,
     callers::credentials,
-    mirror::{Half, stored},
+    half::{Half, stored},
     serve::Exchange,
     tee::Reading,
 };
