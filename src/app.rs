@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::api::{self, Past, PlanDefaults};
@@ -163,7 +163,7 @@ impl App {
     pub async fn run(mut self, signal: impl Future<Output = ()>) -> Result<(), Ended> {
         // The proxy uses the grace time up to its end, and then needs a moment.
         let grace = self.grace.max(api::DRAIN) + Duration::from_secs(2);
-        let mut successor = None;
+        let (mut successor, mut ends) = (None, Instant::now());
         let ending = async {
             tokio::select! {
                 () = signal => {
@@ -186,9 +186,10 @@ impl App {
                     let _ = timeout(proxy::LINGER + self.grace, streams).await;
                 }
             }
+            ends = Instant::now();
         };
         let ended = self.tasks.run(ending, grace).await;
-        finish(self.recorder).await;
+        finish(self.recorder, self.grace.saturating_sub(ends.elapsed())).await;
         // It may have the store now.
         drop(successor);
         ended
@@ -306,19 +307,20 @@ impl Parts {
     ) -> Self {
         let metrics = Arc::new(Metrics::new());
         let memory = Memory::new(config.limits.side_memory_bytes_max);
-        let clock = Clock::start();
+        let (clock, recorder) = (Clock::start(), Arc::default());
         Self {
             board: Arc::default(),
             clock,
             outbox: Outbox::new(seen, clock),
             barometer: Arc::new(Barometer::new(config.primary.clone(), clock)),
             trail: Arc::default(),
-            recorder: Arc::default(),
+            recorder: Arc::clone(&recorder),
             operations: Arc::new(Operations {
                 metrics: Arc::clone(&metrics),
                 copies: Some(copies.clone()),
                 upstream: Some(upstream.clone()),
                 memory: Some(memory.clone()),
+                recorder,
                 ..Operations::default()
             }),
             metrics,

@@ -4,7 +4,8 @@
 //! The more of it is held, the fewer needs may have more: copies go without it first, then the
 //! judge, then answers that are read alone, then what answers under way still bring, and requests
 //! that are read whole last. What a provider's answer needs to get to its caller is not of this
-//! budget: it is bounded for each connection, and never refused.
+//! budget: it is bounded for each connection, and never refused. Neither is what an answer takes
+//! while it is read, up to forty times its bytes: no more are read at once than there are workers.
 
 use std::sync::{
     Arc,

@@ -22,7 +22,7 @@ use crate::controller::Handle;
 use crate::domain::Name;
 use crate::listeners::Arrivals;
 use crate::memory::Memory;
-use crate::store::Pairs;
+use crate::store::{Pairs, RecorderHandle};
 use crate::tasks::{self, BoxError, Pool, Stop};
 use crate::telemetry::Metrics;
 use crate::upstream::{Standing, Upstream};
@@ -48,6 +48,8 @@ pub struct Operations {
     pub controller: OnceLock<Handle>,
     /// The store, once it is open.
     pub pairs: Arc<OnceLock<Pairs>>,
+    /// Who writes to it, once it is open.
+    pub recorder: Arc<OnceLock<RecorderHandle>>,
     /// Why there is no store, if so.
     pub problem: Mutex<Option<String>>,
 }
@@ -169,6 +171,9 @@ impl Operations {
             Some(handle) => missing.extend(handle.views().degraded.clone()),
             None => missing.push("the controller is not up yet".to_owned()),
         }
+        if self.recorder.get().is_some_and(RecorderHandle::has_ended) {
+            missing.push("the recorder has ended, no pair is stored; see the log".to_owned());
+        }
         missing.dedup();
         let status = if missing.is_empty() { "ready" } else { "degraded" };
         let open = self.breakers().filter(|(_, standing)| *standing != Standing::Closed);
@@ -191,4 +196,31 @@ fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<B
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::domain::Timestamp;
+    use crate::store::{Limits, Recorder};
+
+    #[tokio::test]
+    async fn a_recorder_that_has_ended_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits =
+            Limits { bytes_max: 1 << 30, age_ms_max: 1_000, free_bytes_min: 0, queue_len_max: 1 };
+        let operations = Operations::default();
+        let problems = async || {
+            let body = operations.ready().into_body().collect().await.unwrap().to_bytes();
+            String::from_utf8(body.to_vec()).unwrap()
+        };
+        let pairs = Pairs::open(dir.path(), limits).unwrap();
+        let (handle, thread) = Recorder::start(pairs, || Timestamp(0)).unwrap();
+        operations.recorder.set(handle).unwrap();
+        assert!(!problems().await.contains("recorder"));
+        thread.join().unwrap();
+        assert!(problems().await.contains("the recorder has ended"));
+    }
 }

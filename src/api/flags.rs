@@ -8,7 +8,7 @@ use super::{
     request::{Said, actor, requester, rollout, word},
 };
 use crate::controller::Handle;
-use crate::domain::{Caps, Event, Flag, Name, Record, Share};
+use crate::domain::{Event, Flag, Name, Record, Share};
 
 /// The service.
 #[derive(Debug)]
@@ -71,23 +71,27 @@ fn flag_name(text: &str) -> Result<Name, Status> {
 }
 
 fn read(asked: proto::Flag) -> Result<Flag, Status> {
-    let share = |field: &str, basis_points: i32| {
+    let share = |field: &str, basis_points: Option<i32>| {
+        let Some(basis_points) = basis_points else { return Ok(None) };
         let share =
             u16::try_from(basis_points).ok().and_then(|it| Share::from_basis_points(it).ok());
         let problem = format!("{field} is 0 (off) to 10000 basis points, not {basis_points}");
-        share.ok_or_else(|| errors::argument(field, &problem))
+        share.map(Some).ok_or_else(|| errors::argument(field, &problem))
     };
-    let caps = Caps {
-        serve: share("serve_bps_max", asked.serve_bps_max)?,
-        mirror: share("mirror_bps_max", asked.mirror_bps_max)?,
-    };
+    let serve = share("serve_bps_max", asked.serve_bps_max)?;
+    let mirror = share("mirror_bps_max", asked.mirror_bps_max)?;
+    if (serve, mirror) == (None, None) {
+        let problem = "a flag caps serve_bps_max, mirror_bps_max or both";
+        return Err(errors::argument("serve_bps_max", problem));
+    }
     let about = Some(asked.rollout.as_str()).filter(|it| !it.is_empty());
     Ok(Flag {
         name: flag_name(&asked.name)?,
         rollout: about.map(|it| rollout("rollout", it)).transpose()?,
         feature: word("feature", asked.feature)?,
         segment: word("segment", asked.segment)?,
-        caps,
+        serve,
+        mirror,
     })
 }
 
@@ -98,8 +102,8 @@ fn shown(record: &Record, durable: bool) -> Option<proto::Flag> {
         rollout: flag.rollout.as_ref().map_or_else(String::new, |it| format!("rollouts/{it}")),
         feature: flag.feature.clone(),
         segment: flag.segment.clone(),
-        serve_bps_max: flag.caps.serve.basis_points().into(),
-        mirror_bps_max: flag.caps.mirror.basis_points().into(),
+        serve_bps_max: flag.serve.map(|it| it.basis_points().into()),
+        mirror_bps_max: flag.mirror.map(|it| it.basis_points().into()),
         update_time: Some(convert::time(record.at)),
         actor: record.actor.clone(),
         comment: record.comment.clone(),

@@ -31,7 +31,7 @@ const FREE_BYTES_MIN: u64 = 256 << 20;
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// How often it looks for the pairs, once it has the journal.
 pub(super) const STORE_TRIES: u32 = 10;
-/// How long the recorder may take to end once everything else has.
+/// How long the recorder may take to end at least, once everything else has.
 const RECORDER_WAIT: Duration = Duration::from_secs(2);
 /// How often the pairs are looked for at the start, where somebody may wait.
 pub(super) const STORE_TRIES_ONCE: u32 = 1;
@@ -44,6 +44,7 @@ pub(super) struct Stored {
     recorder: Arc<OnceLock<RecorderHandle>>,
     operations: Arc<Operations>,
     predecessor: Gone,
+    grace: Duration,
 }
 
 /// Why there is no journal.
@@ -101,17 +102,18 @@ pub(super) async fn stand_by(
     // The controller ends only with the program.
     drop(takeover.send(Takeover { journal, pairs }).await);
     stop.wait().await;
-    // The recorder ends when nobody holds its handle any more.
-    drop(stored);
-    finish(recorder).await;
+    finish(recorder, stored.grace).await;
     Ok(())
 }
 
-/// Waits until the last pairs are stored.
-pub(super) async fn finish(recorder: Option<RecorderThread>) {
-    if let Some(recorder) = recorder {
-        // Streams that were not done in time still hold it, and have nothing to store any more.
-        let _ = timeout(RECORDER_WAIT, spawn_blocking(move || recorder.join())).await;
+/// Waits until the last pairs are stored, for so long; what is not by then is logged.
+pub(super) async fn finish(recorder: Option<RecorderThread>, grace: Duration) {
+    let Some(recorder) = recorder else { return };
+    let backlog = recorder.backlog();
+    let join = spawn_blocking(move || recorder.join());
+    let _ = timeout(grace.max(RECORDER_WAIT), join).await;
+    if !backlog.is_empty() {
+        tracing::error!(count = backlog.len(), "pairs, scores and notes were not written");
     }
 }
 
@@ -130,6 +132,7 @@ impl Parts {
             recorder: Arc::clone(&self.recorder),
             operations: Arc::clone(&self.operations),
             predecessor,
+            grace: Duration::from_millis(limits.grace_ms),
         }
     }
 }

@@ -134,10 +134,11 @@ pub struct FlagArgs {
     /// Only users of this segment
     #[arg(long)]
     pub segment: Option<String>,
-    /// Most traffic that a candidate may answer, such as `5%`; `0%` is off
+    /// Most traffic that a candidate may answer, such as `5%`; `0%` is off. Not given, the flag says
+    /// nothing of it
     #[arg(long, value_name = "SHARE", value_parser = share, required_unless_present = "mirror")]
     pub serve: Option<Share>,
-    /// Most traffic for which the other side is asked too
+    /// Most traffic for which the other side is asked too, in the same way
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub mirror: Option<Share>,
 }

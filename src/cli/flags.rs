@@ -39,7 +39,7 @@ pub(super) async fn flag(
 }
 
 fn asked(args: FlagArgs) -> proto::Flag {
-    let bps = |share: Option<Share>| share.unwrap_or(Share::ALL).basis_points().into();
+    let bps = |share: Option<Share>| share.map(|it| it.basis_points().into());
     proto::Flag {
         name: format!("flags/{}", args.name),
         rollout: args.rollout.map_or_else(String::new, |it| format!("rollouts/{it}")),
@@ -67,14 +67,15 @@ async fn list(client: &mut Client, out: &mut Out) -> Result<Exit, Problem> {
 }
 
 fn row(flag: &proto::Flag) -> [String; 8] {
+    let cap = |share: Option<i32>| share.map_or_else(|| "–".to_owned(), ladder::percent);
     let any = |text: &str| if text.is_empty() { "any".to_owned() } else { harmless(text) };
     [
         ladder::short(&flag.name).to_owned(),
         any(ladder::short(&flag.rollout)),
         any(&flag.feature),
         any(&flag.segment),
-        ladder::percent(flag.serve_bps_max),
-        ladder::percent(flag.mirror_bps_max),
+        cap(flag.serve_bps_max),
+        cap(flag.mirror_bps_max),
         harmless(&flag.actor),
         harmless(&flag.comment),
     ]

@@ -4,9 +4,13 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::controller::{
     Handle, Rejected,
-    rig::{Rig, SOON, by, name, until},
+    managed::Managed,
+    rig::{Rig, SOON, by, name, plan, until},
 };
-use crate::domain::{Caps, Command, Event, Facts, Flag, Flags, Key, Share, Side, Tie};
+use crate::domain::{
+    Cause, Command, Event, Facts, Flag, Flags, Input, Key, Record, Share, Side, State, Tie,
+    Timestamp,
+};
 use crate::store::sim::{Errno, Fault, Lasts, Sim};
 use crate::tasks::spawn;
 
@@ -15,9 +19,9 @@ fn share(basis_points: u16) -> Share {
 }
 
 fn flag(called: &str, rollout: Option<&str>, serve: u16) -> Flag {
-    let caps = Caps { serve: share(serve), mirror: Share::ALL };
+    let (serve, mirror) = (Some(share(serve)), None);
     let (feature, segment) = (String::new(), String::new());
-    Flag { name: name(called), rollout: rollout.map(name), feature, segment, caps }
+    Flag { name: name(called), rollout: rollout.map(name), feature, segment, serve, mirror }
 }
 
 /// How many of a thousand requests the candidate answers now.
@@ -137,6 +141,37 @@ async fn a_flag_over_all_of_a_rollout_holds_its_ladder_and_says_so() {
     until("it says so", || problem().contains("a flag lets it serve 1%")).await;
     rig.handle.clear_flag(name("cap"), by("")).await.unwrap();
     until("it goes on", || !problem().contains("flag")).await;
+    // All of its traffic is of one feature.
+    let of = |feature: &str| Flag { feature: feature.to_owned(), ..flag("cap", None, 0) };
+    rig.handle.set_flag(of("a"), by("")).await.unwrap();
+    until("it says so", || problem().contains("a flag lets it serve 0%")).await;
+    rig.handle.set_flag(of("another"), by("")).await.unwrap();
+    until("it goes on", || !problem().contains("flag")).await;
+}
+
+#[test]
+fn a_rollout_whose_only_feature_is_not_copied_is_not_idle() {
+    let mut managed = Managed::new(name("a"), plan("a"), Timestamp(0), (0, 0));
+    let event = Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator };
+    managed.apply(&Record {
+        seq: 1,
+        at: Timestamp(0),
+        rollout: name("a"),
+        actor: String::new(),
+        comment: String::new(),
+        request_id: String::new(),
+        event,
+        from: State::Pending,
+        to: State::Running,
+        plan_revision: 1,
+        evidence: Vec::new(),
+    });
+    let later = Timestamp(managed.rollout.plan().times.idle_ms_max + 1);
+    assert!(matches!(managed.input(later), Input::Idle));
+    let mirror = Some(Share::NONE);
+    let off = Flag { feature: "a".to_owned(), serve: None, mirror, ..flag("off", None, 0) };
+    managed.flags = Flags::default().with(off);
+    assert!(matches!(managed.input(later), Input::Tick));
 }
 
 #[tokio::test]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::analysis::{Ledger, Observation};
 use crate::domain::{
-    Answer, Cause, Command, Event, Evidence, Flags, GateEvidence, Input, Lane, Name, Note, Order,
-    Plan, Record, Requests, Rollout, Seen, Share, Slice, Stage, State, Timestamp, Told, Undecided,
-    Verdict, Weather, Window,
+    Answer, Caps, Cause, Command, Event, Evidence, Flags, GateEvidence, Input, Lane, Name, Note,
+    Order, Plan, Record, Requests, Rollout, Seen, Share, Slice, Stage, State, Timestamp, Told,
+    Undecided, Verdict, Weather, Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
@@ -192,7 +192,7 @@ impl Managed {
         }
         // Where our own cap or a flag keeps copies from being made, it is not the traffic that is
         // silent.
-        let off = || self.flags.caps(self.rollout.name(), "", "").mirror.is_none();
+        let off = || self.most().mirror.is_none();
         let silent = self.rollout.is_idle(now, self.heard) && !self.live.is_capped(now) && !off();
         if silent { Input::Idle } else { Input::Tick }
     }
@@ -259,10 +259,17 @@ impl Managed {
     /// is about a part of the traffic alone holds nothing up; that part is not bet on by lots.
     fn flagged(&self) -> Option<String> {
         let serve = self.rollout.stage()?.serve;
-        let most = self.flags.caps(self.rollout.name(), "", "").serve;
+        let most = self.most().serve;
         (most < serve).then(|| {
             format!("a flag lets it serve {most} of the stage's {serve}; `crossfade flag list`")
         })
+    }
+
+    /// The most that flags let any of its traffic see.
+    fn most(&self) -> Caps {
+        let (slice, every) = (&self.rollout.plan().slice, Slice::default());
+        let stage = self.rollout.stage().map_or(&every, |it| &it.slice);
+        self.flags.most(self.rollout.name(), slice, stage)
     }
 
     fn coverage_problem(&mut self, now: Timestamp) -> Option<String> {

@@ -5,7 +5,6 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::{
-    query::is_credential,
     request::{Asked, before_query, gemini_call},
     rules::obey,
     splices::{Container, Splices},
@@ -47,8 +46,8 @@ pub enum Unfit {
 
 /// The path with query, and the body, of a request for another provider.
 ///
-/// Always: the model (in the body, or in a Gemini path) becomes the provider's, the caller's
-/// credential leaves the query, whoever the end user is becomes `crossfade`, and a
+/// Always: the model (in the body, or in a Gemini path) becomes the provider's, of the query stays
+/// what the answer depends on, whoever the end user is becomes `crossfade`, and a
 /// `prompt_cache_key`, which may name them too, a name made of it. For a copy also:
 /// Responses get `"store": false`, and a chat or completion stream is told to report its usage
 /// unless the caller said whether it should. Then what the provider's rules name. Nothing else
@@ -158,15 +157,30 @@ fn gemini_path(path_and_query: &str, model: Option<&str>) -> Result<String, Unfi
     Ok(with_query(adapted, path_and_query.get(path.len() + 1..)))
 }
 
+/// What of a query the answer depends on: the version and the form of it. All else is between the
+/// caller and the primary.
+const QUERY_KEPT: [&str; 4] = ["alt", "%24alt", "api-version", "beta"];
+/// Longest value of those, in bytes.
+const QUERY_VALUE_LEN_MAX: usize = 64;
+
 /// The path with what may stay of a query.
 fn with_query(mut path: String, query: Option<&str>) -> String {
-    let query = query.unwrap_or_default();
-    let kept: Vec<&str> = query.split('&').filter(|it| !is_credential(it)).collect();
-    if kept.iter().any(|it| !it.is_empty()) {
-        path.push('?');
-        path.push_str(&kept.join("&"));
+    let kept = query.unwrap_or_default().split('&').filter(|it| may_stay(it));
+    for (index, parameter) in kept.enumerate() {
+        path.push(if index == 0 { '?' } else { '&' });
+        path.push_str(parameter);
     }
     path
+}
+
+/// Whether another provider may see a parameter: one of those we know, with plain words in it.
+fn may_stay(parameter: &str) -> bool {
+    let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    let plain =
+        |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.' | b'_' | b';' | b'=');
+    QUERY_KEPT.contains(&name.replace('$', "%24").as_str())
+        && value.len() <= QUERY_VALUE_LEN_MAX
+        && value.replace("%3B", ";").replace("%3D", "=").bytes().all(plain)
 }
 
 /// The text as one segment of a path.
@@ -196,8 +210,9 @@ mod tests {
 
     fn adapted(endpoint: Endpoint, body: &str, edits: Edits<'_>) -> String {
         let asked = ask(endpoint, "/v1/x", body.as_bytes()).unwrap();
-        let (path, body) = adapt(endpoint, "/v1/x?a=b", body.as_bytes(), &asked, &edits).unwrap();
-        assert_eq!(path, "/v1/x?a=b");
+        let (path, body) =
+            adapt(endpoint, "/v1/x?beta=b", body.as_bytes(), &asked, &edits).unwrap();
+        assert_eq!(path, "/v1/x?beta=b");
         String::from_utf8(body).unwrap()
     }
 
@@ -222,6 +237,48 @@ mod tests {
         let asked = ask(Endpoint::Messages, "/v1/messages", body).unwrap();
         let (_, adapted) = adapt(Endpoint::Messages, "/v1/messages", body, &asked, &edits).unwrap();
         assert_eq!(adapted, br#"{"model":"m","metadata":{"user_id":"crossfade"},"messages":[]}"#);
+    }
+
+    #[test]
+    fn an_end_user_is_nobody_wherever_an_application_names_them() {
+        let body = r#"{"model":"m","prompt_cache_key":"alice","metadata":{"user":"alice","a":1,"user_id":"alice"}}"#;
+        let named = |endpoint, place: &str| {
+            let asked = ask(endpoint, "/", body.as_bytes()).unwrap();
+            let asked = asked.naming_user_at(place, body.as_bytes());
+            let (_, adapted) = adapt(endpoint, "/", body.as_bytes(), &asked, &AS_IT_IS).unwrap();
+            String::from_utf8(adapted).unwrap()
+        };
+        let metadata = r#""metadata":{"user":"crossfade","a":1,"user_id":"crossfade"}}"#;
+        let kept = named(Endpoint::Chat, "metadata.user");
+        assert!(kept.ends_with(metadata) && !kept.contains("alice"), "{kept}");
+        assert_eq!(kept, named(Endpoint::Responses, "metadata.user"), "one key, one hash");
+        assert!(named(Endpoint::Chat, "").contains(r#"{"user":"alice","a":1,"user_id":"cross"#));
+        for (place, expected) in [
+            ("metadata", r#""metadata":"crossfade"}"#),
+            ("metadata.user_id", r#"{"user":"alice","a":1,"user_id":"crossfade"}}"#),
+            ("metadata.nobody", r#"{"user":"alice","a":1,"user_id":"crossfade"}}"#),
+            ("prompt_cache_key", r#""user_id":"crossfade"}}"#),
+        ] {
+            let adapted = named(Endpoint::Messages, place);
+            assert!(adapted.ends_with(expected), "{place}: {adapted}");
+        }
+        assert!(named(Endpoint::Chat, "prompt_cache_key").contains(r#"_key":"crossfade""#));
+    }
+
+    #[test]
+    fn of_a_query_only_what_an_answer_depends_on_goes_elsewhere() {
+        let kept = |query: &str| with_query("/p".to_owned(), Some(query));
+        assert_eq!(
+            kept("api-version=2024-10-21&user=ann&alt=sse"),
+            "/p?api-version=2024-10-21&alt=sse"
+        );
+        assert_eq!(kept("beta=true&$alt=sse&beta"), "/p?beta=true&$alt=sse&beta");
+        let form = "%24alt=json%3Benum-encoding%3Dint";
+        assert_eq!(kept(form), format!("/p?{form}"));
+        let long = format!("alt={}", "a".repeat(QUERY_VALUE_LEN_MAX + 1));
+        for query in ["", "key=s", "trace=ann", "alt=ann@a.io", "alt=ann%40a.io", &long] {
+            assert_eq!(kept(query), "/p", "{query}");
+        }
     }
 
     #[test]

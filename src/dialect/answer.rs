@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     anthropic,
     decode::{Decoded, decode},
-    draft::{Draft, Fault, Sort},
+    draft::{Draft, Fault, Sort, bounded},
     gemini, openai, responses, sse,
 };
 use crate::domain::{Endpoint, Outcome, Transcript, Usage};
@@ -51,7 +51,7 @@ pub struct Reading {
     pub finish_reason: Option<String>,
     /// The model the provider says it used.
     pub model: Option<String>,
-    /// What went wrong, for logs: at most 300 bytes.
+    /// What went wrong: at most 8 KiB, as are the words above.
     pub trouble: Option<String>,
 }
 
@@ -72,20 +72,10 @@ pub fn read(received: &Received<'_>) -> Reading {
         outcome,
         transcript: comparable.then_some(draft.transcript),
         usage: draft.usage,
-        finish_reason: draft.finish.map(named),
-        model: draft.model.map(named),
+        finish_reason: draft.finish.map(bounded),
+        model: draft.model.map(bounded),
         trouble,
     }
-}
-
-/// Longest name of a model, or word for why it stopped, that is kept of an answer, in bytes: calls
-/// are remembered by the ten thousand, and a provider may call itself what it likes.
-const NAME_LEN_MAX: usize = 200;
-
-fn named(mut name: String) -> String {
-    name.truncate(name.floor_char_boundary(NAME_LEN_MAX));
-    name.shrink_to_fit();
-    name
 }
 
 /// The reading of an error status.
@@ -104,10 +94,11 @@ fn refused(status: u16, body: Option<&Decoded<'_>>) -> Reading {
     only(outcome, Some(told.unwrap_or_else(|| format!("status {status}"))))
 }
 
-/// The reading of a good status with a body in a coding we do not know.
+/// The reading of a good status with a body in a coding we do not know: whatever is in it, it says
+/// nothing.
 fn unreadable(received: &Received<'_>) -> Reading {
     match received.ended {
-        End::Whole | End::Cut => only(Outcome::Ok, None),
+        End::Whole | End::Cut => only(Outcome::Abandoned, Some(CODING.to_owned())),
         End::Broken => only(Outcome::Truncated, Some(BROKEN.to_owned())),
     }
 }
@@ -182,6 +173,7 @@ fn take_event(endpoint: Endpoint, event: &sse::Event, draft: &mut Draft) {
     }
 }
 
+const CODING: &str = "the body is in a coding that is not known";
 const BROKEN: &str = "the connection failed before the end of the body";
 
 /// How a call with a good status ended, and what was wrong with it.
@@ -198,7 +190,7 @@ fn judge(draft: &Draft, end: End) -> (Outcome, Option<String>) {
     match (finish, end) {
         (Some(Ending::Failed), _) => {
             let word = draft.finish.as_deref().unwrap_or_default();
-            (Outcome::ProviderError, Some(format!("finish reason `{word}`")))
+            (Outcome::ProviderError, Some(bounded(format!("finish reason `{word}`"))))
         }
         (_, End::Broken) => (Outcome::Truncated, Some(BROKEN.to_owned())),
         (_, End::Whole) if !draft.done => {
@@ -357,10 +349,10 @@ mod tests {
     }
 
     #[test]
-    fn a_coding_we_do_not_know_is_taken_by_its_status() {
-        let it = Received { content_encoding: "br", ..received(200, "\x1b", End::Whole) };
+    fn a_coding_we_do_not_know_says_nothing() {
+        let it = Received { content_encoding: "sdch", ..received(200, "\x1b", End::Whole) };
         let reading = read(&it);
-        assert_eq!((reading.outcome, reading.transcript), (Outcome::Ok, None));
+        assert_eq!((reading.outcome, reading.transcript), (Outcome::Abandoned, None));
         let broken = Received { ended: End::Broken, ..it };
         assert_eq!(read(&broken).outcome, Outcome::Truncated);
     }

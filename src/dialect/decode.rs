@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, io::Read};
 
+use brotli_decompressor::Decompressor;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use super::End;
@@ -11,6 +12,9 @@ const DECODED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Codings one body may have on top of each other.
 const CODINGS_MAX: usize = 2;
+
+/// Bytes read ahead of a brotli stream.
+const BROTLI_BUFFER_LEN: usize = 4_096;
 
 /// The largest window a zstd stream may ask for: 8 MiB. Source: RFC 9659.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -47,6 +51,8 @@ fn undo<'a>(coding: &str, from: &Decoded<'_>) -> Option<Decoded<'a>> {
         "gzip" | "x-gzip" => bounded(MultiGzDecoder::new(bytes)),
         "deflate" if is_zlib(bytes) => bounded(ZlibDecoder::new(bytes)),
         "deflate" => bounded(DeflateDecoder::new(bytes)),
+        "br" if has_large_window(bytes) => (Vec::new(), End::Broken),
+        "br" => bounded(Decompressor::new(bytes, BROTLI_BUFFER_LEN)),
         "zstd" => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes).ok()?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).ok()?;
@@ -72,6 +78,12 @@ fn bounded(decoder: impl Read) -> (Vec<u8>, End) {
         // What was decoded before the error is in `bytes`.
         Err(_) => (bytes, End::Broken),
     }
+}
+
+/// Whether a brotli stream asks for a window of up to 1 GiB, as RFC 7932 does not let it: with that,
+/// it is at most 16 MiB.
+fn has_large_window(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|it| it & 0x7f == 0x11)
 }
 
 /// Whether the "deflate" is in a zlib frame, as the standard wants and not everybody does.
@@ -121,12 +133,24 @@ mod tests {
         let mut raw = DeflateEncoder::new(Vec::new(), Compression::default());
         raw.write_all(&text).unwrap();
         assert_eq!(decoded("deflate", &raw.finish().unwrap()), whole);
+        assert_eq!(decoded("br", &BROTLI), whole);
         assert_eq!(decoded("gzip", b""), (Vec::new(), End::Whole));
     }
 
+    /// `a plain text, a plain text`.
+    const BROTLI: [u8; 20] =
+        [27, 25, 0, 248, 37, 65, 88, 194, 82, 144, 69, 162, 201, 7, 80, 72, 167, 87, 105, 1];
+
+    /// Zeros, 17 MiB of them.
+    const BROTLI_BOMB: [u8; 40] = [
+        203, 255, 255, 63, 248, 39, 0, 226, 177, 64, 32, 247, 254, 143, 255, 255, 127, 240, 79, 0,
+        196, 97, 17, 128, 238, 253, 95, 253, 255, 63, 254, 9, 128, 56, 44, 0, 208, 189, 127, 0,
+    ];
+
     #[test]
     fn unknown_or_endless_codings_are_not() {
-        assert_eq!(decode("br", b"x", End::Whole), None);
+        assert_eq!(decode("sdch", b"x", End::Whole), None);
+        assert_eq!(decoded("br", b"\x11\x9e").1, End::Broken);
         assert_eq!(decode("gzip, gzip, gzip", b"x", End::Whole), None);
     }
 
@@ -140,13 +164,17 @@ mod tests {
         assert_eq!(end, End::Broken);
         assert!(!bytes.is_empty() && noise.starts_with(&bytes));
         assert_eq!(decode("gzip", half, End::Cut).unwrap().end, End::Cut);
+        let (bytes, end) = decoded("br", &BROTLI[..17]);
+        assert!(b"a plain text, a plain text".starts_with(&bytes) && end == End::Broken);
     }
 
     #[test]
     fn a_bomb_is_cut_at_the_bound() {
         let bomb = gzip(&vec![0; 17 * 1024 * 1024]);
-        let (bytes, end) = decoded("gzip", &bomb);
-        assert_eq!(u64::try_from(bytes.len()).unwrap(), DECODED_BYTES_MAX);
-        assert_eq!(end, End::Cut);
+        for (coding, bomb) in [("gzip", &bomb[..]), ("br", &BROTLI_BOMB)] {
+            let (bytes, end) = decoded(coding, bomb);
+            assert_eq!(u64::try_from(bytes.len()).unwrap(), DECODED_BYTES_MAX, "{coding}");
+            assert_eq!(end, End::Cut, "{coding}");
+        }
     }
 }

@@ -4,8 +4,10 @@ use serde_json::Value;
 
 use crate::domain::{ToolCall, Transcript, Usage};
 
-/// The longest trouble told, in bytes.
-pub(super) const TROUBLE_LEN_MAX: usize = 300;
+/// Longest text a provider tells of itself, in bytes: what went wrong, its model, why it stopped.
+/// Much more than is worth keeping, so that a key in it is there as a whole for whoever takes it
+/// out before the rest is cut.
+const TOLD_LEN_MAX: usize = 8 << 10;
 
 /// Most tool calls that are read of one answer: they are looked up by walking them, and a provider
 /// may send as many as it likes.
@@ -129,7 +131,7 @@ impl Fault {
     /// Reads the body of an error response: JSON of any known shape, or plain text.
     pub(super) fn of_body(body: &[u8]) -> Self {
         let Ok(value) = serde_json::from_slice::<Value>(body) else {
-            let head = body.get(..TROUBLE_LEN_MAX).unwrap_or(body);
+            let head = body.get(..TOLD_LEN_MAX).unwrap_or(body);
             let text = String::from_utf8_lossy(head).trim().to_owned();
             return Self { text: bounded(text), sort: Sort::Other };
         };
@@ -174,8 +176,9 @@ fn sort(kinds: &[String], message: &str) -> Sort {
     }
 }
 
-fn bounded(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(TROUBLE_LEN_MAX));
+/// A text cut to what may be told.
+pub(super) fn bounded(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TOLD_LEN_MAX));
     text
 }
 
@@ -219,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_long_error_is_cut_between_letters() {
-        let fault = Fault::of(&Value::from("ä".repeat(500)));
-        assert_eq!(fault.text, "ä".repeat(150));
+        let fault = Fault::of(&Value::from(format!("-{}", "ä".repeat(TOLD_LEN_MAX))));
+        assert_eq!(fault.text, format!("-{}", "ä".repeat(TOLD_LEN_MAX / 2 - 1)));
     }
 }

@@ -52,7 +52,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The value at a place: that of a name, or of a name in the object below another.
-    fn at(&self, place: &str) -> Option<&'a RawValue> {
+    pub(super) fn at(&self, place: &str) -> Option<&'a RawValue> {
         match place.split_once('.') {
             Some((name, rest)) => self.read::<Fields<'a>>(name)?.at(rest),
             None => self.raw(place),

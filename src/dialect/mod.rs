@@ -35,5 +35,5 @@ pub use fields::at;
 pub use form::Form;
 pub use opening::opening;
 pub use query::credentials;
-pub use request::{Asked, ask, endpoint};
+pub use request::{Asked, ask, endpoint, path};
 pub use sse::Prelude;

@@ -41,6 +41,26 @@ pub(super) struct Spans {
     pub(super) cache_key: Option<Range<usize>>,
 }
 
+impl Asked {
+    /// The same, with the end user also named at a place of the body: names with dots between. An
+    /// empty place is none.
+    #[must_use]
+    pub fn naming_user_at(mut self, place: &str, body: &[u8]) -> Self {
+        let fields = if place.is_empty() { None } else { Fields::parse(body) };
+        let Some(value) = fields.as_ref().and_then(|it| it.at(place)) else { return self };
+        let (user, spans) = (span(body, value), &mut self.spans);
+        let holds = |one: &Range<usize>, other: &Range<usize>| {
+            one.start <= other.start && other.end <= one.end
+        };
+        spans.users.retain(|it| !holds(&user, it));
+        spans.cache_key.take_if(|it| holds(&user, it));
+        if !spans.users.iter().any(|it| holds(it, &user)) {
+            spans.users.push(user);
+        }
+        self
+    }
+}
+
 /// What an answer binds its request to. A Responses answer is stored unless `store` is false, and
 /// its next turn asks for it where it was given; vectors of two models cannot be compared.
 fn tie(endpoint: Endpoint, fields: &Fields<'_>) -> Tie {
@@ -69,6 +89,18 @@ pub fn endpoint(method: &str, path: &str) -> Option<Endpoint> {
         "/v1/responses" => Some(Endpoint::Responses),
         "/v1/messages" => Some(Endpoint::Messages),
         path => gemini_call(path).map(|_| Endpoint::Gemini),
+    }
+}
+
+/// The path of an endpoint, with nothing of a request in it.
+pub fn path(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Chat => "/v1/chat/completions",
+        Endpoint::Completions => "/v1/completions",
+        Endpoint::Embeddings => "/v1/embeddings",
+        Endpoint::Responses => "/v1/responses",
+        Endpoint::Messages => "/v1/messages",
+        Endpoint::Gemini => "/v1beta/models/-:generateContent",
     }
 }
 
@@ -143,20 +175,14 @@ fn model(fields: &Fields<'_>) -> Result<String, Skip> {
 
 /// Where the body names its end user.
 fn users(endpoint: Endpoint, body: &[u8], fields: &Fields<'_>) -> Vec<Range<usize>> {
-    let of = |fields: &Fields<'_>, names: &[&str]| {
-        let values = names.iter().filter_map(|it| fields.raw(it));
-        values.map(|value| span(body, value)).collect()
-    };
-    match endpoint {
+    let names: &[&str] = match endpoint {
         Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings | Endpoint::Responses => {
-            of(fields, &["user", "safety_identifier"])
+            &["user", "safety_identifier", "metadata.user_id"]
         }
-        Endpoint::Messages => {
-            let metadata = fields.read::<Fields<'_>>("metadata");
-            metadata.map_or_else(Vec::new, |it| of(&it, &["user_id"]))
-        }
-        Endpoint::Gemini => Vec::new(),
-    }
+        Endpoint::Messages => &["metadata.user_id"],
+        Endpoint::Gemini => &[],
+    };
+    names.iter().filter_map(|it| fields.at(it)).map(|value| span(body, value)).collect()
 }
 
 fn user(endpoint: Endpoint, fields: &Fields<'_>) -> Option<String> {
@@ -209,6 +235,16 @@ mod tests {
             "/openai/v1/chat/completions",
         ] {
             assert_eq!(endpoint("POST", path), None, "{path}");
+        }
+        for it in [
+            Endpoint::Chat,
+            Endpoint::Completions,
+            Endpoint::Embeddings,
+            Endpoint::Responses,
+            Endpoint::Messages,
+            Endpoint::Gemini,
+        ] {
+            assert_eq!(endpoint("POST", path(it)), Some(it));
         }
         assert_eq!(endpoint("GET", "/v1/responses"), None);
         assert_eq!(endpoint("post", "/v1/responses"), None);

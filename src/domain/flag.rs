@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Name, Share};
+use super::{Name, Share, Slice};
 
 /// A cap on what candidates may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,11 +15,13 @@ pub struct Flag {
     pub feature: String,
     /// The segment it is about; empty is every one.
     pub segment: String,
-    /// Most that a candidate may do.
-    pub caps: Caps,
+    /// Most traffic that a candidate answers; none where it says nothing of that.
+    pub serve: Option<Share>,
+    /// Most traffic for which the other side is asked too; none where it says nothing of that.
+    pub mirror: Option<Share>,
 }
 
-/// Most that a candidate may do; none of it is off.
+/// Most that a candidate may do; no share is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// Traffic it answers.
@@ -87,16 +89,29 @@ impl Flags {
         Self(self.0.iter().filter(concerns).cloned().collect())
     }
 
-    /// What holds for a request. For each share: off where any flag is off, else what the
-    /// narrowest one says, and among equally narrow ones the lowest.
+    /// What holds for a request. For each share, of the flags that say something of it: off where
+    /// any is off, else what the narrowest one says, and among equally narrow ones the lowest.
     pub fn caps(&self, rollout: &Name, feature: &str, segment: &str) -> Caps {
-        let about = || self.0.iter().filter(|it| it.covers(rollout, feature, segment));
-        let Some(narrowest) = about().map(Flag::narrowness).max() else { return Caps::NONE };
-        about().fold(Caps::NONE, |caps, flag| {
-            let narrow = flag.narrowness() == narrowest;
-            let says = |share: Share| if narrow || share.is_none() { share } else { Share::ALL };
-            caps.and(Caps { serve: says(flag.caps.serve), mirror: says(flag.caps.mirror) })
-        })
+        let cap = |says: fn(&Flag) -> Option<Share>| {
+            let about = self.0.iter().filter(|it| it.covers(rollout, feature, segment));
+            let said = about.filter_map(|it| Some((it.narrowness(), says(it)?)));
+            let narrowest = said.clone().map(|(narrowness, _)| narrowness).max();
+            let counts = |(narrowness, share): (usize, Share)| {
+                (share.is_none() || Some(narrowness) == narrowest).then_some(share)
+            };
+            said.filter_map(counts).min().unwrap_or(Share::ALL)
+        };
+        Caps { serve: cap(|it| it.serve), mirror: cap(|it| it.mirror) }
+    }
+
+    /// The most that any request of a rollout may see in a stage that narrows its slice.
+    pub fn most(&self, rollout: &Name, slice: &Slice, stage: &Slice) -> Caps {
+        let features = marks(&slice.features, &stage.features);
+        let segments = marks(&slice.segments, &stage.segments);
+        let every = features.iter().flat_map(|it| segments.iter().map(move |other| (*it, *other)));
+        let all = every.map(|(feature, segment)| self.caps(rollout, feature, segment));
+        all.reduce(|a, b| Caps { serve: a.serve.max(b.serve), mirror: a.mirror.max(b.mirror) })
+            .unwrap_or(Caps::NONE)
     }
 
     /// Whether nobody may see more than under the other ones.
@@ -119,10 +134,21 @@ impl Flags {
     }
 }
 
+/// The marks that both lists let in, an empty one all of them: then one that no flag names is there
+/// for those that none does.
+fn marks<'a>(slice: &'a [String], stage: &'a [String]) -> Vec<&'a str> {
+    let (list, other) = if stage.is_empty() { (slice, stage) } else { (stage, slice) };
+    if list.is_empty() {
+        return vec![""];
+    }
+    let fits = |it: &&String| other.is_empty() || other.contains(*it);
+    list.iter().filter(fits).map(String::as_str).collect()
+}
+
 impl fmt::Display for Flag {
     /// Whom it is about, and what they may see.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, rollout, feature, segment, caps } = self;
+        let Self { name, rollout, feature, segment, serve, mirror } = self;
         write!(f, "{name}: ")?;
         match rollout {
             Some(rollout) => write!(f, "`{rollout}`")?,
@@ -133,7 +159,12 @@ impl fmt::Display for Flag {
                 write!(f, ", {mark} `{value}`")?;
             }
         }
-        write!(f, ": serves at most {}, mirrors at most {}", caps.serve, caps.mirror)
+        let caps = [("serves", serve), ("mirrors", mirror)];
+        let said = caps.iter().filter_map(|(verb, cap)| Some((verb, cap.as_ref()?)));
+        for (index, (verb, share)) in said.enumerate() {
+            write!(f, "{} {verb} at most {share}", if index == 0 { ':' } else { ',' })?;
+        }
+        Ok(())
     }
 }
 
@@ -157,7 +188,8 @@ mod tests {
             rollout: Some(rollout).filter(|it| !it.is_empty()).map(name),
             feature: feature.to_owned(),
             segment: segment.to_owned(),
-            caps: Caps { serve: share(serve), mirror: Share::ALL },
+            serve: Some(share(serve)),
+            mirror: None,
         }
     }
 
@@ -189,10 +221,43 @@ mod tests {
     #[test]
     fn one_share_may_be_off_while_the_other_is_not() {
         let mut only = flag("no-copies", ("", "", ""), 10_000);
-        only.caps.mirror = Share::NONE;
+        only.mirror = Some(Share::NONE);
         let set = flags([only, flag("chat", ("chat", "", ""), 300)]);
         let caps = set.caps(&name("chat"), "", "");
         assert_eq!((caps.serve, caps.mirror), (share(300), Share::NONE));
+    }
+
+    #[test]
+    fn a_flag_that_says_nothing_of_a_share_lifts_no_other() {
+        let calm = flag("calm", ("", "", ""), 100);
+        let mut quiet = flag("quiet", ("", "search", ""), 0);
+        (quiet.serve, quiet.mirror) = (None, Some(share(500)));
+        let caps = |set: &Flags| set.caps(&name("chat"), "search", "");
+        let both = flags([calm.clone(), quiet.clone()]);
+        assert_eq!(caps(&both), Caps { serve: share(100), mirror: share(500) });
+        assert!(both.are_within(&flags([calm.clone()])));
+        assert_eq!(calm.to_string(), "calm: every rollout: serves at most 1%");
+        assert_eq!(quiet.to_string(), "quiet: every rollout, feature `search`: mirrors at most 5%");
+        quiet.serve = Some(Share::ALL);
+        assert_eq!(caps(&flags([calm, quiet])).serve, Share::ALL, "said, it is what counts");
+    }
+
+    #[test]
+    fn the_most_is_what_the_least_capped_of_its_traffic_may_see() {
+        let set =
+            flags([flag("search", ("", "search", ""), 0), flag("paid", ("", "", "paid"), 100)]);
+        let list = |of: &[&str]| of.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let slice = |features: &[&str], segments: &[&str]| {
+            let (features, segments) = (list(features), list(segments));
+            Slice { features, segments, ..Slice::default() }
+        };
+        let most =
+            |all: Slice, stage: Slice| set.most(&name("chat"), &all, &stage).serve.basis_points();
+        let any = || slice(&[], &[]);
+        assert_eq!([most(any(), any()), most(slice(&["search"], &[]), any())], [10_000, 0]);
+        assert_eq!(most(slice(&["search", "help"], &[]), any()), 10_000);
+        assert_eq!(most(slice(&["search", "help"], &[]), slice(&["search"], &[])), 0);
+        assert_eq!(most(slice(&["help"], &[]), slice(&[], &["paid"])), 100);
     }
 
     #[test]
@@ -210,13 +275,12 @@ mod tests {
 
     fn any_flag() -> impl Strategy<Value = Flag> {
         let mark = || prop::sample::select(vec!["", "a", "b"]);
-        let caps = || prop::sample::select(vec![0, 100, 5_000, 10_000]);
+        let caps = || prop::option::of(prop::sample::select(vec![0, 100, 5_000, 10_000]));
         let called = prop::sample::select(vec!["w", "x", "y", "z"]);
         (called, mark(), mark(), mark(), caps(), caps()).prop_map(|it| {
             let (called, rollout, feature, segment, serve, mirror) = it;
-            let mut flag = flag(called, (rollout, feature, segment), serve);
-            flag.caps.mirror = share(mirror);
-            flag
+            let flag = flag(called, (rollout, feature, segment), 0);
+            Flag { serve: serve.map(share), mirror: mirror.map(share), ..flag }
         })
     }
 

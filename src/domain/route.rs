@@ -380,10 +380,11 @@ mod tests {
     #[test]
     fn a_flag_lowers_what_a_request_sees_and_its_lot_stands_for_nothing() {
         let lane = (*snapshot(5_000, 1_000).lanes[0]).clone();
-        let caps = Caps { serve: share(1_000), mirror: share(100) };
+        let (serve, mirror) = (Some(share(1_000)), Some(share(100)));
         let (feature, segment) = (String::new(), "paid".to_owned());
         let name: Name = "paid".parse().unwrap();
-        let flags = Flags::default().with(Flag { name, rollout: None, feature, segment, caps });
+        let flags =
+            Flags::default().with(Flag { name, rollout: None, feature, segment, serve, mirror });
         let flagged = Snapshot { lanes: vec![Arc::new(Lane { flags, ..lane.clone() })] };
         let (plain, lower) = (Snapshot { lanes: vec![Arc::new(lane)] }, snapshot(1_000, 100));
         let mut skipped = 0;

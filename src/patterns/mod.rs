@@ -32,6 +32,11 @@ impl Detector {
         Self(classes)
     }
 
+    /// Whether there are no classes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The classes that a JSON document shows by what it says, in names, texts and long numbers.
     pub fn classes(&self, document: &[u8]) -> Vec<String> {
         let mut missing: Vec<_> = self.0.iter().collect();

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use regex::{Regex, RegexBuilder};
+use regex::{Match, Regex, RegexBuilder};
 
 /// Most memory of a compiled pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 
-/// Most places where one pattern is found in one text. Searching goes on from each, so that a bad
-/// pattern would cost the square of the text; from the last one on, all of it counts as found.
+/// Most places where a pattern without check digits is found in one text. Searching goes on from
+/// each, so that a bad one would cost the square of the text; from the last one on, all of it
+/// counts as found.
 const FOUND_MAX: usize = 1_000;
 
 /// How much of a text, from its beginning, is a number with a right check digit.
@@ -87,7 +88,7 @@ impl Pattern {
 
     /// Whether it is found in a text.
     pub(super) fn is_in(&self, text: &str) -> bool {
-        self.first(text, 0).is_some()
+        self.all(text).next().is_some()
     }
 
     /// Where it is found in a text.
@@ -95,6 +96,14 @@ impl Pattern {
         &self,
         text: &'t str,
     ) -> impl Iterator<Item = Range<usize>> + use<'_, 't> {
+        let numbers = self.checked.map(|checked| {
+            self.regex.find_iter(text).flat_map(move |groups| numbers(groups, checked))
+        });
+        let places = self.checked.is_none().then(|| self.places(text));
+        numbers.into_iter().flatten().chain(places.into_iter().flatten())
+    }
+
+    fn places<'t>(&self, text: &'t str) -> impl Iterator<Item = Range<usize>> + use<'_, 't> {
         let (mut from, mut left) = (0, FOUND_MAX);
         std::iter::from_fn(move || {
             let mut found = self.first(text, from)?;
@@ -111,17 +120,10 @@ impl Pattern {
         let mut from = from;
         while from < text.len() {
             let found = self.regex.find_at(text, from)?;
-            let Some(checked) = self.checked else {
-                if found.is_empty() {
-                    from = text.ceil_char_boundary(found.end() + 1);
-                    continue;
-                }
+            if !found.is_empty() {
                 return Some(found.range());
-            };
-            if let Some(range) = one_of(found.as_str(), checked) {
-                return Some(found.start() + range.start..found.start() + range.end);
             }
-            from = found.end();
+            from = text.ceil_char_boundary(found.end() + 1);
         }
         None
     }
@@ -135,12 +137,22 @@ fn compiled(regex: &str) -> Result<Regex, BadPattern> {
     })
 }
 
-/// The first number among groups that has a right check digit. One group, or several in a row.
-fn one_of(groups: &str, checked: Checked) -> Option<Range<usize>> {
-    let starts = groups.match_indices(is_gap).map(|(gap, _)| gap + 1);
-    std::iter::once(0)
-        .chain(starts)
-        .find_map(|start| Some(start..start + checked(&groups[start..])?))
+/// The numbers with a right check digit among groups in a row, each of one group or of several.
+/// Every group is looked at once, however many numbers there are.
+fn numbers(groups: Match<'_>, checked: Checked) -> impl Iterator<Item = Range<usize>> {
+    let (text, offset) = (groups.as_str(), groups.start());
+    let mut next = Some(0);
+    std::iter::from_fn(move || {
+        while let Some(start) = next {
+            let len = checked(&text[start..]);
+            let end = start + len.unwrap_or(0);
+            next = text[end..].find(is_gap).map(|gap| end + gap + 1);
+            if len.is_some() {
+                return Some(offset + start..offset + end);
+            }
+        }
+        None
+    })
 }
 
 fn is_gap(letter: char) -> bool {
@@ -195,7 +207,10 @@ fn is_card(head: u32, len: usize) -> bool {
 
 /// An account number with a right check sum (ISO 13616, ISO/IEC 7064).
 fn iban(text: &str) -> Option<usize> {
-    let head = text.get(..4).filter(|it| !it.contains(' '))?;
+    let head = text.get(..4)?;
+    if !matches!(head.as_bytes(), [b'A'..=b'Z', b'A'..=b'Z', b'0'..=b'9', b'0'..=b'9']) {
+        return None;
+    }
     let (mut longest, mut len, mut sum) = (None, 4, 0);
     for (at, letter) in text.bytes().enumerate().skip(4) {
         if letter == b' ' {
@@ -290,6 +305,8 @@ mod tests {
         check("iban", "GB82WEST12345698765432 NOTE MORE", &["GB82WEST12345698765432"]);
         check("iban", "NO93 8601 1117 947", &["NO93 8601 1117 947"]);
         check("iban", "DE88370400440532013000, AB12CDEF34567890", &[]);
+        let two = "DE89370400440532013000 NO9386011117947";
+        check("iban", two, &["DE89370400440532013000", "NO9386011117947"]);
     }
 
     #[test]
@@ -318,6 +335,19 @@ mod tests {
         assert_eq!(bad(r"(?=a)"), BadPattern::Syntax);
         // What is empty inside other texts alone is never found.
         assert!(!Pattern::new("x", r"\b").unwrap().is_in("a text"));
+    }
+
+    #[test]
+    fn numbers_in_a_row_are_all_found_and_what_stands_between_them_stays() {
+        let pattern = Pattern::built_in("card").unwrap();
+        let row = "4111111111111111 17 4111 1111 1111 1111 ";
+        let text = row.repeat(FOUND_MAX);
+        let mut found = pattern.all(&text);
+        for at in (0..text.len()).step_by(row.len()) {
+            assert_eq!(found.next(), Some(at..at + 16));
+            assert_eq!(found.next(), Some(at + 20..at + 39));
+        }
+        assert_eq!(found.next(), None);
     }
 
     #[test]

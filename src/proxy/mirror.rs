@@ -1,13 +1,9 @@
 //! Asking the other side: a bounded copy of a request, and the pair that comes of it.
 
-use std::{
-    fmt::Write as _,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use hyper::header::HeaderValue;
-use serde::Serialize;
 use tokio::{
     sync::{mpsc::error::TrySendError, oneshot},
     time::timeout,
@@ -15,7 +11,7 @@ use tokio::{
 
 use crate::clock;
 use crate::dialect::{self, Purpose};
-use crate::domain::{Call, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Transcript};
+use crate::domain::{Call, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Window};
 use crate::memory::{Full, Held, Need, Seat};
 use crate::store::{Bodies, Offered};
 use crate::tasks::{self, Place};
@@ -26,13 +22,12 @@ use crate::upstream::Provider;
 use super::{
     Proxy,
     answer::full,
+    half::{Half, JUDGED_LEN_MAX, judged, stored},
     headers,
+    redact::shown_path,
     serve::{Exchange, Use},
     tee::{Done, Ended, Keep, Reading, Taken},
 };
-
-/// Most of a conversation and of an answer that the judge reads, in bytes.
-const JUDGED_LEN_MAX: usize = 24_000;
 
 /// What a copy takes until its answer is here; given back when dropped.
 pub(super) struct Room(
@@ -41,10 +36,16 @@ pub(super) struct Room(
     #[expect(dead_code, reason = "held for its drop")] Held,
 );
 
-/// One side of a pair, read.
-struct Half {
-    call: Call,
-    reading: Reading,
+/// The answer that the caller gets, as a copy waits for it.
+pub(super) enum Served {
+    /// It has ended.
+    Here(Box<Taken>),
+    /// Its caller left before it began.
+    Gone,
+    /// It outlasts every limit.
+    Late,
+    /// Nobody waits any more: the rollout went back, or the program ends.
+    Closed,
 }
 
 impl Proxy {
@@ -55,11 +56,10 @@ impl Proxy {
         exchange: &Arc<Exchange>,
         side: Side,
     ) -> Result<oneshot::Sender<Taken>, Skip> {
-        let room = self.room(exchange).inspect_err(|_| exchange.live.miss())?;
+        let (room, under_way) = self.room(exchange).inspect_err(|_| exchange.live.miss())?;
         let window = exchange.lane.window.as_ref().ok_or(Skip::NoRollout)?;
         let due = exchange.live.due(self.clock.now(), window, &self.outbox);
         let due = due.ok_or(Skip::DailyCap)?;
-        let under_way = self.under_way.try_enter().ok_or(Skip::Busy)?;
         let (sender, served) = oneshot::channel();
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         tasks::spawn("mirror", async move {
@@ -92,9 +92,10 @@ impl Proxy {
         Keep::UpTo(self.settings.capture_bytes_max, held)
     }
 
-    /// Room for a copy, or why there is none. It is looked for before anything is known of either
-    /// answer, and each rollout has its part of it.
-    pub(super) fn room(&self, exchange: &Exchange) -> Result<Room, Skip> {
+    /// Room for a copy, and a place among those under way to the end of both answers; or why there
+    /// is none. It is looked for before anything is known of either answer, and each rollout has its
+    /// part of it.
+    pub(super) fn room(&self, exchange: &Exchange) -> Result<(Room, Place), Skip> {
         let seat = exchange.fair.try_seat(self.pool.len_max()).ok_or(Skip::Busy)?;
         let place = self.pool.try_enter().ok_or(Skip::Busy)?;
         // What sticks together is shed together.
@@ -108,7 +109,40 @@ impl Proxy {
         // The request is written anew for the candidate.
         let mut held = self.memory.hold(Need::Copy, Some(&exchange.fair));
         held.try_grow(exchange.body.len()).map_err(|Full| Skip::Memory)?;
-        Ok(Room(place, seat, held))
+        let under_way = self.under_way.try_enter().ok_or(Skip::Busy)?;
+        Ok((Room(place, seat, held), under_way))
+    }
+
+    /// Asks a side, gives the room back, and waits for the answer that the caller gets.
+    pub(super) async fn meet(
+        &self,
+        exchange: &Exchange,
+        side: Side,
+        room: Room,
+        served: oneshot::Receiver<Taken>,
+    ) -> (Taken, Served) {
+        let started = clock::instant();
+        let other = tokio::select! {
+            biased;
+            () = exchange.live.closed() => {
+                let name = provider(&exchange.lane, side).clone();
+                return (Taken::nothing(name, started, Ended::Abandoned), Served::Closed);
+            }
+            other = self.ask_other(exchange, side) => other,
+        };
+        // Waiting for a slow caller takes no place from another copy: there is one wait for each
+        // request being answered, and those are limited themselves.
+        drop(room);
+        let served = tokio::select! {
+            biased;
+            () = exchange.live.closed() => Served::Closed,
+            served = timeout(self.settings.upstream_timeout, served) => match served {
+                Ok(Ok(served)) => Served::Here(Box::new(served)),
+                Ok(Err(_)) => Served::Gone,
+                Err(_) => Served::Late,
+            },
+        };
+        (other, served)
     }
 
     async fn copy(
@@ -118,42 +152,24 @@ impl Proxy {
         served: oneshot::Receiver<Taken>,
         (room, due): (Room, Due),
     ) {
-        let started = clock::instant();
-        let other = tokio::select! {
-            biased;
-            () = exchange.live.closed() => {
-                let name = provider(&exchange.lane, side).clone();
-                let other = Taken::nothing(name, started, Ended::Abandoned);
-                self.count(&other.read(exchange.endpoint).0, Role::Mirror);
-                return self.give_up(due);
-            }
-            other = self.ask_other(exchange, side) => other,
-        };
-        // Waiting for a slow caller takes no place from another copy: there is one wait for each
-        // request being answered, and those are limited themselves.
-        drop(room);
-        let served = tokio::select! {
-            biased;
-            () = exchange.live.closed() => None,
-            served = timeout(self.settings.upstream_timeout, served) => Some(served),
-        };
-        let half = |taken: &Taken| {
-            let (call, reading) = self.read(exchange, taken);
-            Half { call, reading }
-        };
+        let (other, served) = self.meet(exchange, side, room, served).await;
         // Read together, because what is read of an answer may be larger than what came of it.
-        let copy = half(&other);
+        let copy = self.half(exchange, &other);
         self.count(&copy.call, Role::Mirror);
-        let Some(served) = served else { return self.give_up(due) };
-        // An answer that outlasts every limit leaves its copy without a pair, and that counts.
-        let Ok(served) = served else { return };
-        let Ok(served) = served else {
-            self.metrics.loss(Loss::CallerGone);
-            return due.excuse();
+        let served = match served {
+            Served::Here(served) => served,
+            Served::Closed => return self.give_up(due),
+            // It leaves its copy without a pair, and that counts.
+            Served::Late => return,
+            Served::Gone => {
+                self.metrics.loss(Loss::CallerGone);
+                return due.excuse();
+            }
         };
         let lost = self.lost(&served, &other);
-        let served = half(&served);
+        let served = self.half(exchange, &served);
         self.count(&served.call, Role::Serve);
+        let lost = lost.or_else(|| coding(&served.call, &copy.call));
         let halves = match side {
             Side::Candidate => (served, copy),
             Side::Primary => (copy, served),
@@ -186,6 +202,11 @@ impl Proxy {
         } else {
             None
         }
+    }
+
+    fn half(&self, exchange: &Exchange, taken: &Taken) -> Half {
+        let (call, reading) = self.read(exchange, taken);
+        Half { call, reading }
     }
 
     /// A copy whose rollout went back is nobody's concern. One that outlasts the program may be
@@ -239,13 +260,13 @@ impl Proxy {
         exchange.routed.ended(Side::Primary, &primary.call);
         exchange.routed.ended(Side::Candidate, &candidate.call);
         let (ours, theirs) = (&primary.reading.transcript, &candidate.reading.transcript);
-        let cleared = self.cleared(exchange);
+        let cleared = self.cleared(exchange, [&primary, &candidate]);
         let mut pair = Pair {
             id: exchange.id,
             at: exchange.at,
             window,
             served,
-            path: exchange.head.uri.path().to_owned(),
+            path: shown_path(exchange, cleared),
             feature: exchange.routed.facts.feature.clone(),
             segment: exchange.routed.facts.segment.clone(),
             watched: exchange.watched(),
@@ -256,6 +277,19 @@ impl Proxy {
             lot: exchange.routed.route.lot,
             order: None,
         };
+        self.redact_texts(exchange, [&mut pair.path, &mut pair.feature, &mut pair.segment]);
+        // All that looks into texts is done before anything is told: it is told whole or not at all.
+        let (mut bodies, mut job) = (Bodies::default(), None);
+        if cleared.judge || cleared.store {
+            let answers = [&mut primary.reading, &mut candidate.reading];
+            let request = self.redact(exchange, answers);
+            let reasons = if cleared.store { Reasons::Kept } else { Reasons::Withheld };
+            job = self.to_judge(exchange, &pair, (&request, reasons), (&primary, &candidate));
+            if cleared.store {
+                let (primary, candidate) = (stored(&primary), stored(&candidate));
+                bodies = Bodies { request, primary, candidate };
+            }
+        }
         pair.order = self.outbox.offer(Seen::Pair(Box::new(pair.clone())));
         let counted = if pair.order.is_some() { Counted::Pair } else { Counted::Lost };
         let _ = exchange.routed.counted.set(counted);
@@ -264,16 +298,8 @@ impl Proxy {
             return self.metrics.loss(Loss::ControllerFull);
         }
         due.paired();
-        let mut bodies = Bodies::default();
-        if cleared.judge || cleared.store {
-            let answers = [&mut primary.reading, &mut candidate.reading];
-            let request = self.redact(exchange, answers);
-            let reasons = if cleared.store { Reasons::Kept } else { Reasons::Withheld };
-            self.judge(exchange, &pair, (&request, reasons), (&primary, &candidate));
-            if cleared.store {
-                let (primary, candidate) = (stored(&primary), stored(&candidate));
-                bodies = Bodies { request, primary, candidate };
-            }
+        if let Some(job) = job {
+            self.judge(&pair.window, job);
         }
         if let Some(recorder) = self.recorder.get()
             && recorder.offer(pair, bodies) == Offered::Dropped
@@ -317,23 +343,23 @@ impl Proxy {
         (call, reading)
     }
 
-    /// Offers a pair to the judge: a share of those it may see, with two answers.
-    fn judge(
+    /// What the judge is asked of a pair: a share of those it may see, with two answers. An error
+    /// where there is no memory for it.
+    fn to_judge(
         &self,
         exchange: &Exchange,
         pair: &Pair,
         (request, reasons): (&Bytes, Reasons),
         (primary, candidate): (&Half, &Half),
-    ) {
-        let Some(judge) = self.judge.as_ref().filter(|_| pair.judgeable) else { return };
-        if !includes(exchange.lane.judge, pair) {
-            return;
+    ) -> Option<Result<Job, Full>> {
+        if self.judge.is_none() || !pair.judgeable || !includes(exchange.lane.judge, pair) {
+            return None;
         }
-        let (Some(ours), Some(theirs)) = (judged(primary), judged(candidate)) else { return };
+        let (ours, theirs) = (judged(primary)?, judged(candidate)?);
         let question = dialect::conversation(exchange.endpoint, request, JUDGED_LEN_MAX);
         let mut held = self.memory.hold(Need::Judge, Some(&exchange.fair));
-        let has_room = held.try_grow(question.len() + ours.len() + theirs.len()).is_ok();
-        let job = Job {
+        let room = held.try_grow(question.len() + ours.len() + theirs.len());
+        Some(room.map(|()| Job {
             pair: pair.id,
             window: pair.window.clone(),
             watched: pair.watched.clone(),
@@ -342,12 +368,23 @@ impl Proxy {
             candidate: theirs,
             reasons,
             held,
-        };
+        }))
+    }
+
+    /// Offers a pair to the judge.
+    fn judge(&self, window: &Window, job: Result<Job, Full>) {
         // Where the judge has ended nobody is asked any more, and no score is due.
-        if !has_room || matches!(judge.jobs.try_send(job), Err(TrySendError::Full(_))) {
+        let lost = match (job, &self.judge) {
+            (Ok(job), Some(judge)) => {
+                matches!(judge.jobs.try_send(job), Err(TrySendError::Full(_)))
+            }
+            (Ok(_), None) => false,
+            (Err(Full), _) => true,
+        };
+        if lost {
             self.metrics.loss(Loss::JudgeFull);
             // A full queue here only makes the judge look better covered than it is.
-            let _ = self.outbox.offer(Seen::note(&pair.window, Told::ScoreLost));
+            let _ = self.outbox.offer(Seen::note(window, Told::ScoreLost));
         }
     }
 
@@ -378,8 +415,9 @@ impl Proxy {
                     exchange.live.watch(&proxy.board, proxy.clock.now(), None, well);
                 }
                 match lot {
-                    Some(_) if taken.ended == Ended::Shed => {
-                        proxy.metrics.loss(Loss::Memory);
+                    Some(_) if is_unknown(&taken, &call) => {
+                        let shed = taken.ended == Ended::Shed;
+                        proxy.metrics.loss(if shed { Loss::Memory } else { Loss::Coding });
                         let _ = exchange.routed.counted.set(Counted::Lost);
                     }
                     // In shadow nobody can leave the candidate.
@@ -399,6 +437,17 @@ fn side(exchange: &Exchange, call: &Call) -> Side {
     if call.provider == exchange.lane.candidate { Side::Candidate } else { Side::Primary }
 }
 
+/// Why two calls are no pair that both came to their end, if so: nobody can read one of them.
+pub(super) fn coding(served: &Call, other: &Call) -> Option<Loss> {
+    let unread = [served, other].iter().any(|it| it.outcome == Outcome::Abandoned);
+    unread.then_some(Loss::Coding)
+}
+
+/// Whether nobody can say how a call went, though its caller stayed.
+fn is_unknown(taken: &Taken, call: &Call) -> bool {
+    call.outcome == Outcome::Abandoned && !taken.ended.is_left()
+}
+
 /// Whether a call went well; none when it says nothing about its provider.
 pub(super) fn well(call: &Call) -> Option<bool> {
     call.outcome.counts().then_some(!call.outcome.failed())
@@ -406,58 +455,4 @@ pub(super) fn well(call: &Call) -> Option<bool> {
 
 fn includes(share: Share, pair: &Pair) -> bool {
     share.includes("judge", &pair.id.to_string())
-}
-
-/// An answer as the judge reads it; none where there is nothing to compare.
-fn judged(half: &Half) -> Option<String> {
-    let comparable = match half.call.outcome {
-        Outcome::Ok | Outcome::Refused => true,
-        Outcome::ProviderError
-        | Outcome::Throttled
-        | Outcome::Timeout
-        | Outcome::Truncated
-        | Outcome::Incompatible
-        | Outcome::Abandoned => false,
-    };
-    let transcript = half.reading.transcript.as_ref().filter(|_| comparable)?;
-    let mut text = transcript.text.clone();
-    if let Some(refusal) = &transcript.refusal {
-        text.push_str(refusal);
-    }
-    for call in &transcript.tool_calls {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "\ntool_call {} {}", call.name, call.arguments);
-    }
-    let end = text.floor_char_boundary(JUDGED_LEN_MAX);
-    text.truncate(end);
-    Some(text.trim().to_owned())
-}
-
-/// An answer as it is stored.
-fn stored(half: &Half) -> Bytes {
-    #[derive(Serialize)]
-    #[serde(untagged)]
-    enum Stored<'a> {
-        Answer { text: &'a str, tool_calls: Vec<Called<'a>>, refusal: Option<&'a str> },
-        Trouble { trouble: Option<&'a str> },
-    }
-    #[derive(Serialize)]
-    struct Called<'a> {
-        id: &'a str,
-        name: &'a str,
-        arguments: &'a str,
-    }
-    let stored = match &half.reading.transcript {
-        Some(Transcript { text, tool_calls, refusal }) => Stored::Answer {
-            text,
-            tool_calls: tool_calls
-                .iter()
-                .map(|it| Called { id: &it.id, name: &it.name, arguments: &it.arguments })
-                .collect(),
-            refusal: refusal.as_deref(),
-        },
-        None => Stored::Trouble { trouble: half.reading.trouble.as_deref() },
-    };
-    // Texts become JSON whatever they say.
-    serde_json::to_vec(&stored).map(Bytes::from).unwrap_or_default()
 }

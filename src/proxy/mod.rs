@@ -8,6 +8,7 @@ mod callers;
 mod connection;
 mod failover;
 mod fallback;
+mod half;
 mod headers;
 mod id;
 mod mirror;

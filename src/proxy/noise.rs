@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::sync::oneshot;
 
 use crate::domain::{Call, Seen, Side, Skip, Told};
 use crate::tasks;
@@ -10,6 +10,7 @@ use crate::telemetry::{Loss, Role};
 
 use super::{
     Proxy,
+    mirror::{Served, coding},
     serve::{Exchange, Use},
     tee::{Done, Taken},
 };
@@ -38,41 +39,35 @@ impl Proxy {
         self: &Arc<Self>,
         exchange: &Arc<Exchange>,
     ) -> Result<oneshot::Sender<Taken>, Skip> {
-        let room = self.room(exchange)?;
+        let (room, under_way) = self.room(exchange)?;
         if !exchange.live.copies().take(self.clock.now()) {
             return Err(Skip::DailyCap);
         }
         let (sender, served) = oneshot::channel();
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         tasks::spawn("noise", async move {
-            let again = tokio::select! {
-                biased;
-                () = exchange.live.closed() => return,
-                again = proxy.ask_other(&exchange, Side::Primary) => again,
-            };
-            drop(room);
-            let wait = proxy.settings.upstream_timeout;
-            let served = tokio::select! {
-                biased;
-                () = exchange.live.closed() => return,
-                served = timeout(wait, served) => served,
-            };
-            if let Ok(Ok(served)) = served {
-                proxy.tell_noise(&exchange, &served, &again);
-            }
+            let (again, served) = proxy.meet(&exchange, Side::Primary, room, served).await;
+            proxy.tell_noise(&exchange, &again, served);
+            drop(under_way);
         });
         Ok(sender)
     }
 
     /// Two calls of the primary for one request: to the controller.
-    fn tell_noise(&self, exchange: &Exchange, served: &Taken, again: &Taken) {
-        let Some(window) = exchange.lane.window.as_ref() else { return };
-        let lost = self.lost(served, again);
+    fn tell_noise(&self, exchange: &Exchange, again: &Taken, served: Served) {
         let call = |taken: &Taken| -> Call { self.read(exchange, taken).0 };
-        let (served, again) = (call(served), call(again));
+        let (other, again) = (again, call(again));
         // The other one is counted where it is served.
         self.count(&again, Role::Mirror);
-        if let Some(loss) = lost {
+        let Some(window) = exchange.lane.window.as_ref() else { return };
+        let served = match served {
+            Served::Here(served) => served,
+            Served::Gone => return self.metrics.loss(Loss::CallerGone),
+            Served::Late | Served::Closed => return,
+        };
+        let lost = self.lost(&served, other);
+        let served = call(&served);
+        if let Some(loss) = lost.or_else(|| coding(&served, &again)) {
             return self.metrics.loss(loss);
         }
         let (served, again) = (Box::new(served), Box::new(again));

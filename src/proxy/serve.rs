@@ -155,7 +155,7 @@ impl Proxy {
             }
         };
         let asked = match dialect::ask(endpoint, path_and_query(&head.uri), &body) {
-            Ok(asked) => asked,
+            Ok(asked) => asked.naming_user_at(&self.callers.fields.user, &body),
             Err(skip) => {
                 self.skipped(id, skip);
                 return self.pass(own_line, head, full(body)).await;
@@ -420,7 +420,8 @@ impl Proxy {
         Some(build(head.method, uri, head.headers, body))
     }
 
-    /// The request as another provider gets it: its own model and credential, nothing of the caller's.
+    /// The request as another provider gets it: its own model and credential, and nothing that says
+    /// who the caller is.
     pub(super) fn request_to(
         &self,
         name: &Name,

@@ -245,8 +245,12 @@ impl Taking {
         let Keep::UpTo(len_max, held) = &mut self.keep else { return };
         let body = &mut self.body;
         let kept = chunk.len().min(len_max.saturating_sub(body.len()));
-        // Copied, because small chunks that are shared hold many times their bytes.
-        if held.try_grow(kept).is_ok() {
+        // What is allocated is held, and grows as a `Vec` does.
+        let (room, len) = (body.capacity(), body.len() + kept);
+        let wanted = if len <= room { room } else { len.max((2 * room).min(*len_max)) };
+        if held.try_grow(wanted - room).is_ok() {
+            body.reserve_exact(wanted - body.len());
+            // Copied, because small chunks that are shared hold many times their bytes.
             body.extend_from_slice(&chunk[..kept]);
         } else {
             *body = Vec::new();
@@ -368,5 +372,27 @@ impl Drop for Tee {
             (false, false) => Ended::Abandoned,
         };
         self.finish(ended);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Memory, Need};
+
+    #[test]
+    fn what_is_allocated_for_an_answer_is_held() {
+        let memory = Memory::new(1 << 20);
+        let (head, ()) = hyper::Response::new(()).into_parts();
+        let (name, len_max) = ("a".parse().unwrap(), 10_000);
+        let keep = Keep::UpTo(len_max, memory.hold(Need::Answer, None));
+        let mut taking = Taking::new(name, &head, instant(), keep, Box::new(drop));
+        for len in [1, 700, 3_000, 9, 3_300, 2_989, 2, 5_000] {
+            taking.chunk(&vec![b'x'; len].into());
+            assert_eq!(memory.bytes(), taking.body.capacity());
+        }
+        assert_eq!((taking.body.len(), taking.body.capacity()), (len_max, len_max));
+        taking.finish(Ended::Whole);
+        assert_eq!(memory.bytes(), 0);
     }
 }

@@ -102,7 +102,7 @@ impl Packer {
         self.pack(SCORE, score.pair, &[&pair::encode_score(score)])
     }
 
-    /// The payload of notes of one window.
+    /// The payload of notes of one window, as many as can be unpacked again.
     pub(super) fn notes(&self, window: &Window, notes: &[Note]) -> std::io::Result<Vec<u8>> {
         self.pack(NOTES, PairId(0), &[&note::encode(window, notes)])
     }
@@ -113,6 +113,9 @@ impl Packer {
             let len = u32::try_from(part.len()).map_err(std::io::Error::other)?;
             plain.extend(len.to_le_bytes());
             plain.extend(*part);
+        }
+        if PARTS_BYTES_MAX < plain.len() {
+            return Err(std::io::Error::other("more than what can be unpacked again"));
         }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let compressor = match &mut *kept {

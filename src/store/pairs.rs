@@ -20,7 +20,7 @@ use super::{
     rebuild,
     segments::{self, Place, Segments},
 };
-use crate::domain::{Name, Note, Pair, PairId, Score, Timestamp};
+use crate::domain::{Name, Pair, PairId, Score, Timestamp};
 
 /// Most pairs [`Pairs::list`] answers at once.
 pub const PAGE_LEN_MAX: usize = 1_000;
@@ -308,32 +308,6 @@ impl Pairs {
         self.indexed(&segments, segment, begin + number(frames.len()))
     }
 
-    /// Stores notes; those of one window together.
-    ///
-    /// # Errors
-    /// When the disk or the index refuses, or the disk is too full. They are counted.
-    pub fn put_notes(&self, mut notes: Vec<Note>) -> Result<(), PairsError> {
-        notes.sort_by(|a, b| a.window.cmp(&b.window).then(a.order.cmp(&b.order)));
-        notes.chunk_by(|a, b| a.window == b.window).try_for_each(|of_window| {
-            let result = self.try_put_notes(of_window);
-            self.count(&self.0.counters.notes, of_window.len(), result)
-        })
-    }
-
-    fn try_put_notes(&self, notes: &[Note]) -> Result<(), PairsError> {
-        let (Some(first), Some(last)) = (notes.first(), notes.last()) else { return Ok(()) };
-        self.refuse_when_full()?;
-        let payload = self.0.packer.notes(&first.window, notes);
-        let payload = payload.map_err(|_| PairsError::Pack { id: PairId(0) })?;
-        let mut frames = Vec::new();
-        frame::push(&mut frames, &payload).map_err(|_| PairsError::Pack { id: PairId(0) })?;
-        let mut segments = self.segments();
-        let (segment, begin) = segments.append(&(first.order.at..=last.order.at), &frames)?;
-        let put = self.0.index.put_notes(&first.window, first.order, &payload);
-        put.map_err(to("store notes"))?;
-        self.indexed(&segments, segment, begin + number(frames.len()))
-    }
-
     fn try_put_score(&self, score: &Score) -> Result<(), PairsError> {
         self.refuse_when_full()?;
         let mut frames = Vec::new();
@@ -491,6 +465,9 @@ pub(super) fn number(len: usize) -> u64 {
 fn len_u32(frame: &[u8]) -> u32 {
     u32::try_from(frame.len()).unwrap_or(u32::MAX)
 }
+
+#[path = "pairs_notes.rs"]
+mod notes;
 
 #[cfg(test)]
 #[path = "pairs_tests.rs"]

@@ -140,6 +140,22 @@ fn a_window_is_told_in_the_order_in_which_it_counted() {
 }
 
 #[test]
+fn notes_that_are_too_large_together_are_kept_in_parts() {
+    let (dir, pairs) = store();
+    let mut pair = samples::pair("chat", 1_000, 1);
+    let word = Some("\u{1}".repeat(128));
+    (pair.primary.model, pair.primary.finish_reason) = (word.clone(), word);
+    let count = 1_024;
+    pairs.put_notes(samples::notes(&pair, 1, count)).unwrap();
+    assert_eq!((pairs.counters().notes, pairs.counters().failed), (count, 0));
+    pairs.flush().unwrap();
+    drop(pairs);
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+    assert_eq!((told(&pairs).len(), pairs.counters().unreadable), (1_024, 0));
+}
+
+#[test]
 fn notes_are_found_again_without_an_index_and_leave_with_their_segment() {
     let (dir, pairs) = store();
     for hour in 0..3 {

@@ -7,7 +7,7 @@ use super::{
     plan::PlanJson,
 };
 use crate::domain::{
-    Caps, Cause, Event, Flag, GateEvidence, Metric, Name, Noise, Plan, Record, State, Timestamp,
+    Cause, Event, Flag, GateEvidence, Metric, Name, Noise, Plan, Record, Share, State, Timestamp,
     Verdict,
 };
 
@@ -82,8 +82,10 @@ pub(super) struct FlagJson {
     feature: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     segment: String,
-    serve_bps_max: u16,
-    mirror_bps_max: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    serve_bps_max: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mirror_bps_max: Option<u16>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -255,8 +257,8 @@ impl From<&Flag> for FlagJson {
             rollout: flag.rollout.as_ref().map(|it| it.as_str().to_owned()),
             feature: flag.feature.clone(),
             segment: flag.segment.clone(),
-            serve_bps_max: flag.caps.serve.basis_points(),
-            mirror_bps_max: flag.caps.mirror.basis_points(),
+            serve_bps_max: flag.serve.map(Share::basis_points),
+            mirror_bps_max: flag.mirror.map(Share::basis_points),
         }
     }
 }
@@ -264,12 +266,12 @@ impl From<&Flag> for FlagJson {
 impl FlagJson {
     fn flag(self) -> Result<Flag, DecodeError> {
         let rollout = self.rollout.map(|it| json::name("rollout", &it)).transpose()?;
-        let caps = Caps {
-            serve: json::share("serve_bps_max", self.serve_bps_max)?,
-            mirror: json::share("mirror_bps_max", self.mirror_bps_max)?,
-        };
+        let Self { feature, segment, .. } = self;
+        let share = |field, share: Option<u16>| share.map(|it| json::share(field, it)).transpose();
+        let serve = share("serve_bps_max", self.serve_bps_max)?;
+        let mirror = share("mirror_bps_max", self.mirror_bps_max)?;
         let name = json::name("name", &self.name)?;
-        Ok(Flag { name, rollout, feature: self.feature, segment: self.segment, caps })
+        Ok(Flag { name, rollout, feature, segment, serve, mirror })
     }
 }
 

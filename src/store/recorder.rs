@@ -2,9 +2,10 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -38,13 +39,28 @@ pub struct Recorder;
 #[derive(Clone, Debug)]
 pub struct RecorderHandle {
     queue: SyncSender<Item>,
-    waiting_bytes: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
     pairs: Pairs,
 }
 
-/// The running thread. It ends, with everything on disk, when the last handle is dropped.
+/// The running thread. It ends, with everything on disk, when it is joined.
 #[derive(Debug)]
-pub struct RecorderThread(JoinHandle<()>);
+pub struct RecorderThread {
+    thread: JoinHandle<()>,
+    queue: SyncSender<Item>,
+    backlog: Arc<Backlog>,
+}
+
+/// What was handed over and is not written yet.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    /// Pairs, scores and notes.
+    items: AtomicUsize,
+    /// Bytes of bodies that are in the queue.
+    bytes: AtomicUsize,
+    /// Nobody writes any more.
+    has_ended: AtomicBool,
+}
 
 /// What became of what was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +77,8 @@ enum Item {
     Pair(Box<(Pair, Bodies)>),
     Score(Score),
     Note(Note),
+    /// Nothing that follows is written.
+    End,
 }
 
 impl Recorder {
@@ -75,7 +93,8 @@ impl Recorder {
         let (handle, writer) = channel(pairs, clock);
         let thread = thread::Builder::new().name("recorder".to_owned());
         let thread = thread.spawn(move || writer.run())?;
-        Ok((handle, RecorderThread(thread)))
+        let (queue, backlog) = (handle.queue.clone(), Arc::clone(&handle.backlog));
+        Ok((handle, RecorderThread { thread, queue, backlog }))
     }
 }
 
@@ -95,13 +114,20 @@ impl RecorderHandle {
         self.send(Item::Note(note))
     }
 
+    /// Whether the thread has ended: before it is joined, it panicked.
+    pub fn has_ended(&self) -> bool {
+        self.backlog.has_ended.load(Relaxed)
+    }
+
     fn send(&self, item: Item) -> Offered {
         let (bytes, is_pair) = (item.bytes(), matches!(item, Item::Pair(_)));
-        let waiting = self.waiting_bytes.fetch_add(bytes, Relaxed) + bytes;
+        let waiting = self.backlog.bytes.fetch_add(bytes, Relaxed) + bytes;
+        self.backlog.items.fetch_add(1, Relaxed);
         if waiting <= QUEUE_BYTES_MAX && self.queue.try_send(item).is_ok() {
             return Offered::Taken;
         }
-        self.waiting_bytes.fetch_sub(bytes, Relaxed);
+        self.backlog.bytes.fetch_sub(bytes, Relaxed);
+        self.backlog.items.fetch_sub(1, Relaxed);
         if is_pair {
             self.pairs.count_dropped();
         }
@@ -110,17 +136,31 @@ impl RecorderHandle {
 }
 
 impl RecorderThread {
-    /// Waits until the thread has ended.
+    /// Lets the thread write what it was handed so far, and waits until it has.
     ///
     /// # Errors
     /// When it panicked.
     pub fn join(self) -> thread::Result<()> {
-        self.0.join()
+        // Where it has ended already nobody takes this.
+        drop(self.queue.send(Item::End));
+        self.thread.join()
     }
 
-    /// Whether it has ended: before the last handle is dropped, it panicked.
-    pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
+    /// What is not written yet, also while it is joined.
+    pub fn backlog(&self) -> Arc<Backlog> {
+        Arc::clone(&self.backlog)
+    }
+}
+
+impl Backlog {
+    /// Pairs, scores and notes that were handed over and are not written.
+    pub fn len(&self) -> usize {
+        self.items.load(Relaxed)
+    }
+
+    /// Whether all that was handed over is written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
@@ -129,7 +169,7 @@ impl Item {
     fn bytes(&self) -> usize {
         match self {
             Self::Pair(pair) => pair.1.len(),
-            Self::Score(_) | Self::Note(_) => 0,
+            Self::Score(_) | Self::Note(_) | Self::End => 0,
         }
     }
 }
@@ -137,7 +177,7 @@ impl Item {
 struct Writer<C> {
     pairs: Pairs,
     queue: Receiver<Item>,
-    waiting_bytes: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
     clock: C,
     disk: Disk,
     /// Small and many, so they are written together.
@@ -153,13 +193,17 @@ enum Disk {
 
 fn channel<C: Fn() -> Timestamp>(pairs: Pairs, clock: C) -> (RecorderHandle, Writer<C>) {
     let (sender, queue) = sync_channel(pairs.limits().queue_len_max);
-    let waiting_bytes = Arc::new(AtomicUsize::new(0));
-    let handle = RecorderHandle {
-        queue: sender,
-        waiting_bytes: Arc::clone(&waiting_bytes),
-        pairs: pairs.clone(),
-    };
-    (handle, Writer { pairs, queue, waiting_bytes, clock, disk: Disk::Works, notes: Vec::new() })
+    let backlog = Arc::new(Backlog::default());
+    let handle =
+        RecorderHandle { queue: sender, backlog: Arc::clone(&backlog), pairs: pairs.clone() };
+    (handle, Writer { pairs, queue, backlog, clock, disk: Disk::Works, notes: Vec::new() })
+}
+
+/// Also by a panic.
+impl<C> Drop for Writer<C> {
+    fn drop(&mut self) {
+        self.backlog.has_ended.store(true, Relaxed);
+    }
 }
 
 impl<C: Fn() -> Timestamp> Writer<C> {
@@ -170,7 +214,9 @@ impl<C: Fn() -> Timestamp> Writer<C> {
             let due = flush_at.map_or(sweep_at, |it: Instant| it.min(sweep_at));
             match self.queue.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(first) => {
-                    self.write(first);
+                    if self.write(first).is_break() {
+                        break;
+                    }
                     flush_at = flush_at.or_else(|| Some(Instant::now() + FLUSH_EVERY));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -195,21 +241,27 @@ impl<C: Fn() -> Timestamp> Writer<C> {
 
     fn write_notes(&mut self) {
         let notes = std::mem::take(&mut self.notes);
+        let len = notes.len();
         let put = self.pairs.put_notes(notes);
+        self.backlog.items.fetch_sub(len, Relaxed);
         self.tell(put);
     }
 
-    /// Writes an item and those that follow within a moment.
-    fn write(&mut self, first: Item) {
+    /// Writes an item and those that follow within a moment; breaks where nothing more is written.
+    fn write(&mut self, first: Item) -> ControlFlow<()> {
         let (mut pairs, mut scores) = (Vec::new(), Vec::new());
         thread::sleep(BATCH_WAIT);
-        let mut next = Some(first);
+        let (mut next, mut goes) = (Some(first), ControlFlow::Continue(()));
         while let Some(item) = next {
-            self.waiting_bytes.fetch_sub(item.bytes(), Relaxed);
+            self.backlog.bytes.fetch_sub(item.bytes(), Relaxed);
             match item {
                 Item::Pair(pair) => pairs.push(*pair),
                 Item::Score(score) => scores.push(score),
                 Item::Note(note) => self.notes.push(note),
+                Item::End => {
+                    goes = ControlFlow::Break(());
+                    break;
+                }
             }
             if NOTES_LEN_MAX <= self.notes.len() {
                 self.write_notes();
@@ -221,12 +273,15 @@ impl<C: Fn() -> Timestamp> Writer<C> {
         }
         if !pairs.is_empty() {
             let put = self.pairs.put_batch(&pairs);
+            self.backlog.items.fetch_sub(pairs.len(), Relaxed);
             self.tell(put);
         }
         for score in scores {
             let put = self.pairs.put_score(&score);
+            self.backlog.items.fetch_sub(1, Relaxed);
             self.tell(put);
         }
+        goes
     }
 
     fn tell(&mut self, result: Result<(), PairsError>) {
@@ -268,10 +323,12 @@ mod tests {
         assert_eq!(offered[8..], [Offered::Dropped; 5]);
         assert_eq!(pairs.counters().dropped, 5);
         drop(handle);
-        let waiting = Arc::clone(&writer.waiting_bytes);
+        let backlog = Arc::clone(&writer.backlog);
+        assert_eq!(backlog.len(), 8);
         writer.run();
         assert_eq!(pairs.list(&all()).unwrap().len(), 8);
-        assert_eq!((pairs.counters().pairs, waiting.load(Relaxed)), (8, 0));
+        assert_eq!((pairs.counters().pairs, backlog.bytes.load(Relaxed)), (8, 0));
+        assert!(backlog.is_empty());
     }
 
     #[test]
@@ -293,7 +350,23 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_there_when_the_last_handle_is_gone() {
+    fn it_shows_that_its_thread_has_panicked() {
+        let dir = tempfile::tempdir().unwrap();
+        let pairs = Pairs::open(dir.path(), samples::LIMITS).unwrap();
+        let broken = || -> Timestamp { panic!("the clock is broken") };
+        let (handle, recorder) = Recorder::start(pairs, broken).unwrap();
+        let ends = Instant::now() + Duration::from_secs(20);
+        while !handle.has_ended() {
+            assert!(Instant::now() < ends, "it writes on without a clock");
+            thread::yield_now();
+        }
+        assert!(recorder.join().is_err());
+        let offered = handle.offer(samples::pair("chat", 1_000, 1), samples::bodies("x"));
+        assert_eq!(offered, Offered::Dropped);
+    }
+
+    #[test]
+    fn everything_is_there_once_it_is_joined_though_others_could_hand_over_more() {
         let dir = tempfile::tempdir().unwrap();
         let limits = Limits { queue_len_max: 1_000, ..samples::LIMITS };
         let pairs = Pairs::open(dir.path(), limits).unwrap();
@@ -304,8 +377,10 @@ mod tests {
             assert_eq!(handle.clone().offer(pair, samples::bodies("x")), Offered::Taken);
             assert_eq!(handle.offer_score(score), Offered::Taken);
         }
-        drop(handle);
+        let backlog = thread.backlog();
         thread.join().unwrap();
+        assert!(backlog.is_empty() && handle.has_ended());
+        drop(handle);
         let pairs = Pairs::open(dir.path(), limits).unwrap();
         let list = pairs.list(&all()).unwrap();
         assert_eq!(list.len(), 200);

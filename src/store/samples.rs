@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use super::{Bodies, Limits};
 use crate::domain::{
-    Agreement, Approval, Call, Caps, Cause, Event, Flag, Freeze, FreezeText, GateEvidence, Lot,
-    Margin, Mark, Metric, Name, Noise, Note, OnIdle, Order, Outcome, Pair, PairId, Plan, Record,
-    Risk, Role, Score, ScorePart, Share, Side, Slice, State, Times, Timestamp, Told, Usage,
-    Verdict, Watched, Weather, Window, default_ladder,
+    Agreement, Approval, Call, Cause, Event, Flag, Freeze, FreezeText, GateEvidence, Lot, Margin,
+    Mark, Metric, Name, Noise, Note, OnIdle, Order, Outcome, Pair, PairId, Plan, Record, Risk,
+    Role, Score, ScorePart, Share, Side, Slice, State, Times, Timestamp, Told, Usage, Verdict,
+    Watched, Weather, Window, default_ladder,
 };
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
@@ -159,7 +159,8 @@ pub(super) fn flag(name: &str, serve: u16) -> Flag {
         rollout: Some("chat".parse().unwrap()),
         feature: "help".to_owned(),
         segment: String::new(),
-        caps: Caps { serve: Share::from_basis_points(serve).unwrap(), mirror: Share::ALL },
+        serve: Some(Share::from_basis_points(serve).unwrap()),
+        mirror: (serve != 0).then_some(Share::ALL),
     }
 }
 

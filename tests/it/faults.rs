@@ -13,10 +13,13 @@ use std::{
     },
 };
 
-use crossfade::players::Delivery;
+use crossfade::{
+    players::Delivery,
+    store::{Limits, Pairs, Query},
+};
 use serde_json::Value;
 
-use crate::world::{Serve, World, until};
+use crate::world::{Serve, World, rollout, until};
 
 const LADDER: &str = r#"
 [rollout.chat]
@@ -250,4 +253,52 @@ async fn a_journal_that_hangs_keeps_no_rollback_waiting() {
     assert_eq!(kinds[1..4], expected);
     assert_eq!(kinds[4..], ["TYPE_ROLLED_BACK"]);
     assert_eq!(answered_by(&world, &serve).await, ["primary"; 10]);
+}
+
+#[tokio::test]
+async fn pairs_that_wait_for_a_slow_disk_are_stored_before_the_program_ends() {
+    if !can_inject("pairs_that_wait_for_a_slow_disk_are_stored_before_the_program_ends") {
+        return;
+    }
+    let world = World::new().await;
+    let serve = world.serve(&rollout("0%", "100%")).await;
+    let stored = async || serve.metric("crossfade_store_pairs").await;
+    let ask = async |index| drop(serve.chat(world.body(index, Delivery::Whole), &[]).await);
+    until("a pair is stored", || async {
+        ask(0).await;
+        0.5 < stored().await
+    })
+    .await;
+    let segments = std::fs::read_dir(world.dir.path().join("store/segments")).unwrap();
+    let segments: Vec<PathBuf> = segments.map(|it| it.unwrap().path()).collect();
+    let how = "delay_enter=5000000";
+    let Some(faults) = Faults::begin(&serve, &segments, "fsync,fdatasync", how).await else {
+        return crate::world::skipped("strace may not attach here");
+    };
+    let told = async || {
+        let samples = serve.json(&["status", "chat"]).await["evidence"][0]["samples"].clone();
+        samples.as_str().map_or(0.0, |it| it.parse::<f64>().unwrap())
+    };
+    until("the recorder waits for its disk", || async {
+        ask(1).await;
+        stored().await + 4.5 < told().await
+    })
+    .await;
+    until("all copies are told", || async {
+        let copies = u32::try_from(world.candidate.stats().requests).unwrap();
+        (told().await - f64::from(copies)).abs() < 0.5
+    })
+    .await;
+    serve.signal("TERM");
+    assert!(serve.ended().await.success());
+    faults.end();
+    let limits = Limits {
+        bytes_max: 1 << 30,
+        age_ms_max: u64::MAX / 2,
+        free_bytes_min: 0,
+        queue_len_max: 8,
+    };
+    let pairs = Pairs::open(&world.dir.path().join("store"), limits).unwrap();
+    let kept = pairs.list(&Query { len_max: 1_000, ..Query::default() }).unwrap().len();
+    assert_eq!(u64::try_from(kept).unwrap(), world.candidate.stats().requests);
 }

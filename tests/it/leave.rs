@@ -1,5 +1,7 @@
 //! What may leave and what may be kept: data classes, keys, and texts on disk.
 
+mod answers;
+
 use std::{
     cell::RefCell,
     fs::File,
@@ -12,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use crossfade::{
+    domain::Pair,
     patterns::{Detector, Pattern, Redactor},
     players::Delivery,
     store::{Bodies, Limits, Pairs, Query},
@@ -175,7 +178,7 @@ impl Rig {
     }
 
     /// What the store holds, once the program has ended.
-    fn kept(&self) -> Vec<Bodies> {
+    fn kept(&self) -> Vec<(Pair, Bodies)> {
         let limits = Limits {
             bytes_max: 1 << 30,
             age_ms_max: u64::MAX / 2,
@@ -185,7 +188,8 @@ impl Rig {
         let pairs = Pairs::open(&self.dir.path().join("store"), limits).unwrap();
         let all = pairs.list(&Query { len_max: 100, ..Query::default() }).unwrap();
         assert!(!all.is_empty(), "no pair was kept");
-        all.iter().map(|it| pairs.bodies(it.id).unwrap().unwrap()).collect()
+        let bodies = |it: &Pair| pairs.bodies(it.id).unwrap().unwrap();
+        all.into_iter().map(|it| (it.clone(), bodies(&it))).collect()
     }
 }
 
@@ -256,9 +260,10 @@ async fn secrets_are_with_those_they_are_meant_for_and_nowhere_else() {
     const CALLER_KEY: &str = "canary-of-caller";
     const IN_BODY: &str = "sk-canary-in-body-0123456789";
     let rig = Rig::new(parrot).await;
-    let serve = rig.serve("", "log").await;
+    let serve = rig.serve("fields = { user = \"metadata.who\" }", "log").await;
     let said = json!({ "model": "m", "messages": [
-        { "role": "user", "content": format!("my key is {IN_BODY}, forget it") }] });
+        { "role": "user", "content": format!("my key is {IN_BODY}, forget it") }],
+        "user": "ann-1", "metadata": { "who": "ann-2", "user_id": "ann-3" }, "prompt_cache_key": "ann-4" });
     let id = RefCell::new(String::new());
     until("a pair is judged", || async {
         let (status, asked, answer) = ask(&serve, &said).await;
@@ -280,7 +285,17 @@ async fn secrets_are_with_those_they_are_meant_for_and_nowhere_else() {
     assert!(judge.heard().contains(&format!("Bearer {JUDGE_KEY}")));
     for (peer, others) in [
         (primary, &[CANDIDATE_KEY, JUDGE_KEY, "x-crossfade"][..]),
-        (candidate, &[CALLER_KEY, JUDGE_KEY, "canary-in-cookie", "canary-in-header"]),
+        (
+            candidate,
+            &[
+                CALLER_KEY,
+                JUDGE_KEY,
+                "canary-in-cookie",
+                "canary-in-header",
+                "canary-in-query",
+                "ann-",
+            ],
+        ),
         (judge, &[CALLER_KEY, CANDIDATE_KEY, IN_BODY, "canary-in-", "x-crossfade"]),
     ] {
         for other in others {
@@ -291,7 +306,7 @@ async fn secrets_are_with_those_they_are_meant_for_and_nowhere_else() {
     let mut shown = shown(&serve, &id.into_inner()).await;
     assert!(shown.iter().any(|(_, it)| String::from_utf8_lossy(it).contains("[redacted:key]")));
     assert!(serve.stop().await.success());
-    for bodies in rig.kept() {
+    for (_, bodies) in rig.kept() {
         shown.push(("a pair in the store".to_owned(), text(&bodies).into_bytes()));
         assert!(text(&bodies).contains("my key is [redacted:secret], forget it"));
     }
@@ -323,7 +338,7 @@ async fn what_a_stream_says_in_pieces_is_redacted_before_it_is_on_disk() {
     })
     .await;
     assert!(serve.stop().await.success());
-    for bodies in rig.kept() {
+    for (_, bodies) in rig.kept() {
         for answer in [&bodies.primary, &bodies.candidate] {
             let answer: Value = serde_json::from_slice(answer).unwrap();
             assert_eq!(answer["text"], "it is [redacted:secret], from [redacted:email] or so");
@@ -457,7 +472,9 @@ fn long_texts_take_time_in_proportion_to_their_length() {
     let detector = Detector::new(vec![("own".to_owned(), patterns[..4].to_vec())]);
     let redactor = Redactor::new(patterns, Vec::new());
     let begun = Instant::now();
-    for part in ["a", "a@", "a@a.", "4444 ", "DE89 ", "DE89", "eyJaaaaaaaa.", "A", "\\\\", "\\n"] {
+    let row = ["4111111111111111 ", "4111-1111-1111-1111-", "DE89 3704 0044 0532 0130 00 "];
+    let slow = ["a", "a@", "a@a.", "4444 ", "DE89 ", "DE89", "eyJaaaaaaaa.", "A", "\\\\", "\\n"];
+    for part in slow.into_iter().chain(row) {
         let text = format!("[\"{}\"]", part.repeat(100_000 / part.len()));
         detector.classes(text.as_bytes());
         redactor.document(text.as_bytes(), &[]);

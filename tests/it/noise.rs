@@ -1,8 +1,9 @@
 //! Noise: a primary that differs from itself, and how that is shown.
 
 use crossfade::players::{Delivery, Fault};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
-use crate::world::{Serve, World, rollout, until};
+use crate::world::{Serve, World, rollout, slow, until};
 
 /// A stage that copies everything, and asks the primary everything twice.
 fn plan() -> String {
@@ -59,4 +60,27 @@ async fn a_primary_that_fails_by_chance_is_shown_against_itself_also_after_a_res
     assert!(serve.stop().await.success());
     let serve = world.serve(&plan()).await;
     until("it is known again", || async { shown(&serve).await == noise }).await;
+}
+
+#[tokio::test]
+async fn what_was_asked_a_second_time_is_counted_though_the_caller_left() {
+    let world = World::with(|primary, _| primary.latency = slow(500)).await;
+    let serve = world.serve(&plan()).await;
+    until("requests are asked twice", || async {
+        let body = world.body(1, Delivery::Whole);
+        let head = format!(
+            "host: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut caller = TcpStream::connect(serve.data).await.unwrap();
+        let request = format!("POST /v1/chat/completions HTTP/1.1\r\n{head}");
+        caller.write_all(&[request.as_bytes(), &body].concat()).await.unwrap();
+        let before = world.primary.stats().requests;
+        until("it is asked", || async { before < world.primary.stats().requests }).await;
+        drop(caller);
+        1 < world.candidate.stats().requests
+    })
+    .await;
+    let series = "crossfade_requests_total{provider=\"primary\",role=\"mirror\",outcome=\"ok\"}";
+    until("it is counted", || async { 0.5 < serve.metric(series).await }).await;
 }

@@ -45,6 +45,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("zstd",              &["store", "dialect"]), // compressed bodies on disk and on the wire
     ("crc32fast",         &["store"]),
     ("flate2",            &["dialect"]),
+    ("brotli_decompressor", &["dialect"]),
     ("statrs",            &["analysis"]),
     ("tonic",             &["api"]),
     ("prost",             &["api"]),

@@ -105,6 +105,8 @@ async fn ends(rig: &Rig) -> f64 {
         "crossfade_store_dropped ",
         "crossfade_lost_total{reason=\"caller_gone\"}",
         "crossfade_lost_total{reason=\"memory\"}",
+        "crossfade_lost_total{reason=\"late\"}",
+        "crossfade_lost_total{reason=\"coding\"}",
         "crossfade_lost_total{reason=\"controller_full\"}",
     ] {
         ends += rig.serve.metric(series).await;
