@@ -177,6 +177,7 @@ fn refused(rollout: &Name, refusal: &Refusal, message: &str) -> Status {
             .with("verdict", verdict.as_str()),
         Refusal::Untrusted { stage, .. }
         | Refusal::Outage { stage, .. }
+        | Refusal::Unsettled { stage, .. }
         | Refusal::NeedsApproval { stage }
         | Refusal::NeedsConsent { stage }
         | Refusal::NeedsOverride { stage }

@@ -188,6 +188,7 @@ mod tests {
                 excluded: vec![Excluded { reason: "throttled", count: 3 }],
                 problem: None,
                 outage: None,
+                unsettled: None,
             },
             created: Timestamp(0),
             updated: Timestamp(0),

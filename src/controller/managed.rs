@@ -43,6 +43,8 @@ pub(super) struct Managed {
     pub(super) checkpointed: Timestamp,
     /// When something was last heard of it: a pair, a step, or the start of this process.
     pub(super) heard: Timestamp,
+    /// Whether nothing of the visit was heard since this process began.
+    unheard: bool,
     created: Timestamp,
     updated: Timestamp,
     actor: String,
@@ -67,6 +69,7 @@ impl Managed {
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
             heard: at,
+            unheard: false,
             created: at,
             updated: at,
             actor: String::new(),
@@ -95,6 +98,7 @@ impl Managed {
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
             heard: now,
+            unheard: false,
             begun: None,
             created: created.min(now),
             updated: updated.min(now),
@@ -102,6 +106,21 @@ impl Managed {
             comment,
             rollout,
         }
+    }
+
+    /// Goes on after a start of the process, where it was known how long the stage had lasted:
+    /// what passed meanwhile, by whatever clock, counts for nothing.
+    pub(super) fn wake(&mut self, now: Timestamp, dwelt_ms: Option<u64>) {
+        self.unheard = self.rollout.guarded().is_some();
+        if let Some(ms) = dwelt_ms {
+            self.rollout = Rollout::restore(self.rollout.save().dwelt(now, ms));
+        }
+    }
+
+    /// Something of the visit was heard.
+    pub(super) fn hear(&mut self, at: Timestamp) {
+        self.heard = self.heard.max(at);
+        self.unheard = false;
     }
 
     /// Makes a record so: the machine, and what hangs on it.
@@ -155,6 +174,7 @@ impl Managed {
             | Event::Unflagged(_) => {}
         }
         self.cap(&record.event);
+        self.unheard &= self.rollout.since() == visit;
         if !Arc::ptr_eq(&live, &self.live) {
             self.early = (0, 0);
         }
@@ -249,6 +269,11 @@ impl Managed {
             evidence.problem =
                 Some(format!("the day's {cap} copies are used up; it goes on tomorrow (UTC)"));
         }
+        evidence.unsettled = if self.unheard {
+            Some("nothing of it was heard since the program started".to_owned())
+        } else {
+            self.live.under_way(now)
+        };
         if let Some(broken) = &self.broken {
             evidence.problem = Some(broken.clone());
         }

@@ -20,7 +20,7 @@ impl Controller {
         let before = managed.ledger.is_broken();
         if current {
             if !managed::is_noise(&seen) {
-                managed.heard = managed.heard.max(seen.order().at);
+                managed.hear(seen.order().at);
             }
             managed::observe(&mut managed.ledger, &seen);
         }

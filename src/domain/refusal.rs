@@ -51,6 +51,14 @@ pub enum Refusal {
         /// What the primary does.
         problem: String,
     },
+    /// What was heard of the stage is not all, or not of now.
+    #[error("stage `{stage}` is not heard out: {problem}")]
+    Unsettled {
+        /// The stage.
+        stage: String,
+        /// What is not heard.
+        problem: String,
+    },
     /// Too few pairs yet.
     #[error("stage `{stage}` has {have} of at least {need} pairs")]
     Samples {
@@ -130,6 +138,7 @@ impl Refusal {
             Self::Gate { .. } => "GATE_UNDECIDED",
             Self::Untrusted { .. } => "EVIDENCE_UNTRUSTED",
             Self::Outage { .. } => "PRIMARY_OUTAGE",
+            Self::Unsettled { .. } => "NOT_HEARD_OUT",
             Self::Samples { .. } => "TOO_FEW_SAMPLES",
             Self::TooEarly { .. } => "TOO_EARLY",
             Self::Frozen { .. } => "FROZEN",
@@ -166,6 +175,7 @@ impl Refusal {
             }
             Self::Gate { .. }
             | Self::Outage { .. }
+            | Self::Unsettled { .. }
             | Self::Samples { .. }
             | Self::TooEarly { .. } => format!(
                 "wait, or skip what is undecided (never what is broken): \
@@ -214,6 +224,7 @@ mod tests {
             Refusal::StageMismatch { asked: "full".to_owned(), current: stage() },
             Refusal::Untrusted { stage: stage(), problem: "copies are missing".to_owned() },
             Refusal::Outage { stage: stage(), problem: "it fails".to_owned() },
+            Refusal::Unsettled { stage: stage(), problem: "calls are under way".to_owned() },
             Refusal::Samples { stage: stage(), have: 3, need: 9 },
             Refusal::TooEarly { stage: stage(), left_ms: 60_000 },
             Refusal::Frozen { stage: stage(), thaw },
@@ -255,6 +266,7 @@ mod tests {
             "NEEDS_APPROVAL",
             "NEEDS_CONSENT",
             "NEEDS_OVERRIDE",
+            "NOT_HEARD_OUT",
             "NO_SUCH_STAGE",
             "PRIMARY_OUTAGE",
             "STAGE_MISMATCH",

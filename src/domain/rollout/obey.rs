@@ -103,6 +103,7 @@ impl Rollout {
                 Some(
                     Refusal::Gate { verdict: Verdict::Undecided, .. }
                     | Refusal::Outage { .. }
+                    | Refusal::Unsettled { .. }
                     | Refusal::Samples { .. }
                     | Refusal::TooEarly { .. }
                     | Refusal::Frozen { .. },
