@@ -279,7 +279,9 @@ impl Ledger {
         footing.see(primary.outcome.failed());
         let now = footing.measure();
         if now != before {
-            instruments.iter_mut().for_each(|it| it.wealth_mut().judge(now));
+            for instrument in instruments {
+                instrument.wealth_mut().judge(now);
+            }
         }
     }
 

@@ -55,10 +55,15 @@ pub(super) struct Exchange {
     pub(super) live: Arc<Live>,
     pub(super) routed: Arc<Routed>,
     pub(super) fair: Fair,
+    pub(super) holding: Holding,
+}
+
+/// What a request holds until all of it is done.
+pub(super) struct Holding {
+    #[expect(dead_code, reason = "held for its drop")]
+    memory: Held,
     /// A call whose other side a lot left out, while it is under way.
     pub(super) solo: OnceLock<Waited>,
-    #[expect(dead_code, reason = "held for its drop")]
-    pub(super) holding: Held,
 }
 
 impl Exchange {
@@ -179,21 +184,9 @@ impl Proxy {
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
         let routed = Arc::new(routed.governed(Arc::clone(&lane)));
         self.trail.add(Trace::Routed(Arc::clone(&routed)));
-        let solo = OnceLock::new();
-        let exchange = Exchange {
-            id,
-            at,
-            endpoint,
-            head,
-            body,
-            asked,
-            lane,
-            live,
-            routed,
-            fair,
-            solo,
-            holding,
-        };
+        let holding = Holding { memory: holding, solo: OnceLock::new() };
+        let exchange =
+            Exchange { id, at, endpoint, head, body, asked, lane, live, routed, fair, holding };
         self.serve(own_line, &Arc::new(exchange)).await
     }
 
@@ -233,7 +226,7 @@ impl Proxy {
         self.metrics.skip(skip);
         match route.lot.filter(|_| skip == Skip::Share) {
             Some(lot) if self.memory.has_room(Need::Solo) => {
-                let _ = exchange.solo.set(exchange.live.wait(self.clock.now()));
+                let _ = exchange.holding.solo.set(exchange.live.wait(self.clock.now()));
                 Use::Solo(lot)
             }
             Some(_) => {

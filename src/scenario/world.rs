@@ -212,7 +212,7 @@ impl World {
         let kept = self.kept()?;
         kept.weigh(now);
         let refused = |refusal: &Refusal, kept: &Kept| {
-            vec![format!("refused: {refusal}; {}", refusal.remedy(kept.rollout.name()))]
+            vec![format!("refused: {refusal}; {}", refusal.remedy(&kept.rollout))]
         };
         let event = match kept.decide(now, &Input::Command(command)) {
             Err(refusal) => return Ok(refused(&refusal, kept)),

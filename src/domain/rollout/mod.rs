@@ -491,4 +491,6 @@ impl Rollout {
 }
 
 #[cfg(test)]
+mod jumps;
+#[cfg(test)]
 mod tests;
