@@ -10,7 +10,7 @@ use super::{
 };
 
 /// A place in the body of a request.
-const FIELD: Form<String> = Form {
+pub(super) const FIELD: Form<String> = Form {
     name: "a place in a body",
     remedy: "write names with dots between, like \"metadata.feature\"",
     read: |text| text.split('.').all(|it| !it.trim().is_empty()).then(|| text.to_owned()),

@@ -12,6 +12,7 @@ mod guard;
 mod leave;
 mod limits;
 mod provider;
+mod request;
 mod rollout;
 mod serving;
 mod table;

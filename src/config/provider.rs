@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::domain::{Name, Price, Prices, Share};
+use crate::domain::{Name, Price, Prices, RequestRules, Share};
 
 use super::{
     egress::LinkLocal,
     form::{Environment, NAME, PREFIX, PRICE, SHARE, SOME, Unit, base_url, secret},
     guard::{self, Breaker, Health},
+    request,
     table::Table,
 };
 
@@ -28,6 +29,8 @@ pub struct Provider {
     pub auth: Auth,
     /// Which of its models stands for the one asked for.
     pub models: ModelMap,
+    /// What requests must look like for it; none where they need not be changed.
+    pub rules: Option<RequestRules>,
     /// Data classes that may be sent there.
     pub cleared: Vec<String>,
     /// What its models cost, as far as that is told.
@@ -129,6 +132,7 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
         let key = secret(&table, environment);
         let auth = auth(&table);
         let models = ModelMap(table.pairs("model_map").into_iter().collect());
+        let rules = request::rules(&table);
         let cleared = table.list("data");
         let prices = prices(&table);
         let (breaker, health) = (guard::breaker(&table), guard::health(&table));
@@ -147,6 +151,7 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
                 key,
                 auth,
                 models,
+                rules,
                 cleared,
                 prices,
                 breaker,

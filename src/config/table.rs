@@ -235,6 +235,24 @@ impl<'a> Table<'a> {
         pairs
     }
 
+    /// Ranges of numbers in a table whose keys are free, in the order of their keys.
+    pub(super) fn ranges(&self, key: &'static str) -> Vec<(String, RangeInclusive<f64>)> {
+        const REMEDY: &str = "write the least and the most like [0.0, 1.0]";
+        let Some(table) = self.table(key) else { return Vec::new() };
+        let mut ranges = Vec::new();
+        for (name, value) in table.entries {
+            let items = value.get_ref().as_array().into_iter().flat_map(|it| it.iter());
+            let numbers: Vec<Option<f64>> = items.map(|it| number(it.get_ref())).collect();
+            match numbers.as_slice() {
+                [Some(low), Some(high)] if low <= high => {
+                    ranges.push((name.get_ref().clone().into_owned(), *low..=*high));
+                }
+                _ => table.fault(name.get_ref(), "is not a range of numbers", REMEDY),
+            }
+        }
+        ranges
+    }
+
     /// The tables of an array.
     pub(super) fn array(&self, key: &'static str) -> Vec<Self> {
         let Some((name, value)) = self.find(key) else { return Vec::new() };
@@ -321,6 +339,15 @@ fn is_long(value: &DeValue<'_>) -> bool {
 
 fn whole(number: &DeInteger<'_>) -> Option<u64> {
     u64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+fn number(value: &DeValue<'_>) -> Option<f64> {
+    let text = match value {
+        DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
+        DeValue::Float(number) => number.as_str(),
+        _ => return None,
+    };
+    text.parse().ok().filter(|it: &f64| it.is_finite())
 }
 
 /// The name a mistyped one was probably meant to be.

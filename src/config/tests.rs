@@ -81,6 +81,9 @@ fn the_example_has_the_defaults_where_it_says_so() {
     assert_eq!((shadow.approval, full.approval), (Approval::NotNeeded, Approval::Needed));
 }
 
+/// Tables whose keys are the operator's.
+const FREE: [&str; 3] = ["model_map", "rename", "clamp"];
+
 /// Names chosen by the operator say nothing about which keys a table knows.
 fn kind(path: &str) -> String {
     let mut words: Vec<&str> = path.trim_matches(['[', ']']).split('.').collect();
@@ -93,7 +96,7 @@ fn kind(path: &str) -> String {
     words.join(".")
 }
 
-/// Adds every table with its keys, model maps and the parents of named tables left out.
+/// Adds every table with its keys, free tables and the parents of named ones left out.
 fn collect(path: &str, table: &DeTable<'_>, keys: &mut BTreeSet<(String, String)>) {
     for (key, value) in table {
         let below = [path, key.get_ref()].join(".").trim_matches('.').to_owned();
@@ -103,7 +106,7 @@ fn collect(path: &str, table: &DeTable<'_>, keys: &mut BTreeSet<(String, String)
         }
         let items = value.get_ref().as_array().into_iter().flat_map(|it| it.iter());
         for table in items.chain([value]).filter_map(|it| it.get_ref().as_table()) {
-            if key.get_ref() != "model_map" {
+            if !FREE.contains(&key.get_ref().as_ref()) {
                 collect(&below, table, keys);
             }
         }
@@ -115,7 +118,7 @@ fn the_example_has_every_known_key() {
     // An unknown key is answered with the known ones; so put one into every table.
     let spoil = |line: &str| match line {
         header if header.starts_with('[') => format!("{header}\nzzzzzz = 'z'\n"),
-        map if map.starts_with("model_map") => format!("{map}\n"),
+        map if FREE.iter().any(|it| map.starts_with(it)) => format!("{map}\n"),
         item if item.starts_with("  { ") => item.replacen("{ ", "{ zzzzzz = 'z', ", 1) + "\n",
         other => other.replace(" = { ", " = { zzzzzz = 'z', ") + "\n",
     };

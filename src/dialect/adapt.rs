@@ -5,10 +5,11 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::{
-    fields::Fields,
     request::{Asked, before_query, gemini_call},
+    rules::obey,
+    splices::{Container, Splices},
 };
-use crate::domain::Endpoint;
+use crate::domain::{Endpoint, RequestRules, hash};
 
 /// What to change.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,8 @@ pub struct Edits<'a> {
     pub model: Option<&'a str>,
     /// What the request is for.
     pub purpose: Purpose,
+    /// What else it must look like there; none changes nothing else.
+    pub rules: Option<&'a RequestRules>,
 }
 
 /// What a request to another provider is for.
@@ -24,8 +27,10 @@ pub struct Edits<'a> {
 pub enum Purpose {
     /// A copy: nobody waits for its answer, it leaves nothing behind, and it tells its usage.
     Copy,
-    /// The caller gets its answer.
+    /// The caller gets its answer: it is the candidate's turn.
     Serve,
+    /// The caller gets its answer in place of the primary's.
+    StandIn,
 }
 
 /// Why a request cannot be rewritten.
@@ -42,9 +47,11 @@ pub enum Unfit {
 /// The path with query, and the body, of a request for another provider.
 ///
 /// Always: the model (in the body, or in a Gemini path) becomes the provider's, the caller's
-/// credential leaves the query, and whoever the end user is becomes `crossfade`. For a copy also: Responses get `"store": false`, and a chat
-/// or completion stream is told to report its usage unless the caller said whether it should.
-/// Nothing else changes, and nothing is encoded anew.
+/// credential leaves the query, whoever the end user is becomes `crossfade`, and a
+/// `prompt_cache_key`, which may name them too, a name made of it. For a copy also:
+/// Responses get `"store": false`, and a chat or completion stream is told to report its usage
+/// unless the caller said whether it should. Then what the provider's rules name. Nothing else
+/// changes, and nothing is encoded anew.
 ///
 /// # Errors
 /// When the body or path is not the one `asked` came from.
@@ -74,17 +81,30 @@ pub fn adapt(
     for span in &asked.spans.users {
         splices.set("user", Some(span.clone()), NOBODY);
     }
+    if let Some(span) = &asked.spans.cache_key {
+        let key = body.get(span.clone()).ok_or(Unfit::OtherBody)?;
+        splices.replace(span.clone(), pseudonym(&String::from_utf8_lossy(key)));
+    }
     match edits.purpose {
-        Purpose::Copy => make_copy(endpoint, asked, &mut splices)?,
-        Purpose::Serve => {}
+        Purpose::Copy => make_copy(endpoint, asked, edits, &mut splices)?,
+        Purpose::Serve | Purpose::StandIn => {}
+    }
+    if let Some(rules) = edits.rules {
+        obey(rules, endpoint, edits.purpose, &mut splices);
     }
     Ok((path, splices.apply()?))
 }
 
-fn make_copy(endpoint: Endpoint, asked: &Asked, splices: &mut Splices<'_>) -> Result<(), Unfit> {
+fn make_copy(
+    endpoint: Endpoint,
+    asked: &Asked,
+    edits: &Edits<'_>,
+    splices: &mut Splices<'_>,
+) -> Result<(), Unfit> {
+    let takes_options = !edits.rules.is_some_and(|it| it.drops("stream_options"));
     match endpoint {
         Endpoint::Responses => splices.set("store", asked.spans.store.clone(), "false"),
-        Endpoint::Chat | Endpoint::Completions if asked.stream => {
+        Endpoint::Chat | Endpoint::Completions if asked.stream && takes_options => {
             ask_for_usage(splices, asked.spans.stream_options.clone())?;
         }
         Endpoint::Chat
@@ -98,6 +118,16 @@ fn make_copy(endpoint: Endpoint, asked: &Asked, splices: &mut Splices<'_>) -> Re
 
 /// What stands for every end user: a name any provider takes, and that says nothing.
 const NOBODY: &str = r#""crossfade""#;
+
+/// What stands for a key of a cache: the same for the same, so that the cache is still hit.
+fn pseudonym(key: &str) -> String {
+    if key.starts_with('"') {
+        format!("\"crossfade-{:016x}\"", hash("cache", key))
+    } else {
+        key.to_owned()
+    }
+}
+
 const INCLUDE_USAGE: &str = r#"{"include_usage":true}"#;
 
 fn ask_for_usage(splices: &mut Splices<'_>, options: Option<Range<usize>>) -> Result<(), Unfit> {
@@ -105,64 +135,16 @@ fn ask_for_usage(splices: &mut Splices<'_>, options: Option<Range<usize>>) -> Re
         splices.set("stream_options", None, INCLUDE_USAGE);
         return Ok(());
     };
-    let text = splices.body.get(span.clone()).ok_or(Unfit::OtherBody)?;
-    if text == b"null" {
-        splices.set("stream_options", Some(span), INCLUDE_USAGE);
+    if splices.body.get(span.clone()).ok_or(Unfit::OtherBody)? == b"null" {
+        splices.replace(span, INCLUDE_USAGE);
         return Ok(());
     }
     // Anything but an object is the provider's to refuse.
-    let Some(fields) = Fields::parse(text) else { return Ok(()) };
-    if fields.raw("include_usage").is_none() {
-        let comma = if fields.names().next().is_some() { "," } else { "" };
-        splices.insert(span.start + 1, format!(r#""include_usage":true{comma}"#));
+    let Some(options) = Container::object(splices.body, &span) else { return Ok(()) };
+    if options.get("include_usage").is_none() {
+        splices.add(&options, "include_usage", "true");
     }
     Ok(())
-}
-
-/// Replacements in a JSON object, by byte ranges that do not overlap.
-struct Splices<'a> {
-    body: &'a [u8],
-    /// Just behind the opening brace.
-    open: usize,
-    /// Members to put there.
-    members: Vec<String>,
-    replaced: Vec<(Range<usize>, String)>,
-}
-
-impl<'a> Splices<'a> {
-    fn new(body: &'a [u8]) -> Result<Self, Unfit> {
-        let brace = body.iter().position(|byte| *byte == b'{').ok_or(Unfit::OtherBody)?;
-        Ok(Self { body, open: brace + 1, members: Vec::new(), replaced: Vec::new() })
-    }
-
-    fn set(&mut self, name: &str, span: Option<Range<usize>>, value: &str) {
-        match span {
-            Some(span) => self.replaced.push((span, value.to_owned())),
-            None => self.members.push(format!("\"{name}\":{value}")),
-        }
-    }
-
-    fn insert(&mut self, at: usize, text: String) {
-        self.replaced.push((at..at, text));
-    }
-
-    fn apply(mut self) -> Result<Vec<u8>, Unfit> {
-        if !self.members.is_empty() {
-            let rest = self.body.get(self.open..).unwrap_or_default().trim_ascii_start();
-            let comma = if rest.starts_with(b"}") { "" } else { "," };
-            self.insert(self.open, self.members.join(",") + comma);
-        }
-        self.replaced.sort_by_key(|(span, _)| span.start);
-        let mut adapted = Vec::with_capacity(self.body.len());
-        let mut done = 0;
-        for (span, text) in &self.replaced {
-            adapted.extend_from_slice(self.body.get(done..span.start).ok_or(Unfit::OtherBody)?);
-            adapted.extend_from_slice(text.as_bytes());
-            done = span.end;
-        }
-        adapted.extend_from_slice(self.body.get(done..).ok_or(Unfit::OtherBody)?);
-        Ok(adapted)
-    }
 }
 
 fn gemini_path(path_and_query: &str, model: Option<&str>) -> Result<String, Unfit> {
@@ -226,9 +208,9 @@ mod tests {
         String::from_utf8(body).unwrap()
     }
 
-    const COPY: Edits<'_> = Edits { model: Some("new"), purpose: Purpose::Copy };
-    const SERVE: Edits<'_> = Edits { model: Some("new"), purpose: Purpose::Serve };
-    const AS_IT_IS: Edits<'_> = Edits { model: None, purpose: Purpose::Serve };
+    const COPY: Edits<'_> = Edits { model: Some("new"), purpose: Purpose::Copy, rules: None };
+    const SERVE: Edits<'_> = Edits { model: Some("new"), purpose: Purpose::Serve, rules: None };
+    const AS_IT_IS: Edits<'_> = Edits { model: None, purpose: Purpose::Serve, rules: None };
 
     #[test]
     fn neither_the_callers_credential_nor_its_end_user_reaches_another_provider() {
@@ -236,7 +218,7 @@ mod tests {
             br#"{"model":"m","user":"alice@a.example","safety_identifier":"a-1","messages":[]}"#;
         let path = "/v1/chat/completions?api-version=1&key=secret&api_key=secret";
         let asked = ask(Endpoint::Chat, path, body).unwrap();
-        let edits = Edits { model: None, purpose: Purpose::Serve };
+        let edits = Edits { model: None, purpose: Purpose::Serve, rules: None };
         let (path, adapted) = adapt(Endpoint::Chat, path, body, &asked, &edits).unwrap();
         assert_eq!(path, "/v1/chat/completions?api-version=1");
         let expected =
@@ -250,6 +232,17 @@ mod tests {
     }
 
     #[test]
+    fn the_key_of_a_cache_is_another_one_and_the_same_in_every_turn() {
+        for (endpoint, edits) in [(Endpoint::Chat, AS_IT_IS), (Endpoint::Responses, AS_IT_IS)] {
+            let turn = r#"{"prompt_cache_key":"k-1","messages":[]}"#;
+            let expected = r#"{"prompt_cache_key":"crossfade-2d144f2a45a27c9e","messages":[]}"#;
+            assert_eq!(adapted(endpoint, turn, edits), expected);
+        }
+        let null = r#"{"prompt_cache_key":null}"#;
+        assert_eq!(adapted(Endpoint::Chat, null, AS_IT_IS), null);
+    }
+
+    #[test]
     fn only_the_model_changes_for_one_who_serves() {
         let body = r#" { "messages":[{"model":"x"}] , "model" : "old" ,"stream":true, "z":1.50 } "#;
         let expected = body.replace("\"old\"", "\"new\"");
@@ -259,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_model_is_escaped_and_put_in_where_there_was_none() {
-        let quoted = Edits { model: Some("a\"b"), purpose: Purpose::Serve };
+        let quoted = Edits { model: Some("a\"b"), purpose: Purpose::Serve, rules: None };
         assert_eq!(adapted(Endpoint::Chat, r#"{"model":"x"}"#, quoted), r#"{"model":"a\"b"}"#);
         assert_eq!(adapted(Endpoint::Chat, "{ }", SERVE), r#"{"model":"new" }"#);
         assert_eq!(adapted(Endpoint::Chat, r#"{"a":1}"#, SERVE), r#"{"model":"new","a":1}"#);
@@ -306,7 +299,7 @@ mod tests {
     fn a_gemini_path_gets_the_model_and_loses_the_key() {
         let path = |path: &str, model| {
             let asked = ask(Endpoint::Gemini, path, b"{}").unwrap();
-            let edits = Edits { model, purpose: Purpose::Serve };
+            let edits = Edits { model, purpose: Purpose::Serve, rules: None };
             adapt(Endpoint::Gemini, path, b"{}", &asked, &edits).unwrap().0
         };
         let stream = "/v1beta/models/old:streamGenerateContent";

@@ -4,7 +4,7 @@ use std::{fmt, ops::Range};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, MapAccess, Visitor},
+    de::{self, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -59,11 +59,23 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Every name with its value, in order.
+    pub(super) fn into_members(self) -> Vec<(String, &'a RawValue)> {
+        self.0
+    }
+
     /// The names, in order.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 }
+
+/// Items a list may have that is looked into. Real conversations have some hundred messages.
+const ITEMS_MAX: usize = 16_384;
+
+/// The items of one JSON list; one that is too long is an error.
+#[derive(Debug)]
+pub(super) struct Items<'a>(pub(super) Vec<&'a RawValue>);
 
 /// What stands at places of a JSON object, written as names with dots between: a text, the texts
 /// of a list, and of anything else its JSON. Nothing where there is none, or where nobody asks.
@@ -118,6 +130,33 @@ impl<'de> Visitor<'de> for Members {
     }
 }
 
+impl<'de> Deserialize<'de> for Items<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Listed)
+    }
+}
+
+struct Listed;
+
+impl<'de> Visitor<'de> for Listed {
+    type Value = Items<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON list that is not too long")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            if items.len() >= ITEMS_MAX {
+                return Err(de::Error::custom("too many items"));
+            }
+            items.push(item);
+        }
+        Ok(Items(items))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,5 +196,13 @@ mod tests {
         assert!(Fields::parse(b"{\"a\":\"\xff\"}").is_none());
         let many: Vec<String> = (0..=NAMES_MAX).map(|it| format!("\"{it}\":0")).collect();
         assert!(Fields::parse(format!("{{{}}}", many.join(",")).as_bytes()).is_none());
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_not_looked_into() {
+        let list = |len: usize| format!("[{}]", vec!["{}"; len].join(","));
+        let len = |text: &str| serde_json::from_str(text).ok().map(|Items(items)| items.len());
+        assert_eq!(len(&list(ITEMS_MAX)), Some(ITEMS_MAX));
+        assert_eq!([list(ITEMS_MAX + 1), "{}".to_owned()].map(|it| len(&it)), [None, None]);
     }
 }

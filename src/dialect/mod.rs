@@ -20,6 +20,10 @@ mod opening;
 mod recorded;
 mod request;
 mod responses;
+mod rules;
+#[cfg(test)]
+mod rules_tests;
+mod splices;
 mod sse;
 
 pub use adapt::{Edits, Purpose, Unfit, adapt};

@@ -37,6 +37,8 @@ pub(super) struct Spans {
     pub(super) stream_options: Option<Range<usize>>,
     /// Names of the end user.
     pub(super) users: Vec<Range<usize>>,
+    /// What tells conversations, or end users, apart for the provider's cache.
+    pub(super) cache_key: Option<Range<usize>>,
 }
 
 /// What an answer binds its request to. A Responses answer is stored unless `store` is false, and
@@ -101,6 +103,7 @@ pub fn ask(endpoint: Endpoint, path: &str, body: &[u8]) -> Result<Asked, Skip> {
             store: place("store"),
             stream_options: place("stream_options"),
             users: users(endpoint, body, &fields),
+            cache_key: place("prompt_cache_key"),
         },
     })
 }

@@ -70,7 +70,7 @@ pub(super) fn bucket(salt: &str, key: &str) -> u16 {
 ///
 /// FNV-1a, 64 bit, with the splitmix64 finaliser, written out because the
 /// standard library's hasher may change between Rust releases and a rollout may not.
-pub(super) fn hash(salt: &str, key: &str) -> u64 {
+pub fn hash(salt: &str, key: &str) -> u64 {
     let bytes = salt.bytes().chain([0]).chain(key.bytes());
     let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -134,7 +134,7 @@ impl Proxy {
         let started = clock::instant();
         let guard = self.upstream.provider(name)?.guard();
         let probe = guard.pass(self.clock.now()).ok()?;
-        let request = self.request_to(name, whole, Purpose::Serve);
+        let request = self.request_to(name, whole, Purpose::StandIn);
         let held = self.memory.hold(Need::Answer, None);
         let keep = Keep::UpTo(self.settings.capture_bytes_max, held);
         let begun = timeout(self.settings.upstream_timeout, self.begin(name, request, keep)).await;

@@ -152,6 +152,15 @@ pub struct Proxy {
     pub clock: Clock,
 }
 
+/// The headers with which a request goes on to its primary; none where its head is refused. It is
+/// what happens to every head, without a connection, so that random ones can be tried.
+#[cfg(fuzzing)]
+pub fn onward(mut head: hyper::http::request::Parts) -> Option<hyper::HeaderMap> {
+    strict::check(&head).ok()?;
+    headers::to_primary(&mut head.headers);
+    Some(head.headers)
+}
+
 /// Accepts connections until told to stop, then lets requests under way end.
 ///
 /// # Errors

@@ -413,7 +413,7 @@ impl Proxy {
         let provider = self.upstream.provider(name)?;
         let Whole { id, endpoint, head, body, asked } = whole;
         let model = provider.model(&asked.model);
-        let edits = Edits { model, purpose };
+        let edits = Edits { model, purpose, rules: provider.rules() };
         let path = path_and_query(&head.uri);
         let (path, body) = dialect::adapt(endpoint, path, body, asked, &edits).ok()?;
         let mut headers = headers::to_candidate(&head.headers, id);

@@ -1,84 +1,18 @@
 //! A backtest: the stored pairs of a rollout, played through a plan again.
-
-use std::path::{Path, PathBuf};
+//!
+//! Its own plan is played with the steps that were taken live, each at its place among what was
+//! told: so it knows at each of them what was known live, and says where what is stored does not
+//! ask for it. Another plan decides for itself.
 
 use serde::Serialize;
 
-use crate::analysis::{Chances, Observation};
-use crate::domain::{
-    Approval, Cause, Event, Metric, Name, Order, PairId, Plan, Rollout, Seen, State, Timestamp,
-    Told, Weather, Window,
+use crate::analysis::Chances;
+use crate::domain::{Approval, Cause, Event, Metric, PairId, Plan, State, Timestamp};
+
+use super::{
+    Numbers, Simulation, figures,
+    recorded::{Heard, Recorded, Taken, What},
 };
-use crate::store::{Journal, JournalError, Limits, Pairs, PairsError};
-
-use super::{Numbers, Simulation, figures};
-
-/// Nothing is written, so nothing has to be kept small.
-const LIMITS: Limits =
-    Limits { bytes_max: u64::MAX, age_ms_max: u64::MAX, free_bytes_min: 0, queue_len_max: 1 };
-
-/// Why a rollout's pairs cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum BacktestError {
-    /// There is no store.
-    #[error("there is no store in `{}`: name its folder by --store", .0.display())]
-    NoStore(PathBuf),
-    /// The journal cannot be read.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The pairs cannot be read.
-    #[error(transparent)]
-    Pairs(#[from] PairsError),
-    /// No such rollout.
-    #[error("the store has no rollout `{asked}`; it has {known}")]
-    NoRollout {
-        /// What was asked for.
-        asked: Name,
-        /// What there is.
-        known: String,
-    },
-    /// No such attempt.
-    #[error("`{rollout}` has no attempt {asked}; its last is {last}")]
-    NoAttempt {
-        /// The rollout.
-        rollout: Name,
-        /// What was asked for.
-        asked: u32,
-        /// The last one; 0 when it was never started.
-        last: u32,
-    },
-}
-
-/// What is stored of one attempt of a rollout.
-#[derive(Debug)]
-pub struct Recorded {
-    name: Name,
-    plan: Plan,
-    attempt: u32,
-    started: Timestamp,
-    /// In the order in which it came in.
-    heard: Vec<Heard>,
-}
-
-/// One thing that came in.
-#[derive(Clone, Debug)]
-struct Heard {
-    order: Order,
-    /// The pair it is, or is about.
-    pair: Option<PairId>,
-    /// When the request came, if that is known: it belongs to the stage of that time.
-    made: Timestamp,
-    what: What,
-}
-
-#[derive(Clone, Debug)]
-enum What {
-    Request(Observation),
-    Noise(Observation),
-    Score { watched: String, primary: f64, candidate: f64 },
-    CopyLost,
-    Weather(Vec<Weather>),
-}
 
 /// What came of a plan.
 #[derive(Clone, Debug, Serialize)]
@@ -108,7 +42,7 @@ pub struct Backtest {
 /// One step of a rollout.
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
-    /// `advanced`, `succeeded` or `rolled_back`.
+    /// `advanced`, `jumped`, `loosened`, `succeeded` or `rolled_back`.
     pub step: &'static str,
     /// The stage it left.
     pub stage: String,
@@ -125,93 +59,57 @@ pub struct Step {
 }
 
 impl Recorded {
-    /// Reads an attempt of a rollout from a store, the last one unless `attempt` says.
-    ///
-    /// The store must not be in use.
-    ///
-    /// # Errors
-    /// When there is no such store, rollout or attempt, or another process has the store.
-    pub fn read(dir: &Path, name: &Name, attempt: Option<u32>) -> Result<Self, BacktestError> {
-        if !dir.join("journal.log").is_file() {
-            return Err(BacktestError::NoStore(dir.to_owned()));
-        }
-        let (_journal, history) = Journal::open(dir)?;
-        let records = &history.records;
-        let mut rollout = history.past.get(name).map(|it| it.rollout.clone());
-        // Of an attempt whose start is in an archive no more than its present stage is played.
-        let mut begun = rollout
-            .as_ref()
-            .filter(|it| attempt.is_none_or(|asked| asked == it.attempt()) && 0 < it.attempt())
-            .map(|it| (it.attempt(), it.entered(), it.plan().clone()));
-        for record in records.iter().filter(|it| it.rollout == *name) {
-            if let (None, Event::Created(plan)) = (&rollout, &record.event) {
-                rollout = Some(Rollout::new(name.clone(), (**plan).clone()));
-            }
-            let Some(rollout) = &mut rollout else { continue };
-            rollout.apply(record.at, &record.event);
-            if let Event::StageEntered { attempt: now, stage: 0, .. } = record.event
-                && attempt.is_none_or(|it| it == now)
-            {
-                begun = Some((now, record.at, rollout.plan().clone()));
-            }
-        }
-        let Some(rollout) = rollout else {
-            let past = history.past.keys().map(Name::as_str);
-            let mut known: Vec<&str> =
-                records.iter().map(|it| it.rollout.as_str()).chain(past).collect();
-            known.sort_unstable();
-            known.dedup();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return Err(BacktestError::NoRollout { asked: name.clone(), known });
-        };
-        let Some((attempt, started, plan)) = begun else {
-            let (asked, last) = (attempt.unwrap_or(1), rollout.attempt());
-            return Err(BacktestError::NoAttempt { rollout: name.clone(), asked, last });
-        };
-        let mut recorded = Self { name: name.clone(), plan, attempt, started, heard: Vec::new() };
-        recorded.hear(&Pairs::open(dir, LIMITS)?)?;
-        Ok(recorded)
-    }
-
-    /// Reads all that came in, in its order.
-    fn hear(&mut self, pairs: &Pairs) -> Result<(), BacktestError> {
-        for stage in (0..).take(self.plan.stages.len()) {
-            let window = Window { rollout: self.name.clone(), attempt: self.attempt, stage };
-            pairs.of_window(&window, &mut |seen| self.heard.extend(heard(&seen)))?;
-        }
-        self.heard.sort_by_key(|it| it.order);
-        Ok(())
-    }
-
     /// Plays it through a plan, or through its own.
     pub fn play(&self, plan: Option<Plan>) -> Backtest {
-        let mut plan = plan.unwrap_or_else(|| self.plan.clone());
-        let mut notes = self.notes(&plan);
-        notes.extend(self.unwatch(&mut plan));
-        for stage in &mut plan.stages {
-            stage.approval = Approval::NotNeeded;
-        }
-        let mut player = Player {
-            simulation: Simulation::new(self.name.clone(), plan),
-            since: self.started,
-            now: self.started,
-            pair: None,
-            pairs: 0,
-            scores: 0,
-            steps: Vec::new(),
-        };
-        let chances = player.chances(0);
-        // A rollout that has not started is never refused its start.
-        let started = player.simulation.start(self.started, chances);
-        debug_assert!(started.is_ok(), "{started:?}");
+        plan.map_or_else(|| self.play_as_taken(), |plan| self.play_through(plan))
+    }
+
+    /// Plays it with the steps that were taken live.
+    fn play_as_taken(&self) -> Backtest {
+        let mut player = Player::new(self, self.plan.clone());
+        let mut steps = self.steps.iter().peekable();
         for heard in &self.heard {
-            player.wait(heard.order.at);
-            player.take(heard);
-            if player.simulation.rollout().state() == State::RolledBack {
+            while let Some(step) = steps.next_if(|it| it.is_before(heard)) {
+                player.follow(step);
+            }
+            player.now = player.now.max(heard.order.at);
+            let is_weather = matches!(heard.what, What::Weather(_));
+            if player.has_ended() || (!is_weather && player.take(heard)) {
                 break;
             }
         }
-        player.end(self, notes)
+        for step in steps {
+            if !player.has_ended() {
+                player.follow(step);
+            }
+        }
+        player.end(self)
+    }
+
+    /// Plays it through another plan, which takes its own steps.
+    fn play_through(&self, mut plan: Plan) -> Backtest {
+        let asking = plan.stages.iter_mut().filter(|it| it.approval == Approval::Needed);
+        let asking = asking.map(|it| {
+            it.approval = Approval::NotNeeded;
+            it.name.as_str()
+        });
+        let asking = asking.collect::<Vec<_>>().join(", ");
+        let unwatched = self.unwatch(&mut plan);
+        let mut player = Player::new(self, plan);
+        if !asking.is_empty() {
+            player.notes.push(format!("approval is taken as given at once: {asking}"));
+        }
+        player.notes.extend(unwatched);
+        player.notes.push(UNSEEN.to_owned());
+        player.start();
+        for heard in &self.heard {
+            player.wait(heard.order.at);
+            if player.take(heard) {
+                break;
+            }
+            player.step();
+        }
+        player.end(self)
     }
 
     /// Leaves out the slices that nobody told apart when this was recorded, and says so.
@@ -229,63 +127,117 @@ impl Recorded {
             format!("slices that were not watched when this was recorded are left out: {names}")
         })
     }
-
-    /// What anybody should know before believing it.
-    fn notes(&self, plan: &Plan) -> Vec<String> {
-        let mut notes = Vec::new();
-        let asking = plan.stages.iter().filter(|it| it.approval == Approval::Needed);
-        let asking: Vec<&str> = asking.map(|it| it.name.as_str()).collect();
-        if !asking.is_empty() {
-            notes.push(format!("approval is taken as given at once: {}", asking.join(", ")));
-        }
-        if self.heard.is_empty() {
-            notes.push("the store has no pairs of this attempt".to_owned());
-        }
-        notes
-    }
 }
 
-/// What was stored, as it counts; none for what only says that a stage began.
-fn heard(seen: &Seen) -> Option<Heard> {
-    let order = seen.order();
-    let (pair, made, what) = match seen {
-        Seen::Pair(pair) => (Some(pair.id), pair.at, What::Request(Observation::of(pair))),
-        Seen::Score(score) => {
-            let (primary, candidate) = (score.primary, score.candidate);
-            let watched = score.watched.clone();
-            (Some(score.pair), score.pair.at(), What::Score { watched, primary, candidate })
-        }
-        Seen::Note(note) => match &note.told {
-            Told::Solo { lot, side, call, watched } => {
-                let began = Timestamp(order.at.0.saturating_sub(u64::from(call.total_ms)));
-                let seen = Observation::solo(*lot, *side, call, watched);
-                (None, began, What::Request(seen))
-            }
-            Told::Noise { served, again, watched } => {
-                let total_ms = u64::from(served.total_ms.max(again.total_ms));
-                let began = Timestamp(order.at.0.saturating_sub(total_ms));
-                (None, began, What::Noise(Observation::noise(served, again, watched)))
-            }
-            Told::CopyLost => (None, order.at, What::CopyLost),
-            Told::Entered(weather) => (None, order.at, What::Weather(weather.clone())),
-            Told::ScoreLost | Told::Guarded => return None,
-        },
-    };
-    Some(Heard { order, pair, made, what })
-}
+/// What another plan is not told.
+const UNSEEN: &str =
+    "missing copies, open breakers, flags and the day's copies held it live and hold nothing here";
 
 struct Player {
     simulation: Simulation,
-    /// When the stage began.
-    since: Timestamp,
     now: Timestamp,
     pair: Option<PairId>,
     pairs: u64,
     scores: u64,
     steps: Vec<Step>,
+    notes: Vec<String>,
 }
 
 impl Player {
+    fn new(recorded: &Recorded, plan: Plan) -> Self {
+        let mut notes = Vec::new();
+        if recorded.heard.is_empty() {
+            notes.push("the store has no pairs of this attempt".to_owned());
+        }
+        Self {
+            simulation: Simulation::new(recorded.name.clone(), plan),
+            now: recorded.steps.first().map_or_else(Timestamp::default, |it| it.at),
+            pair: None,
+            pairs: 0,
+            scores: 0,
+            steps: Vec::new(),
+            notes,
+        }
+    }
+
+    fn start(&mut self) {
+        let chances = self.chances(0);
+        // A rollout that has not started is never refused its start.
+        let started = self.simulation.start(self.now, chances);
+        debug_assert!(started.is_ok(), "{started:?}");
+    }
+
+    fn has_ended(&self) -> bool {
+        self.simulation.rollout().state() == State::RolledBack
+    }
+
+    /// Takes a step that was taken live, and notes it where what is stored does not ask for it.
+    fn follow(&mut self, taken: &Taken) {
+        self.now = self.now.max(taken.at);
+        let left = self.stage_name();
+        let first = self.simulation.rollout().state() == State::Pending;
+        let step = match taken.event {
+            Event::StageEntered { cause: Cause::Jump, .. } => Some("jumped"),
+            Event::StageEntered { .. } if first => None,
+            Event::StageEntered { .. } => Some("advanced"),
+            Event::Succeeded(_) => Some("succeeded"),
+            Event::Loosened(_) => Some("loosened"),
+            Event::RolledBack(_) => Some("rolled_back"),
+            _ => None,
+        };
+        self.doubt(taken);
+        if let Event::RolledBack(Cause::Breach(_)) = taken.event {
+            return;
+        }
+        if let Some(step) = step {
+            self.note(step, left);
+        }
+        let stage = taken.event.entered().map_or(0, |(_, stage)| stage);
+        let chances = self.chances(stage);
+        self.simulation.apply(self.now, &taken.event, chances);
+        if !taken.weather.is_empty() {
+            self.simulation.tell_weather(&taken.weather);
+        }
+    }
+
+    /// Notes where a step that was taken live does not follow from what is stored.
+    fn doubt(&mut self, taken: &Taken) {
+        let (evidence, at) = (self.simulation.evidence(), time(taken.at));
+        let known = |name: &String| {
+            let gate = evidence.gates.iter().find(|it| it.name() == *name);
+            gate.map_or(0, |it| it.samples)
+        };
+        for (gate, samples) in &taken.samples {
+            let stored = known(gate);
+            if stored < *samples {
+                let lost = samples - stored;
+                let note = format!(
+                    "{at}: live {gate} had {samples} samples; {lost} of them were not stored"
+                );
+                self.notes.push(note);
+            }
+        }
+        let goes_on = matches!(taken.event, Event::StageEntered { .. } | Event::Succeeded(_));
+        match taken.event.cause() {
+            Cause::GatesPassed if goes_on => {
+                if let Err(why) = self.simulation.decide(self.now, Numbers::Told) {
+                    self.notes
+                        .push(format!("{at}: live it went on; what is stored does not: {why}"));
+                }
+            }
+            Cause::Breach(metric) => {
+                let metric = metric.as_str();
+                self.notes.push(format!(
+                    "{at}: live {metric} was proven broken; what is stored does not prove it"
+                ));
+            }
+            Cause::Tripwire => self.notes.push(format!(
+                "{at}: live the tripwire sent it back, which also sees calls that are no pair"
+            )),
+            _ => {}
+        }
+    }
+
     /// Lets time pass. A stage that waits for nothing but its end is left at that moment.
     fn wait(&mut self, until: Timestamp) {
         let rollout = self.simulation.rollout();
@@ -298,45 +250,39 @@ impl Player {
         self.now = self.now.max(until);
     }
 
-    fn take(&mut self, heard: &Heard) {
-        // Late news of an earlier stage counts no more.
-        if heard.made < self.since {
-            return;
+    /// Takes what was told. True when it sends the rollout back.
+    fn take(&mut self, heard: &Heard) -> bool {
+        // Late news of an earlier visit counts no more.
+        if heard.made < self.simulation.rollout().since() {
+            return false;
         }
         self.pair = heard.pair.or(self.pair);
-        let back = match &heard.what {
+        let left = self.stage_name();
+        let back = self.tell(heard);
+        if back {
+            self.note("rolled_back", left);
+        }
+        back
+    }
+
+    fn tell(&mut self, heard: &Heard) -> bool {
+        match &heard.what {
             What::Request(seen) => {
                 self.pairs += u64::from(heard.pair.is_some());
-                self.simulation.observe(self.now, heard.made, seen)
+                return self.simulation.observe(self.now, heard.made, seen);
             }
-            What::CopyLost | What::Score { .. } | What::Noise(_)
-                if self.simulation.is_early(heard.made) =>
-            {
-                false
-            }
-            What::Noise(seen) => {
-                self.simulation.observe_noise(self.now, seen);
-                false
-            }
-            What::CopyLost => {
-                self.simulation.copy_lost(self.now);
-                false
-            }
-            What::Weather(weather) => {
-                self.simulation.tell_weather(weather);
-                false
-            }
+            What::Weather(weather) => self.simulation.tell_weather(weather),
+            // What was asked when the stage had only just begun is left out.
+            _ if self.simulation.is_early(heard.made) => {}
+            What::Noise(seen) => self.simulation.observe_noise(self.now, seen),
+            What::CopyLost => self.simulation.copy_lost(self.now),
+            What::ScoreLost => self.simulation.score_lost(),
             What::Score { watched, primary, candidate } => {
                 self.scores += 1;
-                self.simulation.score(self.now, watched, *primary, *candidate)
+                return self.simulation.score(self.now, watched, *primary, *candidate);
             }
-        };
-        if back {
-            let stage = self.stage_name();
-            self.note("rolled_back", stage);
-        } else {
-            self.step();
         }
+        false
     }
 
     /// Takes the step that the evidence asks for, if any.
@@ -353,9 +299,6 @@ impl Player {
         }
         self.note(step, left);
         self.simulation.apply(self.now, &event, chances);
-        if step == "advanced" {
-            self.since = self.now;
-        }
     }
 
     fn note(&mut self, step: &'static str, stage: String) {
@@ -371,12 +314,14 @@ impl Player {
         });
     }
 
-    fn end(self, recorded: &Recorded, notes: Vec<String>) -> Backtest {
+    fn end(self, recorded: &Recorded) -> Backtest {
         let ended_in = self.stage_name();
         let rollout = self.simulation.rollout();
         let state = rollout.state();
         let why = match state {
-            State::RolledBack => self.simulation.epitaph(),
+            State::RolledBack => Some(self.simulation.epitaph())
+                .filter(|it| !it.is_empty())
+                .unwrap_or_else(|| "it was sent back live, not by a gate".to_owned()),
             State::Succeeded | State::Baked => "every gate is proven".to_owned(),
             State::Pending | State::Running | State::Paused | State::AwaitingApproval => {
                 self.simulation.decide(self.now, Numbers::Told).err().unwrap_or_default()
@@ -393,7 +338,7 @@ impl Player {
             pairs: self.pairs,
             scores: self.scores,
             steps: self.steps,
-            notes,
+            notes: self.notes,
         }
     }
 

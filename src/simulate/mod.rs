@@ -6,11 +6,13 @@
 
 mod backtest;
 mod line;
+mod recorded;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use backtest::{Backtest, BacktestError, Recorded, Step};
+pub use backtest::{Backtest, Step};
+pub use recorded::{BacktestError, Recorded};
 pub use stream::{StreamError, stream};
 
 use crate::analysis::{Chances, Ledger, Observation, Sample, Tripwire};
@@ -116,6 +118,13 @@ impl Simulation {
     pub fn copy_lost(&mut self, at: Timestamp) {
         if self.rollout.window().is_some() {
             self.ledger.copy_lost(at);
+        }
+    }
+
+    /// Takes note of a pair that the judge gave no score.
+    pub fn score_lost(&mut self) {
+        if self.rollout.window().is_some() {
+            self.ledger.score_lost();
         }
     }
 

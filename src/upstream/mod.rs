@@ -43,7 +43,7 @@ use hyper_util::{
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::{Auth, Health, LinkLocal, ModelMap};
-use crate::domain::{Call, Name, Prices, is_cleared};
+use crate::domain::{Call, Name, Prices, RequestRules, is_cleared};
 use crate::tasks::BoxError;
 
 use honest::{Before, checked};
@@ -81,6 +81,7 @@ pub struct Provider {
     path: String,
     credential: Option<(HeaderName, HeaderValue)>,
     models: ModelMap,
+    rules: Option<RequestRules>,
     cleared: Vec<String>,
     prices: Prices,
     guard: Guard,
@@ -108,6 +109,7 @@ impl Provider {
             path: uri.path().trim_end_matches('/').to_owned(),
             credential: from.key.as_ref().and_then(|key| credential(from.auth, key)),
             models: from.models.clone(),
+            rules: from.rules.clone(),
             cleared: from.cleared.clone(),
             prices: from.prices.clone(),
             guard: Guard::new(from.breaker),
@@ -155,6 +157,11 @@ impl Provider {
     /// Whether it may be sent what carries these data classes.
     pub fn is_cleared(&self, data: &[String]) -> bool {
         is_cleared(&self.cleared, data)
+    }
+
+    /// What requests must look like for it; none where they need not be changed.
+    pub fn rules(&self) -> Option<&RequestRules> {
+        self.rules.as_ref()
     }
 
     /// What this provider calls a model; none when it is called the same.

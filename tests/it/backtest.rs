@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr, path::Path};
 
 use bytes::Bytes;
 use crossfade::domain::Share;
-use crossfade::players::Delivery;
+use crossfade::players::{Delivery, Latency};
 use http_body_util::Full;
 use hyper::Request;
 use serde_json::Value;
@@ -120,6 +120,36 @@ async fn a_backtest_takes_the_steps_that_were_taken_live() {
     assert_eq!(code, 5, "{text}");
     let (code, text) = backtest(&world.dir.path().join("nowhere"), &[]).await;
     assert!(code == 1 && text.contains("--store"), "{text}");
+}
+
+#[tokio::test]
+async fn a_backtest_knows_at_each_step_what_was_known_live() {
+    let world = World::with(|_, candidate| {
+        // Copies come late, and many are under way when a stage is left.
+        candidate.latency = Latency::Spread { median_ms: 40, sigma: 0.8 };
+    })
+    .await;
+    let serve = world.serve(&ladder("+40pp")).await;
+    let store = world.dir.path().join("store");
+    let caller = || play(&world, &serve);
+    let states = tokio::join!(caller(), caller(), caller(), caller());
+    assert_eq!(states.0.0, "STATE_SUCCEEDED", "{states:?}");
+    let events = serve.json_lines(&["events", "chat"]).await;
+    assert!(serve.stop().await.success());
+
+    let own = played(&store, &[]).await;
+    assert_eq!((&own["outcome"], &own["notes"]), (&"succeeded".into(), &Value::Array(vec![])));
+    let decided =
+        events.iter().filter(|it| it["evidence"].as_array().is_some_and(|it| !it.is_empty()));
+    let decided: Vec<&Value> = decided.collect();
+    let steps = own["steps"].as_array().unwrap();
+    assert_eq!(decided.len(), steps.len(), "{own} {events:?}");
+    for (step, event) in steps.iter().zip(decided) {
+        // What was told while the step was being written counted in the stage that it left.
+        let live = event["evidence"][0]["samples"].as_str().unwrap().parse::<u64>().unwrap();
+        assert!(live <= step["pairs"].as_u64().unwrap(), "{own} {events:?}");
+        assert_eq!(step["at"].as_str().unwrap()[..19], event["createTime"].as_str().unwrap()[..19]);
+    }
 }
 
 /// Requests of which this provider fails the first kind and answers the second, by number.

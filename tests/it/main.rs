@@ -19,6 +19,7 @@ mod noise;
 mod programs;
 mod readme;
 mod recorded;
+mod rules;
 mod sdk;
 mod shadow;
 mod tidy;

@@ -1,6 +1,9 @@
 //! Whole programs: the demo, the recorded rehearsals, `config check`, what the README says.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use tokio::process::Command;
 
@@ -28,18 +31,19 @@ async fn the_demo_ends_with_one_success_one_rollback_and_no_error_for_callers() 
 }
 
 #[tokio::test]
-async fn the_recorded_rehearsals_give_their_four_outcomes() {
+async fn the_recorded_rehearsals_give_their_four_outcomes_live_and_in_a_backtest() {
     let data =
         std::env::var_os("CROSSFADE_DATA").map_or_else(|| "../shared/data".into(), PathBuf::from);
     if !data.join("pairs/alpaca.jsonl").is_file() {
         crate::world::skipped(&format!(
-            "the_recorded_rehearsals_give_their_four_outcomes: no recordings in {}; \
+            "the_recorded_rehearsals_give_their_four_outcomes_live_and_in_a_backtest: no recordings in {}; \
              set CROSSFADE_DATA to their folder",
             data.display()
         ));
         return;
     }
     let _alone = crate::world::alone().await;
+    let kept = tempfile::TempDir::new().unwrap();
     for plan in [
         "better_candidate_succeeds",
         "worse_candidate_is_sent_back",
@@ -48,7 +52,9 @@ async fn the_recorded_rehearsals_give_their_four_outcomes() {
     ] {
         let file = format!("tests/replay/{plan}.toml");
         let output = crossfade()
-            .args(["rehearse", &file])
+            .args(["rehearse", "-o", "json", "--keep"])
+            .arg(kept.path())
+            .arg(&file)
             .env("CROSSFADE_DATA", &data)
             .output()
             .await
@@ -56,7 +62,29 @@ async fn the_recorded_rehearsals_give_their_four_outcomes() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{plan}: {text}\n{errors}");
+        let live: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let live = &live["rollouts"][0];
+        let again = backtest(&kept.path().join(plan).join("store"), &live["name"]).await;
+        let step = again["steps"].as_array().unwrap().last().unwrap();
+        assert_eq!((&again["outcome"], &step["step"]), (&live["outcome"], &live["outcome"]));
+        assert_eq!(again["notes"], serde_json::json!([]), "{plan}: {again}");
+        if live["outcome"] == "rolled_back" {
+            // By the same pair: as many of them counted.
+            assert_eq!(
+                (&again["gate"], &step["pairs"]),
+                (&live["gate"], &live["pairs"]),
+                "{again}"
+            );
+        }
     }
+}
+
+/// What comes of a rollout's stored pairs, played again.
+async fn backtest(store: &Path, rollout: &serde_json::Value) -> serde_json::Value {
+    let mut command = crossfade();
+    command.args(["simulate", "-o", "json", "--pairs", rollout.as_str().unwrap(), "--store"]);
+    let output = command.arg(store).output().await.unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[tokio::test]

@@ -1,0 +1,242 @@
+//! What a store holds of one attempt of a rollout: the steps it took, and all that was told.
+
+use std::path::{Path, PathBuf};
+
+use crate::analysis::Observation;
+use crate::domain::{
+    Cause, Event, Name, Order, PairId, Plan, Record, Rollout, Seen, Timestamp, Told, Visit,
+    Weather, Window,
+};
+use crate::store::{History, Journal, JournalError, Limits, Pairs, PairsError};
+
+/// Nothing is written, so nothing has to be kept small.
+const LIMITS: Limits =
+    Limits { bytes_max: u64::MAX, age_ms_max: u64::MAX, free_bytes_min: 0, queue_len_max: 1 };
+
+/// Why a rollout's pairs cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BacktestError {
+    /// There is no store.
+    #[error("there is no store in `{}`: name its folder by --store", .0.display())]
+    NoStore(PathBuf),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The pairs cannot be read.
+    #[error(transparent)]
+    Pairs(#[from] PairsError),
+    /// No such rollout.
+    #[error("the store has no rollout `{asked}`; it has {known}")]
+    NoRollout {
+        /// What was asked for.
+        asked: Name,
+        /// What there is.
+        known: String,
+    },
+    /// No such attempt.
+    #[error("`{rollout}` has no attempt {asked}; its last is {last}")]
+    NoAttempt {
+        /// The rollout.
+        rollout: Name,
+        /// What was asked for.
+        asked: u32,
+        /// The last one; 0 when it was never started.
+        last: u32,
+    },
+}
+
+/// What is stored of one attempt of a rollout.
+#[derive(Debug)]
+pub struct Recorded {
+    pub(super) name: Name,
+    /// The plan with which it began.
+    pub(super) plan: Plan,
+    pub(super) attempt: u32,
+    /// How it began, and each step it took since.
+    pub(super) steps: Vec<Taken>,
+    /// In the order in which it came in.
+    pub(super) heard: Vec<Heard>,
+}
+
+/// A step that was taken live.
+#[derive(Clone, Debug)]
+pub(super) struct Taken {
+    pub(super) at: Timestamp,
+    pub(super) event: Event,
+    /// How many samples of each gate the decision knew.
+    pub(super) samples: Vec<(String, u64)>,
+    /// The place of the last that was told before the evidence began anew, where it did.
+    pub(super) after: Option<u64>,
+    /// The weather in which it began anew.
+    pub(super) weather: Vec<Weather>,
+}
+
+/// One thing that came in.
+#[derive(Clone, Debug)]
+pub(super) struct Heard {
+    pub(super) order: Order,
+    /// The pair it is, or is about.
+    pub(super) pair: Option<PairId>,
+    /// When the request came, if that is known: it belongs to the stage of that time.
+    pub(super) made: Timestamp,
+    pub(super) what: What,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    Request(Observation),
+    Noise(Observation),
+    Score { watched: String, primary: f64, candidate: f64 },
+    ScoreLost,
+    CopyLost,
+    Weather(Vec<Weather>),
+}
+
+impl Recorded {
+    /// Reads an attempt of a rollout from a store, the last one unless `attempt` says.
+    ///
+    /// The store must not be in use.
+    ///
+    /// # Errors
+    /// When there is no such store, rollout or attempt, or another process has the store.
+    pub fn read(dir: &Path, name: &Name, attempt: Option<u32>) -> Result<Self, BacktestError> {
+        if !dir.join("journal.log").is_file() {
+            return Err(BacktestError::NoStore(dir.to_owned()));
+        }
+        let (_journal, history) = Journal::open(dir)?;
+        let mut rollout = history.past.get(name).map(|it| it.rollout.clone());
+        let wanted = |it: &Rollout| 0 < it.attempt() && attempt.is_none_or(|at| at == it.attempt());
+        // Of what stands in an archive the visits of stages are known, and the plan that holds.
+        let mut recorded = rollout.as_ref().filter(|it| wanted(it)).map(Self::of_past);
+        for record in history.records.iter().filter(|it| it.rollout == *name) {
+            if let (None, Event::Created(plan)) = (&rollout, &record.event) {
+                rollout = Some(Rollout::new(name.clone(), (**plan).clone()));
+            }
+            let Some(rollout) = &mut rollout else { continue };
+            let before = rollout.attempt();
+            rollout.apply(record.at, &record.event);
+            if rollout.attempt() != before && wanted(rollout) {
+                recorded = Some(Self::beginning(rollout));
+            }
+            if let Some(recorded) = recorded.as_mut().filter(|it| it.attempt == rollout.attempt()) {
+                recorded.steps.push(Taken::of(record));
+            }
+        }
+        let Some(rollout) = rollout else { return Err(unknown(name, &history)) };
+        let Some(mut recorded) = recorded else {
+            let (asked, last) = (attempt.unwrap_or(1), rollout.attempt());
+            return Err(BacktestError::NoAttempt { rollout: name.clone(), asked, last });
+        };
+        recorded.hear(&Pairs::open(dir, LIMITS)?)?;
+        Ok(recorded)
+    }
+
+    fn beginning(rollout: &Rollout) -> Self {
+        Self {
+            name: rollout.name().clone(),
+            plan: rollout.plan().clone(),
+            attempt: rollout.attempt(),
+            steps: Vec::new(),
+            heard: Vec::new(),
+        }
+    }
+
+    fn of_past(rollout: &Rollout) -> Self {
+        let attempt = rollout.attempt();
+        let step = |visit: &Visit| Taken {
+            at: visit.from,
+            event: Event::StageEntered { attempt, stage: visit.stage, cause: Cause::Operator },
+            samples: Vec::new(),
+            after: None,
+            weather: Vec::new(),
+        };
+        Self { steps: rollout.visits().iter().map(step).collect(), ..Self::beginning(rollout) }
+    }
+
+    /// Reads all that came in, in its order.
+    fn hear(&mut self, pairs: &Pairs) -> Result<(), BacktestError> {
+        for stage in (0..).take(self.plan.stages.len()) {
+            let window = Window { rollout: self.name.clone(), attempt: self.attempt, stage };
+            pairs.of_window(&window, &mut |seen| {
+                if let Seen::Note(note) = &seen {
+                    match &note.told {
+                        Told::Entered(weather) => self.place(note.order, weather),
+                        Told::Guarded => self.place(note.order, &[]),
+                        Told::Solo { .. }
+                        | Told::Noise { .. }
+                        | Told::CopyLost
+                        | Told::ScoreLost => {}
+                    }
+                }
+                self.heard.extend(heard(&seen));
+            })?;
+        }
+        self.heard.sort_by_key(|it| it.order);
+        Ok(())
+    }
+
+    /// Says after which place evidence began anew with the step of that time.
+    fn place(&mut self, order: Order, weather: &[Weather]) {
+        for step in self.steps.iter_mut().filter(|it| it.at == order.at && it.begins_anew()) {
+            (step.after, step.weather) = (Some(order.seq), weather.to_vec());
+        }
+    }
+}
+
+impl Taken {
+    fn of(record: &Record) -> Self {
+        let samples = record.evidence.iter().map(|it| (it.name(), it.samples)).collect();
+        let (at, event) = (record.at, record.event.clone());
+        Self { at, event, samples, after: None, weather: Vec::new() }
+    }
+
+    /// Whether evidence may have begun anew with it.
+    fn begins_anew(&self) -> bool {
+        use Event::{Loosened, Revised, StageEntered, Succeeded};
+        matches!(self.event, StageEntered { .. } | Succeeded(_) | Loosened(_) | Revised(_))
+    }
+
+    /// Whether it was taken before that was told.
+    pub(super) fn is_before(&self, heard: &Heard) -> bool {
+        self.after.map_or(self.at < heard.order.at, |place| place < heard.order.seq)
+    }
+}
+
+fn unknown(asked: &Name, history: &History) -> BacktestError {
+    let named = history.records.iter().map(|it| it.rollout.as_str());
+    let mut known: Vec<&str> = named.chain(history.past.keys().map(Name::as_str)).collect();
+    known.sort_unstable();
+    known.dedup();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    BacktestError::NoRollout { asked: asked.clone(), known }
+}
+
+/// What was stored, as it counts; none for what only says that a stage began.
+fn heard(seen: &Seen) -> Option<Heard> {
+    let order = seen.order();
+    let (pair, made, what) = match seen {
+        Seen::Pair(pair) => (Some(pair.id), pair.at, What::Request(Observation::of(pair))),
+        Seen::Score(score) => {
+            let (primary, candidate) = (score.primary, score.candidate);
+            let watched = score.watched.clone();
+            (Some(score.pair), score.pair.at(), What::Score { watched, primary, candidate })
+        }
+        Seen::Note(note) => match &note.told {
+            Told::Solo { lot, side, call, watched } => {
+                let began = Timestamp(order.at.0.saturating_sub(u64::from(call.total_ms)));
+                let seen = Observation::solo(*lot, *side, call, watched);
+                (None, began, What::Request(seen))
+            }
+            Told::Noise { served, again, watched } => {
+                let total_ms = u64::from(served.total_ms.max(again.total_ms));
+                let began = Timestamp(order.at.0.saturating_sub(total_ms));
+                (None, began, What::Noise(Observation::noise(served, again, watched)))
+            }
+            Told::CopyLost => (None, order.at, What::CopyLost),
+            Told::Entered(weather) => (None, order.at, What::Weather(weather.clone())),
+            Told::ScoreLost => (None, order.at, What::ScoreLost),
+            Told::Guarded => return None,
+        },
+    };
+    Some(Heard { order, pair, made, what })
+}
