@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::analysis::{Ledger, Observation};
+use crate::analysis::Ledger;
 use crate::domain::{
     Answer, Cause, Command, Event, Evidence, Flags, GateEvidence, Input, Lane, Name, Note, Order,
-    Plan, Record, Requests, Rollout, Seen, Share, Slice, Stage, State, Timestamp, Told, Undecided,
+    Plan, Record, Requests, Rollout, Share, Slice, Stage, State, Timestamp, Told, Undecided,
     Verdict, Weather, Window,
 };
 use crate::store::Past;
@@ -434,65 +434,6 @@ impl Managed {
             return format!("the primary answers everything ({why} by {})", self.actor);
         };
         format!("{} {}", gate.name(), gate.figures())
-    }
-}
-
-/// When what was told was made, as far as that is known: it belongs to the visit of that time.
-pub(super) fn made(seen: &Seen) -> Timestamp {
-    match seen {
-        Seen::Pair(pair) => pair.at,
-        Seen::Score(score) => score.pair.at(),
-        Seen::Note(note) => match &note.told {
-            Told::Solo { call, .. } => {
-                Timestamp(note.order.at.0.saturating_sub(u64::from(call.total_ms)))
-            }
-            Told::Noise { served, again, .. } => {
-                let total_ms = served.total_ms.max(again.total_ms);
-                Timestamp(note.order.at.0.saturating_sub(u64::from(total_ms)))
-            }
-            Told::CopyLost | Told::ScoreLost | Told::Entered(_) | Told::Guarded => note.order.at,
-        },
-    }
-}
-
-/// Whether it is of the primary alone, so that nothing was heard of the candidate.
-pub(super) fn is_noise(seen: &Seen) -> bool {
-    match seen {
-        Seen::Note(note) => matches!(note.told, Told::Noise { .. }),
-        Seen::Pair(_) | Seen::Score(_) => false,
-    }
-}
-
-/// Enters what was told in the bets.
-pub(super) fn observe(ledger: &mut Ledger, seen: &Seen) {
-    let at = seen.order().at;
-    if ledger.is_early(made(seen)) {
-        match seen {
-            Seen::Pair(_) => return ledger.leave_out(at),
-            Seen::Score(_) => return,
-            Seen::Note(note) => match &note.told {
-                Told::Solo { .. } => return ledger.leave_out(at),
-                Told::Noise { .. } | Told::CopyLost | Told::ScoreLost => return,
-                Told::Entered(_) | Told::Guarded => {}
-            },
-        }
-    }
-    match seen {
-        Seen::Pair(pair) => ledger.observe(at, &Observation::of(pair)),
-        Seen::Score(it) => ledger.score(at, &it.watched, it.primary, it.candidate),
-        Seen::Note(note) => match &note.told {
-            Told::Solo { lot, side, call, watched } => {
-                ledger.observe(at, &Observation::solo(*lot, *side, call, watched));
-            }
-            Told::Noise { served, again, watched } => {
-                ledger.observe_noise(at, &Observation::noise(served, again, watched));
-            }
-            Told::CopyLost => ledger.copy_lost(at),
-            Told::ScoreLost => ledger.score_lost(),
-            // That it began the journal says too, and it is what counts.
-            Told::Entered(weather) => ledger.tell_weather(weather),
-            Told::Guarded => {}
-        },
     }
 }
 

@@ -11,10 +11,7 @@ use crate::domain::{
 use crate::store::{Checkpoint, Pairs};
 use crate::traffic::Barometer;
 
-use super::{
-    actor::Controller,
-    managed::{self, Managed},
-};
+use super::{actor::Controller, managed::Managed, take};
 
 /// How often the bets of a rollout are kept, in milliseconds: what is told in between is told
 /// again after a restart.
@@ -150,7 +147,7 @@ impl Rebuilt {
         let read = pairs.of_window(&window, &mut |seen: Seen| {
             self.seq = self.seq.max(seen.order().seq);
             if span.holds(&seen) {
-                managed::observe(&mut self.ledger, &seen);
+                take::observe(&mut self.ledger, &seen);
                 self.counted += u64::from(!is_begin(&seen));
             }
         });
@@ -164,7 +161,7 @@ impl Rebuilt {
 impl Span {
     /// Whether it was told in the visit, of something that was asked in it.
     fn holds(&self, seen: &Seen) -> bool {
-        let (order, made) = (seen.order(), managed::made(seen));
+        let (order, made) = (seen.order(), take::made(seen));
         if is_begin(seen) {
             return order.at == self.visit.from;
         }
