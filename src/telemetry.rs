@@ -104,6 +104,8 @@ pub enum Loss {
     StoreFailed,
     /// The caller left before the end.
     CallerGone,
+    /// A copy was cut off while it came, or where the answer that the caller got took as long.
+    Late,
     /// There was no memory left for the rest of an answer: its request is missing from the evidence.
     Memory,
 }
@@ -117,6 +119,7 @@ impl Loss {
             Self::JudgeFailed => "judge_failed",
             Self::StoreFailed => "store_failed",
             Self::CallerGone => "caller_gone",
+            Self::Late => "late",
             Self::Memory => "memory",
         }
     }

@@ -34,3 +34,4 @@ pub use fields::at;
 pub use form::Form;
 pub use opening::opening;
 pub use request::{Asked, ask, endpoint};
+pub use sse::Prelude;

@@ -72,6 +72,28 @@ impl Reader {
     }
 }
 
+/// What may come before an answer begins: blank lines and comments only keep its connection open.
+#[derive(Debug, Default)]
+pub struct Prelude {
+    in_comment: bool,
+}
+
+impl Prelude {
+    /// Takes the next piece; true when the answer begins in it.
+    pub fn ends(&mut self, piece: &[u8]) -> bool {
+        piece.iter().any(|byte| {
+            self.in_comment = match byte {
+                b'\n' | b'\r' => false,
+                _ if self.in_comment => true,
+                b':' => true,
+                it if it.is_ascii_whitespace() => false,
+                _ => return true,
+            };
+            false
+        })
+    }
+}
+
 /// Every event of a stream that is here already.
 pub(super) fn events(stream: &[u8]) -> Vec<Event> {
     let mut events = Vec::new();
@@ -113,6 +135,27 @@ mod tests {
     #[test]
     fn line_ends_comments_and_spaces_are_read_as_the_standard_says() {
         assert_eq!(events(STREAM.as_bytes()), expected());
+    }
+
+    #[test]
+    fn an_answer_begins_after_comments_and_blank_lines_however_they_are_cut() {
+        for (prelude, answer) in [
+            (": OPENROUTER PROCESSING\n\n: a: b\r\n\r\n", "data: {}\n\n"),
+            ("\n\n \t\r\n", "{\"id\":1}"),
+            (":\r: x\r", "event: a\n"),
+            ("", "data"),
+        ] {
+            let bytes = [prelude, answer].concat();
+            let mut all = Prelude::default();
+            let begins = bytes.bytes().position(|it| all.ends(&[it]));
+            assert_eq!(begins, Some(prelude.len()), "{bytes:?}");
+            for cut in 0..=prelude.len() {
+                let (head, tail) = bytes.as_bytes().split_at(cut);
+                let mut in_two = Prelude::default();
+                assert!(!in_two.ends(head) && in_two.ends(tail), "{bytes:?} cut at {cut}");
+            }
+        }
+        assert!(!Prelude::default().ends(b": data: {}"));
     }
 
     #[test]

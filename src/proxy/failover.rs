@@ -1,10 +1,14 @@
 //! Who answers in place of a primary that cannot, where that is configured.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use hyper::{Response, body::Incoming, http::request::Parts};
-use tokio::time::timeout;
+use scopeguard::ScopeGuard;
+use tokio::time::sleep;
 
 use crate::clock;
 use crate::dialect::{Asked, Purpose};
@@ -19,6 +23,7 @@ use super::{
     answer::{Own, full},
     serve::{Answer, Exchange, tee},
     tee::{Done, Ended, Keep, Taken},
+    waiting::{Known, Limit, Waiting, waiting},
 };
 
 /// A request whole in memory, as any provider may be asked it.
@@ -41,8 +46,8 @@ pub(super) type Primary = Result<Response<Incoming>, (Own, Ended)>;
 pub(super) enum Got {
     /// What the primary says, good or not.
     Primary(Primary),
-    /// What another provider says in its place; and how the primary failed, if it was asked.
-    Other(Name, Begun, Option<Taken>),
+    /// What another provider says in its place.
+    Other(Name, Begun),
 }
 
 impl Exchange {
@@ -62,39 +67,52 @@ impl Proxy {
         own_line: Option<&Line>,
         whole: Whole<'_>,
         facts: &Facts,
+        known: &mut Known,
     ) -> Got {
         let others: Vec<&Name> = self.others(facts).collect();
-        let ask = || self.ask_primary(own_line, whole.head.clone(), full(whole.body.clone()));
-        let guard = self.upstream.provider(&self.primary).map(Provider::guard);
-        let Some(guard) = guard.filter(|_| !others.is_empty()) else {
-            return Got::Primary(ask().await);
+        let ask = |wait: Duration| {
+            let request = (whole.head.clone(), full(whole.body.clone()));
+            self.ask_primary(own_line, request, sleep(wait))
         };
-        let started = clock::instant();
-        let (mut said, mut failed) = (None, None);
-        if let Ok(probe) = guard.through(self.clock.now()) {
-            let (primary, taken) = self.failure(ask().await, started);
-            let went = if taken.is_some() { Went::Badly } else { Went::Well };
-            self.tried(&self.primary, probe, Some(went));
-            let Some(taken) = taken else { return Got::Primary(primary) };
+        let guard = self.upstream.provider(&self.primary).map(Provider::guard);
+        let Some(guard) = guard.filter(|_| !self.failover.is_empty()) else {
+            *known = Known::asked();
+            return Got::Primary(ask(self.settings.upstream_timeout).await);
+        };
+        let through = guard.through(self.clock.now());
+        let mut said = None;
+        // What nobody else may answer is asked whatever was seen, and closes the breaker too.
+        if through.is_ok() || others.is_empty() {
+            let started = clock::instant();
+            *known = Known::Asked(started);
+            let limit = match &others[..] {
+                [] => Limit { wait: self.settings.upstream_timeout, over: Ended::Timeout },
+                _ => self.limit(whole),
+            };
+            let (primary, taken) = self.failure(ask(limit.wait).await, started, limit);
+            let went = taken.as_ref().map_or(Some(Went::Well), |it| self.went(it));
+            self.tried(&self.primary, through.ok().flatten(), went);
             let now = self.clock.now();
-            if guard.afford(now).is_err() {
+            let Some(taken) = taken.filter(|_| !others.is_empty() && guard.afford(now).is_ok())
+            else {
                 return Got::Primary(primary);
-            }
-            guard.retry(now);
-            (said, failed) = (Some(primary), Some(taken));
+            };
+            self.retried(&taken);
+            (said, *known) = (Some(primary), Known::Failed(taken));
         }
         // Looked at only now: a primary that answers is asked whatever the request says.
         let found = self.callers.detector.classes(whole.body);
         for name in others.into_iter().filter(|it| self.clears(it, &found)) {
             if let Some(begun) = self.ask_other_than_primary(name, whole).await {
                 self.metrics.failover(name);
-                return Got::Other(name.clone(), begun, failed);
+                return Got::Other(name.clone(), begun);
             }
         }
-        match said {
-            Some(primary) => Got::Primary(primary),
-            None => Got::Primary(ask().await),
+        if let Some(primary) = said {
+            return Got::Primary(primary);
         }
+        *known = Known::asked();
+        Got::Primary(ask(self.settings.upstream_timeout).await)
     }
 
     /// Who may answer a request in place of the primary: nobody what is bound to it, or may not run
@@ -110,23 +128,27 @@ impl Proxy {
     }
 
     /// How the primary failed, if it did: what it says to its caller is no failure of it.
-    fn failure(&self, primary: Primary, started: Instant) -> (Primary, Option<Taken>) {
-        match primary {
+    fn failure(
+        &self,
+        primary: Primary,
+        started: Instant,
+        limit: Limit,
+    ) -> (Primary, Option<Taken>) {
+        let (own, ended) = match primary {
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 let status = head.status.as_u16();
                 let failed = head.status.is_server_error() && status != 529;
                 let taken = failed.then(|| Taken::head_only(self.primary.clone(), &head, started));
-                (Ok(Response::from_parts(head, body)), taken)
+                return (Ok(Response::from_parts(head, body)), taken);
             }
-            Err((own, ended @ (Ended::Broken | Ended::Timeout))) => {
-                let taken = Taken::nothing(self.primary.clone(), started, ended);
-                (Err((own, ended)), Some(taken))
-            }
-            Err((own, ended @ (Ended::Whole | Ended::Cut | Ended::Shed | Ended::Abandoned))) => {
-                (Err((own, ended)), None)
-            }
-        }
+            Err((own, Ended::Timeout)) => (own, limit.over),
+            Err((own, Ended::Broken)) => (own, Ended::Broken),
+            // The caller's own body broke off.
+            Err(said) => return (Err(said), None),
+        };
+        let taken = Taken::nothing(self.primary.clone(), started, ended);
+        (Err((own, ended)), Some(taken))
     }
 
     /// Asks one of those behind the primary; none when it is not to be asked, or does not answer well.
@@ -137,20 +159,29 @@ impl Proxy {
         let request = self.request_to(name, whole, Purpose::StandIn);
         let held = self.memory.hold(Need::Answer, None);
         let keep = Keep::UpTo(self.settings.capture_bytes_max, held);
-        let begun = timeout(self.settings.upstream_timeout, self.begin(name, request, keep)).await;
-        let failed = match begun {
-            Ok(Ok(begun)) => {
-                self.tried(name, probe, Some(Went::Well));
-                return Some(begun);
-            }
-            Ok(Err(failed)) => failed,
-            Err(_) => Taken::nothing(name.clone(), started, Ended::Timeout),
+        let told = |taken: Taken| {
+            self.seen(&taken);
+            self.count(&taken.read(whole.endpoint).0, Role::Serve);
         };
-        self.tried(name, probe, self.went(&failed));
-        guard.retry(self.clock.now());
-        self.seen(&failed);
-        self.count(&failed.read(whole.endpoint).0, Role::Serve);
-        None
+        // A caller who leaves leaves behind what was seen of it.
+        let waiting = scopeguard::guard((), |()| {
+            told(Taken::nothing(name.clone(), started, Ended::unbegun(started.elapsed())));
+        });
+        let limit = self.limit(whole);
+        let begun = self.begin(name, request, keep, limit).await;
+        ScopeGuard::into_inner(waiting);
+        match begun {
+            Ok(begun) => {
+                self.tried(name, probe, Some(Went::Well));
+                Some(begun)
+            }
+            Err(failed) => {
+                self.tried(name, probe, self.went(&failed));
+                self.retried(&failed);
+                told(failed);
+                None
+            }
+        }
     }
 
     /// The answer of another provider on its way to the caller.
@@ -175,12 +206,14 @@ impl Proxy {
         routed: &Routed,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
-        match self.ask_any(own_line, whole, &routed.facts).await {
-            Got::Primary(primary) => self.passed(primary, started),
-            Got::Other(name, begun, failed) => {
-                if let Some(taken) = failed {
-                    self.seen(&taken);
-                    self.count(&taken.read(whole.endpoint).0, Role::Serve);
+        let mut waiting = waiting(self.primary.clone(), self.counted());
+        let got = self.ask_any(own_line, whole, &routed.facts, &mut waiting.known).await;
+        let Waiting { known, done, .. } = ScopeGuard::into_inner(waiting);
+        match got {
+            Got::Primary(primary) => self.passed(primary, started, done),
+            Got::Other(name, begun) => {
+                if let Known::Failed(taken) = known {
+                    done(taken);
                 }
                 let _ = routed.failover.set(name.clone());
                 Ok(self.from_other((name, begun), (whole.endpoint, started)))

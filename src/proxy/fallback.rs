@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use http_body_util::BodyExt as _;
 use hyper::Request;
+use scopeguard::ScopeGuard;
 use tokio::time::timeout;
 
 use crate::clock;
-use crate::dialect::Purpose;
-use crate::domain::{Lane, Name, Side, Skip};
+use crate::dialect::{Prelude, Purpose};
+use crate::domain::{Facts, Lane, Name, Side, Skip, Tie};
 use crate::telemetry::Role;
+use crate::traffic::Heard;
 use crate::upstream::{Body, Line, Probe, Provider, Went, retry_after_ms};
 
 use super::{
@@ -19,7 +22,11 @@ use super::{
     mirror::well,
     serve::{Answer, Exchange, Use, tee},
     tee::{Ended, Keep, Taken},
+    waiting::Limit,
 };
+
+/// Most that is read of an answer without finding its beginning, in bytes.
+const PRELUDE_BYTES_MAX: usize = 64 << 10;
 
 /// Whether both sides of a request may be asked now.
 #[derive(Debug)]
@@ -71,24 +78,27 @@ impl Proxy {
     /// Whether both sides of a request may be asked now. While one may not, no request of the
     /// rollout is evidence, whichever side it was drawn for: what is left would be no lot's.
     pub(super) fn admit(&self, exchange: &Exchange) -> Admitted {
-        let admitted = self.admit_to(&exchange.lane, exchange.routed.route.serve);
+        let routed = &exchange.routed;
+        let admitted = self.admit_to(&exchange.lane, &routed.facts, routed.route.serve);
         // Of what may not be moved or copied nothing was to be seen anyway.
-        if exchange.routed.route.places.is_some() {
+        if routed.route.places.is_some() {
             exchange.live.kept().see(admitted.cause());
         }
         admitted
     }
 
-    fn admit_to(&self, lane: &Lane, serve: Side) -> Admitted {
+    fn admit_to(&self, lane: &Lane, facts: &Facts, serve: Side) -> Admitted {
         let now = self.clock.now();
         let guard = |name| self.upstream.provider(name).map(Provider::guard);
         let (Some(candidate), Some(primary)) = (guard(&lane.candidate), guard(&lane.primary))
         else {
             return Admitted::Both;
         };
+        let is_shadow = facts.tie != Tie::None || lane.shares(facts).serve.is_none();
         let passed = match serve {
-            // In shadow a candidate that fails hurts nobody: gates and tripwire are to see it.
-            _ if lane.serve.is_none() => candidate.rested(now).map(|()| None),
+            // Where it cannot serve, a candidate that fails hurts nobody: gates and tripwire are to
+            // see it, and its breaker to be closed by copies.
+            _ if is_shadow => candidate.rested(now).map(|()| None),
             Side::Candidate => candidate.pass(now),
             Side::Primary => candidate.look(now).map(|()| None),
         };
@@ -122,7 +132,8 @@ impl Proxy {
     pub(super) fn went(&self, taken: &Taken) -> Option<Went> {
         match (taken.ended, taken.status) {
             (Ended::Abandoned, _) | (Ended::Whole | Ended::Cut | Ended::Shed, 429 | 529) => None,
-            (Ended::Broken | Ended::Timeout, _) => Some(Went::Badly),
+            (Ended::Unheard, _) => Some(Went::Unheard),
+            (Ended::Broken | Ended::Timeout | Ended::Silent, _) => Some(Went::Badly),
             (Ended::Whole | Ended::Cut | Ended::Shed, 500..) => Some(Went::Badly),
             (Ended::Whole | Ended::Cut | Ended::Shed, 401 | 403) => {
                 (taken.provider != self.primary).then_some(Went::Badly)
@@ -140,32 +151,40 @@ impl Proxy {
     ) -> Result<Answer, Own> {
         let started = clock::instant();
         let provider = exchange.lane.candidate.clone();
-        let deadline = self.settings.first_byte_timeout;
+        let limit = self.limit(exchange.whole());
         let request = self.request_to(&provider, exchange.whole(), Purpose::Serve);
         let keep = self.keep(exchange);
+        // A caller who leaves takes all this along, and what was seen until then is still told.
+        let waiting = scopeguard::guard((answer_to, probe), |(answer_to, probe)| {
+            drop(probe);
+            let left = Ended::unbegun(started.elapsed());
+            self.served(exchange, answer_to)(Taken::nothing(provider.clone(), started, left));
+        });
         let begun = tokio::select! {
             biased;
             () = exchange.live.closed() => None,
-            begun = timeout(deadline, self.begin(&provider, request, keep)) => Some(begun),
+            begun = self.begin(&provider, request, keep, limit) => Some(begun),
         };
-        let Some(begun) = begun else {
-            // Sent back while it was being asked: the primary answers, and nobody is to blame.
-            drop(answer_to);
-            return self.serve_primary(own_line, exchange, (Use::Nothing, None)).await;
-        };
-        let failed = match begun {
-            Ok(Ok((response, first))) => {
+        let (answer_to, probe) = ScopeGuard::into_inner(waiting);
+        match begun {
+            None => {
+                // Sent back while it was being asked: the primary answers, and nobody is to blame.
+                drop((answer_to, probe));
+                self.serve_primary(own_line, exchange, (Use::Nothing, None)).await
+            }
+            Some(Ok((response, first))) => {
                 let keep = self.keep(exchange);
                 let _ = exchange.routed.answered.set(Side::Candidate);
-                self.tried(&exchange.lane.candidate, probe, Some(Went::Well));
+                self.tried(&provider, probe, Some(Went::Well));
                 let done = self.served(exchange, answer_to);
-                return Ok((tee(response, first, &provider, (started, keep, done)), provider));
+                Ok((tee(response, first, &provider, (started, keep, done)), provider))
             }
-            Ok(Err(failed)) => failed.with_time(started),
-            Err(_) => Taken::nothing(provider, started, Ended::Timeout),
-        };
-        self.tried(&exchange.lane.candidate, probe, self.went(&failed));
-        self.fall_back(own_line, exchange, (answer_to, failed)).await
+            Some(Err(failed)) => {
+                let failed = failed.with_time(started);
+                self.tried(&provider, probe, self.went(&failed));
+                self.fall_back(own_line, exchange, (answer_to, failed)).await
+            }
+        }
     }
 
     /// The primary answers in place of a candidate that failed.
@@ -176,9 +195,7 @@ impl Proxy {
         (answer_to, failed): (Use, Taken),
     ) -> Result<Answer, Own> {
         self.metrics.fallback(&exchange.lane.rollout);
-        if let Some(candidate) = self.upstream.provider(&exchange.lane.candidate) {
-            candidate.guard().retry(self.clock.now());
-        }
+        self.retried(&failed);
         let (call, _) = self.read(exchange, &failed);
         tracing::debug!(id = %exchange.id, outcome = call.outcome.as_str(), "the primary takes over");
         exchange.routed.ended(Side::Candidate, &call);
@@ -187,6 +204,7 @@ impl Proxy {
             Use::Pair(_) => self.served(exchange, answer_to)(failed),
             Use::Solo(lot) => {
                 self.seen(&failed);
+                self.heard(exchange, &failed);
                 self.count(&call, Role::Serve);
                 self.solo(exchange, lot, call);
             }
@@ -195,19 +213,43 @@ impl Proxy {
                 self.count(&call, Role::Serve);
             }
         }
+        // A caller who leaves now leaves the candidate's failure behind.
+        let watch = |primary_well: Option<bool>| {
+            if solo {
+                let now = self.clock.now();
+                exchange.live.watch(&self.board, now, primary_well, candidate_well);
+            }
+        };
+        let watching = scopeguard::guard(None, watch);
         // This answer is seen because the candidate failed, so it says nothing.
         let answer = self.serve_primary(own_line, exchange, (Use::Nothing, None)).await;
-        if solo {
-            let primary_well = answer.as_ref().is_ok_and(|(it, _)| !it.status().is_server_error());
-            let now = self.clock.now();
-            exchange.live.watch(&self.board, now, Some(primary_well), candidate_well);
-        }
+        let primary_well = answer.as_ref().is_ok_and(|(it, _)| !it.status().is_server_error());
+        ScopeGuard::into_inner(watching);
+        watch(Some(primary_well));
         answer
+    }
+
+    /// Counts a call that is asked again elsewhere, where the provider is the reason: what it
+    /// thinks of the request is its caller's mistake, or a matter of the two providers.
+    pub(super) fn retried(&self, failed: &Taken) {
+        if let Some(provider) = self.upstream.provider(&failed.provider)
+            && self.went(failed) != Some(Went::Well)
+        {
+            provider.guard().retry(self.clock.now());
+        }
+    }
+
+    /// Takes note of whether a caller waited in vain for the side that was to answer.
+    pub(super) fn heard(&self, exchange: &Exchange, taken: &Taken) {
+        let side = if taken.provider == self.primary { Side::Primary } else { Side::Candidate };
+        let heard = if taken.is_in_vain() { Heard::Nothing } else { Heard::Something };
+        exchange.live.kept().hear(side, heard);
     }
 
     /// Says how it went with a provider that was tried again; none says nothing.
     pub(super) fn tried(&self, provider: &Name, probe: Option<Probe>, went: Option<Went>) {
-        let Some((probe, went)) = probe.zip(went) else { return };
+        let Some(probe) = probe else { return };
+        let Some(went) = went else { return probe.left() };
         if probe.ended(self.clock.now(), went) {
             tracing::info!(%provider, "its breaker closed: it answers again");
         }
@@ -219,22 +261,42 @@ impl Proxy {
         name: &Name,
         request: Option<Request<Body>>,
         keep: Keep,
+        limit: Limit,
+    ) -> Result<Begun, Taken> {
+        let started = clock::instant();
+        match timeout(limit.wait, self.begun(name, request, keep)).await {
+            Ok(begun) => begun,
+            Err(_) => Err(Taken::nothing(name.clone(), started, limit.over)),
+        }
+    }
+
+    async fn begun(
+        &self,
+        name: &Name,
+        request: Option<Request<Body>>,
+        keep: Keep,
     ) -> Result<Begun, Taken> {
         let started = clock::instant();
         let broken = || Taken::nothing(name.clone(), started, Ended::Broken);
         let request = request.ok_or_else(broken)?;
         let mut response = self.upstream.send(request).await.map_err(|_| broken())?;
         if !response.status().is_success() {
-            return Err(self.collect(name, response, (started, keep)).await);
+            let time = self.settings.upstream_timeout;
+            return Err(self.collect(name, response, (started, keep), time).await);
         }
-        // Bounded by the caller's deadline; empty frames are rare and end with the body.
+        let (mut prelude, mut first) = (Prelude::default(), BytesMut::new());
         loop {
-            match response.body_mut().frame().await {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(chunk) if !chunk.is_empty() => return Ok((response, Some(chunk))),
-                    Ok(_) | Err(_) => {}
-                },
+            let chunk = match response.body_mut().frame().await {
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
                 Some(Err(_)) | None => return Err(broken()),
+            };
+            let begins = prelude.ends(&chunk);
+            if begins && first.is_empty() {
+                return Ok((response, Some(chunk)));
+            }
+            first.extend_from_slice(&chunk);
+            if begins || PRELUDE_BYTES_MAX < first.len() {
+                return Ok((response, Some(first.freeze())));
             }
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::{
     sync::{mpsc::error::TrySendError, oneshot},
-    time::{Instant, timeout, timeout_at},
+    time::timeout,
 };
 
 use crate::clock;
@@ -20,6 +20,7 @@ use crate::store::{Bodies, Offered};
 use crate::tasks::{self, Place};
 use crate::telemetry::{Loss, Role};
 use crate::traffic::{Counted, Due, Job, Live, Reasons, Routed, Trace, provider};
+use crate::upstream::Provider;
 
 use super::{
     Proxy,
@@ -116,7 +117,6 @@ impl Proxy {
         (room, due): (Room, Due),
     ) {
         let started = clock::instant();
-        let deadline = Instant::now() + self.settings.copy_timeout;
         let other = tokio::select! {
             biased;
             () = exchange.live.closed() => {
@@ -125,7 +125,7 @@ impl Proxy {
                 self.count(&other.read(exchange.endpoint).0, Role::Mirror);
                 return self.give_up(due);
             }
-            other = self.ask_other(exchange, side, deadline) => other,
+            other = self.ask_other(exchange, side) => other,
         };
         // Waiting for a slow caller takes no place from another copy: there is one wait for each
         // request being answered, and those are limited themselves.
@@ -140,8 +140,8 @@ impl Proxy {
             Half { call, reading }
         };
         // Read together, because what is read of an answer may be larger than what came of it.
-        let (lost, other) = (other.ended == Ended::Shed, half(&other));
-        self.count(&other.call, Role::Mirror);
+        let copy = half(&other);
+        self.count(&copy.call, Role::Mirror);
         let Some(served) = served else { return self.give_up(due) };
         // An answer that outlasts every limit leaves its copy without a pair, and that counts.
         let Ok(served) = served else { return };
@@ -149,20 +149,40 @@ impl Proxy {
             self.metrics.loss(Loss::CallerGone);
             return due.excuse();
         };
-        let (gone, lost) = (served.ended == Ended::Abandoned, lost || served.ended == Ended::Shed);
+        let lost = self.lost(&served, &other);
         let served = half(&served);
         self.count(&served.call, Role::Serve);
-        if gone {
-            self.metrics.loss(Loss::CallerGone);
-            return due.excuse();
-        }
-        if lost {
+        let halves = match side {
+            Side::Candidate => (served, copy),
+            Side::Primary => (copy, served),
+        };
+        match lost {
+            None => self.pair(exchange, side.other(), halves, due),
+            Some(Loss::CallerGone) => {
+                // Nobody would have left the copy, so the two are not compared; that callers get
+                // nothing counts all the same.
+                let (primary, candidate) = (well(&halves.0.call), well(&halves.1.call));
+                exchange.live.watch(&self.board, self.clock.now(), primary, candidate);
+                self.metrics.loss(Loss::CallerGone);
+                due.excuse();
+            }
             // How it went is not known, and it counts as missing.
-            return self.metrics.loss(Loss::Memory);
+            Some(cause) => self.metrics.loss(cause),
         }
-        match side {
-            Side::Candidate => self.pair(exchange, Side::Primary, (served, other), due),
-            Side::Primary => self.pair(exchange, Side::Candidate, (other, served), due),
+    }
+
+    /// Why two calls of a request are no pair, if so: of one it is not known how it would have
+    /// ended.
+    pub(super) fn lost(&self, served: &Taken, copy: &Taken) -> Option<Loss> {
+        let as_long = u128::from(served.total_ms) >= self.settings.copy_timeout.as_millis();
+        if served.ended.is_left() {
+            Some(Loss::CallerGone)
+        } else if [served, copy].iter().any(|it| it.ended == Ended::Shed) {
+            Some(Loss::Memory)
+        } else if copy.ended == Ended::Abandoned || copy.ended == Ended::Timeout && as_long {
+            Some(Loss::Late)
+        } else {
+            None
         }
     }
 
@@ -172,12 +192,7 @@ impl Proxy {
         if self.ends.load(Ordering::Relaxed) { due.lose() } else { due.excuse() }
     }
 
-    pub(super) async fn ask_other(
-        &self,
-        exchange: &Exchange,
-        side: Side,
-        deadline: Instant,
-    ) -> Taken {
+    pub(super) async fn ask_other(&self, exchange: &Exchange, side: Side) -> Taken {
         let started = clock::instant();
         let name = provider(&exchange.lane, side);
         let request = match side {
@@ -189,15 +204,21 @@ impl Proxy {
         let Some(request) = request else {
             return Taken::nothing(name.clone(), started, Ended::Broken);
         };
-        let call = async {
-            match self.upstream.send(request).await {
-                Ok(response) => self.collect(name, response, (started, self.keep(exchange))).await,
-                Err(_) => Taken::nothing(name.clone(), started, Ended::Broken),
+        let guard = self.upstream.provider(name).map(Provider::guard);
+        let probe = guard.and_then(|it| it.probe(self.clock.now()));
+        let time = self.settings.copy_timeout;
+        let mut taken = match timeout(time, self.upstream.send(request)).await {
+            Ok(Ok(response)) => {
+                self.collect(name, response, (started, self.keep(exchange)), time).await
             }
+            Ok(Err(_)) => Taken::nothing(name.clone(), started, Ended::Broken),
+            Err(_) => Taken::nothing(name.clone(), started, Ended::Timeout),
         };
-        let late = |_| Taken::nothing(name.clone(), started, Ended::Timeout);
-        let taken = timeout_at(deadline, call).await.unwrap_or_else(late);
+        if taken.ended == Ended::Silent {
+            taken.ended = Ended::Timeout;
+        }
         self.seen(&taken);
+        self.tried(name, probe, self.went(&taken));
         taken
     }
 
@@ -335,6 +356,9 @@ impl Proxy {
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         Box::new(move |taken| {
             proxy.seen(&taken);
+            if !matches!(answer_to, Use::Nothing) {
+                proxy.heard(&exchange, &taken);
+            }
             let (taken, lot) = match answer_to {
                 // The copy that waits for this answer reads it itself, if it is still there.
                 Use::Pair(waits) => match waits.send(taken) {
@@ -357,6 +381,10 @@ impl Proxy {
                     Some(_) if taken.ended == Ended::Shed => {
                         proxy.metrics.loss(Loss::Memory);
                         let _ = exchange.routed.counted.set(Counted::Lost);
+                    }
+                    // In shadow nobody can leave the candidate.
+                    Some(_) if taken.ended.is_left() && exchange.lane.serve.is_none() => {
+                        proxy.metrics.loss(Loss::CallerGone);
                     }
                     Some(lot) => proxy.solo(&exchange, lot, call),
                     None => {}

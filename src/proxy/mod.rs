@@ -19,6 +19,8 @@ mod request;
 mod serve;
 mod strict;
 mod tee;
+mod upload;
+mod waiting;
 
 pub use callers::{Callers, Marks};
 
@@ -76,9 +78,9 @@ pub struct Settings {
     pub capture_bytes_max: usize,
     /// How long a copy may take.
     pub copy_timeout: Duration,
-    /// How long a serving candidate may take to its first byte.
+    /// How long a stream may take to its first byte where another provider can answer.
     pub first_byte_timeout: Duration,
-    /// How long the primary may take to the head of its answer.
+    /// How long a provider may take to the head of its answer, once it has the request.
     pub upstream_timeout: Duration,
     /// What the data port shows to those who speak TLS; without it HTTP is spoken plainly.
     pub tls: Option<Arc<ServerConfig>>,

@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout},
-};
+use tokio::{sync::oneshot, time::timeout};
 
-use crate::domain::{Call, Outcome, Seen, Side, Skip, Told};
+use crate::domain::{Call, Seen, Side, Skip, Told};
 use crate::tasks;
 use crate::telemetry::{Loss, Role};
 
 use super::{
     Proxy,
     serve::{Exchange, Use},
-    tee::{Done, Ended, Taken},
+    tee::{Done, Taken},
 };
 
 /// Where the answer that the caller gets is awaited, if its request is asked twice.
@@ -48,11 +45,10 @@ impl Proxy {
         let (sender, served) = oneshot::channel();
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         tasks::spawn("noise", async move {
-            let deadline = Instant::now() + proxy.settings.copy_timeout;
             let again = tokio::select! {
                 biased;
                 () = exchange.live.closed() => return,
-                again = proxy.ask_other(&exchange, Side::Primary, deadline) => again,
+                again = proxy.ask_other(&exchange, Side::Primary) => again,
             };
             drop(room);
             let wait = proxy.settings.upstream_timeout;
@@ -71,15 +67,13 @@ impl Proxy {
     /// Two calls of the primary for one request: to the controller.
     fn tell_noise(&self, exchange: &Exchange, served: &Taken, again: &Taken) {
         let Some(window) = exchange.lane.window.as_ref() else { return };
-        if [served, again].iter().any(|it| it.ended == Ended::Shed) {
-            return self.metrics.loss(Loss::Memory);
-        }
+        let lost = self.lost(served, again);
         let call = |taken: &Taken| -> Call { self.read(exchange, taken).0 };
         let (served, again) = (call(served), call(again));
         // The other one is counted where it is served.
         self.count(&again, Role::Mirror);
-        if served.outcome == Outcome::Abandoned {
-            return self.metrics.loss(Loss::CallerGone);
+        if let Some(loss) = lost {
+            return self.metrics.loss(loss);
         }
         let (served, again) = (Box::new(served), Box::new(again));
         let told = Told::Noise { served, again, watched: exchange.watched() };

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, OnceLock, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use hyper::{
     header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue},
     http::request::Parts,
 };
+use scopeguard::ScopeGuard;
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::clock;
@@ -36,6 +37,8 @@ use super::{
     request::{self, Gathered},
     strict,
     tee::{Done, Ended, Keep, Taken, Taking, Tee},
+    upload,
+    waiting::{Deadline, Known, Waiting, waiting},
 };
 
 /// Says which request an answer belongs to, and so which pair.
@@ -127,6 +130,7 @@ impl Proxy {
     ) -> Result<Answer, Own> {
         let (mut head, body) = request.into_parts();
         self.check(&head, &body)?;
+        Deadline::enter(&mut head);
         self.callers.enter(&mut head);
         let body = Paced::new(body, self.settings.body_timeout);
         let board = self.board.load();
@@ -270,23 +274,32 @@ impl Proxy {
         body: Body,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
-        let primary = self.ask_primary(own_line, head, body).await;
-        self.passed(primary, started)
+        let (body, moved) = upload::watched(body);
+        let late = moved.stands(self.settings.upstream_timeout);
+        let mut waiting = waiting(self.primary.clone(), self.counted());
+        waiting.known = Known::Asked(started);
+        let primary = self.ask_primary(own_line, (head, body), late).await;
+        self.passed(primary, started, ScopeGuard::into_inner(waiting).done)
     }
 
-    /// The primary's answer on its way, with nothing kept.
-    pub(super) fn passed(
-        self: &Arc<Self>,
-        primary: Primary,
-        started: Instant,
-    ) -> Result<Answer, Own> {
+    /// What is done with an answer of which nothing is kept.
+    pub(super) fn counted(self: &Arc<Self>) -> Done {
         let proxy = Arc::clone(self);
-        let done: Done = Box::new(move |taken: Taken| {
+        Box::new(move |taken: Taken| {
             if !proxy.failover.is_empty() {
                 proxy.seen(&taken);
             }
             proxy.count(&taken.read(Endpoint::Chat).0, Role::Serve);
-        });
+        })
+    }
+
+    /// The primary's answer on its way, with nothing kept.
+    pub(super) fn passed(
+        &self,
+        primary: Primary,
+        started: Instant,
+        done: Done,
+    ) -> Result<Answer, Own> {
         let provider = self.primary.clone();
         match primary {
             Ok(response) => {
@@ -309,65 +322,66 @@ impl Proxy {
         let started = clock::instant();
         let provider = self.primary.clone();
         let _ = exchange.routed.answered.set(Side::Primary);
-        let primary = match self.ask_any(own_line, exchange.whole(), &exchange.routed.facts).await {
-            Got::Primary(primary) => primary,
-            Got::Other(name, begun, failed) => {
-                if let Some(failed) = failed {
-                    self.served(exchange, answer_to)(failed);
-                }
-                let _ = exchange.routed.failover.set(name.clone());
-                return Ok(self.from_other((name, begun), (exchange.endpoint, started)));
-            }
-        };
-        match primary {
-            Ok(response) => {
-                let keep = match &answer_to {
-                    Use::Pair(_) | Use::Solo(_) => self.keep(exchange),
-                    Use::Nothing => Keep::Nothing,
-                };
-                let done = heard_by(again, self.served(exchange, answer_to));
+        let keeps = !matches!(answer_to, Use::Nothing);
+        let done = heard_by(again, self.served(exchange, answer_to));
+        let mut waiting = waiting(provider.clone(), done);
+        let (whole, facts) = (exchange.whole(), &exchange.routed.facts);
+        let got = self.ask_any(own_line, whole, facts, &mut waiting.known).await;
+        let Waiting { known, done, .. } = ScopeGuard::into_inner(waiting);
+        match got {
+            Got::Primary(Ok(response)) => {
+                let keep = if keeps { self.keep(exchange) } else { Keep::Nothing };
                 Ok((tee(response, None, &provider, (started, keep, done)), provider))
             }
-            Err((own, ended)) => {
-                let done = heard_by(again, self.served(exchange, answer_to));
+            Got::Primary(Err((own, ended))) => {
                 done(Taken::nothing(provider, started, ended));
                 Err(own)
+            }
+            Got::Other(name, begun) => {
+                if let Known::Failed(failed) = known {
+                    done(failed);
+                }
+                let _ = exchange.routed.failover.set(name.clone());
+                Ok(self.from_other((name, begun), (exchange.endpoint, started)))
             }
         }
     }
 
-    /// Reads an answer to its end, within the limits of what is kept.
+    /// Reads an answer to its end, within the limits of what is kept and of the time it may take.
     pub(super) async fn collect(
         &self,
         provider: &Name,
         response: Response<Incoming>,
         (started, keep): (Instant, Keep),
+        time: Duration,
     ) -> Taken {
         let (sender, receiver) = oneshot::channel();
         let done: Done = Box::new(move |taken| drop(sender.send(taken)));
         let (head, body) = response.into_parts();
         let taking = Taking::new(provider.clone(), &head, started, keep, done);
-        let mut tee = Tee::new(None, body, taking);
+        let mut tee = Tee::new(None, body, taking).within(time);
         // Nobody waits for an answer without end, so we do not either.
         let mut left = self.settings.body_bytes_max;
-        while let Some(Ok(frame)) = tee.frame().await {
-            let len = frame.data_ref().map_or(0, Bytes::len);
-            let Some(rest) = left.checked_sub(len) else {
-                tee.finish(Ended::Broken);
-                break;
-            };
-            left = rest;
-        }
+        let read = async {
+            while let Some(Ok(frame)) = tee.frame().await {
+                let len = frame.data_ref().map_or(0, Bytes::len);
+                let Some(rest) = left.checked_sub(len) else { return tee.finish(Ended::Broken) };
+                left = rest;
+            }
+        };
+        let _ = timeout(time.saturating_sub(started.elapsed()), read).await;
+        // What is cut off here says whether it stood still.
         drop(tee);
         let nothing = || Taken::nothing(provider.clone(), started, Ended::Broken);
         receiver.await.unwrap_or_else(|_| nothing())
     }
 
+    /// Asks the primary, until it is late.
     pub(super) async fn ask_primary(
         &self,
         own_line: Option<&Line>,
-        head: Parts,
-        body: Body,
+        (head, body): (Parts, Body),
+        late: impl Future<Output = ()>,
     ) -> Primary {
         let Some(request) = self.primary_request(head, body) else {
             return Err((Own::Defect, Ended::Abandoned));
@@ -378,18 +392,19 @@ impl Proxy {
                 None => self.upstream.send(request).await,
             }
         };
-        match timeout(self.settings.upstream_timeout, sent).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => {
-                if let Some(own) = request::fault(&error) {
-                    return Err((own, Ended::Abandoned));
-                }
-                tracing::warn!(error = %describe(error.as_ref()), "the primary could not be asked");
-                let invalid = Invalid::of(&error).map(Own::PrimaryInvalid);
-                Err((invalid.unwrap_or(Own::PrimaryUnreachable), Ended::Broken))
+        let sent = tokio::select! {
+            biased;
+            sent = sent => sent,
+            () = late => return Err((Own::PrimaryTimeout, Ended::Timeout)),
+        };
+        sent.map_err(|error| {
+            if let Some(own) = request::fault(&error) {
+                return (own, Ended::Abandoned);
             }
-            Err(_) => Err((Own::PrimaryTimeout, Ended::Timeout)),
-        }
+            tracing::warn!(error = %describe(error.as_ref()), "the primary could not be asked");
+            let invalid = Invalid::of(&error).map(Own::PrimaryInvalid);
+            (invalid.unwrap_or(Own::PrimaryUnreachable), Ended::Broken)
+        })
     }
 
     /// The request as the primary gets it: the caller's own.

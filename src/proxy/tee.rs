@@ -12,14 +12,15 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, http::response};
 
 use crate::clock::{elapsed_ms, instant};
-use crate::dialect::{self, End, Received};
+use crate::dialect::{self, End, Prelude, Received};
 use crate::domain::{Call, Endpoint, Name, Outcome, Transcript};
 use crate::memory::Held;
 use crate::tasks::BoxError;
+use crate::upstream::UNHEARD;
 
 use super::headers;
 
-/// A provider that says nothing for so long inside an answer has failed, also if the caller left.
+/// A provider that says nothing for so long has failed, also if the caller left.
 const STALL: Duration = Duration::from_secs(10);
 
 /// One provider's answer as it was received, before anybody reads it.
@@ -32,7 +33,7 @@ pub(super) struct Taken {
     /// How long it asks to be left alone, in its own words; empty when it does not.
     pub(super) retry_after: String,
     first_byte_ms: Option<u32>,
-    total_ms: u32,
+    pub(super) total_ms: u32,
     body: Bytes,
     /// The memory that the body takes.
     held: Option<Arc<Held>>,
@@ -52,8 +53,34 @@ pub(super) enum Ended {
     Broken,
     /// No answer in time.
     Timeout,
+    /// The caller left after a silence so long that the provider has failed. Nobody leaves a copy,
+    /// so that is no evidence of a pair.
+    Silent,
+    /// Nothing had come when it was given up for its caller's sake, though it had some seconds.
+    Unheard,
     /// We or the caller stopped it.
     Abandoned,
+}
+
+impl Ended {
+    /// What it means that a caller gave up who had waited so long for an answer to begin.
+    pub(super) fn unbegun(silence: Duration) -> Self {
+        if STALL <= silence {
+            Self::Silent
+        } else if UNHEARD <= silence {
+            Self::Unheard
+        } else {
+            Self::Abandoned
+        }
+    }
+
+    /// Whether somebody stopped it who knew of no fault in it.
+    pub(super) fn is_left(self) -> bool {
+        match self {
+            Self::Silent | Self::Unheard | Self::Abandoned => true,
+            Self::Whole | Self::Cut | Self::Shed | Self::Broken | Self::Timeout => false,
+        }
+    }
 }
 
 /// How much of an answer is kept.
@@ -74,6 +101,7 @@ pub(super) type Done = Box<dyn FnOnce(Taken) + Send + Sync>;
 pub(super) struct Taking {
     taken: Taken,
     started: Instant,
+    prelude: Prelude,
     len: usize,
     body: Vec<u8>,
     keep: Keep,
@@ -127,6 +155,11 @@ impl Taken {
         }
     }
 
+    /// Whether its caller gave up before it began.
+    pub(super) fn is_in_vain(&self) -> bool {
+        self.ended.is_left() && self.first_byte_ms.is_none()
+    }
+
     /// What the answer comes to.
     pub(super) fn read(&self, endpoint: Endpoint) -> (Call, Reading) {
         let mut call = Call {
@@ -149,11 +182,16 @@ impl Taken {
                 call.outcome = Outcome::ProviderError;
                 return (call, Reading::trouble("the connection failed"));
             }
-            Ended::Timeout => {
+            Ended::Silent if self.first_byte_ms.is_some() => {
+                return (call, Reading::trouble("the caller left while it was silent"));
+            }
+            Ended::Timeout | Ended::Silent => {
                 call.outcome = Outcome::Timeout;
                 return (call, Reading::trouble("no answer in time"));
             }
-            Ended::Abandoned => return (call, Reading::trouble("the caller left")),
+            Ended::Abandoned | Ended::Unheard => {
+                return (call, Reading::trouble("the caller left"));
+            }
             Ended::Shed => return (call, Reading::trouble("there was no memory to keep it")),
         };
         let reading = dialect::read(&Received {
@@ -195,11 +233,12 @@ impl Taking {
         done: Done,
     ) -> Self {
         let taken = Taken::from_head(provider, head);
-        Self { taken, started, len: 0, body: Vec::new(), keep, done }
+        let prelude = Prelude::default();
+        Self { taken, started, prelude, len: 0, body: Vec::new(), keep, done }
     }
 
     fn chunk(&mut self, chunk: &Bytes) {
-        if self.taken.first_byte_ms.is_none() && !chunk.is_empty() {
+        if self.taken.first_byte_ms.is_none() && self.prelude.ends(chunk) {
             self.taken.first_byte_ms = Some(elapsed_ms(self.started));
         }
         self.len = self.len.saturating_add(chunk.len());
@@ -216,10 +255,10 @@ impl Taking {
     }
 
     fn finish(self, ended: Ended) {
-        let Self { mut taken, started, len, body, keep, done } = self;
+        let Self { mut taken, started, prelude: _, len, body, keep, done } = self;
         taken.total_ms = elapsed_ms(started);
         taken.ended = match (ended, &keep) {
-            (Ended::Abandoned, _) => Ended::Abandoned,
+            (Ended::Abandoned | Ended::Silent | Ended::Unheard, _) => ended,
             (_, Keep::Shed) => Ended::Shed,
             (Ended::Whole, Keep::Nothing) => Ended::Cut,
             (Ended::Whole, Keep::UpTo(len_max, _)) if *len_max < len => Ended::Cut,
@@ -240,6 +279,8 @@ pub(super) struct Tee {
     taking: Option<Box<Taking>>,
     /// Since when the provider is silent though it was asked for more.
     silent: Option<Instant>,
+    /// How long it may be.
+    stall: Duration,
 }
 
 impl Tee {
@@ -249,7 +290,13 @@ impl Tee {
         if let Some(chunk) = &first {
             taking.chunk(chunk);
         }
-        Self { first, inner, taking: Some(taking), silent: None }
+        Self { first, inner, taking: Some(taking), silent: None, stall: STALL }
+    }
+
+    /// The same for an answer that may take so long in all: half of that in silence is a stall.
+    pub(super) fn within(mut self, time: Duration) -> Self {
+        self.stall = STALL.min(time / 2);
+        self
     }
 
     /// Ends the taking, if it has not ended.
@@ -314,10 +361,10 @@ impl HttpBody for Tee {
 impl Drop for Tee {
     fn drop(&mut self) {
         // A caller who leaves says nothing about the provider, unless it had fallen silent before.
-        let stalled = self.silent.is_some_and(|since| STALL <= since.elapsed());
+        let stalled = self.silent.is_some_and(|since| self.stall <= since.elapsed());
         let ended = match (self.is_end_stream(), stalled) {
             (true, _) => Ended::Whole,
-            (false, true) => Ended::Timeout,
+            (false, true) => Ended::Silent,
             (false, false) => Ended::Abandoned,
         };
         self.finish(ended);

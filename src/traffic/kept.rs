@@ -1,7 +1,10 @@
 //! Requests that were kept from one side of a rollout for its callers' sake, and so are nobody's
 //! evidence.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use crate::domain::{Side, Skip};
 
@@ -16,6 +19,25 @@ pub struct Kept {
     held: AtomicU64,
     /// Why the last one was, as the place of its cause among all, from 1; 0 when it was not.
     last: AtomicU64,
+    /// The primary's through all stages of an attempt.
+    primary: Arc<Callers>,
+    candidate: Callers,
+}
+
+/// What the caller of a request heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// An answer, or that there is none.
+    Something,
+    /// Nothing: it gave up, or we did for it, before an answer began.
+    Nothing,
+}
+
+/// Requests that a side was to answer, and those whose callers heard nothing of it.
+#[derive(Debug, Default)]
+struct Callers {
+    all: AtomicU64,
+    in_vain: AtomicU64,
 }
 
 /// Every cause, and what it means for the evidence.
@@ -42,7 +64,50 @@ const CAUSES: [((Side, Skip), &str); 4] = [
     ),
 ];
 
+impl Callers {
+    fn hear(&self, heard: Heard) {
+        self.all.fetch_add(1, Relaxed);
+        if heard == Heard::Nothing {
+            self.in_vain.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (self.in_vain.load(Relaxed), self.all.load(Relaxed))
+    }
+}
+
 impl Kept {
+    /// Those of the next window of the same attempt.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        Self { primary: Arc::clone(&self.primary), ..Self::default() }
+    }
+
+    /// Takes what a caller heard of the side that was to answer.
+    pub fn hear(&self, side: Side, heard: Heard) {
+        match side {
+            Side::Primary => self.primary.hear(heard),
+            Side::Candidate => self.candidate.hear(heard),
+        }
+    }
+
+    /// Callers leave every provider. Where they leave one side alone, what is seen of it is of its
+    /// good moments.
+    fn in_vain(&self) -> Option<String> {
+        let ((left, all), (others, of)) = (self.candidate.counts(), self.primary.counts());
+        // Left of the candidate's, beyond the part that leaves the primary, against what may be.
+        let usual = of.max(1);
+        let beyond = (left * 100 * usual).saturating_sub(others * 100 * all);
+        let many = REQUESTS_MIN <= all && all * usual * KEPT_PERCENT_MAX < beyond;
+        many.then(|| {
+            format!(
+                "{left} of {all} callers of the candidate gave up before an answer began, and \
+                 {others} of {of} of the primary: what is seen is of its good times alone"
+            )
+        })
+    }
+
     /// Takes a request of the window: none where both sides could be asked.
     pub fn see(&self, kept: Option<(Side, Skip)>) {
         self.requests.fetch_add(1, Relaxed);
@@ -66,19 +131,46 @@ impl Kept {
         }
         let (kept, requests) = (self.held.load(Relaxed), self.requests.load(Relaxed));
         let many = REQUESTS_MIN <= requests && requests * KEPT_PERCENT_MAX < kept * 100;
-        many.then(|| {
+        let held = many.then(|| {
             format!(
                 "{kept} of {requests} requests were kept from a provider (open breaker, \
                  Retry-After, too many fallbacks), more than {KEPT_PERCENT_MAX}%: what is seen is \
                  of its good times alone"
             )
-        })
+        });
+        held.or_else(|| self.in_vain())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn evidence_is_doubted_where_callers_leave_the_candidate_and_not_the_primary() {
+        let hear = |kept: &Kept, side, (in_vain, all)| {
+            (0..in_vain).for_each(|_| kept.hear(side, Heard::Nothing));
+            (in_vain..all).for_each(|_| kept.hear(side, Heard::Something));
+        };
+        for (candidate, primary, doubted) in [
+            ((19, 19), (0, 0), false),
+            ((2, 20), (0, 0), true),
+            ((5, 100), (0, 100), false),
+            ((6, 100), (0, 100), true),
+            ((30, 100), (300, 1_000), false),
+            ((36, 100), (300, 1_000), true),
+            ((0, 0), (300, 1_000), false),
+            ((0, 1_000), (300, 1_000), false),
+        ] {
+            let shadow = Kept::default();
+            hear(&shadow, Side::Primary, primary);
+            // What callers of the primary did is known in the next stage too.
+            let kept = shadow.next();
+            hear(&kept, Side::Candidate, candidate);
+            assert_eq!(kept.problem().is_some(), doubted, "{candidate:?} {primary:?}");
+            assert_eq!(kept.next().problem(), None);
+        }
+    }
 
     #[test]
     fn evidence_is_doubted_while_a_side_is_left_out_and_when_it_was_too_often() {

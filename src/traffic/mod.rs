@@ -6,7 +6,7 @@ mod outbox;
 mod trail;
 
 pub use barometer::Barometer;
-pub use kept::Kept;
+pub use kept::{Heard, Kept};
 pub use outbox::Outbox;
 pub use trail::{Counted, REQUESTS_LEN_MAX, Routed, Trace, Trail};
 
@@ -163,13 +163,14 @@ impl Live {
             closed: watch::Sender::new(false),
             part: Arc::default(),
         };
-        Self::counting(Arc::new(way), copies, (0, 0))
+        Self::counting(Arc::new(way), copies, (0, 0), Kept::default())
     }
 
     /// Counters for the next window of the same attempt: what is under way goes on.
     #[must_use]
     pub fn next(&self) -> Self {
-        Self::counting(Arc::clone(&self.way), Arc::clone(&self.copies), (0, 0))
+        let (way, copies) = (Arc::clone(&self.way), Arc::clone(&self.copies));
+        Self::counting(way, copies, (0, 0), self.count.kept.next())
     }
 
     /// The same window under another cap: copies under way are counted in both.
@@ -182,13 +183,19 @@ impl Live {
     /// The same window with copies due and missing that were counted before a restart.
     #[must_use]
     pub fn resumed(&self, coverage: (u64, u64)) -> Self {
-        Self::counting(Arc::clone(&self.way), Arc::clone(&self.copies), coverage)
+        let (way, copies) = (Arc::clone(&self.way), Arc::clone(&self.copies));
+        Self::counting(way, copies, coverage, Kept::default())
     }
 
-    fn counting(way: Arc<Way>, copies: Arc<Copies>, (due, missing): (u64, u64)) -> Self {
+    fn counting(
+        way: Arc<Way>,
+        copies: Arc<Copies>,
+        (due, missing): (u64, u64),
+        kept: Kept,
+    ) -> Self {
         let (due, missing) = (AtomicU64::new(due), AtomicU64::new(missing));
         let capped = AtomicBool::new(false);
-        let (kept, under_way) = (Kept::default(), Mutex::default());
+        let under_way = Mutex::default();
         let count = Arc::new(Count { due, missing, capped, kept, under_way });
         Self { count, way, copies }
     }

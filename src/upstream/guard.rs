@@ -73,6 +73,14 @@ impl Guard {
         }
     }
 
+    /// Lets a copy try whether the provider is well again, if that is to be tried now.
+    pub fn probe(&self, now: Timestamp) -> Option<Probe> {
+        match self.breaker.as_ref()?.pass(now) {
+            Passed::Trying(probe) => Some(probe),
+            Passed::Freely | Passed::Not => None,
+        }
+    }
+
     /// Whether everybody may pass now, without doing so.
     ///
     /// # Errors

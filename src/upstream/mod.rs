@@ -14,7 +14,7 @@ mod line;
 mod recent;
 mod resolver;
 
-pub use breaker::{Probe, Standing, Went};
+pub use breaker::{Probe, Standing, UNHEARD, Went};
 pub use guard::{Guard, retry_after_ms};
 pub use health::watch;
 pub use honest::Invalid;

@@ -2,6 +2,7 @@
 
 mod failover;
 mod stub;
+mod waiting;
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

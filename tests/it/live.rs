@@ -53,7 +53,9 @@ async fn a_candidate_that_fails_before_its_first_byte_is_replaced_unnoticed() {
         candidate_serves(&world, &serve).await;
         world.candidate.set_fault(fault);
         for delivery in [Delivery::Whole, Delivery::Stream] {
-            let answer = serve.chat(world.body(1, delivery), &[]).await;
+            // The first byte of a whole answer comes when it is complete.
+            let deadline = [("x-crossfade-deadline", "1")];
+            let answer = serve.chat(world.body(1, delivery), &deadline).await;
             assert_eq!(answer.status, 200, "{fault:?}");
             assert_eq!(answer.header("x-crossfade-provider"), "primary", "{fault:?}");
         }

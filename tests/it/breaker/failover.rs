@@ -172,6 +172,36 @@ async fn an_open_breaker_of_the_primary_sends_callers_on_at_once_and_closes_agai
     assert_eq!(rig.answered_by(&[]).await, "primary");
 }
 
+/// B-17
+#[tokio::test]
+async fn each_in_the_chain_leaves_the_next_one_half_of_its_callers_time() {
+    let rig = Rig::start(BOTH, "", "").await;
+    rig.primary.says(Says::Hang);
+    rig.azure.says(Says::Hang);
+    let began = tokio::time::Instant::now();
+    assert_eq!(rig.answered_by(&[("x-stainless-timeout", "2")]).await, "bedrock");
+    let took = began.elapsed().as_millis();
+    assert!((1_500..2_000).contains(&took), "{took} ms");
+}
+
+#[tokio::test]
+async fn what_nobody_else_may_answer_closes_the_breaker_of_the_primary_too() {
+    let touchy = "breaker = { failed = \"50%\", calls_min = 4, cool_down = \"100ms\" }";
+    let rig = Rig::start(BOTH, touchy, "").await;
+    rig.primary.says(Says::Status(500, ""));
+    until("its breaker opens", || async {
+        rig.chat(&[]).await;
+        1.5 < rig.serve.metric("crossfade_breaker_open{provider=\"primary\"}").await
+    })
+    .await;
+    rig.primary.says(Says::Well);
+    until("it is found well", || async {
+        assert_eq!(rig.answered_by(&[("x-crossfade-data", "nobodys")]).await, "primary");
+        rig.serve.metric("crossfade_breaker_open{provider=\"primary\"}").await < 0.5
+    })
+    .await;
+}
+
 /// B-15
 #[tokio::test]
 async fn where_all_breakers_are_open_the_primary_is_asked_all_the_same() {

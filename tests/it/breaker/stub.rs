@@ -19,6 +19,8 @@ pub(crate) enum Says {
     Status(u16, &'static str),
     /// It fails every second request.
     EverySecond,
+    /// It sends this, and then nothing.
+    Sends(&'static str),
     /// It sends so many bytes of a good answer and closes the connection.
     Cut(usize),
     /// It answers and closes the connection without saying so.
@@ -114,6 +116,7 @@ async fn answer(mut stream: TcpStream, shared: &Shared) {
         let text = match says {
             Says::EverySecond if turn.is_multiple_of(2) => failed(500, ""),
             Says::Well | Says::EverySecond | Says::ThenClose => good,
+            Says::Sends(text) => text.to_owned(),
             Says::Status(status, line) => failed(status, line),
             Says::Cut(len) => good[..len].to_owned(),
             Says::Hang => return std::future::pending().await,
@@ -122,6 +125,9 @@ async fn answer(mut stream: TcpStream, shared: &Shared) {
             || matches!(says, Says::Cut(_) | Says::ThenClose)
         {
             return;
+        }
+        if matches!(says, Says::Sends(_)) {
+            return std::future::pending().await;
         }
     }
 }

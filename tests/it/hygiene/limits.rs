@@ -63,6 +63,21 @@ async fn hold(address: SocketAddr, says: &str, drip: &str) -> Vec<u8> {
     answer
 }
 
+#[tokio::test]
+async fn an_upload_that_moves_takes_nothing_of_its_providers_time() {
+    let provider = Provider::start().await;
+    let (serve, _dir) = before(provider.address, "[limits]\nupstream_timeout = \"500ms\"\n").await;
+    let mut caller = Reader::new(TcpStream::connect(serve.data).await.unwrap());
+    let head = "POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\n";
+    caller.stream.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..15 {
+        sleep(Duration::from_millis(100)).await;
+        caller.stream.write_all(b"a").await.unwrap();
+    }
+    let answer = timeout(SOON, caller.answer()).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
 /// B-41
 #[tokio::test]
 async fn callers_that_dawdle_lose_their_connections_and_nobody_else_notices() {

@@ -1,0 +1,185 @@
+//! Callers who wait: for a candidate that says nothing, and no longer than they said.
+
+use std::time::Duration;
+
+use crossfade::players::Delivery;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use crate::world::{World, rollout, slow, until};
+
+use super::{NEVER_OPEN, Rig, TOUCHY, stub::Says};
+
+const BODY: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
+const STREAM: &str = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+
+/// So many callers at once, who wait so long and no longer; how many of them heard nothing.
+async fn in_vain(rig: &Rig, callers: usize, patience: Duration) -> usize {
+    let mut all = JoinSet::new();
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    for _ in 0..callers {
+        let (address, request) = (rig.serve.data, request.clone());
+        all.spawn(async move {
+            let mut caller = TcpStream::connect(address).await.unwrap();
+            caller.write_all(request.as_bytes()).await.unwrap();
+            timeout(patience, caller.read_u8()).await.is_err()
+        });
+    }
+    all.join_all().await.into_iter().filter(|it| *it).count()
+}
+
+/// INV10
+#[tokio::test]
+async fn callers_of_a_candidate_that_hangs_are_the_primarys_again_though_each_of_them_left() {
+    let rig = Rig::start("", &rollout("100%", "20%")).await;
+    rig.candidate.says(Says::Hang);
+    until("nobody waits in vain", || async {
+        in_vain(&rig, 6, Duration::from_millis(3_300)).await == 0
+    })
+    .await;
+    assert!(1.5 < rig.serve.metric("crossfade_breaker_open{provider=\"candidate\"}").await);
+    assert!(rig.candidate.asked() < 40, "{}", rig.candidate.asked());
+    until("the stage holds and says why", || async {
+        let status = rig.serve.json(&["status", "chat"]).await;
+        status["evidenceProblem"].as_str().unwrap().starts_with("the breaker of the candidate")
+    })
+    .await;
+}
+
+/// INV10
+#[tokio::test]
+async fn a_candidate_that_hangs_is_sent_back_though_each_of_its_callers_left() {
+    // What is copied too is told by the copy, and the rest by itself.
+    let (alone, copied) = (rollout("100%", "1%"), rollout("100%", "100%"));
+    let sent_back = async |mirror: &str| {
+        let rig = Rig::start(NEVER_OPEN, mirror).await;
+        rig.candidate.says(Says::Hang);
+        until("it is rolled back", || async {
+            in_vain(&rig, 12, Duration::from_millis(10_300)).await;
+            let status = rig.serve.json(&["status", "chat"]).await;
+            status["reason"]["code"] == "TRIPWIRE"
+        })
+        .await;
+        assert!(rig.candidate.asked() <= 30, "{}", rig.candidate.asked());
+    };
+    tokio::join!(sent_back(&alone), sent_back(&copied));
+}
+
+#[tokio::test]
+async fn where_callers_leave_the_candidate_at_once_the_stage_holds_and_says_so() {
+    let rig = Rig::start(NEVER_OPEN, &rollout("100%", "1%")).await;
+    rig.candidate.says(Says::Hang);
+    until("the stage holds and says why", || async {
+        assert_eq!(in_vain(&rig, 10, Duration::from_millis(200)).await, 10);
+        let status = rig.serve.json(&["status", "chat"]).await;
+        assert_eq!(status["state"], "STATE_RUNNING", "{status}");
+        status["evidenceProblem"].as_str().unwrap().contains("gave up before an answer began")
+    })
+    .await;
+    let left =
+        "crossfade_requests_total{provider=\"candidate\",role=\"serve\",outcome=\"abandoned\"";
+    assert!(19.5 < rig.serve.metric(left).await, "each of them is counted");
+}
+
+/// B-11
+#[tokio::test]
+async fn the_primary_takes_over_while_its_caller_still_waits() {
+    let rig = Rig::start(NEVER_OPEN, &rollout("100%", "1%")).await;
+    rig.candidate.says(Says::Hang);
+    for header in ["x-crossfade-deadline", "x-stainless-read-timeout", "x-stainless-timeout"] {
+        for body in [BODY, STREAM] {
+            let began = Instant::now();
+            let answer = rig.serve.chat(body.into(), &[(header, "1.6")]).await;
+            assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
+            let took = began.elapsed();
+            let in_time = Duration::from_millis(800) <= took && took < Duration::from_millis(1_600);
+            assert!(in_time, "{header}: {took:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn comments_and_blank_lines_are_no_answer() {
+    let limits = "[limits]\nfirst_byte_timeout = \"300ms\"\n";
+    let rig = Rig::start(NEVER_OPEN, &(rollout("100%", "1%") + limits)).await;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n";
+    let pieces = [": wait\n\n", "\n", ": wait\n", "data: {}\n\n", "data: [DONE]\n\n"];
+    let whole = pieces.concat();
+    let length = format!("{head}content-length: {}\r\n\r\n", whole.len());
+    rig.candidate.says(Says::Sends([&length, pieces[0], pieces[1], pieces[2]].concat().leak()));
+    let answer = rig.serve.chat(STREAM.into(), &[]).await;
+    assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
+    // With an answer behind them they are passed on as they came.
+    rig.candidate.says(Says::Sends((length + &whole).leak()));
+    let answer = rig.serve.chat(STREAM.into(), &[]).await;
+    assert_eq!(answer.header("x-crossfade-provider"), "candidate");
+    assert_eq!(&answer.body[..], whole.as_bytes());
+}
+
+/// B-20
+#[tokio::test]
+async fn a_whole_answer_may_take_longer_than_the_first_byte_of_a_stream() {
+    let world = World::with(|_, candidate| candidate.latency = slow(700)).await;
+    let limits = "[limits]\nfirst_byte_timeout = \"200ms\"\n";
+    let serve = world.serve(&(rollout("100%", "1%") + limits)).await;
+    until("the candidate serves", || async {
+        let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        answer.header("x-crossfade-provider") == "candidate"
+    })
+    .await;
+    let answer = serve.chat(world.body(1, Delivery::Stream), &[]).await;
+    assert_eq!(answer.header("x-crossfade-provider"), "primary");
+}
+
+/// B-20
+#[tokio::test]
+async fn a_copy_that_takes_no_longer_than_its_primary_has_not_failed() {
+    let world = World::with(|primary, candidate| {
+        (primary.latency, candidate.latency) = (slow(900), slow(900));
+    })
+    .await;
+    let limits = "[limits]\nmirror_timeout = \"300ms\"\n";
+    let serve = world.serve(&(rollout("0%", "100%") + limits)).await;
+    until("copies are lost, and nobody is to blame", || async {
+        let chat = |index| serve.chat(world.body(index, Delivery::Whole), &[]);
+        tokio::join!(chat(0), chat(1), chat(2), chat(3), chat(4), chat(5));
+        9.5 < serve.metric("crossfade_lost_total{reason=\"late\"}").await
+    })
+    .await;
+    let status = serve.json(&["status", "chat"]).await;
+    assert_eq!(status["state"], "STATE_RUNNING", "{status}");
+    assert!(serve.metric("crossfade_stage_pairs").await < 0.5);
+}
+
+#[tokio::test]
+async fn what_a_candidate_thinks_of_a_request_keeps_nobody_from_it() {
+    let rig = Rig::start(NEVER_OPEN, &rollout("100%", "1%")).await;
+    for _ in 0..60 {
+        assert_eq!(rig.chat_while(Says::Status(400, "")).await, "primary");
+    }
+    assert_eq!(rig.chat_while(Says::Well).await, "candidate");
+    let kept = rig.serve.metric("crossfade_mirror_skipped_total{reason=\"retry_budget\"}").await;
+    assert!(kept < 0.5, "{kept}");
+}
+
+#[tokio::test]
+async fn copies_close_a_breaker_where_no_caller_can() {
+    let rig = Rig::start(&format!("{TOUCHY}\"100ms\" }}"), &rollout("100%", "100%")).await;
+    rig.open_breaker().await;
+    rig.candidate.says(Says::Well);
+    until("it is found well by what it is never to serve", || async {
+        let vectors = r#"{"model":"m","input":"a"}"#;
+        let answer = rig.serve.post("/v1/embeddings", vectors.into(), &[]).await;
+        assert_eq!(answer.header("x-crossfade-provider"), "primary");
+        rig.serve.metric("crossfade_breaker_open{provider=\"candidate\"}").await < 0.5
+    })
+    .await;
+}
