@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::Verdict;
 
-use super::{float, whole};
+use super::{float, footing::Measure, whole};
 
 /// Regressions the harm bets are best against, in margins.
 pub(super) const HARM_MULTIPLES: [f64; 4] = [1.5, 5.0, 20.0, 100.0];
@@ -59,6 +59,13 @@ impl<const N: usize> Bet<[f64; N]> {
         }
     }
 
+    /// Keeps nothing that was won since.
+    fn give_back(&mut self, before: &Self) {
+        for (ln, before) in self.ln.iter_mut().zip(before.ln) {
+            *ln = ln.min(before);
+        }
+    }
+
     fn ln_e(&self) -> f64 {
         ln_sum(&self.ln)
     }
@@ -94,6 +101,9 @@ pub(super) struct Wealth {
     harm: Bet<[f64; 4]>,
     beyond: Bet<[f64; 4]>,
     safe: Bet<[f64; 2]>,
+    /// The same before the primary became doubtful: what was won since is on credit.
+    sure: Bet<[f64; 2]>,
+    measure: Measure,
     /// Harm was proven once; it stays so for the attempt.
     breached: bool,
 }
@@ -109,7 +119,8 @@ impl Wealth {
     /// No money on harm yet, all of it on the rest.
     pub(super) fn new(limits: Limits) -> Self {
         let (harm, safe) = (Bet::new(HARM_WEIGHTS, 0.0), Bet::new(SAFE_WEIGHTS, 1.0));
-        Self { limits, harm, beyond: Bet::new(BEYOND_WEIGHTS, 1.0), safe, breached: false }
+        let (beyond, sure) = (Bet::new(BEYOND_WEIGHTS, 1.0), safe.clone());
+        Self { limits, harm, beyond, safe, sure, measure: Measure::Steady, breached: false }
     }
 
     /// Puts fresh money on harm; must not depend on what it will be bet on.
@@ -124,7 +135,15 @@ impl Wealth {
         self.harm.win(gains.harm);
         self.beyond.win(gains.beyond);
         self.beyond.hold(BEYOND_WEIGHTS, BEYOND_FLOOR);
-        self.safe.win(safe);
+        match self.measure {
+            Measure::Steady => {
+                self.sure.clone_from(&self.safe);
+                self.safe.win(safe);
+            }
+            Measure::Doubtful => self.safe.win(safe),
+            // Nothing is staked: what is better than a dead primary may still be too bad.
+            Measure::Down => {}
+        }
         if gains.harm.iter().chain(&gains.beyond).any(|gain| 0.0 < *gain) {
             self.breached |= self.limits.harm <= self.harm.ln_e()
                 && BEYOND_CHANCE.recip().ln() <= self.beyond.ln_e();
@@ -136,6 +155,22 @@ impl Wealth {
         self.safe.win(safe);
     }
 
+    /// Takes what the primary is worth as a measure for what comes next.
+    ///
+    /// Whether to stake at all is decided by the past alone, and what is given back is at most
+    /// what was won, so the proof stays one.
+    pub(super) fn judge(&mut self, measure: Measure) {
+        if measure == Measure::Down {
+            self.safe.give_back(&self.sure);
+        }
+        self.measure = measure;
+    }
+
+    /// Whether anything is staked on safety now.
+    pub(super) fn is_staked(&self) -> bool {
+        self.measure != Measure::Down
+    }
+
     /// Whether harm was proven.
     pub(super) fn is_breached(&self) -> bool {
         self.breached
@@ -144,13 +179,22 @@ impl Wealth {
     /// Begins the proof of safety anew; the proof of harm goes on.
     pub(super) fn renew_safe(&mut self) {
         self.safe = Bet::new(SAFE_WEIGHTS, 1.0);
+        self.sure.clone_from(&self.safe);
+    }
+
+    /// The wealth that counts as proof of safety, as a logarithm.
+    fn proven(&self) -> f64 {
+        match self.measure {
+            Measure::Steady | Measure::Down => self.safe.ln_e(),
+            Measure::Doubtful => self.safe.ln_e().min(self.sure.ln_e()),
+        }
     }
 
     /// What the bets say, of evidence that can be trusted.
     pub(super) fn verdict(&self) -> Verdict {
         if self.breached {
             Verdict::Breach
-        } else if self.limits.safe <= self.safe.ln_e() {
+        } else if self.limits.safe <= self.proven() {
             Verdict::Pass
         } else {
             Verdict::Undecided
@@ -166,7 +210,7 @@ impl Wealth {
 
     /// How far the proof of safety has come, 0 to 1.
     pub(super) fn safe(&self) -> f64 {
-        (self.safe.ln_e() / self.limits.safe).clamp(0.0, 1.0)
+        (self.proven() / self.limits.safe).clamp(0.0, 1.0)
     }
 
     /// About how many samples are missing for a verdict, after `samples`; none when the
@@ -251,6 +295,29 @@ mod tests {
         wealth.win(both(-50.0), [30.0; 2]);
         assert_eq!(wealth.verdict(), Verdict::Breach);
         assert!(1.0 <= wealth.harm());
+    }
+
+    #[test]
+    fn what_is_won_against_a_primary_that_turns_out_to_be_down_is_given_back() {
+        let mut wealth = Wealth::new(Limits { harm: 4.0, safe: 3.0 });
+        wealth.win(both(0.0), [2.5; 2]);
+        wealth.win(both(0.0), [0.6; 2]);
+        assert_eq!(wealth.verdict(), Verdict::Pass);
+        wealth.judge(Measure::Doubtful);
+        assert_eq!(wealth.verdict(), Verdict::Undecided, "the last win is on credit");
+        wealth.win(both(0.0), [0.6; 2]);
+        assert_eq!(wealth.verdict(), Verdict::Undecided);
+        let mut cleared = wealth.clone();
+        cleared.judge(Measure::Steady);
+        assert_eq!(cleared.verdict(), Verdict::Pass, "it was only chance");
+        wealth.judge(Measure::Down);
+        wealth.win(both(0.0), [9.0; 2]);
+        assert!((wealth.ln_e()[1] - 2.5).abs() < 1e-12, "{:?}", wealth.ln_e());
+        wealth.lose_safe([-1.0; 2]);
+        assert!(
+            (wealth.ln_e()[1] - 1.5).abs() < 1e-12,
+            "what is lost speaks against it all the same"
+        );
     }
 
     #[test]

@@ -2,13 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Gate, GateEvidence, Metric, Verdict};
+use crate::domain::{Gate, GateEvidence, Metric, Risk, Verdict};
 
 use super::{
     bet::{Limits, Wealth},
+    float,
     ledger::Chances,
     odds::Alarm,
 };
+
+/// Part of the past mean that is staked on safety; any is valid, for the past alone makes it.
+const TRUST: f64 = 0.5;
 
 /// What all instruments agree on.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -22,6 +26,21 @@ pub(super) struct Terms {
 }
 
 impl Terms {
+    /// The terms of an attempt with so many bets, which share the chance of a false alarm.
+    pub(super) fn of(risk: Risk, bets: u64) -> Self {
+        let chance = |basis_points: u32| f64::from(basis_points) / 10_000.0;
+        let limits = Limits {
+            harm: (float(bets.max(1)) / chance(risk.harm_bps)).ln(),
+            safe: chance(risk.safe_bps).recip().ln(),
+        };
+        let alarm = if risk.alarm_from_percent < 100 {
+            Alarm::From { part: f64::from(risk.alarm_from_percent) / 100.0 }
+        } else {
+            Alarm::AtMargin
+        };
+        Self { limits, alarm, trust: TRUST }
+    }
+
     /// The wealth of an instrument that begins.
     pub(super) fn wealth(&self) -> Wealth {
         Wealth::new(self.limits)

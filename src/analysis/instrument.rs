@@ -102,12 +102,14 @@ impl Instrument {
         }
     }
 
-    /// Takes note of a candidate call that was made and whose end is not known.
-    pub(super) fn lose(&mut self) {
+    /// Takes note of a candidate call that was made and whose end is not known, and which would
+    /// have been judged with this chance.
+    pub(super) fn lose(&mut self, judged: f64) {
         match self {
             Self::Rate(it) => it.lose(),
             Self::Quantile(it) => it.lose(),
-            Self::Score(_) | Self::Ratio(_) => {}
+            Self::Score(it) => it.lose_copy(judged),
+            Self::Ratio(it) => it.lose(),
         }
     }
 

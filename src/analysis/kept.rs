@@ -1,6 +1,6 @@
 //! A ledger as bytes, for whoever keeps it over a restart.
 
-use crate::domain::{Gate, Metric};
+use crate::domain::{Gate, Metric, Timestamp};
 
 use super::{
     gate::Terms,
@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Which form [`Ledger::encode`] gives.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 /// Stands between a metric and the watched slice that it is measured in. No metric has one.
 const IN: char = '@';
 
@@ -22,9 +22,10 @@ impl Ledger {
         postcard::to_allocvec(&(FORMAT, measured, self.terms, &self.state)).unwrap_or_default()
     }
 
-    /// Puts back what [`encode`](Self::encode) gave, under the plan that holds now. Says
-    /// whether it could: what is damaged, of another format or another ladder changes nothing.
-    pub fn decode(&mut self, bytes: &[u8]) -> bool {
+    /// Puts back what [`encode`](Self::encode) gave, under the plan that holds now and by the
+    /// clock as it is now: where that went back, no time has passed. Says whether it could: what
+    /// is damaged, of another format or another ladder changes nothing.
+    pub fn decode(&mut self, now: Timestamp, bytes: &[u8]) -> bool {
         type Kept = (u8, Vec<String>, Terms, State);
         let Ok((FORMAT, names, terms, state)) = postcard::from_bytes::<Kept>(bytes) else {
             return false;
@@ -46,6 +47,7 @@ impl Ledger {
             && state.stage.is_none_or(|it| it < self.stages.len());
         if fits {
             (self.measured, self.terms, self.state) = (measured, terms, state);
+            self.set_back(now);
         }
         fits
     }

@@ -2,27 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{
-    Event, Evidence, Gate, GateEvidence, Lot, Metric, Plan, Risk, Role, Rollout, Share, Stage,
-    Timestamp, Verdict, Weather,
-};
+use crate::domain::{Event, Gate, Lot, Metric, Plan, Rollout, Share, Stage, Timestamp, Weather};
 
 use super::{
     Observation, Sample,
-    bet::Limits,
-    float,
+    footing::Footing,
     gate::{Stream, Terms},
     instrument::Instrument,
     lots::Lots,
     money::Money,
-    odds::Alarm,
+    pace::Pace,
     tally::Tally,
 };
 
 /// While guarding, counters and proofs of safety start afresh so often.
 const GUARD_WINDOW_MS: u64 = 86_400_000;
-/// Part of the past mean that is staked on safety; any is valid, for the past alone makes it.
-const TRUST: f64 = 0.5;
 /// Stakes are planned anew so often, in the observations' own time.
 const PLAN_MS: u64 = 1_000;
 /// No watched slice.
@@ -49,7 +43,6 @@ impl Chances {
 
     /// The chances of a stage: its serving share says who answers, its mirrored one who does too.
     pub fn of(stage: &Stage) -> Self {
-        let part = |share: Share| f64::from(share.basis_points()) / 10_000.0;
         let (serve, mirror) = (part(stage.serve), part(stage.mirror));
         let alone = 1.0 - mirror;
         Self { primary: mirror + alone * (1.0 - serve), candidate: mirror + alone * serve }
@@ -97,6 +90,8 @@ pub struct Ledger {
     pub(super) watched: Vec<String>,
     /// What the plan gates anywhere, one for each instrument.
     pub(super) measured: Vec<Measured>,
+    /// The share of pairs that are judged.
+    judged: Share,
     pub(super) terms: Terms,
     pub(super) state: State,
 }
@@ -122,19 +117,22 @@ pub(super) struct State {
     pub(super) instruments: Vec<Instrument>,
     /// The same for the primary's noise; none before any was heard in the stage.
     pub(super) noise: Vec<Instrument>,
-    money: Money,
-    lots: Lots,
+    pub(super) money: Money,
+    pub(super) lots: Lots,
     pub(super) stage: Option<usize>,
-    chances: Chances,
+    pub(super) chances: Chances,
     /// After success.
-    guarding: bool,
+    pub(super) guarding: bool,
     /// The time of the last observation, and since when the counters count.
-    now_ms: u64,
-    since_ms: u64,
+    pub(super) now_ms: u64,
+    pub(super) since_ms: u64,
     /// Before this nothing counts in the stage.
-    counts_from_ms: u64,
+    pub(super) counts_from_ms: u64,
     /// Since then.
-    tally: Tally,
+    pub(super) tally: Tally,
+    pub(super) pace: Pace,
+    /// Of the whole attempt: an outage does not end where a stage does.
+    pub(super) footing: Footing,
 }
 
 impl Ledger {
@@ -142,7 +140,8 @@ impl Ledger {
     pub fn new(plan: &Plan) -> Self {
         let watched = plan.watched.as_ref().map_or_else(Vec::new, |it| it.values.clone());
         let measured = measured(plan);
-        let terms = Terms { limits: limits(plan), alarm: alarm(plan.risk), trust: TRUST };
+        let bets = u64::try_from(measured.len()).unwrap_or(u64::MAX);
+        let terms = Terms::of(plan.risk, bets);
         let state = State {
             instruments: measured.iter().map(|it| Instrument::new(it.metric, terms)).collect(),
             noise: Vec::new(),
@@ -155,8 +154,11 @@ impl Ledger {
             since_ms: 0,
             counts_from_ms: 0,
             tally: Tally::default(),
+            pace: Pace::default(),
+            footing: Footing::default(),
         };
-        Self { stages: plan.stages.clone(), watched, measured, terms, state }
+        let (stages, judged) = (plan.stages.clone(), plan.judge_share);
+        Self { stages, watched, measured, judged, terms, state }
     }
 
     /// Follows a step that the machine has taken. A new attempt begins with a new ledger.
@@ -207,6 +209,7 @@ impl Ledger {
         self.pass(at);
         let before = self.stages.get(stage).cloned();
         self.stages.clone_from(&plan.stages);
+        self.judged = plan.judge_share;
         let Some(now) = self.stages.get(stage).filter(|_| self.state.stage == Some(stage)) else {
             return;
         };
@@ -230,6 +233,7 @@ impl Ledger {
         let none = self.terms.wealth();
         for instrument in &mut self.state.instruments {
             instrument.wealth_mut().clone_from(&none);
+            instrument.wealth_mut().judge(self.state.footing.measure());
         }
         let money = self.state.money.guard(at);
         self.fund(money);
@@ -263,6 +267,22 @@ impl Ledger {
         for (measured, instrument) in self.taking(&seen.watched) {
             instrument.observe(measured.metric, stream, (seen.primary, seen.candidate));
         }
+        if let Some(primary) = seen.primary {
+            self.judge(&primary);
+        }
+    }
+
+    /// Takes what a call of the primary says of it as a measure.
+    fn judge(&mut self, primary: &Sample) {
+        let State { footing, instruments, .. } = &mut self.state;
+        let before = footing.measure();
+        footing.see(primary.outcome.failed());
+        let now = footing.measure();
+        if now != before {
+            for instrument in instruments {
+                instrument.wealth_mut().judge(now);
+            }
+        }
     }
 
     /// Takes a pair of scores, 0 to 1 each, of this stage and of a pair in this watched slice;
@@ -291,8 +311,9 @@ impl Ledger {
     pub fn copy_lost(&mut self, at: Timestamp) {
         self.pass(at);
         self.state.tally.copies_lost += 1;
+        let judged = part(self.judged);
         for (_, instrument) in self.taking(NONE) {
-            instrument.lose();
+            instrument.lose(judged);
         }
     }
 
@@ -309,45 +330,6 @@ impl Ledger {
         all.any(|(measured, it)| it.wealth().is_breached() && gated(measured))
     }
 
-    /// The gates of the stage that must be proven before it is left and are not yet. Says the
-    /// same as [`evidence`](Self::evidence), at a thousandth of its cost.
-    pub fn unproven(&self) -> impl Iterator<Item = Metric> + '_ {
-        let must = self.gates().iter().filter(|gate| gate.role == Role::Prove);
-        must.map(|gate| gate.metric()).filter(|metric| {
-            let wealth = self.instrument(*metric, None).map(|it| it.wealth().verdict());
-            wealth != Some(Verdict::Pass)
-        })
-    }
-
-    /// What is known now: one entry for each gate of the stage, in its order, over all traffic
-    /// first and then in each watched slice.
-    pub fn evidence(&self) -> Evidence {
-        let places = (0..self.watched.len()).map(Some);
-        let gates = std::iter::once(None).chain(places).flat_map(|it| self.evidence_of(it));
-        let tally = &self.state.tally;
-        Evidence {
-            gates: gates.collect(),
-            pairs: tally.pairs,
-            solos: tally.solos,
-            per_minute: self.per_minute(Timestamp(self.state.now_ms)),
-            excluded: tally.excluded(),
-            problem: self.problem(),
-            outage: tally.outage(),
-        }
-    }
-
-    /// What is known of the gates of the stage in the watched slice of this place, or over all
-    /// traffic.
-    fn evidence_of(&self, place: Option<usize>) -> impl Iterator<Item = GateEvidence> + '_ {
-        let slice = place.and_then(|it| self.watched.get(it)).map_or(NONE, String::as_str);
-        self.gates().iter().filter_map(move |gate| {
-            let instrument = self.instrument(gate.metric(), place)?;
-            let known = instrument.evidence(*gate, self.terms);
-            let (watched, noise) = (slice.to_owned(), self.noise(gate.metric(), place));
-            Some(GateEvidence { watched, noise, ..known })
-        })
-    }
-
     /// What gets that which is in this watched slice, or in none.
     fn taking(&mut self, watched: &str) -> impl Iterator<Item = (Measured, &mut Instrument)> {
         let place = self.place(watched);
@@ -358,13 +340,6 @@ impl Ledger {
     /// The place of a watched slice among them; none for none.
     pub(super) fn place(&self, watched: &str) -> Option<usize> {
         self.watched.iter().position(|it| it == watched)
-    }
-
-    /// Requests that counted in a minute, from the beginning of the counters until now.
-    pub fn per_minute(&self, now: Timestamp) -> f64 {
-        let State { tally, since_ms, now_ms, .. } = &self.state;
-        let elapsed_ms = now.0.max(*now_ms).saturating_sub(*since_ms).max(1_000);
-        float(tally.pairs + tally.solos) * 60_000.0 / float(elapsed_ms)
     }
 
     /// Lets time pass, and plans anew when it is time to. Returns the time it is now.
@@ -388,6 +363,17 @@ impl Ledger {
         now
     }
 
+    /// Goes on from a time that the clock has gone back to: what was left of any time still is.
+    pub(super) fn set_back(&mut self, now: Timestamp) {
+        let state = &mut self.state;
+        let back_ms = state.now_ms.saturating_sub(now.0);
+        for ms in [&mut state.now_ms, &mut state.since_ms, &mut state.counts_from_ms] {
+            *ms = ms.saturating_sub(back_ms);
+        }
+        state.money.set_back(back_ms);
+        state.pace.set_back(back_ms);
+    }
+
     /// How a request counts, if it does.
     fn admit(&mut self, at: Timestamp, seen: &Observation) -> Option<Stream> {
         let state = &mut self.state;
@@ -409,6 +395,7 @@ impl Ledger {
             return None;
         }
         *(if pair { &mut state.tally.pairs } else { &mut state.tally.solos }) += 1;
+        state.pace.count(at);
         Some(if drawn { Stream::Drawn } else { Stream::Paired })
     }
 
@@ -426,6 +413,7 @@ impl Ledger {
         state.noise.clear();
         state.now_ms = state.now_ms.max(at.0);
         (state.since_ms, state.tally) = (state.now_ms, Tally::default());
+        state.pace = Pace::default();
         state.lots.enter(state.chances);
         let now = Timestamp(state.now_ms);
         for (measured, instrument) in self.measured.iter().zip(&mut state.instruments) {
@@ -443,7 +431,7 @@ impl Ledger {
     }
 
     /// What measures a metric in the watched slice of this place, or over all traffic.
-    fn instrument(&self, metric: Metric, watched: Option<usize>) -> Option<&Instrument> {
+    pub(super) fn instrument(&self, metric: Metric, watched: Option<usize>) -> Option<&Instrument> {
         let wanted = Measured { metric, watched };
         let place = self.measured.iter().position(|it| *it == wanted)?;
         self.state.instruments.get(place)
@@ -454,11 +442,11 @@ impl Ledger {
             instrument.wealth_mut().fund(money);
         }
     }
+}
 
-    /// Why nothing of it can be trusted, if so.
-    fn problem(&self) -> Option<String> {
-        self.state.lots.problem().or_else(|| self.state.tally.turned_away())
-    }
+/// A share as a part of one.
+fn part(share: Share) -> f64 {
+    f64::from(share.basis_points()) / 10_000.0
 }
 
 /// The metrics that some stage gates, over all traffic and in each watched slice.
@@ -469,27 +457,13 @@ fn measured(plan: &Plan) -> Vec<Measured> {
     places.flat_map(|watched| metrics().map(move |metric| Measured { metric, watched })).collect()
 }
 
-/// The wealth that is proof. That of harm is shared by all that is bet on under the plan.
-fn limits(plan: &Plan) -> Limits {
-    let bets = float(u64::try_from(measured(plan).len()).unwrap_or(u64::MAX));
-    let chance = |basis_points: u32| f64::from(basis_points) / 10_000.0;
-    Limits {
-        harm: (bets.max(1.0) / chance(plan.risk.harm_bps)).ln(),
-        safe: chance(plan.risk.safe_bps).recip().ln(),
-    }
-}
-
-fn alarm(risk: Risk) -> Alarm {
-    if risk.alarm_from_percent < 100 {
-        Alarm::From { part: f64::from(risk.alarm_from_percent) / 100.0 }
-    } else {
-        Alarm::AtMargin
-    }
-}
-
 #[cfg(test)]
 #[path = "ledger_tests.rs"]
 pub(super) mod tests;
+
+#[cfg(test)]
+#[path = "lost_tests.rs"]
+mod lost_tests;
 
 #[cfg(test)]
 #[path = "stage_tests.rs"]

@@ -13,6 +13,7 @@
 
 mod bet;
 mod climate;
+mod footing;
 mod gate;
 mod histogram;
 mod instrument;
@@ -23,17 +24,21 @@ mod lots;
 mod money;
 mod noise;
 mod odds;
+mod pace;
 mod quantile;
 mod rate;
 mod ratio;
 mod score;
+mod shown;
 mod tally;
 mod tripwire;
+mod under_way;
 mod weather;
 
 pub use climate::Climate;
 pub use ledger::{Chances, Ledger};
 pub use tripwire::Tripwire;
+pub use under_way::{Ticket, UnderWay};
 
 use crate::domain::{Call, Lot, Outcome, Pair, Side};
 

@@ -84,6 +84,11 @@ impl Money {
         money
     }
 
+    /// Goes on by a clock that was set back by so much.
+    pub(super) fn set_back(&mut self, ms: u64) {
+        self.since_ms = self.since_ms.saturating_sub(ms);
+    }
+
     fn take(&mut self, money: f64) -> f64 {
         let money = money.min(self.left);
         self.left -= money;

@@ -163,7 +163,7 @@ mod tests {
         assert_eq!((cost.samples, cost.difference.to_string()), (350, "100".to_owned()));
         assert_eq!(shown(Metric::JudgeScore, ""), None);
         let mut again = Ledger::new(&plan);
-        assert!(again.decode(&ledger.encode()));
+        assert!(again.decode(Timestamp(u64::MAX), &ledger.encode()));
         assert_eq!(again.evidence(), evidence);
         ledger.enter(1, Timestamp(500), Chances::of(&plan.stages[1]));
         assert!(ledger.evidence().gates.iter().all(|it| it.noise.is_none()));

@@ -85,8 +85,12 @@ impl Rate {
             let (harm, safe) = plans.of(stream);
             self.wealth.win(harm.gains(hit), safe.gains(hit));
         }
-        for count in [&mut self.past, &mut self.primary, &mut self.fresh.0] {
+        for count in [&mut self.primary, &mut self.fresh.0] {
             count.see(primary);
+        }
+        // An outage is no rate to reckon with afterwards.
+        if self.wealth.is_staked() {
+            self.past.see(primary);
         }
         self.candidate.see(candidate);
         self.fresh.1 += u64::from(candidate.is_some());

@@ -91,8 +91,11 @@ impl Ratio {
     pub(super) fn observe(&mut self, primary: Option<f64>, candidate: Option<f64>) {
         let Some(margin) = self.margin else { return };
         let known = |it: Option<f64>| it.filter(|it| it.is_finite() && 0.0 <= *it);
-        let (Some(primary), Some(candidate)) = (known(primary), known(candidate)) else {
+        let (primary, candidate) = (known(primary), known(candidate));
+        let (Some(primary), Some(candidate)) = (primary, candidate) else {
             self.unknown += 1;
+            // Those that are not known may be the dear ones.
+            self.suppose(margin, primary.unwrap_or(0.0), candidate.unwrap_or(margin.each_max));
             return;
         };
         if margin.each_max < primary || margin.each_max < candidate {
@@ -108,6 +111,23 @@ impl Ratio {
         sums.primary_squares += p * p;
         sums.candidate_squares += c * c;
         sums.products += p * c;
+    }
+
+    /// Takes note of a candidate call that was made and whose end is not known: it may have cost
+    /// as much as one may.
+    pub(super) fn lose(&mut self) {
+        if let Some(margin) = self.margin {
+            self.suppose(margin, 0.0, margin.each_max);
+        }
+    }
+
+    /// Takes the worst that a pair may have come to as a loss on safety alone.
+    fn suppose(&mut self, margin: Margin, primary: f64, candidate: f64) {
+        let safe = (margin.limit * primary - candidate) / margin.loss_max;
+        let safe = safe.clamp(-1.0, 0.0);
+        let fraction = self.safe_fraction(margin);
+        self.wealth.lose_safe(SAFE_MULTIPLES.map(|it| (fraction * it * safe).ln_1p()));
+        self.safe_squares.add(safe * safe);
     }
 
     fn bet(&mut self, margin: Margin, primary: f64, candidate: f64) {
@@ -340,6 +360,37 @@ mod tests {
         }
         assert!(gate.shown().problem.unwrap().starts_with("4 of 40 pairs have no known amount"));
         assert!((gate.shown().difference - 30.0).abs() < 1e-9);
+    }
+
+    /// Thirty percent are known, and one pair in thirty hides forty times as much.
+    #[test]
+    fn what_is_not_known_or_lost_never_adds_up_to_a_proof() {
+        for hide in [|gate: &mut Ratio| gate.observe(Some(0.01), None), Ratio::lose] {
+            for seed in 0..20 {
+                let (mut gate, mut random) = (Ratio::new(reference_terms()), Random(seed));
+                gate.enter(Some(MARGIN));
+                for pairs in 0..3_000 {
+                    if random.happens(1.0 / 30.0) {
+                        hide(&mut gate);
+                    } else {
+                        gate.observe(Some(0.01), Some(0.003));
+                    }
+                    assert_eq!(gate.wealth.verdict(), Verdict::Undecided, "{seed}, {pairs}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_few_unknown_amounts_only_make_the_proof_longer() {
+        let mut gate = Ratio::new(reference_terms());
+        gate.enter(Some(MARGIN));
+        let proven = (1..20_000).find(|pair| {
+            let candidate = (pair % 200 != 50).then_some(0.003);
+            gate.observe(Some(0.01), candidate);
+            gate.wealth.verdict() == Verdict::Pass
+        });
+        assert!(proven.is_some_and(|it| 152 < it), "{proven:?}");
     }
 
     #[test]

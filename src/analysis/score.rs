@@ -85,9 +85,25 @@ impl Score {
         self.reach = reach;
     }
 
-    /// A score that was due and cannot be had.
+    /// A score that was due and cannot be had: it may have been the worst.
     pub(super) fn lose(&mut self) {
         self.lost += 1;
+        self.suppose(1.0);
+    }
+
+    /// A copy that was made and of which nothing came: with this chance it would have been
+    /// judged, and then it may have been the worst.
+    pub(super) fn lose_copy(&mut self, judged: f64) {
+        self.suppose(judged);
+    }
+
+    /// Takes the worst payoff that a pair of scores has, −1, as a loss on safety alone.
+    fn suppose(&mut self, chance: f64) {
+        let Some(reach) = self.reach else { return };
+        let margin = (1.0 - reach) * self.primary.value();
+        let fraction = self.safe_fraction(margin / reach);
+        let loss = |multiple: f64| (-chance * fraction * multiple).ln_1p();
+        self.wealth.lose_safe(SAFE_MULTIPLES.map(loss));
     }
 
     /// Bets on a pair of scores with stakes made from the earlier ones.

@@ -1,8 +1,9 @@
 //! What a stage reckons with: its terms and chances, its first moments, and what counts since when.
 
 use super::*;
+use crate::analysis::odds::Alarm;
 use crate::analysis::{ledger::tests::plan, tests::call};
-use crate::domain::{Excluded, Outcome};
+use crate::domain::{Excluded, Outcome, Risk};
 
 /// In its first stage since this time.
 fn entered(plan: &Plan, at: Timestamp) -> Ledger {
@@ -23,7 +24,8 @@ fn pairs(ledger: &mut Ledger, from: Timestamp, times: u64, apart_ms: u64) {
 
 #[test]
 fn an_alarm_at_the_whole_margin_is_the_strict_mode_and_at_a_part_is_not() {
-    let alarm = |alarm_from_percent| alarm(Risk { alarm_from_percent, ..Risk::default() });
+    let alarm =
+        |alarm_from_percent| Terms::of(Risk { alarm_from_percent, ..Risk::default() }, 1).alarm;
     assert!(matches!(alarm(100), Alarm::AtMargin));
     assert!(matches!(alarm(99), Alarm::From { part } if (part - 0.99).abs() < 1e-9));
 }
@@ -51,16 +53,16 @@ fn what_was_asked_in_the_first_moments_is_left_out_where_the_stage_says_so() {
 #[test]
 fn requests_a_minute_are_those_that_count_since_the_stage_began() {
     let mut ledger = entered(&plan(&[Metric::ErrorRate]), Timestamp(600_000));
-    let per_minute = |it: &Ledger| format!("{:.1}", it.evidence().per_minute);
+    let per_minute = |it: &Ledger| format!("{:.0}", it.evidence().per_minute);
     pairs(&mut ledger, Timestamp(600_000), 1, 0);
-    assert_eq!(per_minute(&ledger), "60.0", "for want of time, as if it were a second");
+    assert_eq!(per_minute(&ledger), "60", "for want of time, as if it were a second");
     pairs(&mut ledger, Timestamp(601_000), 30, 1_000);
     let lot = Some(Lot::Once);
     let (primary, watched) = (Some(call(Outcome::Ok, 900.0)), String::new());
     let solo = Observation { lot, primary, candidate: None, watched };
     ledger.observe(Timestamp(640_000), &solo);
-    assert_eq!(per_minute(&ledger), "48.0", "32 in 40 seconds");
-    assert_eq!(format!("{:.1}", ledger.per_minute(Timestamp(720_000))), "16.0");
+    assert_eq!(per_minute(&ledger), "48", "32 in 40 seconds");
+    assert_eq!(format!("{:.0}", ledger.per_minute(Timestamp(720_000))), "16");
 }
 
 #[test]

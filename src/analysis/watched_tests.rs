@@ -1,7 +1,10 @@
 //! What is found in watched slices, and what watching them costs.
 
 use super::*;
-use crate::analysis::{ledger::tests::plan, tests::Random};
+use crate::analysis::{
+    ledger::tests::{LATER, plan},
+    tests::Random,
+};
 use crate::domain::{Mark, Verdict, Watched};
 
 const SLICES: [&str; 4] = ["search", "text", "tools", "vision"];
@@ -82,6 +85,7 @@ fn identical_arms_in_watched_slices_are_sent_back_no_more_often_than_the_level()
 #[test]
 fn the_chance_of_a_false_alarm_is_shared_by_all_that_is_bet_on() {
     let alone = plan(&[Metric::ErrorRate, Metric::LatencyP99]);
+    let limits = |plan: &Plan| Ledger::new(plan).terms.limits;
     let harm = |plan: &Plan| limits(plan).harm.exp();
     assert!((harm(&alone) - 200.0).abs() < 1e-6, "{}", harm(&alone));
     let watched = watching(alone.clone(), &SLICES);
@@ -129,7 +133,7 @@ fn bets_on_slices_are_put_back_under_a_plan_that_watches_the_same() {
     let kept = world.ledger.encode();
     assert!(kept.len() < 512 << 10, "{} bytes", kept.len());
     let mut ledger = Ledger::new(&plan);
-    assert!(ledger.decode(&kept));
+    assert!(ledger.decode(LATER, &kept));
     assert_eq!(ledger.evidence(), world.ledger.evidence());
     let before = std::mem::replace(&mut world.ledger, ledger);
     let (random, at) = (Random(world.random.0), world.at);
@@ -141,10 +145,10 @@ fn bets_on_slices_are_put_back_under_a_plan_that_watches_the_same() {
     let mut turned = SLICES;
     turned.reverse();
     let mut other = Ledger::new(&watching(all.clone(), &turned));
-    assert!(other.decode(&kept), "the order of slices is nothing but an order");
+    assert!(other.decode(LATER, &kept), "the order of slices is nothing but an order");
     for slices in [&SLICES[..3], &["search", "text", "tools", "visio"]] {
-        assert!(!Ledger::new(&watching(all.clone(), slices)).decode(&kept), "{slices:?}");
+        assert!(!Ledger::new(&watching(all.clone(), slices)).decode(LATER, &kept), "{slices:?}");
     }
-    assert!(!Ledger::new(&all).decode(&kept));
-    assert!(!Ledger::new(&plan).decode(&Ledger::new(&all).encode()));
+    assert!(!Ledger::new(&all).decode(LATER, &kept));
+    assert!(!Ledger::new(&plan).decode(LATER, &Ledger::new(&all).encode()));
 }

@@ -52,7 +52,9 @@ pub(super) fn rejected(rejected: &Rejected) -> Status {
         Rejected::Plan(faults) => return plan(faults),
         Rejected::ReusedRequestId(_) => return argument("request_id", &message),
         Rejected::Unknown(name) => return unknown("rollout", "rollouts", name.as_str(), &message),
-        Rejected::Refused { rollout, refusal } => return refused(rollout, refusal, &message),
+        Rejected::Refused { rollout, refusal, remedy } => {
+            return refused(rollout, (refusal, remedy), &message);
+        }
         Rejected::Exists(name) => return exists(name, &message),
         Rejected::Stale { rollout, seen, now } => {
             let hint = format!("`crossfade status {rollout}` shows what changed");
@@ -165,8 +167,8 @@ fn exists(name: &Name, message: &str) -> Status {
     Status::with_error_details(told.code, message, details)
 }
 
-fn refused(rollout: &Name, refusal: &Refusal, message: &str) -> Status {
-    let told = Told::new(Code::FailedPrecondition, refusal.code(), refusal.remedy(rollout))
+fn refused(rollout: &Name, (refusal, remedy): (&Refusal, &str), message: &str) -> Status {
+    let told = Told::new(Code::FailedPrecondition, refusal.code(), remedy.to_owned())
         .with("rollout", rollout.to_string());
     let told = match refusal {
         Refusal::WrongState { state, .. } => told.with("state", state.as_str()),
@@ -177,6 +179,7 @@ fn refused(rollout: &Name, refusal: &Refusal, message: &str) -> Status {
             .with("verdict", verdict.as_str()),
         Refusal::Untrusted { stage, .. }
         | Refusal::Outage { stage, .. }
+        | Refusal::Unsettled { stage, .. }
         | Refusal::NeedsApproval { stage }
         | Refusal::NeedsConsent { stage }
         | Refusal::NeedsOverride { stage }
@@ -220,7 +223,8 @@ mod tests {
     }
 
     fn refusal(refusal: Refusal) -> Status {
-        rejected(&Rejected::Refused { rollout: name(), refusal: Box::new(refusal) })
+        let remedy = refusal.remedy_when(&name(), None);
+        rejected(&Rejected::Refused { rollout: name(), refusal: Box::new(refusal), remedy })
     }
 
     #[test]
@@ -256,7 +260,7 @@ mod tests {
         let info = details.error_info().unwrap();
         assert_eq!(info.reason, "GATE_UNDECIDED");
         assert_eq!(info.metadata["metric"], "latency_p99");
-        assert!(info.metadata["hint"].contains("--override-undecided"));
+        assert!(info.metadata["hint"].starts_with("wait"), "{info:?}");
         assert_eq!(details.precondition_failure().unwrap().violations[0].subject, "rollouts/chat");
 
         let state = State::RolledBack;

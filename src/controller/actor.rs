@@ -267,15 +267,16 @@ impl Controller {
         let managed = self.managed.get_mut(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
         managed.weigh(now);
         let event = managed.rollout.decide(now, &managed.input(now), &managed.evidence);
+        let event = event.ok().flatten();
         let decision = match event {
-            Ok(Some(Event::RolledBack(_))) => Decision::RollBack,
-            Ok(Some(
-                Event::StageEntered { .. } | Event::ApprovalRequested | Event::Succeeded(_),
-            )) => Decision::Advance,
-            Ok(Some(_) | None) | Err(_) => Decision::Hold,
+            Some(Event::RolledBack(_)) => Decision::RollBack,
+            Some(Event::StageEntered { .. } | Event::ApprovalRequested | Event::Succeeded(_)) => {
+                Decision::Advance
+            }
+            Some(_) | None => Decision::Hold,
         };
         let view = self.view(name)?;
-        let explanation = explain(&view, decision);
+        let explanation = explain(&view, event.as_ref());
         Ok(Evaluation { view, decision, explanation })
     }
 

@@ -2,17 +2,29 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use crate::domain::{Evidence, Gate, GateEvidence, Kind, Role, Stage, Verdict};
+use crate::domain::{Cause, Event, Evidence, Gate, GateEvidence, Kind, Role, Stage, Verdict};
 
-use super::handle::{Decision, View};
+use super::handle::View;
 
 /// The explanation of a decision: the decision, what it waits for, each gate, what counts.
-pub(super) fn explain(view: &View, decision: Decision) -> String {
+pub(super) fn explain(view: &View, decided: Option<&Event>) -> String {
     let Some(stage) = view.rollout.guarded() else { return view.message.clone() };
-    let mut lines = vec![match decision {
-        Decision::RollBack => "it would go back to the primary: a gate is proven broken".to_owned(),
-        Decision::Advance => "it would go on: every gate of the stage is proven".to_owned(),
-        Decision::Hold => view.message.clone(),
+    let mut lines = vec![match decided {
+        Some(Event::RolledBack(Cause::Breach(metric))) => {
+            let gate = metric.as_str();
+            format!("it would go back to the primary: gate `{gate}` is proven broken")
+        }
+        Some(Event::RolledBack(cause)) => {
+            format!("it would go back to the primary ({})", cause.code())
+        }
+        Some(Event::ApprovalRequested) => {
+            "it would ask for an approval: every gate of the stage is proven".to_owned()
+        }
+        Some(Event::StageEntered { .. } | Event::Succeeded(_)) => {
+            "it would go on: every gate of the stage is proven".to_owned()
+        }
+        Some(Event::Paused(cause)) => format!("it would be held ({})", cause.code()),
+        Some(_) | None => view.message.clone(),
     }];
     lines.push(stay(view, stage));
     for gate in &stage.gates {
@@ -123,8 +135,8 @@ fn span(ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::domain::{
-        Approval, Cause, Event, Excluded, Margin, Metric, Name, Noise, Plan, Risk, Rollout, Share,
-        Slice, Times, Timestamp,
+        Approval, Excluded, Margin, Metric, Name, Noise, Plan, Risk, Rollout, Share, Slice, Times,
+        Timestamp,
     };
 
     fn view() -> View {
@@ -186,8 +198,7 @@ mod tests {
                 solos: 600,
                 per_minute: 120.0,
                 excluded: vec![Excluded { reason: "throttled", count: 3 }],
-                problem: None,
-                outage: None,
+                ..Evidence::default()
             },
             created: Timestamp(0),
             updated: Timestamp(0),
@@ -205,8 +216,22 @@ mod tests {
     }
 
     #[test]
+    fn an_explanation_names_the_real_cause_of_what_it_would_do() {
+        for (event, says) in [
+            (Event::RolledBack(Cause::Breach(Metric::LatencyP99)), "gate `latency_p99` is proven"),
+            (Event::RolledBack(Cause::Tripwire), "go back to the primary (TRIPWIRE)"),
+            (Event::Paused(Cause::Idle), "it would be held (IDLE)"),
+            (Event::ApprovalRequested, "it would ask for an approval"),
+            (Event::Succeeded(Cause::GatesPassed), "it would go on"),
+        ] {
+            let text = explain(&view(), Some(&event));
+            assert!(text.lines().next().unwrap().contains(says), "{text}");
+        }
+    }
+
+    #[test]
     fn an_explanation_says_what_blocks_with_numbers_and_for_how_long() {
-        let text = explain(&view(), Decision::Hold);
+        let text = explain(&view(), None);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "waits: gate `error_rate`");
         assert!(lines[1].starts_with("stage shadow: 10m of at least 1h, 600 of at least 1000"));

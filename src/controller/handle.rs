@@ -115,6 +115,8 @@ pub enum Rejected {
         rollout: Name,
         /// Why.
         refusal: Box<Refusal>,
+        /// What would work instead.
+        remedy: String,
     },
     /// The plan cannot be run.
     #[error("the plan has {} faults, the first: {}", .0.len(), .0.first().map_or(String::new(), ToString::to_string))]

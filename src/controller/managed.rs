@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::analysis::{Ledger, Observation};
+use crate::analysis::Ledger;
 use crate::domain::{
     Answer, Caps, Cause, Command, Event, Evidence, Flags, GateEvidence, Input, Lane, Name, Note,
-    Order, Plan, Record, Requests, Rollout, Seen, Share, Slice, Stage, State, Timestamp, Told,
-    Undecided, Verdict, Weather, Window,
+    Order, Plan, Record, Requests, Rollout, Share, Slice, Stage, State, Timestamp, Told, Undecided,
+    Verdict, Weather, Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
@@ -43,6 +43,8 @@ pub(super) struct Managed {
     pub(super) checkpointed: Timestamp,
     /// When something was last heard of it: a pair, a step, or the start of this process.
     pub(super) heard: Timestamp,
+    /// Whether nothing of the visit was heard since this process began.
+    unheard: bool,
     created: Timestamp,
     updated: Timestamp,
     actor: String,
@@ -67,6 +69,7 @@ impl Managed {
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
             heard: at,
+            unheard: false,
             created: at,
             updated: at,
             actor: String::new(),
@@ -95,6 +98,7 @@ impl Managed {
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
             heard: now,
+            unheard: false,
             begun: None,
             created: created.min(now),
             updated: updated.min(now),
@@ -102,6 +106,21 @@ impl Managed {
             comment,
             rollout,
         }
+    }
+
+    /// Goes on after a start of the process, where it was known how long the stage had lasted:
+    /// what passed meanwhile, by whatever clock, counts for nothing.
+    pub(super) fn wake(&mut self, now: Timestamp, dwelt_ms: Option<u64>) {
+        self.unheard = self.rollout.guarded().is_some();
+        if let Some(ms) = dwelt_ms {
+            self.rollout = Rollout::restore(self.rollout.save().dwelt(now, ms));
+        }
+    }
+
+    /// Something of the visit was heard.
+    pub(super) fn hear(&mut self, at: Timestamp) {
+        self.heard = self.heard.max(at);
+        self.unheard = false;
     }
 
     /// Makes a record so: the machine, and what hangs on it.
@@ -155,6 +174,7 @@ impl Managed {
             | Event::Unflagged(_) => {}
         }
         self.cap(&record.event);
+        self.unheard &= self.rollout.since() == visit;
         if !Arc::ptr_eq(&live, &self.live) {
             self.early = (0, 0);
         }
@@ -249,6 +269,11 @@ impl Managed {
             evidence.problem =
                 Some(format!("the day's {cap} copies are used up; it goes on tomorrow (UTC)"));
         }
+        evidence.unsettled = if self.unheard {
+            Some("nothing of it was heard since the program started".to_owned())
+        } else {
+            self.live.under_way(now)
+        };
         if let Some(broken) = &self.broken {
             evidence.problem = Some(broken.clone());
         }
@@ -416,65 +441,6 @@ impl Managed {
             return format!("the primary answers everything ({why} by {})", self.actor);
         };
         format!("{} {}", gate.name(), gate.figures())
-    }
-}
-
-/// When what was told was made, as far as that is known: it belongs to the visit of that time.
-pub(super) fn made(seen: &Seen) -> Timestamp {
-    match seen {
-        Seen::Pair(pair) => pair.at,
-        Seen::Score(score) => score.pair.at(),
-        Seen::Note(note) => match &note.told {
-            Told::Solo { call, .. } => {
-                Timestamp(note.order.at.0.saturating_sub(u64::from(call.total_ms)))
-            }
-            Told::Noise { served, again, .. } => {
-                let total_ms = served.total_ms.max(again.total_ms);
-                Timestamp(note.order.at.0.saturating_sub(u64::from(total_ms)))
-            }
-            Told::CopyLost | Told::ScoreLost | Told::Entered(_) | Told::Guarded => note.order.at,
-        },
-    }
-}
-
-/// Whether it is of the primary alone, so that nothing was heard of the candidate.
-pub(super) fn is_noise(seen: &Seen) -> bool {
-    match seen {
-        Seen::Note(note) => matches!(note.told, Told::Noise { .. }),
-        Seen::Pair(_) | Seen::Score(_) => false,
-    }
-}
-
-/// Enters what was told in the bets.
-pub(super) fn observe(ledger: &mut Ledger, seen: &Seen) {
-    let at = seen.order().at;
-    if ledger.is_early(made(seen)) {
-        match seen {
-            Seen::Pair(_) => return ledger.leave_out(at),
-            Seen::Score(_) => return,
-            Seen::Note(note) => match &note.told {
-                Told::Solo { .. } => return ledger.leave_out(at),
-                Told::Noise { .. } | Told::CopyLost | Told::ScoreLost => return,
-                Told::Entered(_) | Told::Guarded => {}
-            },
-        }
-    }
-    match seen {
-        Seen::Pair(pair) => ledger.observe(at, &Observation::of(pair)),
-        Seen::Score(it) => ledger.score(at, &it.watched, it.primary, it.candidate),
-        Seen::Note(note) => match &note.told {
-            Told::Solo { lot, side, call, watched } => {
-                ledger.observe(at, &Observation::solo(*lot, *side, call, watched));
-            }
-            Told::Noise { served, again, watched } => {
-                ledger.observe_noise(at, &Observation::noise(served, again, watched));
-            }
-            Told::CopyLost => ledger.copy_lost(at),
-            Told::ScoreLost => ledger.score_lost(),
-            // That it began the journal says too, and it is what counts.
-            Told::Entered(weather) => ledger.tell_weather(weather),
-            Told::Guarded => {}
-        },
     }
 }
 

@@ -132,8 +132,10 @@ impl Controller {
             return Err(Rejected::Stale { rollout: name.clone(), seen, now: at });
         }
         let event = managed.rollout.decide(now, &Input::Command(command), &managed.evidence);
-        let refused =
-            |refusal| Rejected::Refused { rollout: name.clone(), refusal: Box::new(refusal) };
+        let refused = |refusal: Refusal| {
+            let remedy = refusal.remedy(&managed.rollout);
+            Rejected::Refused { rollout: name.clone(), refusal: Box::new(refusal), remedy }
+        };
         let event = event.map_err(refused)?;
         if event.is_none()
             && let Some(done) = done(command)
@@ -183,7 +185,8 @@ impl Controller {
     fn may_start(&self, name: &Name, command: &Command) -> Result<(), Rejected> {
         if let Some(stop) = &self.stopped {
             let refusal = Box::new(Refusal::Stopped { actor: stop.actor.clone() });
-            return Err(Rejected::Refused { rollout: name.clone(), refusal });
+            let (rollout, remedy) = (name.clone(), refusal.remedy_when(name, None));
+            return Err(Rejected::Refused { rollout, refusal, remedy });
         }
         match self.overlapping(name).first() {
             Some(other) if *command == Command::Start => {

@@ -11,10 +11,7 @@ use crate::domain::{
 use crate::store::{Checkpoint, Pairs};
 use crate::traffic::Barometer;
 
-use super::{
-    actor::Controller,
-    managed::{self, Managed},
-};
+use super::{actor::Controller, managed::Managed, take};
 
 /// How often the bets of a rollout are kept, in milliseconds: what is told in between is told
 /// again after a restart.
@@ -52,7 +49,7 @@ pub(super) async fn evidence(controller: &mut Controller) {
     let (pairs, now) = (controller.pairs.clone(), controller.clock.now());
     let weather = controller.barometer.weather();
     for managed in controller.managed.values_mut() {
-        coverage(pairs.as_ref(), managed);
+        coverage(pairs.as_ref(), managed, now);
         if managed.rollout.guarded().is_none() {
             continue;
         }
@@ -75,7 +72,7 @@ fn rebuilt(rollout: &Rollout, pairs: Option<&Pairs>, now: Timestamp) -> Rebuilt 
     let mut rebuilt = Rebuilt { ledger, noted: false, seq: 0, counted: 0 };
     let visits = rollout.visits();
     let begun = pairs.map(|it| begun(rollout, it)).unwrap_or_default();
-    let kept = pairs.and_then(|it| rebuilt.resume(rollout, it));
+    let kept = pairs.and_then(|it| rebuilt.resume(rollout, it, now));
     for (index, visit) in visits.iter().enumerate().skip(kept.unwrap_or(0)) {
         if kept != Some(index) {
             rebuilt.enter(rollout, index, *visit);
@@ -120,13 +117,13 @@ fn window(rollout: &Rollout, stage: usize) -> Window {
 
 impl Rebuilt {
     /// Takes the bets of the last checkpoint, if it is of a visit in this attempt: which.
-    fn resume(&mut self, rollout: &Rollout, pairs: &Pairs) -> Option<usize> {
+    fn resume(&mut self, rollout: &Rollout, pairs: &Pairs, now: Timestamp) -> Option<usize> {
         let kept = Checkpoint::load(pairs, rollout.name())?;
         if kept.attempt != rollout.attempt() {
             return None;
         }
         let visit = rollout.visits().iter().rposition(|it| it.from == kept.visit)?;
-        if !self.ledger.decode(&kept.bets) {
+        if !self.ledger.decode(now, &kept.bets) {
             tracing::warn!(rollout = %rollout.name(), "the checkpoint does not fit the plan");
             return None;
         }
@@ -150,7 +147,7 @@ impl Rebuilt {
         let read = pairs.of_window(&window, &mut |seen: Seen| {
             self.seq = self.seq.max(seen.order().seq);
             if span.holds(&seen) {
-                managed::observe(&mut self.ledger, &seen);
+                take::observe(&mut self.ledger, &seen);
                 self.counted += u64::from(!is_begin(&seen));
             }
         });
@@ -164,7 +161,7 @@ impl Rebuilt {
 impl Span {
     /// Whether it was told in the visit, of something that was asked in it.
     fn holds(&self, seen: &Seen) -> bool {
-        let (order, made) = (seen.order(), managed::made(seen));
+        let (order, made) = (seen.order(), take::made(seen));
         if is_begin(seen) {
             return order.at == self.visit.from;
         }
@@ -187,8 +184,9 @@ fn is_begin(seen: &Seen) -> bool {
 }
 
 /// What a restart must not forget of a rollout's traffic: the day and its copies, then the window
-/// (attempt, stage) with the copies that were due and missing in it.
-type Counts = [u64; 6];
+/// (attempt, stage) with the copies that were due and missing in it, then when its visit began and
+/// how many milliseconds it lasted.
+type Counts = [u64; 8];
 
 fn key(rollout: &Name) -> String {
     format!("traffic/{rollout}")
@@ -197,7 +195,11 @@ fn key(rollout: &Name) -> String {
 fn kept(pairs: Option<&Pairs>, rollout: &Name) -> Option<Counts> {
     let kept = pairs?.kept(&key(rollout))?;
     let numbers = kept.chunks_exact(8).filter_map(|it| it.try_into().ok().map(u64::from_be_bytes));
-    numbers.collect::<Vec<u64>>().try_into().ok()
+    let mut counts = Counts::default();
+    for (count, number) in counts.iter_mut().zip(numbers) {
+        *count = number;
+    }
+    Some(counts)
 }
 
 /// Day and copies made on it, as last kept.
@@ -206,15 +208,21 @@ pub(super) fn copies(pairs: Option<&Pairs>, rollout: &Name) -> (u64, u64) {
 }
 
 /// Copies due and missing in the window that is open, as last kept: what could not be trusted
-/// before a restart cannot be trusted after it.
-fn coverage(pairs: Option<&Pairs>, managed: &mut Managed) {
+/// before a restart cannot be trusted after it. So with the time spent in the stage, of which
+/// nothing has passed since; a visit so new that nothing was kept of it begins again.
+fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) {
     let Some(window) = managed.rollout.window() else { return };
     let here = [u64::from(window.attempt), u64::from(window.stage)];
-    if let Some([_, _, attempt, stage, due, missing]) = kept(pairs, &window.rollout)
+    let mut dwelt_ms = pairs.map(|_| 0);
+    if let Some([_, _, attempt, stage, due, missing, since, ms]) = kept(pairs, &window.rollout)
         && [attempt, stage] == here
     {
         managed.live = Arc::new(managed.live.resumed((due, missing)));
+        if since == managed.rollout.since().0 {
+            dwelt_ms = Some(ms);
+        }
     }
+    managed.wake(now, dwelt_ms);
 }
 
 /// Where the climate of a primary is kept.
@@ -263,7 +271,9 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
         let ((day, made), (due, missing)) = (it.live.copies().made(), it.live.coverage());
         let window = it.rollout.window();
         let (attempt, stage) = window.map_or((0, 0), |it| (it.attempt, it.stage));
-        let counts: Counts = [day, made, attempt.into(), stage.into(), due, missing];
+        let (since, dwelt_ms) = (it.rollout.since().0, it.rollout.dwelt_ms(now));
+        let counts: Counts =
+            [day, made, attempt.into(), stage.into(), due, missing, since, dwelt_ms];
         (key(it.rollout.name()), counts.map(u64::to_be_bytes).concat())
     };
     let mut kept: Vec<(String, Vec<u8>)> = managed.values().map(counts).collect();

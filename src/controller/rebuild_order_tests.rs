@@ -121,8 +121,8 @@ fn keep(pairs: &Pairs, seen: &[Seen]) {
 
 /// Takes what is told in a visit, as the controller does.
 fn take(live: &mut Ledger, seen: &[Seen], since: Timestamp) {
-    for it in seen.iter().filter(|it| since <= managed::made(it)) {
-        managed::observe(live, it);
+    for it in seen.iter().filter(|it| since <= take::made(it)) {
+        take::observe(live, it);
     }
 }
 
@@ -180,8 +180,8 @@ fn checkpointed(pairs: &Pairs, revised: Option<&Plan>) -> (Rollout, Ledger) {
         for seen in told(&window, places) {
             pairs.put_notes(managed.begun_before(seen.order().seq).into_iter().collect()).unwrap();
             managed.told = seen.order();
-            if managed.rollout.since() <= managed::made(&seen) {
-                managed::observe(&mut managed.ledger, &seen);
+            if managed.rollout.since() <= take::made(&seen) {
+                take::observe(&mut managed.ledger, &seen);
             }
             keep(pairs, &[seen]);
             if managed.told.seq == 3_000 {
@@ -240,7 +240,7 @@ fn a_call_that_was_asked_while_the_candidate_warmed_up_is_left_out_however_long_
     for (asked, told) in [(7_999, 7_999), (3_000, 9_000), (8_000, 14_000)] {
         let order = Order { seq: told, at: Timestamp(told) };
         let pair = Pair { at: Timestamp(asked), ..pair(&window, order, Outcome::Ok) };
-        managed::observe(&mut ledger, &Seen::Pair(Box::new(pair)));
+        take::observe(&mut ledger, &Seen::Pair(Box::new(pair)));
     }
     let evidence = ledger.evidence();
     assert_eq!(evidence.pairs, 1);
@@ -273,7 +273,7 @@ fn copies_of_failures_that_are_lost_never_prove_safe() {
                 let pair = pair(&window, order, Outcome::Ok);
                 Seen::Pair(Box::new(Pair { lot: None, ..pair }))
             };
-            managed::observe(&mut ledger, &seen);
+            take::observe(&mut ledger, &seen);
         }
         ledger.evidence().gates[0].verdict
     };

@@ -122,7 +122,9 @@ impl Controller {
         let mut after = managed.rollout.clone();
         after.apply(self.clock.now(), event);
         let serve = |it: &Rollout| it.stage().map(|it| it.serve);
-        serve(&after) < serve(&managed.rollout) && self.book.backlog_len() < ASKS_LEN_MAX
+        let stages = after.stage().zip(managed.rollout.stage());
+        let below = stages.is_none_or(|(after, before)| after.is_below(before));
+        below && serve(&after) < serve(&managed.rollout) && self.book.backlog_len() < ASKS_LEN_MAX
     }
 
     fn is_beginning(&self, name: &Name) -> bool {
@@ -213,7 +215,8 @@ impl Controller {
             let rollout = back.rollout.clone();
             let why = if matches!(back.event, Event::Stopped | Event::RolledBack(Cause::Stopped)) {
                 let refusal = Box::new(Refusal::Stopped { actor: back.actor.clone() });
-                Rejected::Refused { rollout, refusal }
+                let remedy = refusal.remedy_when(&rollout, None);
+                Rejected::Refused { rollout, refusal, remedy }
             } else if let Some(flag) = back.event.flag() {
                 Rejected::Unavailable(format!("flag `{flag}` was lowered meanwhile"))
             } else {

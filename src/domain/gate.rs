@@ -283,6 +283,8 @@ pub struct Evidence {
     pub problem: Option<String>,
     /// Why the primary is no measure for anybody, if so: it fails itself. A person may go on.
     pub outage: Option<String>,
+    /// Why what was heard of the stage is not all or not of now, if so. A person may go on.
+    pub unsettled: Option<String>,
 }
 
 /// Requests that were seen and do not count.

@@ -53,6 +53,12 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Whether no request gets the candidate in it that does not in the other.
+    pub fn is_below(&self, other: &Self) -> bool {
+        let narrower = self.serve <= other.serve && self.slice.is_within(&other.slice);
+        self.serve.is_none() || narrower
+    }
+
     /// Whether evidence that was gathered in one of them says nothing in the other: what is
     /// compared, or how much of it is seen, is not the same.
     pub fn is_seen_otherwise(&self, other: &Self) -> bool {
@@ -157,6 +163,17 @@ impl Slice {
             && fits(&self.segments, segment)
             && fits(&self.tasks, task)
             && fits(&self.models, model)
+    }
+
+    /// Whether every request inside is inside the other too.
+    pub fn is_within(&self, other: &Self) -> bool {
+        let kept = |own: &[String], other: &[String]| {
+            other.is_empty() || (!own.is_empty() && own.iter().all(|it| other.contains(it)))
+        };
+        kept(&self.features, &other.features)
+            && kept(&self.segments, &other.segments)
+            && kept(&self.tasks, &other.tasks)
+            && kept(&self.models, &other.models)
     }
 
     /// Whether some request could be inside both.

@@ -1,6 +1,6 @@
 //! Why something was refused, and what would work instead.
 
-use super::{Metric, Name, State, Thaw, Verdict};
+use super::{Approval, Metric, Name, Rollout, State, Thaw, Verdict};
 
 /// Why a command was refused. Says what would be possible instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +49,14 @@ pub enum Refusal {
         /// The stage.
         stage: String,
         /// What the primary does.
+        problem: String,
+    },
+    /// What was heard of the stage is not all, or not of now.
+    #[error("stage `{stage}` is not heard out: {problem}")]
+    Unsettled {
+        /// The stage.
+        stage: String,
+        /// What is not heard.
         problem: String,
     },
     /// Too few pairs yet.
@@ -130,6 +138,7 @@ impl Refusal {
             Self::Gate { .. } => "GATE_UNDECIDED",
             Self::Untrusted { .. } => "EVIDENCE_UNTRUSTED",
             Self::Outage { .. } => "PRIMARY_OUTAGE",
+            Self::Unsettled { .. } => "NOT_HEARD_OUT",
             Self::Samples { .. } => "TOO_FEW_SAMPLES",
             Self::TooEarly { .. } => "TOO_EARLY",
             Self::Frozen { .. } => "FROZEN",
@@ -142,8 +151,15 @@ impl Refusal {
         }
     }
 
-    /// The next sensible step for whoever was refused, with a command to type.
-    pub fn remedy(&self, rollout: &Name) -> String {
+    /// The next sensible step for whoever was refused by a rollout that stands so, with a command
+    /// to type that is not refused for the same.
+    pub fn remedy(&self, rollout: &Rollout) -> String {
+        self.remedy_when(rollout.name(), Some(rollout))
+    }
+
+    /// The same where it may not be known how the rollout stands.
+    pub fn remedy_when(&self, name: &Name, stands: Option<&Rollout>) -> String {
+        let rollout = name;
         match self {
             Self::WrongState { state, .. } => match state {
                 State::Pending | State::RolledBack => format!("`crossfade start {rollout}` begins"),
@@ -166,20 +182,24 @@ impl Refusal {
             }
             Self::Gate { .. }
             | Self::Outage { .. }
+            | Self::Unsettled { .. }
             | Self::Samples { .. }
-            | Self::TooEarly { .. } => format!(
-                "wait, or skip what is undecided (never what is broken): \
-                 `crossfade advance {rollout} --override-undecided --comment \"…\"`"
-            ),
-            Self::Frozen { .. } => format!(
-                "wait until then, or go on all the same: \
-                 `crossfade jump {rollout} STAGE --override --comment \"…\"`"
-            ),
+            | Self::TooEarly { .. }
+            | Self::Frozen { .. } => match stands.and_then(onward) {
+                Some(onward) => {
+                    format!("wait, or skip what is undecided (never what is broken): {onward}")
+                }
+                None => format!("wait; `crossfade status {rollout}` shows where it stands"),
+            },
             Self::NeedsApproval { stage } => format!("`crossfade approve {rollout} {stage}`"),
-            Self::NeedsConsent { .. } => format!(
-                "wait for its gates and approve it, or with the right to approve: \
-                 `crossfade jump {rollout} STAGE --override --approve --comment \"…\"`"
-            ),
+            Self::NeedsConsent { stage } => {
+                let here = |it: &&Rollout| it.stage().is_some_and(|it| it.name == *stage);
+                let onward = stands.filter(here).and_then(onward);
+                let onward = onward.unwrap_or_else(|| {
+                    format!("`crossfade jump {rollout} STAGE --override --approve --comment \"…\"`")
+                });
+                format!("wait for its gates and approve it, or with the right to approve: {onward}")
+            }
             Self::NeedsOverride { .. } => {
                 format!("`crossfade jump {rollout} STAGE --override --comment \"…\"` skips it")
             }
@@ -191,6 +211,22 @@ impl Refusal {
             Self::Stopped { .. } => "`crossfade stop --lift` lets rollouts start again".to_owned(),
         }
     }
+}
+
+/// What goes on from the stage whatever is undecided; none where there is none to go on from.
+fn onward(rollout: &Rollout) -> Option<String> {
+    let (name, stage) = (rollout.name(), rollout.stage()?);
+    let next = rollout.plan().stages.get(rollout.stage_index() + 1);
+    let plain = rollout.state() == State::Running && stage.approval == Approval::NotNeeded;
+    Some(match next {
+        _ if plain => {
+            format!("`crossfade advance {name} --override-undecided --comment \"…\"`")
+        }
+        Some(next) => {
+            format!("`crossfade jump {name} {} --override --approve --comment \"…\"`", next.name)
+        }
+        None => format!("`crossfade complete {name} --approve --comment \"…\"`"),
+    })
 }
 
 #[cfg(test)]
@@ -214,6 +250,7 @@ mod tests {
             Refusal::StageMismatch { asked: "full".to_owned(), current: stage() },
             Refusal::Untrusted { stage: stage(), problem: "copies are missing".to_owned() },
             Refusal::Outage { stage: stage(), problem: "it fails".to_owned() },
+            Refusal::Unsettled { stage: stage(), problem: "calls are under way".to_owned() },
             Refusal::Samples { stage: stage(), have: 3, need: 9 },
             Refusal::TooEarly { stage: stage(), left_ms: 60_000 },
             Refusal::Frozen { stage: stage(), thaw },
@@ -235,7 +272,7 @@ mod tests {
             "stop",
         ];
         for refusal in every() {
-            let remedy = refusal.remedy(&name);
+            let remedy = refusal.remedy_when(&name, None);
             let verb =
                 remedy.split("`crossfade ").nth(1).and_then(|it| it.split([' ', '`']).next());
             assert!(verb.is_some_and(|it| verbs.contains(&it)), "{refusal}: {remedy}");
@@ -255,6 +292,7 @@ mod tests {
             "NEEDS_APPROVAL",
             "NEEDS_CONSENT",
             "NEEDS_OVERRIDE",
+            "NOT_HEARD_OUT",
             "NO_SUCH_STAGE",
             "PRIMARY_OUTAGE",
             "STAGE_MISMATCH",
@@ -269,7 +307,9 @@ mod tests {
     #[test]
     fn a_refusal_by_state_never_advises_what_that_state_refuses() {
         let name: Name = "chat".parse().unwrap();
-        let remedy = |state| Refusal::WrongState { verb: "jump", state, instead: "" }.remedy(&name);
+        let remedy = |state| {
+            Refusal::WrongState { verb: "jump", state, instead: "" }.remedy_when(&name, None)
+        };
         assert!(remedy(State::RolledBack).contains("crossfade start chat"));
         assert!(remedy(State::Paused).contains("crossfade resume chat"));
         assert!(remedy(State::Baked).contains("crossfade rollback chat"));

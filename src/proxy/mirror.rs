@@ -317,6 +317,9 @@ impl Proxy {
         let side = side(exchange, &call);
         let told = Told::Solo { lot, side, call: Box::new(call), watched: exchange.watched() };
         let counted = if self.outbox.offer(Seen::note(window, told)).is_some() {
+            if let Some(waited) = exchange.holding.solo.get() {
+                waited.hear();
+            }
             Counted::Solo
         } else {
             self.metrics.loss(Loss::ControllerFull);

@@ -1,7 +1,7 @@
 //! One request, from its first byte to the answer's head. Reads top to bottom.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -22,7 +22,7 @@ use crate::domain::{Call, Endpoint, Lane, Lot, Name, PairId, Side, Skip, Timesta
 use crate::memory::{Fair, Held, Need};
 use crate::tasks::{caught, describe};
 use crate::telemetry::{Loss, Role};
-use crate::traffic::{Live, Routed, Trace};
+use crate::traffic::{Live, Routed, Trace, Waited};
 use crate::upstream::{Body, Invalid, Line};
 
 use super::{
@@ -59,8 +59,15 @@ pub(super) struct Exchange {
     pub(super) live: Arc<Live>,
     pub(super) routed: Arc<Routed>,
     pub(super) fair: Fair,
+    pub(super) holding: Holding,
+}
+
+/// What a request holds until all of it is done.
+pub(super) struct Holding {
     #[expect(dead_code, reason = "held for its drop")]
-    pub(super) holding: Held,
+    memory: Held,
+    /// A call whose other side a lot left out, while it is under way.
+    pub(super) solo: OnceLock<Waited>,
 }
 
 impl Exchange {
@@ -187,6 +194,7 @@ impl Proxy {
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
         let routed = Arc::new(routed.governed(Arc::clone(&lane)));
         self.trail.add(Trace::Routed(Arc::clone(&routed)));
+        let holding = Holding { memory: holding, solo: OnceLock::new() };
         let exchange =
             Exchange { id, at, endpoint, head, body, asked, lane, live, routed, fair, holding };
         self.serve(own_line, &Arc::new(exchange)).await
@@ -227,7 +235,10 @@ impl Proxy {
         };
         self.metrics.skip(skip);
         match route.lot.filter(|_| skip == Skip::Share) {
-            Some(lot) if self.memory.has_room(Need::Solo) => Use::Solo(lot),
+            Some(lot) if self.memory.has_room(Need::Solo) => {
+                let _ = exchange.holding.solo.set(exchange.live.wait(self.clock.now()));
+                Use::Solo(lot)
+            }
             Some(_) => {
                 self.metrics.loss(Loss::Memory);
                 Use::Nothing

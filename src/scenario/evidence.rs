@@ -15,6 +15,7 @@ pub(super) fn read<'a>(rollout: &Rollout, words: impl Iterator<Item = &'a str>) 
         match key {
             "pairs" => evidence.pairs = count(value)?,
             "problem" => evidence.problem = Some(value.replace('_', " ")),
+            "unsettled" => evidence.unsettled = Some(value.replace('_', " ")),
             "outage" => evidence.outage = Some(value.replace('_', " ")),
             "all" => {
                 let stage = rollout.plan().stages.get(rollout.stage_index());

@@ -5,7 +5,10 @@
 
 use std::env;
 
-use crate::domain::{Cause, Command, Event, Evidence, Input, Plan, Rollout, Timestamp};
+use crate::domain::{
+    Answer, Cause, Command, Consent, Event, Evidence, Input, Plan, Refusal, Rollout, Timestamp,
+    Undecided,
+};
 
 use super::{
     invariants::{self, Step},
@@ -168,7 +171,10 @@ impl Node {
         log(format!("{input:?}, {crash:?}, {} -> {decided:?}", brief(&self.evidence)));
         let (event, refused) = match decided {
             Ok(event) => (event, false),
-            Err(_) => (None, true),
+            Err(refusal) => {
+                remedies_lead_on(&before, (self.now, &self.evidence), refusal)?;
+                (None, true)
+            }
         };
         let mut after = before.clone();
         if let Some(event) = &event {
@@ -276,6 +282,54 @@ impl Node {
             self.evidence = Evidence::default();
         }
     }
+}
+
+/// Follows what refusals advise, each in the same state, until one is obeyed or only tells more:
+/// never in a circle.
+fn remedies_lead_on(
+    rollout: &Rollout,
+    (now, evidence): (Timestamp, &Evidence),
+    mut refusal: Refusal,
+) -> Result<(), String> {
+    let mut advised = Vec::new();
+    loop {
+        let remedy = refusal.remedy(rollout);
+        if advised.contains(&remedy) {
+            return Err(format!("a circle of refusals: {advised:?}"));
+        }
+        let Some(command) = typed(&remedy) else { return Ok(()) };
+        advised.push(remedy);
+        match rollout.decide(now, &Input::Command(&command), evidence) {
+            Ok(_) => return Ok(()),
+            Err(next) => refusal = next,
+        }
+    }
+}
+
+/// The first command of a remedy that does something; none for those that only look, and where
+/// the stage is the one that was asked for.
+fn typed(remedy: &str) -> Option<Command> {
+    let text = remedy.split("`crossfade ").nth(1)?.split('`').next()?;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let has = |flag: &str| words.contains(&flag);
+    let undecided = || {
+        let skip = has("--override") || has("--override-undecided");
+        if skip { Undecided::Skip } else { Undecided::Hold }
+    };
+    let consent = || if has("--approve") { Consent::Given } else { Consent::Withheld };
+    Some(match (*words.first()?, *words.get(2).unwrap_or(&"")) {
+        ("start", _) => Command::Start,
+        ("resume", _) => Command::Resume,
+        ("rollback", _) => Command::Rollback,
+        ("complete", _) => Command::Complete { consent: consent() },
+        ("approve", stage) => Command::Approve { stage: stage.to_owned(), answer: Answer::Yes },
+        ("advance", _) => Command::Advance { from_stage: String::new(), undecided: undecided() },
+        ("jump", stage) if stage != "STAGE" => {
+            let (undecided, consent) = (undecided(), consent());
+            Command::Jump { to_stage: stage.to_owned(), undecided, consent }
+        }
+        _ => return None,
+    })
 }
 
 /// Whether time and evidence count anew from there.

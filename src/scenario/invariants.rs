@@ -64,6 +64,7 @@ fn proven(step: &Step<'_>) -> bool {
     gates
         && unspoiled(step)
         && step.evidence.outage.is_none()
+        && step.evidence.unsettled.is_none()
         && stage.samples_min <= step.evidence.pairs
         && stage.duration_ms_min <= step.ran_ms
         && step.before.thaw(step.now).is_none()

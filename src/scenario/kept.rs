@@ -1,6 +1,6 @@
 //! One rollout of a story: the real machine, bets and tripwire, and what was written of them.
 
-use crate::analysis::{Ledger, Sample, Tripwire};
+use crate::analysis::{Ledger, Sample, Ticket, Tripwire, UnderWay};
 use crate::domain::{Event, Evidence, Input, Name, Plan, Refusal, Rollout, Timestamp};
 
 use super::traffic::Seen;
@@ -27,6 +27,11 @@ pub(super) struct Kept {
     told: bool,
     /// When something was last heard of it: traffic, a step, or the start of the process.
     heard: Timestamp,
+    /// Whether nothing of the visit was heard since the process started.
+    unheard: bool,
+    under_way: UnderWay,
+    /// What hangs, and when it ends.
+    hanging: Vec<(Timestamp, Ticket, Seen)>,
     written: Vec<(Timestamp, Entry)>,
 }
 
@@ -47,6 +52,9 @@ impl Kept {
             tripped: false,
             told: false,
             heard,
+            unheard: false,
+            under_way: UnderWay::default(),
+            hanging: Vec::new(),
             written: Vec::new(),
         }
     }
@@ -85,7 +93,7 @@ impl Kept {
             Entry::Event(event) => self.step(at, event),
             Entry::Told(evidence) => {
                 (self.evidence, self.told) = (evidence.clone(), true);
-                self.heard = self.heard.max(at);
+                (self.heard, self.unheard) = (self.heard.max(at), false);
             }
             Entry::Seen(seen) => {
                 if self.rollout.guarded().is_some() {
@@ -107,6 +115,9 @@ impl Kept {
         match event {
             Event::StageEntered { .. } | Event::Loosened(_) | Event::Succeeded(_) => {
                 (self.evidence, self.told) = (Evidence::default(), false);
+                // What ends late is of an earlier visit, and counts nowhere.
+                (self.under_way, self.hanging) = (UnderWay::default(), Vec::new());
+                self.unheard = false;
             }
             Event::Created(_)
             | Event::Revised(_)
@@ -125,7 +136,7 @@ impl Kept {
 
     fn see(&mut self, at: Timestamp, seen: &Seen) {
         if !matches!(seen, Seen::Noise(_)) {
-            self.heard = self.heard.max(at);
+            (self.heard, self.unheard) = (self.heard.max(at), false);
         }
         match seen {
             Seen::Noise(seen) => self.ledger.observe_noise(at, seen),
@@ -148,6 +159,29 @@ impl Kept {
         }
     }
 
+    /// A call was answered that took so long.
+    pub(super) fn answer(&mut self, at: Timestamp, took_ms: u64) {
+        let ticket = self.under_way.begin(at);
+        self.under_way.hear(ticket, took_ms);
+    }
+
+    /// A call begins that ends then, with this.
+    pub(super) fn hang(&mut self, at: Timestamp, end: Timestamp, seen: Seen) {
+        let ticket = self.under_way.begin(at);
+        self.hanging.push((end, ticket, seen));
+    }
+
+    /// Takes what has ended of that which hung.
+    pub(super) fn settle(&mut self, now: Timestamp) {
+        let (ended, hanging): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.hanging).into_iter().partition(|(end, ..)| *end <= now);
+        self.hanging = hanging;
+        for (end, ticket, seen) in ended {
+            self.under_way.hear(ticket, end.millis_since(ticket.0));
+            self.put(end, Entry::Seen(seen));
+        }
+    }
+
     /// Whether the bets or the tripwire have seen enough to go back.
     pub(super) fn is_alarmed(&self) -> bool {
         self.tripped || self.ledger.is_broken()
@@ -159,14 +193,23 @@ impl Kept {
     }
 
     /// Brings the evidence up to date with the bets, unless the story says it.
-    pub(super) fn weigh(&mut self) {
-        if !self.told && self.rollout.guarded().is_some() {
+    pub(super) fn weigh(&mut self, now: Timestamp) {
+        if self.rollout.guarded().is_none() {
+            return;
+        }
+        if !self.told {
             self.evidence = self.ledger.evidence();
+            self.evidence.unsettled = self.under_way.problem(now);
+        }
+        if self.unheard {
+            let unheard = "nothing of it was heard since the program started";
+            self.evidence.unsettled = Some(unheard.to_owned());
         }
     }
 
-    /// Builds everything again from what was written. Says so where that stands elsewhere.
-    pub(super) fn restart(&mut self, now: Timestamp) -> Option<String> {
+    /// Builds everything again from what was written until it `ended`, and what it knew of the time
+    /// in the stage. Says so where that stands elsewhere.
+    pub(super) fn restart(&mut self, ended: Timestamp, now: Timestamp) -> Option<String> {
         let written = std::mem::take(&mut self.written);
         let plan = written.iter().find_map(|(_, it)| match it {
             Entry::Event(Event::Created(plan)) => Some((**plan).clone()),
@@ -178,9 +221,13 @@ impl Kept {
             again.absorb(*at, entry);
         }
         again.written = written;
-        again.weigh();
-        self.weigh();
+        let dwelt_ms = self.rollout.dwelt_ms(ended);
+        again.rollout = Rollout::restore(again.rollout.save().dwelt(now, dwelt_ms));
+        (again.under_way, again.hanging) = (UnderWay::default(), Vec::new());
+        again.weigh(now);
+        self.weigh(ended);
         let (before, after) = (self.stand(), again.stand());
+        again.unheard = again.rollout.guarded().is_some();
         *self = again;
         (before != after).then(|| format!("stood at {before}, and stands at {after}"))
     }
@@ -190,11 +237,12 @@ impl Kept {
         let it = &self.rollout;
         let place = it.stage().map_or("-", |it| &it.name);
         let (attempt, revision) = (it.attempt(), it.revision());
-        let evidence = it.guarded().map(|_| &self.evidence);
+        // What was under way is known to nobody after a restart.
+        let heard = Evidence { unsettled: None, ..self.evidence.clone() };
+        let evidence = it.guarded().map(|_| heard);
         format!(
-            "{} {place}, attempt {attempt}, revision {revision}, {}, {evidence:?}",
+            "{} {place}, attempt {attempt}, revision {revision}, {evidence:?}",
             it.state().as_str(),
-            it.entered().0
         )
     }
 }

@@ -33,6 +33,7 @@
 //!                                 problem=coverage error_rate@search=breach; in force until the
 //!                                 next stage
 //! traffic 500 pairs WORDS         feeds the real bets: seed=1 over=10m errors=1%/5% slice=search
+//!                                 hang=0%/30%
 //! trip                            the candidate simply dies
 //! stop · stop lift                everything goes back, and nothing starts until it is lifted
 //! status · explain                where it stands; what each gate says

@@ -157,6 +157,7 @@ impl Random {
             match self.below(8) {
                 0 => evidence.problem = Some("coverage is 90%".to_owned()),
                 1 => evidence.outage = Some("the primary fails".to_owned()),
+                2 => evidence.unsettled = Some("calls are under way".to_owned()),
                 _ => {}
             }
         }

@@ -7,6 +7,8 @@ use super::words::{Read, count, duration_ms, share, sides, split};
 
 /// Most requests of one command.
 const LEN_MAX: u64 = 100_000;
+/// How long a call lasts that hangs, in milliseconds: until it is given up.
+pub(super) const HANGS_MS: u64 = 120_000;
 /// Between two requests, unless the story says otherwise.
 const PACE_MS: u64 = 100;
 
@@ -24,6 +26,8 @@ pub(super) struct Traffic {
     /// The chance of each outcome but a good one, of the primary and the candidate.
     outcomes: Vec<(Outcome, [f64; 2])>,
     latency_ms: [f64; 2],
+    /// The chance that a call hangs.
+    hang: [f64; 2],
     /// The chance that a call takes a hundred times as long.
     outliers: [f64; 2],
     score: Option<[f64; 2]>,
@@ -82,6 +86,7 @@ impl Traffic {
             dice: Dice::new(1),
             outcomes: Vec::new(),
             latency_ms: [800.0, 800.0],
+            hang: [0.0, 0.0],
             outliers: [0.0, 0.0],
             score: None,
             usd: None,
@@ -103,6 +108,7 @@ impl Traffic {
             "over" => self.over_ms = duration_ms(value)?,
             "lost" => self.lost = count(value)?,
             "latency" => self.latency_ms = sides(value)?,
+            "hang" => self.hang = sides(value)?,
             "outliers" => self.outliers = sides(value)?,
             "score" => self.score = Some(sides(value)?),
             "usd" => self.usd = Some(sides(value)?),
@@ -120,8 +126,20 @@ impl Traffic {
         Ok(())
     }
 
-    /// The next request, in this stage.
-    pub(super) fn request(&mut self, index: u64, stage: Option<&Stage>) -> Seen {
+    /// The next request, in this stage, and how long it took until all of it was known.
+    pub(super) fn request(&mut self, index: u64, stage: Option<&Stage>) -> (Seen, u64) {
+        let seen = self.seen(index, stage);
+        let took_ms = match &seen {
+            Seen::Known(seen, _) | Seen::Noise(seen) => {
+                let calls = [seen.primary, seen.candidate].into_iter().flatten();
+                calls.map(|it| it.lasted_ms()).max().unwrap_or(0)
+            }
+            Seen::Lost => 0,
+        };
+        (seen, took_ms)
+    }
+
+    fn seen(&mut self, index: u64, stage: Option<&Stage>) -> Seen {
         if index * self.lost / self.len != (index + 1) * self.lost / self.len {
             return Seen::Lost;
         }
@@ -181,6 +199,10 @@ impl Traffic {
         let slowness = 0.7 + 0.6 * self.dice.unit() + 0.02 / (0.01 + self.dice.unit());
         let outlier = self.dice.unit() < of(self.outliers);
         let total_ms = of(self.latency_ms) * slowness * if outlier { 100.0 } else { 1.0 };
+        // No number is drawn for what no story asks for.
+        let hangs = 0.0 < of(self.hang) && self.dice.unit() < of(self.hang);
+        let (outcome, total_ms) =
+            if hangs { (Outcome::Timeout, 120_000.0) } else { (outcome, total_ms) };
         let tokens = self.tokens.map(|it| of(it).max(0.0));
         Sample {
             outcome,

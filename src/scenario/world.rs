@@ -8,7 +8,7 @@ use super::{
     BadLine, evidence,
     kept::{Entry, Kept},
     plan, tell,
-    traffic::Traffic,
+    traffic::{HANGS_MS, Traffic},
     words::{Read, duration_ms, since},
 };
 
@@ -94,12 +94,9 @@ impl World {
             ["status"] => Ok(Vec::new()),
             ["explain"] => Ok(tell::evidence(self.kept()?)),
             ["wait", time] => self.wait(time),
-            ["down", time] => {
-                self.now.0 += wait_ms(time)?;
-                Ok(self.restart())
-            }
+            ["down", time] => Ok(self.restart(wait_ms(time)?)),
             ["clock", jump] => self.clock(jump),
-            ["restart"] => Ok(self.restart()),
+            ["restart"] => Ok(self.restart(0)),
             ["crash", "before", "write"] => Ok(self.cut(Crash::BeforeWrite)),
             ["crash", "after", "write"] => Ok(self.cut(Crash::AfterWrite)),
             ["evidence", words @ ..] => {
@@ -157,13 +154,14 @@ impl World {
         Ok(said)
     }
 
-    /// The process starts again, by the wall clock as it is now.
-    fn restart(&mut self) -> Vec<String> {
-        self.now = Timestamp(self.now.0.saturating_add_signed(self.ahead_ms));
+    /// The process starts again some time after it ended, by the wall clock as it is then.
+    fn restart(&mut self, down_ms: u64) -> Vec<String> {
+        let ended = self.now;
+        self.now = Timestamp((ended.0 + down_ms).saturating_add_signed(self.ahead_ms));
         self.ahead_ms = 0;
         let now = self.now;
         let mut said: Vec<String> =
-            self.rollouts.values_mut().filter_map(|it| it.restart(now)).collect();
+            self.rollouts.values_mut().filter_map(|it| it.restart(ended, now)).collect();
         said.extend(self.look());
         said
     }
@@ -175,8 +173,14 @@ impl World {
             self.now.0 = begun.0 + traffic.over_ms * (index + 1) / traffic.len;
             let now = self.now;
             let kept = self.kept()?;
-            let seen = traffic.request(index, kept.rollout.stage());
-            kept.put(now, Entry::Seen(seen));
+            kept.settle(now);
+            let (seen, took_ms) = traffic.request(index, kept.rollout.stage());
+            if HANGS_MS <= took_ms {
+                kept.hang(now, Timestamp(now.0 + took_ms), seen);
+            } else {
+                kept.answer(now, took_ms);
+                kept.put(now, Entry::Seen(seen));
+            }
             // A controller looks ten times a second; here once for ten requests, and at alarms.
             if kept.is_alarmed() || index % 10 == 9 || index + 1 == traffic.len {
                 let after = |it| format!("{it} after {} requests", index + 1);
@@ -192,7 +196,8 @@ impl World {
         let names: Vec<String> = self.rollouts.keys().cloned().collect();
         for name in names {
             let Some(kept) = self.rollouts.get_mut(&name) else { continue };
-            kept.weigh();
+            kept.settle(self.now);
+            kept.weigh(self.now);
             let input = kept.input(self.now);
             if let Ok(Some(event)) = kept.decide(self.now, &input) {
                 said.extend(self.carry_out(&name, &event));
@@ -205,9 +210,9 @@ impl World {
     fn order(&mut self, command: &Command) -> Read<Vec<String>> {
         let (name, now, stopped) = (self.name.clone(), self.now, self.stopped);
         let kept = self.kept()?;
-        kept.weigh();
+        kept.weigh(now);
         let refused = |refusal: &Refusal, kept: &Kept| {
-            vec![format!("refused: {refusal}; {}", refusal.remedy(kept.rollout.name()))]
+            vec![format!("refused: {refusal}; {}", refusal.remedy(&kept.rollout))]
         };
         let event = match kept.decide(now, &Input::Command(command)) {
             Err(refusal) => return Ok(refused(&refusal, kept)),
@@ -283,7 +288,7 @@ impl World {
             Crash::AfterWrite => "after",
         };
         // Building again what was written is what differs from before here, and rightly so.
-        drop(kept.restart(at));
+        drop(kept.restart(at, at));
         vec![format!("{time} {whose}crash {place} the write of: {told}; it served {between}")]
     }
 
@@ -297,7 +302,7 @@ impl World {
         let (time, now, many) = (since(self.begun, self.now), self.now, 1 < self.rollouts.len());
         let name = self.name.clone();
         let Ok(kept) = self.kept() else { return format!("{time} | nothing yet") };
-        kept.weigh();
+        kept.weigh(now);
         let obstacle = kept.rollout.obstacle(now, &kept.evidence);
         let waits = obstacle.map_or_else(|| "every gate is proven".to_owned(), |it| it.to_string());
         let whose = if many { format!(" | {name}") } else { String::new() };

@@ -23,7 +23,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
-use crate::analysis::Tripwire;
+use crate::analysis::{Ticket, Tripwire, UnderWay};
 use crate::clock;
 use crate::domain::{Facts, Lane, Name, PairId, Route, Side, Snapshot, Timestamp, Window};
 use crate::memory::{Fair, Held, Part};
@@ -76,6 +76,7 @@ struct Count {
     missing: AtomicU64,
     capped: AtomicBool,
     kept: Kept,
+    under_way: Mutex<UnderWay>,
 }
 
 /// The way to a candidate, open through all stages of an attempt.
@@ -121,6 +122,17 @@ pub struct Due {
     live: Option<Arc<Live>>,
     window: Window,
     outbox: Outbox,
+    waited: Waited,
+}
+
+/// A call whose end is evidence, from its beginning until this is dropped.
+#[derive(Debug)]
+pub struct Waited {
+    count: Arc<Count>,
+    ticket: Ticket,
+    begun: Instant,
+    /// Whether its end was heard.
+    heard: AtomicBool,
 }
 
 impl Copies {
@@ -188,7 +200,8 @@ impl Live {
     ) -> Self {
         let (due, missing) = (AtomicU64::new(due), AtomicU64::new(missing));
         let capped = AtomicBool::new(false);
-        let count = Arc::new(Count { due, missing, capped, kept });
+        let under_way = Mutex::default();
+        let count = Arc::new(Count { due, missing, capped, kept, under_way });
         Self { count, way, copies }
     }
 
@@ -208,7 +221,19 @@ impl Live {
         self.count.capped.store(false, Ordering::Relaxed);
         self.count.due.fetch_add(1, Ordering::Relaxed);
         let (live, outbox) = (Some(Arc::clone(self)), outbox.clone());
-        Some(Due { live, window: window.clone(), outbox })
+        Some(Due { live, window: window.clone(), outbox, waited: self.wait(now) })
+    }
+
+    /// Takes note that a call has begun whose end is evidence.
+    pub fn wait(&self, now: Timestamp) -> Waited {
+        let ticket = lock(&self.count.under_way).begin(now);
+        let count = Arc::clone(&self.count);
+        Waited { count, ticket, begun: clock::instant(), heard: AtomicBool::new(false) }
+    }
+
+    /// Why what was heard in the window is not all, if too much of it is still under way.
+    pub fn under_way(&self, now: Timestamp) -> Option<String> {
+        lock(&self.count.under_way).problem(now)
     }
 
     /// Copies that were due, and those of them that never became a pair.
@@ -289,6 +314,7 @@ impl Due {
     /// The copy became a pair.
     pub fn paired(mut self) {
         self.live = None;
+        self.waited.hear();
     }
 
     /// The copy was given up while it was under way: it is no missing pair, but its outcome is
@@ -304,6 +330,24 @@ impl Due {
     pub fn excuse(mut self) {
         if let Some(live) = self.live.take() {
             live.count.due.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Waited {
+    /// Its end was heard.
+    pub fn hear(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Waited {
+    fn drop(&mut self) {
+        let mut under_way = lock(&self.count.under_way);
+        if self.heard.load(Ordering::Relaxed) {
+            under_way.hear(self.ticket, clock::elapsed_ms(self.begun).into());
+        } else {
+            under_way.forget(self.ticket);
         }
     }
 }
@@ -415,5 +459,24 @@ mod tests {
         drop(lost);
         excused.excuse();
         assert_eq!(next.coverage(), (1, 1));
+    }
+
+    #[test]
+    fn what_is_under_way_is_so_in_the_window_it_began_in() {
+        let clock = Clock::start();
+        let outbox = Outbox::new(tokio::sync::mpsc::channel(1).0, clock);
+        let live = Arc::new(Live::new(Arc::new(Copies::new(10, (0, 0)))));
+        let window = Window { rollout: "a".parse().unwrap(), attempt: 1, stage: 0 };
+        let later = Timestamp(clock.now().0 + 60_000);
+        let (due, solo) =
+            (live.due(clock.now(), &window, &outbox).unwrap(), live.wait(clock.now()));
+        let next = live.next();
+        assert!(live.under_way(later).unwrap().starts_with("2 of 2 calls are still under way"));
+        assert_eq!(next.under_way(later), None);
+        due.paired();
+        assert!(live.under_way(later).is_some());
+        solo.hear();
+        drop(solo);
+        assert_eq!(live.under_way(later), None);
     }
 }

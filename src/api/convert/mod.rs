@@ -191,6 +191,7 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
         | Refusal::StageMismatch { .. }
         | Refusal::Untrusted { .. }
         | Refusal::Outage { .. }
+        | Refusal::Unsettled { .. }
         | Refusal::Samples { .. }
         | Refusal::TooEarly { .. }
         | Refusal::Frozen { .. }

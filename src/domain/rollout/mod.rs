@@ -352,19 +352,22 @@ impl Rollout {
 
     /// The first thing that keeps the current stage from being left, if any.
     ///
-    /// Breached gates first, then distrust, then doubt, then a primary that
-    /// fails itself, then numbers, then time, then a freeze.
+    /// Breached gates first, then distrust, then a primary that fails itself, then
+    /// doubt, then what was not heard yet, then numbers, then time, then a freeze.
     pub fn obstacle(&self, now: Timestamp, evidence: &Evidence) -> Option<Refusal> {
         let stage = self.guarded()?;
         let name = || stage.name.clone();
         if let Some(refusal) = self.distrust(evidence) {
             return Some(refusal);
         }
+        if let Some(problem) = &evidence.outage {
+            return Some(Refusal::Outage { stage: name(), problem: problem.clone() });
+        }
         if let Some(refusal) = self.gate_obstacle(evidence, Verdict::Undecided) {
             return Some(refusal);
         }
-        if let Some(problem) = &evidence.outage {
-            return Some(Refusal::Outage { stage: name(), problem: problem.clone() });
+        if let Some(problem) = &evidence.unsettled {
+            return Some(Refusal::Unsettled { stage: name(), problem: problem.clone() });
         }
         if evidence.pairs < stage.samples_min {
             let (have, need) = (evidence.pairs, stage.samples_min);
@@ -464,7 +467,8 @@ impl Rollout {
     /// The guard ends by time, but never while it cannot see, or sees nothing.
     fn baked(&self, now: Timestamp, evidence: &Evidence) -> Option<Event> {
         let over = self.plan.times.bake_ms? <= self.dwelt_ms(now);
-        let sees = 0 < evidence.pairs && self.distrust(evidence).is_none();
+        let settled = evidence.unsettled.is_none();
+        let sees = 0 < evidence.pairs && settled && self.distrust(evidence).is_none();
         (over && sees).then_some(Event::Baked)
     }
 
@@ -486,5 +490,7 @@ impl Rollout {
     }
 }
 
+#[cfg(test)]
+mod jumps;
 #[cfg(test)]
 mod tests;

@@ -103,6 +103,7 @@ impl Rollout {
                 Some(
                     Refusal::Gate { verdict: Verdict::Undecided, .. }
                     | Refusal::Outage { .. }
+                    | Refusal::Unsettled { .. }
                     | Refusal::Samples { .. }
                     | Refusal::TooEarly { .. }
                     | Refusal::Frozen { .. },
@@ -131,7 +132,8 @@ impl Rollout {
             return Err(Refusal::NoStage { asked, known });
         };
         let attempt = self.attempt;
-        if stage <= self.stage {
+        let target = self.plan.stages.get(stage);
+        if stage <= self.stage && self.stage().zip(target).is_some_and(|(it, to)| to.is_below(it)) {
             return Ok(Event::StageEntered { attempt, stage, cause: Cause::Jump });
         }
         self.pass_over(stage, consent, evidence)?;

@@ -4,7 +4,9 @@
 //! at once; looser ones hold for evidence that is gathered from then on, so that nobody moves
 //! the goal to where the ball lies. An edit never raises a share.
 
-use crate::domain::{Approval, Event, Gate, Metric, Plan, Refusal, Role, Rollout, Stage, State};
+use crate::domain::{
+    Approval, Event, Freeze, Gate, Metric, Plan, Refusal, Role, Rollout, Stage, State,
+};
 
 const SUPERSEDE: &str = "it is what this rollout is about; another one may supersede it";
 const BUDGET: &str = "the chance of a false alarm is shared out over the attempt already";
@@ -27,7 +29,9 @@ impl Rollout {
         self.fixed(plan)?;
         let stages = self.plan.stages.get(self.stage).zip(plan.stages.get(self.stage));
         let plan = Box::new(plan.clone());
-        let looser = stages.is_some_and(|(old, new)| is_looser(old, new));
+        let frozen = |it: &Freeze| plan.times.freezes.contains(it);
+        let thawed = !self.plan.times.freezes.iter().all(frozen);
+        let looser = thawed || stages.is_some_and(|(old, new)| is_looser(old, new));
         Ok(Some(if looser { Event::Loosened(plan) } else { Event::Revised(plan) }))
     }
 
@@ -84,9 +88,32 @@ fn holds(new: Gate, old: Gate) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::domain::{
-        Command, Evidence, Timestamp, Visit,
+        Command, Event, Evidence, Freeze, FreezeText, Timestamp, Visit,
         rollout::tests::{DAY, at_stage, order, rollout},
     };
+
+    #[test]
+    fn a_freeze_is_edited_away_only_as_a_loosening() {
+        let text = |to: &str| FreezeText {
+            days: vec!["fri".to_owned()],
+            from: "18:00".to_owned(),
+            to: to.to_owned(),
+            zone: "UTC".to_owned(),
+        };
+        let freeze = |to: &str| Freeze::read(&text(to)).unwrap();
+        let mut it = at_stage(1, 7);
+        let mut revise = |freezes: Vec<Freeze>| {
+            let mut plan = it.plan().clone();
+            plan.times.freezes = freezes;
+            let event = it.revise(&plan).unwrap().unwrap();
+            it.apply(Timestamp(8 * DAY), &event);
+            matches!(event, Event::Loosened(_))
+        };
+        assert!(!revise(vec![freeze("20:00")]), "more freezes are tighter");
+        assert!(revise(vec![freeze("19:00")]));
+        assert!(!revise(vec![freeze("19:00"), freeze("20:00")]));
+        assert!(revise(Vec::new()));
+    }
 
     #[test]
     fn evidence_outlives_a_plan_that_leaves_its_gates_alone() {

@@ -43,6 +43,14 @@ impl Saved {
         }
         self
     }
+
+    /// The same with so much time spent in the stage by `now`, in milliseconds: what passed
+    /// while no process ran, or was put into the clock, is none of it.
+    #[must_use]
+    pub fn dwelt(mut self, now: Timestamp, ms: u64) -> Self {
+        self.entered = Timestamp(self.held.unwrap_or(now).0.saturating_sub(ms));
+        self
+    }
 }
 
 impl Rollout {

@@ -8,7 +8,7 @@ use crate::domain::{
 
 pub(super) const DAY: u64 = 86_400_000;
 
-fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
+pub(super) fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
     let gate = |metric| GateEvidence {
         metric,
         watched: String::new(),
@@ -148,7 +148,7 @@ fn an_approval_is_the_last_gate_and_bound_to_its_stage() {
     assert_eq!(it.cause(), Some(Cause::Approved));
 }
 
-fn jump(to: &str, undecided: Undecided, consent: Consent) -> Command {
+pub(super) fn jump(to: &str, undecided: Undecided, consent: Consent) -> Command {
     Command::Jump { to_stage: to.to_owned(), undecided, consent }
 }
 
@@ -163,44 +163,6 @@ pub(super) fn at_stage(stage: usize, day: u64) -> Rollout {
 
 pub(super) fn order(it: &mut Rollout, day: u64, command: &Command, evidence: &Evidence) -> String {
     feed(it, day, &Input::Command(command), evidence)
-}
-
-#[test]
-fn a_jump_back_is_always_allowed_and_gathers_evidence_afresh() {
-    let back = jump("read-only", Undecided::Hold, Consent::Withheld);
-    for evidence in [Evidence::default(), evidence(Verdict::Invalid, 3)] {
-        for held in [None, Some(Event::Paused(Cause::Operator)), Some(Event::ApprovalRequested)] {
-            let mut it = at_stage(3, 30);
-            if let Some(event) = held {
-                it.apply(Timestamp(31 * DAY), &event);
-            }
-            assert_eq!(order(&mut it, 32, &back, &evidence), "Running 1");
-            assert_eq!((it.attempt(), it.cause()), (1, Some(Cause::Jump)));
-            assert_eq!((it.since(), it.dwelt_ms(Timestamp(33 * DAY))), (Timestamp(32 * DAY), DAY));
-        }
-    }
-}
-
-/// V18
-#[test]
-fn a_jump_forward_is_an_override_and_approves_only_with_that_right() {
-    let none = Evidence::default();
-    let mut it = at_stage(1, 7);
-    it.plan.stages[2].approval = Approval::Needed;
-    let to = |undecided, consent| jump("half", undecided, consent);
-    let plain = order(&mut it, 8, &to(Undecided::Hold, Consent::Given), &none);
-    assert!(plain.contains("without proof"), "{plain}");
-    let unapproved = order(&mut it, 8, &to(Undecided::Skip, Consent::Withheld), &none);
-    assert!(unapproved.contains("`low-stakes` needs an approval"), "{unapproved}");
-    let with_all = to(Undecided::Skip, Consent::Given);
-    for (verdict, says) in [(Verdict::Breach, "is breach"), (Verdict::Invalid, "is invalid")] {
-        let refused = order(&mut it, 8, &with_all, &evidence(verdict, 9));
-        assert!(refused.contains(says), "{refused}");
-    }
-    let nowhere = jump("ful", Undecided::Skip, Consent::Given);
-    assert!(order(&mut it, 8, &nowhere, &none).contains("there are shadow, read-only"));
-    assert_eq!(order(&mut it, 8, &with_all, &none), "Running 3");
-    assert_eq!(it.cause(), Some(Cause::Override));
 }
 
 #[test]

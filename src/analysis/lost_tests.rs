@@ -1,0 +1,82 @@
+//! What was lost on the way never adds up to a proof.
+
+use super::tests::{Draws, LATER, SHADOW, plan};
+use super::*;
+use crate::analysis::tests::call;
+use crate::domain::{Excluded, Outcome, Verdict};
+
+#[test]
+fn lost_copies_of_failures_never_prove_safety() {
+    for seed in 0..5 {
+        let mut draws = Draws::new(&plan(&[Metric::ErrorRate]), seed, SHADOW);
+        for _ in 0..60_000 {
+            let (_, candidate) = draws.draw();
+            let (ours, theirs) = (draws.random.call(0.002, 1.0), draws.random.call(0.012, 1.0));
+            if candidate && theirs.outcome.failed() {
+                // Its copy is lost, so it is seen on neither side.
+                draws.ledger.copy_lost(Timestamp(draws.requests * 10));
+                continue;
+            }
+            draws.see(Lot::Once, (Some(ours), candidate.then_some(theirs)));
+            let wealth = draws.ledger.instrument(Metric::ErrorRate, None).unwrap().wealth();
+            assert_ne!(wealth.verdict(), Verdict::Pass, "after {} requests", draws.requests);
+        }
+    }
+}
+
+#[test]
+fn lost_copies_are_counted_and_shown() {
+    let mut ledger = Draws::new(&plan(&[Metric::ErrorRate]), 1, SHADOW).ledger;
+    for second in 1..=3 {
+        ledger.copy_lost(Timestamp(second * 1_000));
+    }
+    assert_eq!(ledger.evidence().excluded, [Excluded { reason: "copy_lost", count: 3 }]);
+    assert!(ledger.has_lost_too_many());
+}
+
+/// One pair in thirty is lost, which may have been the dearest and the worst.
+#[test]
+fn lost_copies_prove_neither_cost_nor_score() {
+    for metric in [Metric::Cost, Metric::OutputTokensRatio, Metric::JudgeScore] {
+        let verdict = |lost_one_in: u64| {
+            let mut ledger = Draws::new(&plan(&[metric]), 1, Chances::PAIRS).ledger;
+            let usual = Sample { usd: Some(0.3), ..call(Outcome::Ok, 900.0) };
+            let primary = Sample { output_tokens: Some(4_000), ..usual };
+            let candidate = Sample { usd: Some(0.09), output_tokens: Some(4_000), ..usual };
+            for turn in 1..=3_000 {
+                let at = Timestamp(turn * 100);
+                if turn % lost_one_in == 0 {
+                    ledger.copy_lost(at);
+                    continue;
+                }
+                let (primary, candidate) = (Some(primary), Some(candidate));
+                let watched = String::new();
+                ledger.observe(at, &Observation { lot: None, primary, candidate, watched });
+                ledger.score(at, "", 0.8, 0.8);
+            }
+            ledger.instrument(metric, None).unwrap().wealth().verdict()
+        };
+        assert_eq!(verdict(u64::MAX), Verdict::Pass, "{metric:?}");
+        assert_eq!(verdict(20), Verdict::Undecided, "{metric:?}");
+    }
+}
+
+/// A wall clock that went back over a restart takes no time away and adds none.
+#[test]
+fn a_clock_that_went_back_stops_neither_stakes_nor_money_nor_a_delay() {
+    let mut plan = plan(&[Metric::ErrorRate]);
+    plan.stages[0].delay_ms = 600_000;
+    let begun = LATER;
+    let mut ledger = Ledger::new(&plan);
+    ledger.enter(0, begun, Chances::PAIRS);
+    ledger.leave_out(Timestamp(begun.0 + 60_000));
+    let mut again = Ledger::new(&plan);
+    let now = Timestamp(begun.0 - 86_400_000);
+    assert!(again.decode(now, &ledger.encode()));
+    let left = |minutes: u64| again.is_early(Timestamp(now.0 + minutes * 60_000));
+    assert!(left(8) && !left(9));
+    let before = again.state.now_ms;
+    assert_eq!(before, now.0);
+    let money = again.state.money.due(Timestamp(now.0 + 3_600_000));
+    assert!(0.05 < money, "{money}");
+}

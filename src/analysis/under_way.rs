@@ -1,0 +1,114 @@
+//! Calls that are not over yet: what hangs is missing among the first outcomes of a stage.
+
+use std::collections::BTreeSet;
+
+use crate::domain::Timestamp;
+
+/// A call is overdue when it takes so many times as long as calls do on average.
+const TYPICAL_TIMES: u64 = 4;
+/// One in how many may be.
+const OVERDUE_ONE_IN: u64 = 100;
+
+/// One call that has begun.
+pub type Ticket = (Timestamp, u64);
+
+/// The calls of a window that have begun and are not over: as many as requests are answered at a
+/// time, which others limit.
+///
+/// Under steady traffic some are always under way, and the slower they are the more. What counts
+/// is how many have taken much longer than those that have ended: outcomes that come late are
+/// not like those that come at once.
+#[derive(Clone, Debug, Default)]
+pub struct UnderWay {
+    begun: BTreeSet<Ticket>,
+    /// Calls ever begun, less those that were excused.
+    calls: u64,
+    serial: u64,
+    /// Calls that were heard to their end, and how long they took together.
+    heard: u64,
+    heard_ms: u64,
+}
+
+impl UnderWay {
+    /// Takes note of a call that begins.
+    pub fn begin(&mut self, now: Timestamp) -> Ticket {
+        self.serial += 1;
+        self.calls += 1;
+        let ticket = (now, self.serial);
+        self.begun.insert(ticket);
+        ticket
+    }
+
+    /// It was heard to its end.
+    pub fn hear(&mut self, ticket: Ticket, took_ms: u64) {
+        self.begun.remove(&ticket);
+        (self.heard, self.heard_ms) = (self.heard + 1, self.heard_ms.saturating_add(took_ms));
+    }
+
+    /// Nothing more will be heard of it.
+    pub fn forget(&mut self, ticket: Ticket) {
+        self.begun.remove(&ticket);
+    }
+
+    /// Why what is known is not all, if more than one in a hundred is overdue.
+    pub fn problem(&self, now: Timestamp) -> Option<String> {
+        let typical_ms = TYPICAL_TIMES * self.heard_ms.checked_div(self.heard).unwrap_or(0);
+        let old = Timestamp(now.0.saturating_sub(typical_ms));
+        let overdue = self.begun.range(..(old, 0)).count();
+        let overdue = u64::try_from(overdue).unwrap_or(u64::MAX);
+        (self.calls < OVERDUE_ONE_IN.saturating_mul(overdue)).then(|| {
+            format!("{overdue} of {} calls are still under way, far longer than usual", self.calls)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::analysis::tests::Random;
+
+    /// Ten calls a second that take so long, for so many seconds; what is said at the end.
+    fn after(seconds: u64, mut took_ms: impl FnMut() -> u64) -> Option<String> {
+        let (mut under_way, mut ends) = (UnderWay::default(), VecDeque::new());
+        for now in (0..seconds * 1_000).step_by(100) {
+            let took = took_ms();
+            ends.push_back((now + took, under_way.begin(Timestamp(now)), took));
+            ends.retain(|(end, ticket, took)| {
+                if *end <= now {
+                    under_way.hear(*ticket, *took);
+                }
+                now < *end
+            });
+        }
+        under_way.problem(Timestamp(seconds * 1_000))
+    }
+
+    #[test]
+    fn what_hangs_is_seen_while_it_does_and_slow_models_are_not_taken_for_it() {
+        let mut random = Random(7);
+        let hang = || if random.happens(0.3) { 120_000 } else { 800 };
+        let told = after(20, hang).unwrap();
+        assert!(
+            told.ends_with("of 200 calls are still under way, far longer than usual"),
+            "{told}"
+        );
+        let mut random = Random(8);
+        assert_eq!(after(20, || 10_000), None, "half of them are under way, as it has to be");
+        let mut slow = || crate::analysis::whole(10_000.0 * (0.7 * random.normal()).exp());
+        for seconds in [30, 60, 120, 600] {
+            assert_eq!(after(seconds, &mut slow), None, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_call_of_which_nothing_more_is_heard_holds_nothing_up() {
+        let mut under_way = UnderWay::default();
+        let ticket = under_way.begin(Timestamp(0));
+        assert!(under_way.problem(Timestamp(1)).is_some());
+        under_way.forget(ticket);
+        assert_eq!(under_way.problem(Timestamp(1)), None);
+        assert_eq!(UnderWay::default().problem(Timestamp(1)), None);
+    }
+}
