@@ -172,6 +172,9 @@ fn status(serve: &Serve, field: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// What callers say of their patience, in seconds: half of it is the candidate's.
+const PATIENCE_S: &str = "0.8";
+
 /// A rollout on all traffic that no gate ends.
 pub(crate) fn patient(serve: &str, mirror: &str) -> String {
     rollout(serve, mirror).replace("gates = { ", "gates = { error_rate = \"+99pp\", ")
@@ -207,7 +210,8 @@ async fn try_begin(
     body: &str,
 ) -> Result<Response<Incoming>, hyper_util::client::legacy::Error> {
     let mut request = Request::post(format!("http://{address}/v1/chat/completions"))
-        .header("content-type", "application/json");
+        .header("content-type", "application/json")
+        .header("x-crossfade-deadline", PATIENCE_S);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
