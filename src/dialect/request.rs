@@ -236,14 +236,7 @@ mod tests {
         ] {
             assert_eq!(endpoint("POST", path), None, "{path}");
         }
-        for it in [
-            Endpoint::Chat,
-            Endpoint::Completions,
-            Endpoint::Embeddings,
-            Endpoint::Responses,
-            Endpoint::Messages,
-            Endpoint::Gemini,
-        ] {
+        for it in Endpoint::ALL {
             assert_eq!(endpoint("POST", path(it)), Some(it));
         }
         assert_eq!(endpoint("GET", "/v1/responses"), None);

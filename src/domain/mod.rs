@@ -4,6 +4,7 @@
 //! [`Timestamp`], randomness as a key to hash, the past as [`Event`]s.
 
 mod call;
+mod endpoint;
 mod event;
 mod flag;
 mod freeze;
@@ -29,6 +30,7 @@ pub use call::{
     Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
     Window,
 };
+pub use endpoint::Endpoint;
 pub use event::{Answer, Cause, Command, Consent, Event, Undecided};
 pub use flag::{Caps, Flag, Flags};
 pub use freeze::{Freeze, FreezeError, FreezeText, Thaw};
@@ -44,7 +46,7 @@ pub use refusal::Refusal;
 pub use request_rules::{MessageRule, RequestRules};
 pub use requests::Requests;
 pub use rollout::{Input, Rollout, Saved, State, Visit};
-pub use route::{Endpoint, Facts, Key, Lane, Lot, Places, Route, Snapshot, Tie, is_cleared};
+pub use route::{Facts, Key, Lane, Lot, Places, Route, Snapshot, Tie, is_cleared};
 pub use seen::{Note, Order, Seen, Told, Weather};
 pub use share::{Share, ShareError, hash};
 pub use skip::Skip;

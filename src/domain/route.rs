@@ -7,23 +7,6 @@ use super::{
     share::{bucket, hash},
 };
 
-/// The kinds of request we know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `/v1/chat/completions`.
-    Chat,
-    /// `/v1/completions`.
-    Completions,
-    /// `/v1/embeddings`.
-    Embeddings,
-    /// `/v1/responses`.
-    Responses,
-    /// `/v1/messages`.
-    Messages,
-    /// Gemini `…:generateContent` and `…:streamGenerateContent`.
-    Gemini,
-}
-
 /// What sticks to a side: the conversation, else the user, else the request alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {

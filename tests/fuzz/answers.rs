@@ -7,18 +7,9 @@ use crossfade::{
 };
 use libfuzzer_sys::fuzz_target;
 
-const ENDPOINTS: [Endpoint; 6] = [
-    Endpoint::Chat,
-    Endpoint::Completions,
-    Endpoint::Embeddings,
-    Endpoint::Responses,
-    Endpoint::Messages,
-    Endpoint::Gemini,
-];
-
 fuzz_target!(|bytes: &[u8]| {
     let [body @ .., how] = bytes else { return };
-    let endpoint = ENDPOINTS[usize::from(how % 6)];
+    let endpoint = Endpoint::ALL[usize::from(how % 6)];
     let ended = [End::Whole, End::Broken, End::Cut][usize::from(how / 6 % 3)];
     let reading = |content_type: &str, content_encoding: &str, body: &[u8]| {
         let status = if how / 18 % 8 == 7 { 429 } else { 200 };

@@ -13,14 +13,6 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
 
 const PATH: &str = "/v1beta/models/m:generateContent";
-const ENDPOINTS: [Endpoint; 6] = [
-    Endpoint::Chat,
-    Endpoint::Completions,
-    Endpoint::Embeddings,
-    Endpoint::Responses,
-    Endpoint::Messages,
-    Endpoint::Gemini,
-];
 /// What may differ between a request and what it becomes for another provider.
 const MAY_DIFFER: [&str; 7] = [
     "model",
@@ -55,7 +47,7 @@ static EMAIL: LazyLock<(Detector, Redactor)> = LazyLock::new(|| {
 
 fuzz_target!(|bytes: &[u8]| {
     let [body @ .., how] = bytes else { return };
-    let endpoint = ENDPOINTS[usize::from(how % 6)];
+    let endpoint = Endpoint::ALL[usize::from(how % 6)];
     conversation(endpoint, body, 4_096);
     opening(endpoint, body);
     at(body, ["metadata.user", "user"]);
