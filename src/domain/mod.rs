@@ -4,12 +4,12 @@
 //! [`Timestamp`], randomness as a key to hash, the past as [`Event`]s.
 
 mod call;
+mod conversation;
 mod endpoint;
 mod event;
 mod flag;
 mod freeze;
 mod gate;
-mod kept;
 mod margin;
 mod marks;
 mod plan;
