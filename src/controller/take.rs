@@ -77,7 +77,7 @@ pub(super) fn made(seen: &Seen) -> Timestamp {
 }
 
 /// Whether it is of the primary alone, so that nothing was heard of the candidate.
-pub(super) fn is_noise(seen: &Seen) -> bool {
+fn is_noise(seen: &Seen) -> bool {
     match seen {
         Seen::Note(note) => matches!(note.told, Told::Noise { .. }),
         Seen::Pair(_) | Seen::Score(_) => false,

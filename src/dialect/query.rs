@@ -17,7 +17,7 @@ pub fn credentials(query: &str) -> impl Iterator<Item = Cow<'_, str>> {
 
 /// Whether a query parameter is a credential of the caller, with or without the `$` Google's
 /// system parameters may carry.
-pub(super) fn is_credential(parameter: &str) -> bool {
+fn is_credential(parameter: &str) -> bool {
     let Some((name, _)) = form_urlencoded::parse(parameter.as_bytes()).next() else { return false };
     let name = name.strip_prefix('$').unwrap_or(&name);
     matches!(name, "key" | "access_token" | "api_key" | "api-key" | "token")

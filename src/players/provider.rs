@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::{self, Instant};
 
 use super::{
-    Fault, Latency, ProviderPlan, Row, Rows, Seen, Stats,
+    Fault, ProviderPlan, Row, Rows, Seen, Stats,
     completion::Completion,
     dice::Dice,
     prompt::Asked,
@@ -22,7 +22,6 @@ use super::{
     row::Output,
     server::{CHAT_PATH, Fate, Player, Reply, Server},
 };
-use crate::domain::Share;
 
 /// A running provider: an OpenAI-compatible server on a real socket.
 ///
@@ -83,16 +82,6 @@ impl Provider {
     /// Changes what is wrong with it, from the next request on.
     pub fn set_fault(&self, fault: Fault) {
         lock(&self.plan).fault = fault;
-    }
-
-    /// Changes the share of prompts it fails, from the next request on.
-    pub fn set_errors(&self, errors: Share) {
-        lock(&self.plan).errors = errors;
-    }
-
-    /// Changes how long it takes, from the next request on.
-    pub fn set_latency(&self, latency: Latency) {
-        lock(&self.plan).latency = latency;
     }
 
     /// Closes its address and all connections, and waits until they are closed.
@@ -192,6 +181,8 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::domain::Share;
+    use crate::players::Latency;
     use crate::players::{Delivery, rows::tests::two_rows};
 
     async fn provider(plan: ProviderPlan) -> Provider {

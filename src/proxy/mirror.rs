@@ -215,7 +215,7 @@ impl Proxy {
         if self.ends.load(Ordering::Relaxed) { due.lose() } else { due.excuse() }
     }
 
-    pub(super) async fn ask_other(&self, exchange: &Exchange, side: Side) -> Taken {
+    async fn ask_other(&self, exchange: &Exchange, side: Side) -> Taken {
         let started = clock::instant();
         let name = provider(&exchange.lane, side);
         let request = match side {
