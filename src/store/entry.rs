@@ -1,80 +1,41 @@
-//! What a frame of a segment carries: one pair with its bodies, one score, or notes of a window.
+//! What a frame of a segment carries: a block of pairs, one score, or notes of a window.
 //!
-//! `kind u8 | pair id u128 BE | zstd(parts)`, each part as `len u32 LE | bytes`: first the
-//! record, then for a pair its three bodies. The id of notes is 0. So a segment alone is enough to find a pair again.
+//! `kind u8 | id u128 BE | rest`. The id of a block is that of its first pair, the id of a score
+//! that of its pair, and the id of notes 0. The rest of a block is told in `block`; of the others
+//! it is one record, packed.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+};
 
-use bytes::Bytes;
-use zstd::bulk::Compressor;
+use zstd::bulk::{Compressor, Decompressor};
 
-use super::{json::DecodeError, note, pair};
-use crate::domain::{Note, Pair, PairId, Score, Window};
+use super::{
+    block::Block,
+    bodies::{BODY_LEN_MAX, Bodies},
+    json::DecodeError,
+    note, pair,
+};
+use crate::domain::{Note, PairId, Score, Window};
 
-/// Most bytes kept of each body.
-pub(super) const BODY_LEN_MAX: usize = 256 << 10;
-/// What ends a body that was longer.
-pub(super) const CUT_MARK: &[u8] = b"\n[cut here: longer than what is kept]";
+/// The level that packs the most for what it costs: the next ones take twice the time for some
+/// hundredths of the bytes.
+const ZSTD_LEVEL: i32 = 1;
+/// Most bytes of unpacked parts: three bodies of one pair, and a record with ample room.
+pub(super) const PARTS_BYTES_MAX: usize = 3 * BODY_LEN_MAX + (64 << 10);
 
-const ZSTD_LEVEL: i32 = 3;
-/// Most bytes of unpacked parts: three bodies, and a record with ample room.
-const PARTS_BYTES_MAX: usize = 3 * BODY_LEN_MAX + (64 << 10);
+/// A pair alone, as older programs wrote it: its record and its bodies, packed together.
 const PAIR: u8 = 1;
 const SCORE: u8 = 2;
 const NOTES: u8 = 3;
-
-/// What was asked and what both sides said.
-///
-/// A body longer than 256 KiB is kept up to there, and then ends with a mark that says so.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bodies {
-    /// The request as the caller sent it.
-    pub request: Bytes,
-    /// The primary's answer as JSON: `text`, `tool_calls`, `refusal`.
-    pub primary: Bytes,
-    /// The candidate's answer, in the same form.
-    pub candidate: Bytes,
-}
-
-impl Bodies {
-    /// Whether one of them is only its beginning.
-    pub fn is_cut(&self) -> bool {
-        [&self.request, &self.primary, &self.candidate].iter().any(|it| it.ends_with(CUT_MARK))
-    }
-
-    /// Whether there are none: whoever keeps the pair is not cleared for its data.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The bodies as they are kept. One that is cut lets go of the memory of the whole.
-    pub(super) fn cut(self) -> Self {
-        let Self { request, primary, candidate } = self;
-        Self { request: cut(request), primary: cut(primary), candidate: cut(candidate) }
-    }
-
-    /// Bytes in all.
-    pub(super) fn len(&self) -> usize {
-        self.request.len() + self.primary.len() + self.candidate.len()
-    }
-}
-
-fn cut(body: Bytes) -> Bytes {
-    if body.len() <= BODY_LEN_MAX {
-        return body;
-    }
-    let room = BODY_LEN_MAX - CUT_MARK.len();
-    let continues = |at: &usize| body.get(*at).is_some_and(|byte| byte & 0xC0 == 0x80);
-    // At most three bytes back lies the beginning of a character, if this is UTF-8 at all.
-    let end = (room - 3..=room).rev().find(|at| !continues(at)).unwrap_or(room);
-    [&body[..end], CUT_MARK].concat().into()
-}
+const BLOCK: u8 = 4;
 
 /// One frame's content.
 #[derive(Debug, PartialEq)]
 pub(super) enum Entry {
-    /// A pair and its bodies.
-    Pair(Box<Pair>, Bodies),
+    /// Pairs of one window.
+    Block(Block),
     /// A score of a pair kept earlier.
     Score(Score),
     /// Notes of one window.
@@ -86,108 +47,154 @@ pub(super) enum Entry {
 pub(super) struct Packer(Mutex<Option<Compressor<'static>>>);
 
 impl Packer {
-    /// The payload of a pair with this record.
-    pub(super) fn pair(
-        &self,
-        id: PairId,
-        record: &[u8],
-        bodies: &Bodies,
-    ) -> std::io::Result<Vec<u8>> {
-        let bodies = bodies.clone().cut();
-        self.pack(PAIR, id, &[record, &bodies.request, &bodies.primary, &bodies.candidate])
+    /// The payload of pairs of one window, whose records these are.
+    pub(super) fn block(&self, records: &[(PairId, Vec<u8>, Bodies)]) -> io::Result<Vec<u8>> {
+        let first = records.first().map_or(PairId(0), |(id, ..)| *id);
+        Ok(payload(BLOCK, first, &Block::encode(self, records)?))
     }
 
     /// The payload of a score.
-    pub(super) fn score(&self, score: &Score) -> std::io::Result<Vec<u8>> {
-        self.pack(SCORE, score.pair, &[&pair::encode_score(score)])
+    pub(super) fn score(&self, score: &Score) -> io::Result<Vec<u8>> {
+        let mut record = Vec::new();
+        push(&mut record, &pair::encode_score(score))?;
+        Ok(payload(SCORE, score.pair, &self.pack(&record)?))
     }
 
     /// The payload of notes of one window, as many as can be unpacked again.
-    pub(super) fn notes(&self, window: &Window, notes: &[Note]) -> std::io::Result<Vec<u8>> {
-        self.pack(NOTES, PairId(0), &[&note::encode(window, notes)])
+    pub(super) fn notes(&self, window: &Window, notes: &[Note]) -> io::Result<Vec<u8>> {
+        let mut record = Vec::new();
+        push(&mut record, &note::encode(window, notes))?;
+        Ok(payload(NOTES, PairId(0), &self.pack(&record)?))
     }
 
-    fn pack(&self, kind: u8, id: PairId, parts: &[&[u8]]) -> std::io::Result<Vec<u8>> {
-        let mut plain = Vec::with_capacity(parts.iter().map(|it| it.len() + 4).sum());
-        for part in parts {
-            let len = u32::try_from(part.len()).map_err(std::io::Error::other)?;
-            plain.extend(len.to_le_bytes());
-            plain.extend(*part);
-        }
-        if PARTS_BYTES_MAX < plain.len() {
-            return Err(std::io::Error::other("more than what can be unpacked again"));
+    /// Packs what can be unpacked again.
+    pub(super) fn pack(&self, parts: &[u8]) -> io::Result<Vec<u8>> {
+        if PARTS_BYTES_MAX < parts.len() {
+            return Err(io::Error::other("more than what can be unpacked again"));
         }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let compressor = match &mut *kept {
             Some(compressor) => compressor,
             none @ None => none.insert(Compressor::new(ZSTD_LEVEL)?),
         };
-        let packed = compressor.compress(&plain)?;
-        Ok([&[kind], &id.0.to_be_bytes()[..], &packed].concat())
+        compressor.compress(parts)
     }
+}
+
+fn payload(kind: u8, id: PairId, rest: &[u8]) -> Vec<u8> {
+    [&[kind], &id.0.to_be_bytes()[..], rest].concat()
 }
 
 /// What a payload carries.
 pub(super) fn decode(payload: &[u8]) -> Result<Entry, DecodeError> {
-    let (kind, rest) = payload.split_first().ok_or(DecodeError::Parts)?;
-    let (id, packed) = rest.split_first_chunk().ok_or(DecodeError::Parts)?;
-    let id = PairId(u128::from_be_bytes(*id));
-    let parts = zstd::bulk::decompress(packed, PARTS_BYTES_MAX).map_err(DecodeError::Unpack)?;
-    let mut parts = Bytes::from(parts);
-    match *kind {
-        PAIR => {
-            let pair = pair::decode(id, &take(&mut parts)?)?;
-            let (request, primary) = (take(&mut parts)?, take(&mut parts)?);
-            let candidate = take(&mut parts)?;
-            Ok(Entry::Pair(Box::new(pair), Bodies { request, primary, candidate }))
-        }
-        SCORE => Ok(Entry::Score(pair::decode_score(id, &take(&mut parts)?)?)),
-        NOTES => Ok(Entry::Notes(note::decode(&take(&mut parts)?)?)),
+    let (kind, id, rest) = split(payload)?;
+    match kind {
+        BLOCK => Ok(Entry::Block(Block::decode(rest)?)),
+        PAIR => Ok(Entry::Block(Block::alone(id, take(&mut &unpack(rest)?[..])?))),
+        SCORE => Ok(Entry::Score(pair::decode_score(id, take(&mut &unpack(rest)?[..])?)?)),
+        NOTES => Ok(Entry::Notes(note::decode(take(&mut &unpack(rest)?[..])?)?)),
         other => Err(DecodeError::Value { field: "kind", value: other.to_string() }),
     }
 }
 
-fn take(parts: &mut Bytes) -> Result<Bytes, DecodeError> {
-    let len = parts.first_chunk().map(|it| u32::from_le_bytes(*it)).ok_or(DecodeError::Parts)?;
-    let end = usize::try_from(len).ok().and_then(|it| it.checked_add(4));
-    match end {
-        Some(end) if end <= parts.len() => Ok(parts.split_to(end).split_off(4)),
-        Some(_) | None => Err(DecodeError::Parts),
+/// The bodies of a pair of a payload; none when it is not in it.
+pub(super) fn bodies(payload: &[u8], of: PairId) -> Result<Option<Bodies>, DecodeError> {
+    let (kind, id, rest) = split(payload)?;
+    match kind {
+        BLOCK => Block::bodies(rest, of),
+        PAIR if id == of => {
+            let parts = unpack(rest)?;
+            let mut parts = &parts[..];
+            take(&mut parts)?;
+            Bodies::take(&mut parts).map(Some)
+        }
+        _ => Ok(None),
     }
+}
+
+fn split(payload: &[u8]) -> Result<(u8, PairId, &[u8]), DecodeError> {
+    let (kind, rest) = payload.split_first().ok_or(DecodeError::Parts)?;
+    let (id, rest) = rest.split_first_chunk().ok_or(DecodeError::Parts)?;
+    Ok((*kind, PairId(u128::from_be_bytes(*id)), rest))
+}
+
+/// Parts that were packed together.
+pub(super) fn unpack(packed: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    // What it says of its length is what is allocated, within the bound.
+    let len = Decompressor::<'_>::upper_bound(packed).unwrap_or(PARTS_BYTES_MAX);
+    let len = len.min(PARTS_BYTES_MAX);
+    zstd::bulk::decompress(packed, len).map_err(DecodeError::Unpack)
+}
+
+/// Adds a part, as `len u32 LE | bytes`.
+pub(super) fn push(parts: &mut Vec<u8>, part: &[u8]) -> io::Result<()> {
+    parts.extend(u32::try_from(part.len()).map_err(io::Error::other)?.to_le_bytes());
+    parts.extend(part);
+    Ok(())
+}
+
+/// Takes the next part.
+pub(super) fn take<'a>(parts: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    let (len, rest) = parts.split_first_chunk().ok_or(DecodeError::Parts)?;
+    let len = usize::try_from(u32::from_le_bytes(*len)).map_err(|_| DecodeError::Parts)?;
+    let (part, rest) = rest.split_at_checked(len).ok_or(DecodeError::Parts)?;
+    *parts = rest;
+    Ok(part)
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::domain::Pair;
     use crate::store::samples;
 
-    fn packed(pair: &Pair, bodies: &Bodies) -> Vec<u8> {
-        Packer::default().pair(pair.id, &pair::encode(pair), bodies).unwrap()
+    fn packed(pairs: &[(Pair, Bodies)]) -> Vec<u8> {
+        let record =
+            |(pair, bodies): &(Pair, Bodies)| (pair.id, pair::encode(pair), bodies.clone());
+        Packer::default().block(&pairs.iter().map(record).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn three() -> Vec<(Pair, Bodies)> {
+        let pair = |n| (samples::pair("chat", 1_000 + n, n), samples::bodies(&n.to_string()));
+        (1..=3).map(pair).collect()
     }
 
     #[test]
     fn entries_read_back() {
-        let (pair, bodies) = (samples::pair("chat", 1_000, 1), samples::bodies("hello"));
-        let payload = packed(&pair, &bodies);
-        assert_eq!(decode(&payload).unwrap(), Entry::Pair(Box::new(pair.clone()), bodies));
-        let score = samples::score(&pair, "judge:m@r");
+        let pairs = three();
+        let payload = packed(&pairs);
+        let Entry::Block(block) = decode(&payload).unwrap() else { panic!("not a block") };
+        assert_eq!(block.pairs().map(Result::unwrap).collect::<Vec<_>>(), pairs_of(&pairs));
+        for (pair, kept) in &pairs {
+            assert_eq!(bodies(&payload, pair.id).unwrap().as_ref(), Some(kept));
+        }
+        assert_eq!(bodies(&payload, PairId(7)).unwrap(), None);
+        let score = samples::score(&pairs[0].0, "judge:m@r");
         let payload = Packer::default().score(&score).unwrap();
         assert_eq!(decode(&payload).unwrap(), Entry::Score(score));
-        let notes = samples::notes(&pair, 1, 3);
-        let payload = Packer::default().notes(&pair.window, &notes).unwrap();
+        let notes = samples::notes(&pairs[0].0, 1, 3);
+        let payload = Packer::default().notes(&pairs[0].0.window, &notes).unwrap();
         assert_eq!(decode(&payload).unwrap(), Entry::Notes(notes));
     }
 
+    fn pairs_of(pairs: &[(Pair, Bodies)]) -> Vec<Pair> {
+        pairs.iter().map(|(pair, _)| pair.clone()).collect()
+    }
+
     #[test]
-    fn long_bodies_are_cut_between_characters_and_marked() {
-        let request = Bytes::from("€".repeat(BODY_LEN_MAX));
-        let bodies = Bodies { request, ..samples::bodies("short") };
-        assert!(!bodies.is_cut());
-        let payload = packed(&samples::pair("chat", 1_000, 1), &bodies);
-        let Entry::Pair(_, kept) = decode(&payload).unwrap() else { panic!("not a pair") };
-        assert!(kept.is_cut() && kept.request.len() <= BODY_LEN_MAX);
-        assert!(std::str::from_utf8(&kept.request).is_ok());
-        assert_eq!(kept.primary, bodies.primary);
+    fn a_pair_that_an_older_program_wrote_reads_back() {
+        let (pair, kept) = three().remove(0);
+        let mut parts = Vec::new();
+        for part in [&pair::encode(&pair)[..], &kept.request, &kept.primary, &kept.candidate] {
+            push(&mut parts, part).unwrap();
+        }
+        let payload = payload(PAIR, pair.id, &Packer::default().pack(&parts).unwrap());
+        let Entry::Block(block) = decode(&payload).unwrap() else { panic!("not a block") };
+        assert_eq!(block.pairs().map(Result::unwrap).collect::<Vec<_>>(), [pair.clone()]);
+        assert_eq!(bodies(&payload, pair.id).unwrap(), Some(kept));
+        assert_eq!(bodies(&payload, PairId(7)).unwrap(), None);
     }
 
     #[test]
@@ -202,17 +209,22 @@ mod tests {
             });
             Bytes::from(bytes.take(BODY_LEN_MAX / 4).flatten().collect::<Vec<u8>>())
         };
-        let bodies = Bodies { request: noise(), primary: noise(), candidate: noise() };
-        let payload = packed(&samples::pair("chat", 1_000, 1), &bodies);
+        let kept = Bodies { request: noise(), primary: noise(), candidate: noise() };
+        let payload = packed(&[(samples::pair("chat", 1_000, 1), kept.cut())]);
         assert!(payload.len() < crate::store::frame::PAYLOAD_LEN_MAX);
         assert!(decode(&payload).is_ok());
     }
 
     #[test]
     fn a_payload_that_does_not_add_up_is_an_error() {
-        let payload = packed(&samples::pair("chat", 1_000, 1), &Bodies::default());
+        let pairs = three();
+        let payload = packed(&pairs);
+        let read = |payload: &[u8]| -> Result<(), DecodeError> {
+            decode(payload)?;
+            bodies(payload, pairs[2].0.id).map(drop)
+        };
         for end in 0..payload.len() {
-            assert!(decode(&payload[..end]).is_err(), "cut at {end}");
+            assert!(read(&payload[..end]).is_err(), "cut at {end}");
         }
         let other = [&[9], &payload[1..]].concat();
         assert_eq!(decode(&other).unwrap_err().to_string(), "`kind` cannot be `9`");

@@ -1,9 +1,10 @@
-//! The index: what there is to know about pairs but their bodies, in sled.
+//! The index: where things are in the segments, in sled. Pairs are kept in blocks, and a row costs
+//! more than a pair, so there is one of each kind for a block.
 //!
 //! | tree       | key                                                  | value                 |
 //! |------------|------------------------------------------------------|-----------------------|
-//! | `pairs`    | id, which sorts by time                              | place, record         |
-//! | `windows`  | rollout, 0, attempt, stage, id                       | –                     |
+//! | `blocks`   | first id, which sorts by time                        | place, all ids        |
+//! | `windows`  | rollout, 0, attempt, stage, first id                 | place                 |
 //! | `scores`   | id, source                                           | record                |
 //! | `notes`    | rollout, 0, attempt, stage, time, place              | frame payload         |
 //! | `segments` | name                                                 | bytes of it indexed   |
@@ -12,11 +13,14 @@
 //! All numbers are big endian, so that keys sort as they should. Sled recovers a prefix of
 //! what was written; `segments` is written last, so what it calls indexed is.
 
-use std::{any::Any, io, panic, path::Path, thread, time::Duration};
+use std::{any::Any, io, iter, panic, path::Path, thread, time::Duration};
 
 use sled::{Batch, Db, Tree};
 
-use super::segments::Place;
+use super::{
+    block::{first_of, second},
+    segments::Place,
+};
 use crate::domain::{Name, Order, PairId, Timestamp, Window};
 
 const CACHE_BYTES: u64 = 64 << 20;
@@ -28,13 +32,13 @@ const LOCK_TRIES: u32 = 20;
 const LOCK_WAIT: Duration = Duration::from_millis(50);
 const ID_LEN: usize = 16;
 const PLACE_LEN: usize = 20;
-/// Bytes of a time and a place at the end of a key of `notes`.
-const ORDER_LEN: usize = 16;
+/// Bytes of a time and a place at the end of a key of `notes`, as many as those of an id.
+const ORDER_LEN: usize = ID_LEN;
 
 /// An open index.
 pub(super) struct Index {
     db: Db,
-    pairs: Tree,
+    blocks: Tree,
     windows: Tree,
     scores: Tree,
     notes: Tree,
@@ -49,18 +53,6 @@ pub(super) enum OpenFault {
     Broken(String),
     /// The disk or another process is in the way: rebuilding would not help.
     Refused(sled::Error),
-}
-
-/// A record of a pair and where its frame is.
-pub(super) struct Row {
-    /// The pair.
-    pub id: PairId,
-    /// Its evidence.
-    pub window: Window,
-    /// Its frame.
-    pub place: Place,
-    /// Its record.
-    pub record: Vec<u8>,
 }
 
 impl Index {
@@ -86,7 +78,7 @@ impl Index {
                 .flush_every_ms(Some(FLUSH_EVERY_MS));
             let db = config.open()?;
             Ok(Self {
-                pairs: db.open_tree("pairs")?,
+                blocks: db.open_tree("blocks")?,
                 windows: db.open_tree("windows")?,
                 scores: db.open_tree("scores")?,
                 notes: db.open_tree("notes")?,
@@ -98,15 +90,25 @@ impl Index {
         Ok(opened.map_err(|panic| OpenFault::Broken(text_of(&*panic)))??)
     }
 
-    /// Adds pairs. Not as a batch of sled's: each of those ends a buffer of its log early, and wakes
-    /// all its threads for that, which costs more than the pairs.
-    pub(super) fn put_pairs(&self, rows: &[Row]) -> sled::Result<()> {
-        for row in rows {
-            let value = [&row.place.to_bytes()[..], &row.record].concat();
-            self.pairs.insert(row.id.0.to_be_bytes(), value)?;
-            self.windows.insert(window_key(&row.window, row.id), &[])?;
-        }
-        Ok(())
+    /// Whether an older program made it, which kept other rows of pairs.
+    pub(super) fn is_old(&self) -> bool {
+        self.db.tree_names().iter().any(|it| it == b"pairs")
+    }
+
+    /// Adds a block of pairs of one window and one second, lowest id first. Not as a batch of sled's:
+    /// that ends a buffer of its log early, and wakes all its threads for that.
+    pub(super) fn put_block(
+        &self,
+        window: &Window,
+        ids: &[PairId],
+        place: Place,
+    ) -> sled::Result<()> {
+        let Some(first) = ids.first() else { return Ok(()) };
+        let place = place.to_bytes();
+        let ids = ids.iter().flat_map(|it| it.0.to_be_bytes());
+        let value: Vec<u8> = place.into_iter().chain(ids).collect();
+        self.blocks.insert(first.0.to_be_bytes(), value)?;
+        self.windows.insert(window_key(window, *first), &place).map(drop)
     }
 
     /// Adds a score; one by the same source is replaced.
@@ -138,10 +140,18 @@ impl Index {
         })
     }
 
-    /// Where a pair's frame is, and its record.
-    pub(super) fn pair(&self, id: PairId) -> sled::Result<Option<(Place, Vec<u8>)>> {
-        let value = self.pairs.get(id.0.to_be_bytes())?;
-        Ok(value.as_deref().and_then(split))
+    /// Where the block of a pair is.
+    pub(super) fn place(&self, id: PairId) -> sled::Result<Option<Place>> {
+        let second = first_of(second(id)).0.to_be_bytes();
+        for row in self.blocks.range(second..=id.0.to_be_bytes()).rev() {
+            let (_, value) = row?;
+            if let Some((place, ids)) = split(&value)
+                && ids.chunks_exact(ID_LEN).any(|it| it == id.0.to_be_bytes())
+            {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
     }
 
     /// The records of a pair's scores.
@@ -149,40 +159,40 @@ impl Index {
         self.scores.scan_prefix(id.0.to_be_bytes()).values().map(|it| Ok(it?.to_vec()))
     }
 
-    /// Records of pairs with ids below `before`, newest first.
+    /// Blocks with pairs whose ids are below `before`, newest first, those of a second together.
     pub(super) fn newest(
         &self,
         before: Option<PairId>,
-    ) -> impl Iterator<Item = sled::Result<(PairId, Vec<u8>)>> {
+    ) -> impl Iterator<Item = sled::Result<Vec<Place>>> + use<> {
         let range = match before {
-            Some(id) => self.pairs.range(..id.0.to_be_bytes()),
-            None => self.pairs.iter(),
+            Some(id) => self.blocks.range(..id.0.to_be_bytes()),
+            None => self.blocks.iter(),
         };
-        range.rev().filter_map(|row| match row {
-            Ok((key, value)) => Some(Ok((id_of(&key)?, split(&value)?.1))),
-            Err(error) => Some(Err(error)),
-        })
+        by_second(range.rev())
     }
 
-    /// Ids of a rollout's pairs before one of them, newest first: the last attempt and stage
-    /// come first.
+    /// Blocks of a rollout with pairs before one of them, newest first, those of a stage's second
+    /// together: the last attempt and stage come first.
     pub(super) fn newest_of(
         &self,
         rollout: &Name,
         before: Option<(&Window, PairId)>,
-    ) -> impl Iterator<Item = sled::Result<PairId>> {
+    ) -> impl Iterator<Item = sled::Result<Vec<Place>>> + use<> {
         let first = rollout_key(rollout);
         let end = match before {
             Some((window, id)) => window_key(window, id),
             // No attempt has this number, so this is behind them all.
             None => [&first[..], &[0xFF; 8 + ID_LEN]].concat(),
         };
-        ids(self.windows.range(first..end).rev())
+        by_second(self.windows.range(first..end).rev())
     }
 
-    /// Ids of the pairs of a window, oldest first.
-    pub(super) fn of_window(&self, window: &Window) -> impl Iterator<Item = sled::Result<PairId>> {
-        ids(self.windows.scan_prefix(stage_key(window)))
+    /// Blocks of a window, oldest first, those of a second together.
+    pub(super) fn of_window(
+        &self,
+        window: &Window,
+    ) -> impl Iterator<Item = sled::Result<Vec<Place>>> + use<> {
+        by_second(self.windows.scan_prefix(stage_key(window)))
     }
 
     /// Bytes of a segment that are indexed.
@@ -202,66 +212,15 @@ impl Index {
         self.segments.remove(segment.to_be_bytes()).map(drop)
     }
 
-    /// Removes everything about pairs whose id is of an earlier time. `window` reads the
-    /// window off a record.
-    pub(super) fn remove_before(
-        &self,
-        at: Timestamp,
-        window: impl Fn(PairId, &[u8]) -> Option<Window>,
-    ) -> sled::Result<()> {
+    /// Removes everything about pairs whose id is of an earlier time.
+    pub(super) fn remove_before(&self, at: Timestamp) -> sled::Result<()> {
         let end = (u128::from(at.0) << 80).to_be_bytes();
-        loop {
-            let (mut pairs, mut windows) = (Batch::default(), Batch::default());
-            let mut removed = 0;
-            for row in self.pairs.range(..end).take(REMOVE_LEN_MAX) {
-                let (key, value) = row?;
-                let record = split(&value);
-                if let (Some(id), Some((_, record))) = (id_of(&key), record)
-                    && let Some(window) = window(id, &record)
-                {
-                    windows.remove(window_key(&window, id));
-                }
-                pairs.remove(key);
-                removed += 1;
-            }
-            if removed == 0 {
-                break;
-            }
-            self.windows.apply_batch(windows)?;
-            self.pairs.apply_batch(pairs)?;
-        }
-        self.remove_notes_before(at)?;
-        self.remove_scores_before(&end)
-    }
-
-    /// Window by window: their keys sort by time only inside one.
-    fn remove_notes_before(&self, at: Timestamp) -> sled::Result<()> {
-        let mut from = Vec::new();
-        while let Some(row) = self.notes.range(from..).keys().next() {
-            let key = row?;
-            let window = key.get(..key.len().saturating_sub(ORDER_LEN)).unwrap_or_default();
-            let end = [window, &at.0.to_be_bytes()[..], &[0; 8]].concat();
-            for key in self.notes.range(window..&end[..]).keys() {
-                self.notes.remove(key?)?;
-            }
-            from = [window, &[0xFF; ORDER_LEN]].concat();
-        }
-        Ok(())
-    }
-
-    fn remove_scores_before(&self, end: &[u8; ID_LEN]) -> sled::Result<()> {
-        loop {
-            let mut scores = Batch::default();
-            let mut removed = 0;
-            for key in self.scores.range(..&end[..]).keys().take(REMOVE_LEN_MAX) {
-                scores.remove(key?);
-                removed += 1;
-            }
-            if removed == 0 {
-                return Ok(());
-            }
-            self.scores.apply_batch(scores)?;
-        }
+        remove(&self.blocks, &[], &end)?;
+        remove_of_windows(&self.windows, end)?;
+        let mut order = [0; ORDER_LEN];
+        order[..8].copy_from_slice(&at.0.to_be_bytes());
+        remove_of_windows(&self.notes, order)?;
+        remove(&self.scores, &[], &end)
     }
 
     /// Keeps a named value.
@@ -314,28 +273,69 @@ impl Place {
     }
 }
 
-/// A value of `pairs` in its two parts.
-fn split(value: &[u8]) -> Option<(Place, Vec<u8>)> {
+/// A place, and what follows it.
+fn split(value: &[u8]) -> Option<(Place, &[u8])> {
     let (segment, rest) = value.split_first_chunk()?;
     let (offset, rest) = rest.split_first_chunk()?;
-    let (len, record) = rest.split_first_chunk()?;
+    let (len, rest) = rest.split_first_chunk()?;
     let place = Place {
         segment: u64::from_be_bytes(*segment),
         offset: u64::from_be_bytes(*offset),
         len: u32::from_be_bytes(*len),
     };
-    Some((place, record.to_vec()))
+    Some((place, rest))
 }
 
-fn ids(
+/// The places of rows whose keys end with an id; those of one second and window together.
+fn by_second(
     rows: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
-) -> impl Iterator<Item = sled::Result<PairId>> {
-    rows.filter_map(|row| row.map(|(key, _)| id_of(&key)).transpose())
+) -> impl Iterator<Item = sled::Result<Vec<Place>>> {
+    let of = |row: &(sled::IVec, sled::IVec)| {
+        let (window, id) = row.0.split_last_chunk::<ID_LEN>()?;
+        Some((window.to_vec(), second(PairId(u128::from_be_bytes(*id)))))
+    };
+    let mut rows = rows.peekable();
+    iter::from_fn(move || {
+        let first = match rows.next()? {
+            Ok(first) => first,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut places: Vec<Place> = split(&first.1).map(|it| it.0).into_iter().collect();
+        let together = |next: &sled::Result<_>| next.as_ref().is_ok_and(|it| of(it) == of(&first));
+        while let Some(Ok((_, value))) = rows.next_if(together) {
+            places.extend(split(&value).map(|it| it.0));
+        }
+        Some(Ok(places))
+    })
 }
 
-/// The id at the end of a key.
-fn id_of(key: &[u8]) -> Option<PairId> {
-    key.last_chunk().map(|it| PairId(u128::from_be_bytes(*it)))
+/// Removes rows from a key on, up to an end.
+fn remove(tree: &Tree, from: &[u8], end: &[u8]) -> sled::Result<()> {
+    loop {
+        let mut batch = Batch::default();
+        let mut removed = 0;
+        for key in tree.range(from..end).keys().take(REMOVE_LEN_MAX) {
+            batch.remove(key?);
+            removed += 1;
+        }
+        if removed == 0 {
+            return Ok(());
+        }
+        tree.apply_batch(batch)?;
+    }
+}
+
+/// Removes the rows of each window up to what their keys end with. Window by window: keys sort by
+/// time only inside one.
+fn remove_of_windows(tree: &Tree, end: [u8; ORDER_LEN]) -> sled::Result<()> {
+    let mut from = Vec::new();
+    while let Some(row) = tree.range(from..).keys().next() {
+        let key = row?;
+        let window = key.get(..key.len().saturating_sub(ORDER_LEN)).unwrap_or_default();
+        remove(tree, window, &[window, &end].concat())?;
+        from = [window, &[0xFF; ORDER_LEN]].concat();
+    }
+    Ok(())
 }
 
 fn rollout_key(rollout: &Name) -> Vec<u8> {

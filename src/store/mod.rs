@@ -13,6 +13,8 @@
 //! Both use one log format (`frame`). Every call here blocks; callers bring their own thread.
 
 mod archive;
+mod block;
+mod bodies;
 mod checkpoints;
 mod disk;
 mod entry;
@@ -33,8 +35,8 @@ mod record;
 mod recorder;
 mod segments;
 
+pub use bodies::Bodies;
 pub use checkpoints::{CHECKPOINT_LEN_MAX, Checkpoint};
-pub use entry::Bodies;
 pub use files::FileError;
 pub use journal::{Journal, JournalError};
 pub use json::DecodeError;

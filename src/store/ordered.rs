@@ -52,8 +52,7 @@ impl Pairs {
     pub fn of_window(&self, window: &Window, each: &mut dyn FnMut(Seen)) -> Result<(), PairsError> {
         let mut waiting = Waiting::default();
         let mut notes = self.index().notes(window).peekable();
-        for id in self.index().of_window(window) {
-            let Some(pair) = self.pair(id.map_err(to("list pairs"))?)? else { continue };
+        self.each_of(window, &mut |pair| {
             // Nothing counted before it was asked, so all that counted earlier is known by now.
             let asked = pair.at;
             while let Some(Ok((first, _))) = notes.peek()
@@ -70,7 +69,8 @@ impl Pairs {
             if let Some(score) = score {
                 waiting.add(Seen::Score(Box::new(score)));
             }
-        }
+            Ok(())
+        })?;
         for batch in notes {
             let (first, payload) = batch.map_err(to("list notes"))?;
             waiting.give(first, each);
@@ -105,7 +105,7 @@ impl Pairs {
                     each(Seen::Note(Box::new(note)));
                 }
             }
-            Ok(Entry::Pair(..) | Entry::Score(_)) | Err(_) => self.count_unreadable(),
+            Ok(Entry::Block(_) | Entry::Score(_)) | Err(_) => self.count_unreadable(),
         }
     }
 }

@@ -11,9 +11,11 @@ use std::{
 };
 
 use super::{
-    entry::{self, Bodies, Entry, Packer},
+    block,
+    bodies::Bodies,
+    entry::Packer,
     files, frame,
-    index::{Index, Row},
+    index::Index,
     json::shortened,
     pair,
     pairs_error::{PairsError, to},
@@ -129,57 +131,6 @@ impl Pairs {
         Ok(Self(Arc::new(Shared { dir, limits, index, segments, packer, counters, lock })))
     }
 
-    /// A pair and its scores, oldest first.
-    ///
-    /// # Errors
-    /// When the index refuses or holds a record that cannot be read.
-    pub fn get(&self, id: PairId) -> Result<Option<(Pair, Vec<Score>)>, PairsError> {
-        let Some((_, record)) = self.0.index.pair(id).map_err(to("read a pair"))? else {
-            return Ok(None);
-        };
-        let pair = pair::decode(id, &record).map_err(|error| PairsError::Record { id, error })?;
-        Ok(Some((pair, self.scores(id)?)))
-    }
-
-    /// The bodies of a pair; none when there is no such pair any more.
-    ///
-    /// # Errors
-    /// When the disk refuses, or the bodies are not what was written.
-    pub fn bodies(&self, id: PairId) -> Result<Option<Bodies>, PairsError> {
-        let Some((place, _)) = self.0.index.pair(id).map_err(to("read a pair"))? else {
-            return Ok(None);
-        };
-        let dir = segments_dir(&self.0.dir);
-        let Some(bytes) = segments::read(&dir, place)? else {
-            return Ok(None);
-        };
-        let entry = frame::payload(&bytes, 0).and_then(|it| entry::decode(it).ok());
-        match entry {
-            Some(Entry::Pair(pair, bodies)) if pair.id == id => Ok(Some(bodies)),
-            Some(Entry::Pair(..) | Entry::Score(_) | Entry::Notes(_)) | None => {
-                let path = segments::path(&dir, place.segment);
-                Err(PairsError::Damaged { path, offset: place.offset })
-            }
-        }
-    }
-
-    /// Pairs, newest first. Those of one rollout come by attempt and stage, the last first.
-    ///
-    /// # Errors
-    /// When the index refuses. A record that cannot be read is passed over and counted.
-    pub fn list(&self, query: &Query) -> Result<Vec<Pair>, PairsError> {
-        let len_max = query.len_max.min(PAGE_LEN_MAX);
-        if let Some(rollout) = &query.rollout {
-            return self.list_of(rollout, query.before, len_max);
-        }
-        let rows = self.0.index.newest(query.before);
-        let pairs = rows.filter_map(|row| match row.map_err(to("list pairs")) {
-            Ok((id, record)) => self.readable(id, &record).map(Ok),
-            Err(error) => Some(Err(error)),
-        });
-        pairs.take(len_max).collect()
-    }
-
     /// Stores pairs with their bodies.
     ///
     /// # Errors
@@ -269,11 +220,6 @@ impl Pairs {
         self.0.limits
     }
 
-    /// Counts a record that cannot be read.
-    pub(super) fn count_unreadable(&self) {
-        self.0.counters.unreadable.fetch_add(1, Relaxed);
-    }
-
     /// Counts a pair that found no place in the queue.
     pub(super) fn count_dropped(&self) {
         self.0.counters.dropped.fetch_add(1, Relaxed);
@@ -286,25 +232,24 @@ impl Pairs {
         };
         self.refuse_when_full()?;
         let mut frames = Vec::new();
-        let mut rows = Vec::with_capacity(batch.len());
-        for (pair, bodies) in batch {
-            let (begin, record) = (frames.len(), pair::encode(pair));
-            let payload = self.0.packer.pair(pair.id, &record, bodies);
-            push(&mut frames, pair.id, payload)?;
-            rows.push(Row {
-                id: pair.id,
-                window: pair.window.clone(),
-                place: Place { segment: 0, offset: number(begin), len: len_u32(&frames[begin..]) },
-                record,
-            });
+        let mut rows = Vec::new();
+        for block in block::cut(batch) {
+            let Some((first, _)) = block.first() else { continue };
+            let record = |(pair, bodies): &&(Pair, Bodies)| {
+                (pair.id, pair::encode(pair), bodies.clone().cut())
+            };
+            let records: Vec<_> = block.iter().map(record).collect();
+            let begin = frames.len();
+            push(&mut frames, first.id, self.0.packer.block(&records))?;
+            let ids: Vec<PairId> = records.iter().map(|(id, ..)| *id).collect();
+            rows.push((&first.window, ids, number(begin), len_u32(&frames[begin..])));
         }
         let mut segments = self.segments();
         let (segment, begin) = segments.append(&(oldest..=newest), &frames)?;
-        for row in &mut rows {
-            row.place.segment = segment;
-            row.place.offset += begin;
+        for (window, ids, offset, len) in rows {
+            let place = Place { segment, offset: begin + offset, len };
+            self.0.index.put_block(window, &ids, place).map_err(to("store pairs"))?;
         }
-        self.0.index.put_pairs(&rows).map_err(to("store pairs"))?;
         self.indexed(&segments, segment, begin + number(frames.len()))
     }
 
@@ -331,8 +276,7 @@ impl Pairs {
 
     /// Removes the rows of a segment: those of pairs before that time.
     fn unindex(&self, segment: u64, before: Timestamp) -> Result<(), PairsError> {
-        let window = |id, record: &[u8]| pair::decode(id, record).ok().map(|it| it.window);
-        let removed = self.0.index.remove_before(before, window);
+        let removed = self.0.index.remove_before(before);
         removed.and_then(|()| self.0.index.forget(segment)).map_err(to("remove pairs"))
     }
 
@@ -346,61 +290,9 @@ impl Pairs {
         (old || much).then_some(oldest)
     }
 
-    fn list_of(
-        &self,
-        rollout: &Name,
-        before: Option<PairId>,
-        len_max: usize,
-    ) -> Result<Vec<Pair>, PairsError> {
-        let last = match before {
-            Some(id) => self.pair(id)?.filter(|it| it.window.rollout == *rollout),
-            None => None,
-        };
-        // A last pair that is no longer there is made up for by comparing ids.
-        let before = before.filter(|_| last.is_none());
-        let last = last.as_ref().map(|it| (&it.window, it.id));
-        let mut pairs = Vec::new();
-        for id in self.0.index.newest_of(rollout, last) {
-            let id = id.map_err(to("list pairs"))?;
-            if len_max <= pairs.len() {
-                break;
-            }
-            if before.is_none_or(|before| id < before) {
-                pairs.extend(self.pair(id)?);
-            }
-        }
-        Ok(pairs)
-    }
-
     /// The index, for those who read it in other ways.
     pub(super) fn index(&self) -> &Index {
         &self.0.index
-    }
-
-    pub(super) fn pair(&self, id: PairId) -> Result<Option<Pair>, PairsError> {
-        let row = self.0.index.pair(id).map_err(to("read a pair"))?;
-        Ok(row.and_then(|(_, record)| self.readable(id, &record)))
-    }
-
-    fn readable(&self, id: PairId, record: &[u8]) -> Option<Pair> {
-        let pair = pair::decode(id, record).ok();
-        if pair.is_none() {
-            self.0.counters.unreadable.fetch_add(1, Relaxed);
-        }
-        pair
-    }
-
-    pub(super) fn scores(&self, id: PairId) -> Result<Vec<Score>, PairsError> {
-        let mut scores = Vec::new();
-        for record in self.0.index.scores(id) {
-            let record = record.map_err(to("read scores"))?;
-            match pair::decode_score(id, &record) {
-                Ok(score) => scores.push(score),
-                Err(_) => drop(self.0.counters.unreadable.fetch_add(1, Relaxed)),
-            }
-        }
-        scores.sort_by_key(|it| it.at);
-        Ok(scores)
     }
 
     fn refuse_when_full(&self) -> Result<(), PairsError> {
@@ -453,7 +345,7 @@ fn push(
     if pushed { Ok(()) } else { Err(PairsError::Pack { id }) }
 }
 
-fn segments_dir(dir: &Path) -> PathBuf {
+pub(super) fn segments_dir(dir: &Path) -> PathBuf {
     dir.join("segments")
 }
 
@@ -465,6 +357,9 @@ pub(super) fn number(len: usize) -> u64 {
 fn len_u32(frame: &[u8]) -> u32 {
     u32::try_from(frame.len()).unwrap_or(u32::MAX)
 }
+
+#[path = "pairs_list.rs"]
+mod list;
 
 #[path = "pairs_notes.rs"]
 mod notes;

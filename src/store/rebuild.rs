@@ -6,21 +6,21 @@ use super::{
     entry::{self, Entry},
     files::{FileError, at},
     frame::{self, Found, HeaderFault},
-    index::{Index, OpenFault, Row},
-    pair,
+    index::{Index, OpenFault},
     pairs::{self, number},
     pairs_error::{PairsError, to},
     segments::{self, Place, Segments},
 };
 
-/// Rows added to the index at once.
-const BATCH_LEN: usize = 256;
-
 /// The index of a folder; a broken one is moved aside and a new one begun.
 pub(super) fn open_index(dir: &Path) -> Result<Index, PairsError> {
     let sled = dir.join("sled");
     match Index::open(&sled) {
-        Ok(index) => return Ok(index),
+        Ok(index) if !index.is_old() => return Ok(index),
+        Ok(index) => {
+            tracing::info!(dir = %sled.display(), "an older program made the index; rebuilding it");
+            drop(index);
+        }
         Err(OpenFault::Refused(error)) => return Err(to("be opened")(error)),
         Err(OpenFault::Broken(problem)) => {
             tracing::warn!(dir = %sled.display(), problem, "the index is broken; rebuilding it");
@@ -52,23 +52,22 @@ pub(super) fn catch_up(index: &Index, segments: &Segments, dir: &Path) -> Result
 
 /// Adds the frames of a segment, which begin at `from` in it.
 fn add(index: &Index, segment: u64, from: u64, frames: &[u8]) -> Result<(), PairsError> {
-    let (mut rows, mut unreadable) = (Vec::new(), 0_u64);
+    let mut unreadable = 0_u64;
     for found in frame::scan(frames, 0) {
         let Found::Frame { offset, end, payload } = found else {
             unreadable += 1;
             continue;
         };
         match entry::decode(payload) {
-            Ok(Entry::Pair(pair, _)) => rows.push(Row {
-                id: pair.id,
-                window: pair.window.clone(),
-                place: Place {
-                    segment,
-                    offset: from + number(offset),
-                    len: u32::try_from(end - offset).unwrap_or(u32::MAX),
-                },
-                record: pair::encode(&pair),
-            }),
+            Ok(Entry::Block(block)) => match block.pairs().find_map(Result::ok) {
+                Some(pair) => {
+                    let len = u32::try_from(end - offset).unwrap_or(u32::MAX);
+                    let place = Place { segment, offset: from + number(offset), len };
+                    let ids: Vec<_> = block.ids().collect();
+                    index.put_block(&pair.window, &ids, place).map_err(to("store pairs"))?;
+                }
+                None => unreadable += 1,
+            },
             Ok(Entry::Score(score)) => pairs::put_score(index, &score)?,
             Ok(Entry::Notes(notes)) => {
                 if let Some(first) = notes.first() {
@@ -78,15 +77,10 @@ fn add(index: &Index, segment: u64, from: u64, frames: &[u8]) -> Result<(), Pair
             }
             Err(_) => unreadable += 1,
         }
-        if BATCH_LEN <= rows.len() {
-            index.put_pairs(&rows).map_err(to("store pairs"))?;
-            rows.clear();
-        }
     }
     if 0 < unreadable {
         tracing::warn!(segment, unreadable, "parts of a segment cannot be read");
     }
-    index.put_pairs(&rows).map_err(to("store pairs"))?;
     index.set_indexed(segment, from + number(frames.len())).map_err(to("store pairs"))
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{entry::Bodies, pairs::Pairs, pairs_error::PairsError};
+use super::{bodies::Bodies, pairs::Pairs, pairs_error::PairsError};
 use crate::domain::{Note, Pair, Score, Timestamp};
 
 /// Pairs and scores written at once.
