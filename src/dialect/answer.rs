@@ -1,12 +1,12 @@
 //! An answer put together again from its bytes, and how the call ended.
 
-use serde_json::Value;
-
 use super::{
     anthropic,
     decode::{Decoded, decode},
     draft::{Draft, Fault, Sort, bounded},
-    gemini, openai, responses, sse,
+    gemini,
+    json::Json,
+    openai, responses, sse,
 };
 use crate::domain::{Endpoint, Outcome, Transcript, Usage};
 
@@ -119,7 +119,7 @@ fn draft(received: &Received<'_>, body: &[u8]) -> Draft {
         gemini::array(body, &mut draft);
     } else {
         draft.done = true;
-        if let Ok(value) = serde_json::from_slice(body) {
+        if let Ok(value) = Json::read(body) {
             take_whole(received.endpoint, &value, &mut draft);
         }
     }
@@ -134,7 +134,7 @@ fn is_stream(content_type: &str, body: &[u8]) -> bool {
     (named && !json) || fields.iter().any(|it| body.starts_with(it))
 }
 
-fn take_whole(endpoint: Endpoint, value: &Value, draft: &mut Draft) {
+fn take_whole(endpoint: Endpoint, value: &Json<'_>, draft: &mut Draft) {
     match endpoint {
         Endpoint::Chat | Endpoint::Completions => openai::whole(value, draft),
         Endpoint::Embeddings => openai::embeddings(value, draft),
@@ -149,7 +149,7 @@ fn take_event(endpoint: Endpoint, event: &sse::Event, draft: &mut Draft) {
         draft.done = true;
         return;
     }
-    let value = match serde_json::from_slice::<Value>(&event.data) {
+    let value = match Json::read(&event.data) {
         Ok(value) => value,
         Err(_) if event.name == "error" => {
             draft.fault.get_or_insert_with(|| Fault::of_body(&event.data));

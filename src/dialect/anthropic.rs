@@ -1,14 +1,15 @@
 //! The Messages dialect of Anthropic.
 
-use serde_json::Value;
-
-use super::draft::{Draft, text};
+use super::{
+    draft::{Draft, text},
+    json::Json,
+};
 use crate::domain::{ToolCall, Usage};
 
 /// Takes a whole message.
-pub(super) fn whole(value: &Value, draft: &mut Draft) {
+pub(super) fn whole(value: &Json<'_>, draft: &mut Draft) {
     draft.set_fault(&value["error"]);
-    let Some(content) = value["content"].as_array() else { return };
+    let Json::List(content) = &value["content"] else { return };
     draft.seen = true;
     draft.set_model(&value["model"]);
     draft.set_finish(&value["stop_reason"]);
@@ -20,7 +21,7 @@ pub(super) fn whole(value: &Value, draft: &mut Draft) {
 }
 
 /// Takes one event of a streamed message. Unknown events mean nothing to us.
-pub(super) fn event(value: &Value, draft: &mut Draft) {
+pub(super) fn event(value: &Json<'_>, draft: &mut Draft) {
     let index = value["index"].as_u64().unwrap_or(0);
     match value["type"].as_str().unwrap_or_default() {
         "message_start" => {
@@ -41,13 +42,14 @@ pub(super) fn event(value: &Value, draft: &mut Draft) {
     }
 }
 
-fn take_block(block: &Value, index: u64, draft: &mut Draft) {
+fn take_block(block: &Json<'_>, index: u64, draft: &mut Draft) {
     match block["type"].as_str().unwrap_or_default() {
         "text" => draft.transcript.text += block["text"].as_str().unwrap_or_default(),
         "tool_use" => {
             let input = &block["input"];
             // In a stream the block begins with `{}` and the fragments follow.
-            let told = input.as_object().is_none_or(|it| !it.is_empty()) && !input.is_null();
+            let is_empty = matches!(input, Json::Object(members) if members.is_empty());
+            let told = !is_empty && !input.is_null();
             draft.add_call(
                 Some(index),
                 ToolCall {
@@ -61,7 +63,7 @@ fn take_block(block: &Value, index: u64, draft: &mut Draft) {
     }
 }
 
-fn take_delta(delta: &Value, index: u64, draft: &mut Draft) {
+fn take_delta(delta: &Json<'_>, index: u64, draft: &mut Draft) {
     match delta["type"].as_str().unwrap_or_default() {
         "text_delta" => draft.transcript.text += delta["text"].as_str().unwrap_or_default(),
         "input_json_delta" => {
@@ -83,7 +85,7 @@ fn end_block(index: u64, draft: &mut Draft) {
 }
 
 /// Takes what is told of the tokens. Counters come in pieces and again: the last one holds.
-fn take_usage(value: &Value, draft: &mut Draft) {
+fn take_usage(value: &Json<'_>, draft: &mut Draft) {
     if !value.is_object() {
         return;
     }
@@ -119,7 +121,7 @@ mod tests {
             "cache_creation_input_tokens": null, "output_tokens": 7});
         let value = json!({"type": "message", "model": "m", "content": content,
             "stop_reason": "tool_use", "usage": usage});
-        whole(&value, &mut draft);
+        whole(&Json::from(&value), &mut draft);
         assert_eq!(draft.transcript.text, "I look");
         let arguments: Vec<_> =
             draft.transcript.tool_calls.iter().map(|it| it.arguments.as_str()).collect();
@@ -156,7 +158,7 @@ mod tests {
             json!({"type": "message_delta", "delta": {"stop_reason": "refusal"},
                 "usage": {"input_tokens": 9, "output_tokens": 30}}),
         ] {
-            event(&value, &mut draft);
+            event(&Json::from(&value), &mut draft);
         }
         assert_eq!(draft.transcript.text, "Hi");
         let calls = &draft.transcript.tool_calls;

@@ -1,8 +1,6 @@
 //! A request as a person or a judge reads it.
 
-use serde_json::Value;
-
-use super::draft::written;
+use super::{draft::written, json::Json};
 use crate::domain::Endpoint;
 
 /// The roles and texts of a request, then its tools by name, in at most `len_max` bytes.
@@ -10,7 +8,7 @@ use crate::domain::Endpoint;
 /// Of a longer one the middle is left out: it begins with the instructions and ends with the
 /// question. A body that cannot be read gives an empty text.
 pub fn conversation(endpoint: Endpoint, body: &[u8], len_max: usize) -> String {
-    let Ok(body) = serde_json::from_slice::<Value>(body) else {
+    let Ok(body) = Json::read(body) else {
         return String::new();
     };
     let mut turns = match endpoint {
@@ -20,7 +18,7 @@ pub fn conversation(endpoint: Endpoint, body: &[u8], len_max: usize) -> String {
         Endpoint::Responses => {
             let mut turns = vec![turn("system", &body["instructions"])];
             match &body["input"] {
-                Value::Array(items) => turns.extend(items.iter().map(|it| role(it, "user"))),
+                Json::List(items) => turns.extend(items.iter().map(|it| role(it, "user"))),
                 input => turns.push(turn("user", input)),
             }
             turns
@@ -42,12 +40,12 @@ pub fn conversation(endpoint: Endpoint, body: &[u8], len_max: usize) -> String {
     shorten(turns.join("\n\n"), len_max)
 }
 
-fn listed(messages: &Value, unnamed: &str) -> Vec<String> {
-    messages.as_array().into_iter().flatten().map(|it| role(it, unnamed)).collect()
+fn listed(messages: &Json<'_>, unnamed: &str) -> Vec<String> {
+    messages.items().iter().map(|it| role(it, unnamed)).collect()
 }
 
 /// One message under its role.
-fn role(message: &Value, unnamed: &str) -> String {
+fn role(message: &Json<'_>, unnamed: &str) -> String {
     let role = match message["type"].as_str() {
         Some("function_call" | "custom_tool_call" | "reasoning") => "assistant",
         Some("function_call_output" | "custom_tool_call_output") => "tool",
@@ -56,7 +54,7 @@ fn role(message: &Value, unnamed: &str) -> String {
     turn(message["role"].as_str().unwrap_or(role), message)
 }
 
-fn turn(role: &str, value: &Value) -> String {
+fn turn(role: &str, value: &Json<'_>) -> String {
     let mut lines = Vec::new();
     say(value, &mut lines);
     lines.retain(|it| !it.is_empty());
@@ -64,26 +62,28 @@ fn turn(role: &str, value: &Value) -> String {
 }
 
 /// The lines a message or a part of one comes to, in any dialect.
-fn say(value: &Value, lines: &mut Vec<String>) {
+fn say(value: &Json<'_>, lines: &mut Vec<String>) {
     match value {
-        Value::String(text) => lines.push(text.clone()),
-        Value::Array(parts) => parts.iter().for_each(|it| say(it, lines)),
-        Value::Object(_) => say_part(value, lines),
+        Json::Text(text) => lines.push(text.clone().into_owned()),
+        Json::List(parts) => parts.iter().for_each(|it| say(it, lines)),
+        Json::Object(_) => say_part(value, lines),
         // Token ids, mostly: nothing a person reads.
         _ => {}
     }
 }
 
-fn say_part(part: &Value, lines: &mut Vec<String>) {
+fn say_part(part: &Json<'_>, lines: &mut Vec<String>) {
     let kind = part["type"].as_str().unwrap_or_default();
-    if part["thought"] == true || matches!(kind, "thinking" | "redacted_thinking" | "reasoning") {
+    if part["thought"] == Json::Bool(true)
+        || matches!(kind, "thinking" | "redacted_thinking" | "reasoning")
+    {
         return;
     }
     let before = lines.len();
     for name in ["text", "content", "parts", "refusal"] {
         say(&part[name], lines);
     }
-    for call in part["tool_calls"].as_array().into_iter().flatten() {
+    for call in part["tool_calls"].items() {
         let function = either(call, "function", "custom");
         lines.push(calls(function, either(function, "arguments", "input")));
     }
@@ -101,7 +101,7 @@ fn say_part(part: &Value, lines: &mut Vec<String>) {
         }
         "function_call_output" | "custom_tool_call_output" => say(&part["output"], lines),
         // An image, a document, a sound: named, not shown.
-        kind if !kind.is_empty() && lines.len() == before && !part["text"].is_string() => {
+        kind if !kind.is_empty() && lines.len() == before && part["text"].as_str().is_none() => {
             lines.push(format!("[{kind}]"));
         }
         _ => {}
@@ -112,22 +112,21 @@ fn say_part(part: &Value, lines: &mut Vec<String>) {
     }
 }
 
-fn calls(function: &Value, arguments: &Value) -> String {
+fn calls(function: &Json<'_>, arguments: &Json<'_>) -> String {
     format!("[calls {}({})]", written(&function["name"]), written(arguments))
 }
 
-fn either<'a>(value: &'a Value, name: &str, other: &str) -> &'a Value {
+fn either<'a, 'b>(value: &'a Json<'b>, name: &str, other: &str) -> &'a Json<'b> {
     if value[name].is_null() { &value[other] } else { &value[name] }
 }
 
 /// The names of the tools the model may call.
-fn tools(body: &Value) -> String {
-    let functions = ["tools", "functions"].into_iter().filter_map(|it| body[it].as_array());
+fn tools(body: &Json<'_>) -> String {
     let mut names = Vec::new();
-    for tool in functions.flatten() {
+    for tool in ["tools", "functions"].into_iter().flat_map(|it| body[it].items()) {
         let declared = either(tool, "functionDeclarations", "function_declarations");
-        let declared = declared.as_array().into_iter().flatten();
-        for named in [tool, &tool["function"], &tool["custom"]].into_iter().chain(declared) {
+        for named in [tool, &tool["function"], &tool["custom"]].into_iter().chain(declared.items())
+        {
             names.extend(named["name"].as_str());
         }
     }
@@ -151,7 +150,7 @@ fn shorten(text: String, len_max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

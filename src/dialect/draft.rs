@@ -1,7 +1,6 @@
 //! An answer while it is being put together, and the errors found inside it.
 
-use serde_json::Value;
-
+use super::json::Json;
 use crate::domain::{ToolCall, Transcript, Usage};
 
 /// Longest text a provider tells of itself, in bytes: what went wrong, its model, why it stopped.
@@ -33,17 +32,17 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Remembers the model, if one is named.
-    pub(super) fn set_model(&mut self, value: &Value) {
+    pub(super) fn set_model(&mut self, value: &Json<'_>) {
         self.model = text(value).or_else(|| self.model.take());
     }
 
     /// Remembers why the model stopped, if that is told.
-    pub(super) fn set_finish(&mut self, value: &Value) {
+    pub(super) fn set_finish(&mut self, value: &Json<'_>) {
         self.finish = text(value).or_else(|| self.finish.take());
     }
 
     /// Adds to the refusal, if there is one.
-    pub(super) fn add_refusal(&mut self, value: &Value) {
+    pub(super) fn add_refusal(&mut self, value: &Json<'_>) {
         if let Some(more) = text(value) {
             self.transcript.refusal.get_or_insert_default().push_str(&more);
         }
@@ -66,7 +65,7 @@ impl Draft {
     }
 
     /// Remembers an error, unless it is `null`; the first one counts.
-    pub(super) fn set_fault(&mut self, error: &Value) {
+    pub(super) fn set_fault(&mut self, error: &Json<'_>) {
         if !error.is_null() && self.fault.is_none() {
             self.fault = Some(Fault::of(error));
         }
@@ -74,21 +73,21 @@ impl Draft {
 }
 
 /// A text that is not empty.
-pub(super) fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Json<'_>) -> Option<String> {
     value.as_str().filter(|it| !it.is_empty()).map(str::to_owned)
 }
 
 /// A text as it is; of anything else its JSON; of `null` nothing.
-pub(super) fn written(value: &Value) -> String {
+pub(super) fn written(value: &Json<'_>) -> String {
     match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Json::Null => String::new(),
+        Json::Text(text) => text.clone().into_owned(),
         other => other.to_string(),
     }
 }
 
 /// A counter of tokens; zero when it is not told.
-pub(super) fn count(value: &Value) -> u64 {
+pub(super) fn count(value: &Json<'_>) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
@@ -130,18 +129,21 @@ const CREDENTIAL: [&str; 3] = ["incorrect api key", "api key not valid", "invali
 impl Fault {
     /// Reads the body of an error response: JSON of any known shape, or plain text.
     pub(super) fn of_body(body: &[u8]) -> Self {
-        let Ok(value) = serde_json::from_slice::<Value>(body) else {
+        let Ok(value) = Json::read(body) else {
             let head = body.get(..TOLD_LEN_MAX).unwrap_or(body);
             let text = String::from_utf8_lossy(head).trim().to_owned();
             return Self { text: bounded(text), sort: Sort::Other };
         };
         // Gemini streams without `alt=sse` wrap even their errors in an array.
-        let first = if value.is_array() { &value[0] } else { &value };
+        let first = match &value {
+            Json::List(errors) => errors.first().unwrap_or(&Json::Null),
+            one => one,
+        };
         if first["error"].is_object() { Self::of(&first["error"]) } else { Self::of(first) }
     }
 
     /// Reads an error object, or an error that is a plain text.
-    pub(super) fn of(error: &Value) -> Self {
+    pub(super) fn of(error: &Json<'_>) -> Self {
         let kinds: Vec<String> = ["type", "code", "status", "status_code"]
             .into_iter()
             .map(|name| written(&error[name]))
@@ -222,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_long_error_is_cut_between_letters() {
-        let fault = Fault::of(&Value::from(format!("-{}", "ä".repeat(TOLD_LEN_MAX))));
+        let fault = Fault::of(&Json::Text(format!("-{}", "ä".repeat(TOLD_LEN_MAX)).into()));
         assert_eq!(fault.text, format!("-{}", "ä".repeat(TOLD_LEN_MAX / 2 - 1)));
     }
 }

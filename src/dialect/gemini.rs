@@ -1,23 +1,25 @@
 //! The `generateContent` dialect of Gemini, from Google's AI Studio and Vertex.
 
-use serde_json::{Deserializer, Value};
+use serde_json::Deserializer;
 
-use super::draft::{Draft, count, text};
+use super::{
+    draft::{Draft, count, text},
+    json::Json,
+};
 use crate::domain::{ToolCall, Usage};
 
 /// Takes a whole answer, or one part of a streamed one: they have the same shape.
-pub(super) fn part(value: &Value, draft: &mut Draft) {
+pub(super) fn part(value: &Json<'_>, draft: &mut Draft) {
     draft.set_fault(&value["error"]);
     draft.set_model(&value["modelVersion"]);
     take_usage(&value["usageMetadata"], draft);
     take_block(&value["promptFeedback"], draft);
-    let candidates = value["candidates"].as_array().into_iter().flatten();
-    for candidate in candidates.filter(|it| count(&it["index"]) == 0) {
+    for candidate in value["candidates"].items().iter().filter(|it| count(&it["index"]) == 0) {
         draft.seen = true;
         let finish = finish_reason(&candidate["finishReason"]);
         draft.set_finish(&finish);
         draft.done |= !finish.is_null();
-        for part in candidate["content"]["parts"].as_array().into_iter().flatten() {
+        for part in candidate["content"]["parts"].items() {
             take_part(part, draft);
         }
     }
@@ -29,7 +31,7 @@ pub(super) fn part(value: &Value, draft: &mut Draft) {
 pub(super) fn array(body: &[u8], draft: &mut Draft) {
     let mut rest = body.strip_prefix(b"[").unwrap_or(body).trim_ascii_start();
     loop {
-        let mut values = Deserializer::from_slice(rest).into_iter::<Value>();
+        let mut values = Deserializer::from_slice(rest).into_iter::<Json<'_>>();
         let Some(Ok(value)) = values.next() else { break };
         part(&value, draft);
         rest = rest.get(values.byte_offset()..).unwrap_or_default().trim_ascii_start();
@@ -39,8 +41,8 @@ pub(super) fn array(body: &[u8], draft: &mut Draft) {
     draft.done |= !draft.seen && rest.starts_with(b"]");
 }
 
-fn take_part(part: &Value, draft: &mut Draft) {
-    if part["thought"] == true {
+fn take_part(part: &Json<'_>, draft: &mut Draft) {
+    if part["thought"] == Json::Bool(true) {
         return;
     }
     draft.transcript.text += part["text"].as_str().unwrap_or_default();
@@ -56,7 +58,7 @@ fn take_part(part: &Value, draft: &mut Draft) {
 }
 
 /// A prompt that was blocked has no candidates, and a reason instead.
-fn take_block(feedback: &Value, draft: &mut Draft) {
+fn take_block(feedback: &Json<'_>, draft: &mut Draft) {
     let reason = &feedback["blockReason"];
     if reason.is_null() {
         return;
@@ -70,22 +72,22 @@ fn take_block(feedback: &Value, draft: &mut Draft) {
 
 /// The reason as a word. Some callers ask for enums as numbers; from 6 on the two services
 /// number differently, so those stay numbers.
-fn finish_reason(value: &Value) -> Value {
+fn finish_reason<'a>(value: &Json<'a>) -> Json<'a> {
     let word = match value.as_u64() {
         Some(1) => "STOP",
         Some(2) => "MAX_TOKENS",
         Some(3) => "SAFETY",
         Some(4) => "RECITATION",
         Some(5) => "OTHER",
-        Some(0) => return Value::Null,
-        Some(number) => return Value::from(number.to_string()),
+        Some(0) => return Json::Null,
+        Some(number) => return Json::Text(number.to_string().into()),
         None => return value.clone(),
     };
-    Value::from(word)
+    Json::Text(word.into())
 }
 
 /// Takes the counters told so far; each part of a stream may tell some of them.
-fn take_usage(value: &Value, draft: &mut Draft) {
+fn take_usage(value: &Json<'_>, draft: &mut Draft) {
     let prompt = value["promptTokenCount"].as_u64();
     let answer = value["candidatesTokenCount"].as_u64();
     let thoughts = value["thoughtsTokenCount"].as_u64();
@@ -104,7 +106,7 @@ fn take_usage(value: &Value, draft: &mut Draft) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -128,7 +130,7 @@ mod tests {
     #[test]
     fn a_whole_answer_gives_text_calls_and_usage() {
         let mut draft = Draft::default();
-        part(&answer(), &mut draft);
+        part(&Json::from(&answer()), &mut draft);
         assert_eq!(draft.transcript.text, "Hi");
         let calls: Vec<_> = draft
             .transcript
@@ -166,21 +168,25 @@ mod tests {
     #[test]
     fn a_blocked_prompt_is_a_refusal_whatever_its_reason() {
         let mut draft = Draft::default();
-        part(&json!({"promptFeedback": {"blockReason": "OTHER"}}), &mut draft);
+        let blocked = json!({"promptFeedback": {"blockReason": "OTHER"}});
+        part(&Json::from(&blocked), &mut draft);
         assert!(draft.seen && draft.done);
         assert_eq!(draft.transcript.refusal.as_deref(), Some("OTHER"));
     }
 
     #[test]
     fn reasons_and_counters_come_in_odd_forms() {
-        assert_eq!(finish_reason(&json!(2)), "MAX_TOKENS");
-        assert_eq!(finish_reason(&json!(9)), "9");
-        assert_eq!(finish_reason(&json!(0)), Value::Null);
+        assert_eq!(finish_reason(&Json::from(&json!(2))).as_str(), Some("MAX_TOKENS"));
+        assert_eq!(finish_reason(&Json::from(&json!(9))).as_str(), Some("9"));
+        assert_eq!(finish_reason(&Json::from(&json!(0))), Json::Null);
         let mut draft = Draft::default();
-        take_usage(&json!({"trafficType": "ON_DEMAND"}), &mut draft);
+        take_usage(&Json::from(&json!({"trafficType": "ON_DEMAND"})), &mut draft);
         assert_eq!(draft.usage, None);
-        take_usage(&json!({"promptTokenCount": 4}), &mut draft);
-        take_usage(&json!({"candidatesTokenCount": 2, "thoughtsTokenCount": 1}), &mut draft);
+        take_usage(&Json::from(&json!({"promptTokenCount": 4})), &mut draft);
+        take_usage(
+            &Json::from(&json!({"candidatesTokenCount": 2, "thoughtsTokenCount": 1})),
+            &mut draft,
+        );
         assert_eq!(draft.usage, Some(Usage { input: 4, output: 3, ..Usage::default() }));
     }
 }

@@ -14,6 +14,7 @@ mod draft;
 mod fields;
 mod form;
 mod gemini;
+mod json;
 mod openai;
 mod opening;
 mod query;

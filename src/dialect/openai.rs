@@ -1,37 +1,37 @@
 //! The chat, completions and embeddings dialect, as `OpenAI` began it and many speak it.
 
-use serde_json::Value;
-
-use super::draft::{Draft, count, text, written};
+use super::{
+    draft::{Draft, count, text, written},
+    json::Json,
+};
 use crate::domain::{ToolCall, Usage};
 
 /// Takes a whole chat or completions answer.
-pub(super) fn whole(value: &Value, draft: &mut Draft) {
+pub(super) fn whole(value: &Json<'_>, draft: &mut Draft) {
     take(value, "message", draft);
 }
 
 /// Takes one chunk of a streamed answer.
-pub(super) fn chunk(value: &Value, draft: &mut Draft) {
+pub(super) fn chunk(value: &Json<'_>, draft: &mut Draft) {
     // Perplexity sends all of the message so far beside each delta: only the delta counts.
     take(value, "delta", draft);
 }
 
 /// Takes a whole embeddings answer, of which nothing is compared.
-pub(super) fn embeddings(value: &Value, draft: &mut Draft) {
+pub(super) fn embeddings(value: &Json<'_>, draft: &mut Draft) {
     draft.set_fault(&value["error"]);
-    draft.seen = value["data"].as_array().is_some_and(|it| !it.is_empty());
+    draft.seen = !value["data"].items().is_empty();
     draft.set_model(&value["model"]);
     draft.usage = usage(&value["usage"]);
 }
 
-fn take(value: &Value, message: &str, draft: &mut Draft) {
+fn take(value: &Json<'_>, message: &str, draft: &mut Draft) {
     draft.set_fault(&value["error"]);
     draft.set_model(&value["model"]);
     // Usage may come in any chunk; the last one is the total.
     let groq = || usage(&value["x_groq"]["usage"]);
     draft.usage = usage(&value["usage"]).or_else(groq).or(draft.usage);
-    let choices = value["choices"].as_array().into_iter().flatten();
-    for choice in choices.filter(|it| count(&it["index"]) == 0) {
+    for choice in value["choices"].items().iter().filter(|it| count(&it["index"]) == 0) {
         draft.seen = true;
         draft.set_fault(&choice["error"]);
         draft.set_finish(&choice["finish_reason"]);
@@ -42,19 +42,19 @@ fn take(value: &Value, message: &str, draft: &mut Draft) {
     }
 }
 
-fn take_message(message: &Value, draft: &mut Draft) {
+fn take_message(message: &Json<'_>, draft: &mut Draft) {
     draft.add_refusal(&message["refusal"]);
     match &message["content"] {
-        Value::String(text) => draft.transcript.text += text,
+        Json::Text(text) => draft.transcript.text += text,
         // Mistral's reasoning models send parts; what they think aloud is not the answer.
-        Value::Array(parts) => {
-            for part in parts.iter().filter(|it| it["type"] == "text") {
+        Json::List(parts) => {
+            for part in parts.iter().filter(|it| it["type"].as_str() == Some("text")) {
                 draft.transcript.text += part["text"].as_str().unwrap_or_default();
             }
         }
         _ => {}
     }
-    for call in message["tool_calls"].as_array().into_iter().flatten() {
+    for call in message["tool_calls"].items() {
         if draft.is_cut {
             break;
         }
@@ -64,7 +64,7 @@ fn take_message(message: &Value, draft: &mut Draft) {
 }
 
 /// Takes a tool call or a fragment of one: by its id, else by its index, else the last one.
-fn take_call(call: &Value, draft: &mut Draft) {
+fn take_call(call: &Json<'_>, draft: &mut Draft) {
     let function = if text(&call["function"]["name"]).is_some() || !call["custom"].is_object() {
         &call["function"]
     } else {
@@ -93,7 +93,7 @@ fn take_call(call: &Value, draft: &mut Draft) {
 }
 
 /// Takes the one call of the days before `tool_calls`, whole or in fragments.
-fn take_legacy_call(call: &Value, draft: &mut Draft) {
+fn take_legacy_call(call: &Json<'_>, draft: &mut Draft) {
     let more = written(&call["arguments"]);
     match text(&call["name"]) {
         Some(name) => draft.add_call(None, ToolCall { id: String::new(), name, arguments: more }),
@@ -106,7 +106,7 @@ fn take_legacy_call(call: &Value, draft: &mut Draft) {
 }
 
 /// Tokens as this dialect counts them: input with what was cached, output with reasoning.
-fn usage(value: &Value) -> Option<Usage> {
+fn usage(value: &Json<'_>) -> Option<Usage> {
     let input = value["prompt_tokens"].as_u64()?;
     let details = &value["prompt_tokens_details"];
     // OpenAI's name, then Moonshot's, DeepSeek's and Mistral's.
@@ -117,7 +117,7 @@ fn usage(value: &Value) -> Option<Usage> {
         &value["num_cached_tokens"],
     ]
     .into_iter()
-    .find_map(Value::as_u64)
+    .find_map(Json::as_u64)
     .unwrap_or(0);
     let cache_write = count(&details["cache_write_tokens"]);
     // Gemini's OpenAI endpoint counts its thoughts in the total alone.
@@ -132,14 +132,14 @@ fn usage(value: &Value) -> Option<Usage> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::{super::draft::TOOL_CALLS_MAX, *};
 
     fn streamed(chunks: &[Value]) -> Draft {
         let mut draft = Draft::default();
         for value in chunks {
-            chunk(value, &mut draft);
+            chunk(&Json::from(value), &mut draft);
         }
         draft
     }
@@ -218,7 +218,8 @@ mod tests {
                 {"id": "d", "custom": {"name": ""}, "function": {"name": "f", "arguments": "{}"}},
             ],
         });
-        whole(&json!({"choices": [{"message": message, "finish_reason": ""}]}), &mut draft);
+        let answer = json!({"choices": [{"message": message, "finish_reason": ""}]});
+        whole(&Json::from(&answer), &mut draft);
         assert_eq!((draft.transcript.text.as_str(), draft.transcript.refusal), ("Yes", None));
         assert_eq!(draft.finish, None);
         let names: Vec<_> = draft.transcript.tool_calls.iter().map(|it| it.name.as_str()).collect();
@@ -240,11 +241,12 @@ mod tests {
     #[test]
     fn completions_and_embeddings_have_their_own_shape() {
         let mut draft = Draft::default();
-        whole(&json!({"choices": [{"text": "Hi", "finish_reason": "length"}]}), &mut draft);
+        let answer = json!({"choices": [{"text": "Hi", "finish_reason": "length"}]});
+        whole(&Json::from(&answer), &mut draft);
         assert_eq!(draft.transcript.text, "Hi");
         let mut draft = Draft::default();
         let answer = json!({"data": [{"embedding": [0.1]}], "usage": {"prompt_tokens": 2}});
-        embeddings(&answer, &mut draft);
+        embeddings(&Json::from(&answer), &mut draft);
         assert!(draft.seen);
         assert_eq!(draft.usage, Some(Usage { input: 2, ..Usage::default() }));
     }
@@ -254,9 +256,11 @@ mod tests {
         let call = |it: usize| json!({"id": format!("{it:06}"), "function": {"name": "f"}});
         let calls: Vec<Value> = (0..200_000).map(call).collect();
         let mut draft = Draft::default();
-        whole(&json!({"choices": [{"message": {"tool_calls": calls}}]}), &mut draft);
+        let answer = json!({"choices": [{"message": {"tool_calls": calls}}]});
+        whole(&Json::from(&answer), &mut draft);
         assert!(draft.is_cut && draft.transcript.tool_calls.len() == TOOL_CALLS_MAX);
         let delta = json!({"choices": [{"delta": {"tool_calls": [{"index": 0, "id": ""}]}}]});
+        let delta = Json::from(&delta);
         (0..100_000).for_each(|_| chunk(&delta, &mut draft));
         assert_eq!(draft.transcript.tool_calls.len(), TOOL_CALLS_MAX);
     }
@@ -266,7 +270,7 @@ mod tests {
         let cached = |more: Value| {
             let mut value = json!({"prompt_tokens": 10, "completion_tokens": 2});
             value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            usage(&value).unwrap()
+            usage(&Json::from(&value)).unwrap()
         };
         let expected = Usage { input: 7, cache_read: 3, cache_write: 0, output: 2 };
         assert_eq!(cached(json!({"prompt_tokens_details": {"cached_tokens": 3}})), expected);

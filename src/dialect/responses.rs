@@ -1,18 +1,19 @@
 //! The Responses dialect of `OpenAI`.
 
-use serde_json::Value;
-
-use super::draft::{Draft, count, text, written};
+use super::{
+    draft::{Draft, count, text, written},
+    json::Json,
+};
 use crate::domain::{ToolCall, Transcript, Usage};
 
 /// Takes a whole response.
-pub(super) fn whole(value: &Value, draft: &mut Draft) {
+pub(super) fn whole(value: &Json<'_>, draft: &mut Draft) {
     draft.set_fault(&value["error"]);
     draft.set_model(&value["model"]);
     draft.usage = usage(&value["usage"]).or(draft.usage);
     draft.set_finish(&value["status"]);
     draft.set_finish(&value["incomplete_details"]["reason"]);
-    let Some(output) = value["output"].as_array() else { return };
+    let Json::List(output) = &value["output"] else { return };
     draft.seen = true;
     // At the end of a stream it says again what the deltas said; some say it with nothing in it.
     if !output.is_empty() {
@@ -24,7 +25,7 @@ pub(super) fn whole(value: &Value, draft: &mut Draft) {
 }
 
 /// Takes one event of a streamed response.
-pub(super) fn event(value: &Value, draft: &mut Draft) {
+pub(super) fn event(value: &Json<'_>, draft: &mut Draft) {
     match value["type"].as_str().unwrap_or_default() {
         "response.created" => {
             draft.seen = true;
@@ -46,9 +47,9 @@ pub(super) fn event(value: &Value, draft: &mut Draft) {
     }
 }
 
-fn take_item(item: &Value, draft: &mut Draft) {
-    if item["type"] == "message" {
-        for part in item["content"].as_array().into_iter().flatten() {
+fn take_item(item: &Json<'_>, draft: &mut Draft) {
+    if item["type"].as_str() == Some("message") {
+        for part in item["content"].items() {
             draft.add_refusal(&part["refusal"]);
             draft.transcript.text += part["text"].as_str().unwrap_or_default();
         }
@@ -56,7 +57,7 @@ fn take_item(item: &Value, draft: &mut Draft) {
     take_call(item, draft);
 }
 
-fn take_call(item: &Value, draft: &mut Draft) {
+fn take_call(item: &Json<'_>, draft: &mut Draft) {
     let arguments = match item["type"].as_str() {
         Some("function_call") => written(&item["arguments"]),
         Some("custom_tool_call") => written(&item["input"]),
@@ -70,7 +71,7 @@ fn take_call(item: &Value, draft: &mut Draft) {
 }
 
 /// Tokens as this dialect counts them: input with what was cached, output with reasoning.
-fn usage(value: &Value) -> Option<Usage> {
+fn usage(value: &Json<'_>) -> Option<Usage> {
     let input = value["input_tokens"].as_u64()?;
     let cache_read = count(&value["input_tokens_details"]["cached_tokens"]);
     Some(Usage {
@@ -83,14 +84,14 @@ fn usage(value: &Value) -> Option<Usage> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn streamed(events: &[Value]) -> Draft {
         let mut draft = Draft::default();
         for value in events {
-            event(value, &mut draft);
+            event(&Json::from(value), &mut draft);
         }
         draft
     }
@@ -112,7 +113,7 @@ mod tests {
     #[test]
     fn a_whole_response_gives_text_calls_and_usage() {
         let mut draft = Draft::default();
-        whole(&answer(), &mut draft);
+        whole(&Json::from(&answer()), &mut draft);
         assert_eq!(draft.transcript.text, "Hi");
         assert_eq!(draft.transcript.tool_calls.len(), 2);
         assert_eq!(draft.finish.as_deref(), Some("completed"));
