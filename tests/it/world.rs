@@ -284,6 +284,12 @@ pub(crate) fn skipped(why: &str) {
     std::io::stderr().write_all(format!("\nSKIPPED {why}\n").as_bytes()).unwrap();
 }
 
+/// How often something is tried: so often on every run, or as a variable says for a longer one.
+pub(crate) fn times(variable: &str, usual: usize) -> usize {
+    let asked = std::env::var_os(variable);
+    asked.map_or(usual, |it| it.to_str().unwrap().parse().unwrap())
+}
+
 /// Waits until something holds, by looking again and again; fails after [`SOON`].
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let ends = Instant::now() + SOON;
