@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{begun, streaming, successor, whole};
+use super::{begun, by_shell, streaming, successor, whole};
 use crate::world::{SOON, Serve, World, rollout, until};
 
 #[tokio::test]
@@ -70,14 +70,14 @@ async fn neither_the_end_nor_a_successor_waits_for_a_store_that_takes_long_to_op
     // Whoever reads it waits for somebody to write to it.
     let journal = store.join("journal.log");
     assert!(std::process::Command::new("mkfifo").arg(&journal).status().unwrap().success());
-    let serve = Serve::start(&config).await;
+    let serve = Serve::begin(by_shell(":", &config)).await;
     let mut stream = begun(&world, serve.data, 1).await;
     assert!(serve.page("/readyz").await.contains("the controller is not up yet"));
     assert!(serve.stop().await.success());
     assert!(whole(&mut stream).await, "callers were let finish");
     assert!(!socket.exists());
 
-    let first = Serve::start(&config).await;
+    let first = Serve::begin(by_shell(":", &config)).await;
     let mut stream = begun(&world, first.data, 2).await;
     fs::remove_file(&journal).unwrap();
     let second = successor(&config).await;
@@ -86,7 +86,8 @@ async fn neither_the_end_nor_a_successor_waits_for_a_store_that_takes_long_to_op
     assert!(whole(&mut stream).await);
     until("it has the store", || async { second.page("/readyz").await.contains("\"ready\"") })
         .await;
-    assert_eq!(second.cli(&["rollback", "chat"]).await.0, 0, "its control port stands");
+    until("its control port stands", || async { second.cli(&["rollback", "chat"]).await.0 == 0 })
+        .await;
 }
 
 #[tokio::test]
