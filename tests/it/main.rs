@@ -11,6 +11,7 @@ mod evil;
 mod faults;
 mod flags;
 mod hygiene;
+mod inert;
 mod isolation;
 mod leave;
 mod life;
