@@ -13,6 +13,7 @@ mod flags;
 mod hygiene;
 mod inert;
 mod isolation;
+mod judged;
 mod leave;
 mod life;
 mod live;
