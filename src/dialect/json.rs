@@ -16,9 +16,9 @@ pub(super) enum Json<'a> {
     Bool(bool),
     Number(Number),
     Text(Cow<'a, str>),
-    List(Vec<Json<'a>>),
+    List(Vec<Self>),
     /// Members in their order. Of those of one name the last one counts, as for most readers.
-    Object(Vec<(Cow<'a, str>, Json<'a>)>),
+    Object(Vec<(Cow<'a, str>, Self)>),
 }
 
 static NULL: Json<'static> = Json::Null;
@@ -61,9 +61,9 @@ impl<'a> Json<'a> {
 }
 
 impl<'a> Index<&str> for Json<'a> {
-    type Output = Json<'a>;
+    type Output = Self;
 
-    fn index(&self, name: &str) -> &Json<'a> {
+    fn index(&self, name: &str) -> &Self {
         match self {
             Self::Object(members) => {
                 members.iter().rev().find(|it| it.0 == name).map_or(&NULL, |it| &it.1)
@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn it_is_what_another_reader_makes_of_it() {
         let value = json!({
-            "z": [1, -2, 3.5, 1e300, true, null, "a\"\\\u{1F980}\u{7}", {}], "a": {"b": {"c": 18446744073709551615_u64}},
+            "z": [1, -2, 3.5, 1e300, true, null, "a\"\\\u{1F980}\u{7}", {}],
+            "a": {"b": {"c": u64::MAX}},
         });
         let json = Json::from(&value);
         assert_eq!(serde_json::from_str::<Value>(&json.to_string()).unwrap(), value);

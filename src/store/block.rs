@@ -118,12 +118,11 @@ pub(super) fn cut(batch: &[(Pair, Bodies)]) -> Vec<Vec<&(Pair, Bodies)>> {
                 && block.len() < BLOCK_LEN_MAX
                 && len <= BLOCK_BYTES_MAX
         };
-        match blocks.last_mut().filter(|it| fits(it)) {
-            Some(block) => block.push(pair),
-            None => {
-                len = pair.1.len();
-                blocks.push(vec![pair]);
-            }
+        if let Some(block) = blocks.last_mut().filter(|it| fits(it)) {
+            block.push(pair);
+        } else {
+            len = pair.1.len();
+            blocks.push(vec![pair]);
         }
     }
     blocks
