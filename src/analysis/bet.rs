@@ -266,6 +266,10 @@ impl Wealth {
 }
 
 #[cfg(test)]
+#[path = "flaws_tests.rs"]
+mod flaws_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
