@@ -116,6 +116,17 @@ mod tests {
     }
 
     #[test]
+    fn each_call_counts_by_how_much_likelier_it_is_of_one_that_is_down() {
+        // 200 of 2,000 fail as usual.
+        let before = Footing { odds: 5.0, calls: 1_500, failed: 199, ..Footing::default() };
+        for (failed, ratio) in [(true, 2.0_f64), (false, 8.0 / 9.0)] {
+            let mut footing = before.clone();
+            footing.see(failed);
+            assert!((footing.odds - 5.0 - ratio.ln()).abs() < 1e-12, "{footing:?}");
+        }
+    }
+
+    #[test]
     fn a_primary_as_usual_is_a_measure_whatever_its_usual_rate() {
         for rate in [0.0, 0.0001, 0.002, 0.02, 0.05, 0.08] {
             let (mut footing, mut random) = (Footing::default(), Random(4));

@@ -35,17 +35,20 @@ FIGURES = {
     "judge_10":    ("calls", [277, 1506, 1202, 7131, 3010, 1201, 2997, 1002]),
     "judge_5":     ("calls", [1048, 2143, 1535, 20245, 3006, 1198, 2998, 1002]),
 }
-# Worlds of our own. Regressions within the margin, which nobody should send back, the latter in the
-# strict mode too; and five points more errors in one stage, at once and after a long good time.
-WITHIN = {"err_0.3pp": 0.003, "err_0.45pp": 0.0045, "err_0.45pp_strict": 0.0045}
+# Worlds of our own. Regressions within the margin, which nobody should send back; worlds that are
+# played otherwise, in the strict mode and without the primary's past; and five points more errors in
+# one stage, at once and after a long good time.
+WITHIN = {"err_0.3pp": 0.003, "err_0.45pp": 0.0045}
+OTHERWISE = {"err_0.45pp_strict": "err_0.45pp", "aa_episodes_unknown": "aa_episodes"}
 PLAN_FILE, STRICT = "config/simulate.toml", "\n[rollout.simulated.risk]\nalarm_from = \"100%\"\n"
 HELD = {"shadow": 0, "half": 3, "full": 4}
 GOOD_CALLS = 216_000
 # How many seeds of each world the table in README has.
 SEEDS = {
-    "aa": 999, "aa_drift": 60, "aa_bursts": 60, "aa_episodes": 53, "better": 60, "acceptable": 66, "judge_2": 66,
-    "p99_100": 66, "p99_200": 20, "judge_5": 200, "err_0.5pp": 40, "err_0.3pp": 66, "err_0.45pp": 40, "err_0.45pp_strict": 40,
-    **{f"{when}_{stage}": 41 for stage in HELD for when in ("fresh", "late")}, "late_shadow": 9,
+    "aa": 999, "aa_drift": 60, "aa_bursts": 60, "aa_episodes": 53, "aa_episodes_unknown": 30, "better": 60,
+    "acceptable": 66, "judge_2": 66, "p99_100": 66, "err_0.3pp": 66, "err_0.45pp": 40, "err_0.45pp_strict": 40,
+    "err_0.5pp": 40, "p99_200": 20, "late_shadow": 5,
+    **{f"{when}_{stage}": 40 for when, stage in itertools.product(["fresh", "late"], ["half", "full"])},
 }
 SEEDS_OTHERWISE = 200
 # Lines a second that `simulate --stream` is to take, and seconds of a world to measure that on.
@@ -114,12 +117,12 @@ def remember(b):
 def play(program, world, name, seed, rps):
     """One run, from the first stage to its end: rollback, promoted or stalled. Where one stage is held
     whatever is decided, calls and time count from the fault on, and what goes back before it is early."""
-    past = HISTORY_SECONDS if world.SCENARIOS[name].own_epi else 0
+    past = HISTORY_SECONDS if world.SCENARIOS[name].own_epi and not name.endswith("_unknown") else 0
     index, held = 0, held_stage(name)
     fault = int(world.SCENARIOS[name].start) if held is not None else past
     entered, scores = float(fault), []
     calls = served = bad_served = 0
-    for second, b in world.seconds(name, seed, rps):
+    for second, b in world.seconds(OTHERWISE.get(name, name), seed, rps):
         if second < past:
             program.tell(remember(b))
             continue
@@ -169,6 +172,8 @@ def worlds(options):
     import world
     for name, err in WITHIN.items():
         world.SCENARIOS[name] = world.Scenario(truth="acceptable", gate="error", err=err)
+    for name, base in OTHERWISE.items():
+        world.SCENARIOS[name] = world.SCENARIOS[base]
     for stage, index in HELD.items():
         pair, share = PLAN[index]
         good = round(GOOD_CALLS / (options.rps * (pair + (1 - pair) * share)))
@@ -188,7 +193,7 @@ def refer(world, name, seed, rps):
     import drive, refgate
     held = held_stage(name)
     if held is None:
-        return drive.run(refgate.Controller(), name, seed, rps)
+        return {**drive.run(refgate.Controller(), OTHERWISE.get(name, name), seed, rps), "scenario": name}
     result = drive.run(refgate.Controller(), name, seed, rps, max_stage=1e9, watch=1e9, plan=[drive.PLAN[held]])
     fault = int(world.SCENARIOS[name].start)
     good = itertools.islice(world.seconds(name, seed, rps), fault)
