@@ -15,7 +15,7 @@ const FAILED_PRIOR: f64 = 1.0;
 const CALLS_MAX: u64 = 2_000;
 /// Logarithm of the odds of "down" against "as usual" from which on it is down. As the usual share
 /// is known only roughly, chance comes to 12 often enough to take a primary that fails in 5 % of
-/// its calls for one that is down every 20,000 calls, and what is given back then cost a quarter
+/// its calls for one that is down now and then, and what is given back then cost a quarter
 /// more pairs; to 16 it hardly comes. Until then what is won is on credit anyway.
 const CERTAIN: f64 = 16.0;
 /// No more is held against it, so that it is a measure again some hundred good calls later.
@@ -100,9 +100,8 @@ mod tests {
         for (rate, failures_max) in [(0.0, 4), (0.002, 4), (0.01, 6), (0.05, 12)] {
             let (mut footing, mut random) = (Footing::default(), Random(3));
             down(&mut footing, &mut random, rate, 4_000);
-            while footing.measure() != Measure::Steady {
-                footing.see(false);
-            }
+            (0..200).for_each(|_| footing.see(false));
+            assert_eq!(footing.measure(), Measure::Steady);
             for failure in 1..=failures_max {
                 footing.see(true);
                 let seen = footing.measure() == Measure::Down;
