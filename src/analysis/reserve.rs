@@ -74,7 +74,9 @@ mod tests {
     fn what_is_won_grows_until_it_is_called_back_and_no_more_is_kept_than_was_put_in() {
         let mut reserve = of(0.4);
         reserve.win(0.0);
-        reserve.win(3.0);
+        reserve.win(0.5);
+        assert!((reserve.lent() - 0.002 * 0.5_f64.exp()).abs() < 1e-9, "{reserve:?}");
+        reserve.win(2.5);
         reserve.win(3.0);
         assert!((reserve.lent() - 0.002 * 6.0_f64.exp()).abs() < 1e-9, "{reserve:?}");
         reserve.call_back();
