@@ -111,6 +111,7 @@ mod tests {
             assert!(footing.outage().is_some(), "{footing:?}");
             down(&mut footing, &mut random, 0.0, 200);
             assert_eq!(footing.measure(), Measure::Steady, "{rate}: {footing:?}");
+            assert_eq!(footing.outage(), None);
         }
     }
 
