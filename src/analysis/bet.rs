@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::Verdict;
 
-use super::{float, footing::Measure, whole};
+use super::{float, footing::Measure, reserve::Reserve, whole};
 
 /// Regressions the harm bets are best against, in margins.
 pub(super) const HARM_MULTIPLES: [f64; 4] = [1.5, 5.0, 20.0, 100.0];
@@ -53,6 +53,15 @@ impl<const N: usize> Bet<[f64; N]> {
         }
     }
 
+    /// Which of the bettors are down there.
+    fn is_at(&self, weights: [f64; N], floor: f64) -> [bool; N] {
+        let mut at = [false; N];
+        for ((at, ln), weight) in at.iter_mut().zip(self.ln).zip(weights) {
+            *at = ln <= floor + weight.ln();
+        }
+        at
+    }
+
     fn win(&mut self, gains: [f64; N]) {
         for (ln, gain) in self.ln.iter_mut().zip(gains) {
             *ln += gain;
@@ -99,6 +108,8 @@ pub(super) struct Limits {
 pub(super) struct Wealth {
     limits: Limits,
     harm: Bet<[f64; 4]>,
+    /// More money of the same bettors, for a fault that comes late.
+    late: [Reserve; 4],
     beyond: Bet<[f64; 4]>,
     safe: Bet<[f64; 2]>,
     /// The same before the primary became doubtful: what was won since is on credit.
@@ -120,7 +131,8 @@ impl Wealth {
     pub(super) fn new(limits: Limits) -> Self {
         let (harm, safe) = (Bet::new(HARM_WEIGHTS, 0.0), Bet::new(SAFE_WEIGHTS, 1.0));
         let (beyond, sure) = (Bet::new(BEYOND_WEIGHTS, 1.0), safe.clone());
-        Self { limits, harm, beyond, safe, sure, measure: Measure::Steady, breached: false }
+        let (late, measure) = (Default::default(), Measure::Steady);
+        Self { limits, harm, late, beyond, safe, sure, measure, breached: false }
     }
 
     /// Puts fresh money on harm; must not depend on what it will be bet on.
@@ -130,9 +142,23 @@ impl Wealth {
         }
     }
 
+    /// Puts fresh money on harm that may be done late; must not depend on it either.
+    pub(super) fn keep(&mut self, money: f64) {
+        for (reserve, weight) in self.late.iter_mut().zip(HARM_WEIGHTS) {
+            reserve.put(weight * money);
+        }
+    }
+
     /// Takes the logarithmic gains of an observation.
     pub(super) fn win(&mut self, gains: HarmGains, safe: [f64; 2]) {
         self.harm.win(gains.harm);
+        let nothing = self.beyond.is_at(BEYOND_WEIGHTS, BEYOND_FLOOR);
+        for ((reserve, gain), nothing) in self.late.iter_mut().zip(gains.harm).zip(nothing) {
+            reserve.win(gain);
+            if nothing {
+                reserve.call_back();
+            }
+        }
         self.beyond.win(gains.beyond);
         self.beyond.hold(BEYOND_WEIGHTS, BEYOND_FLOOR);
         match self.measure {
@@ -145,7 +171,7 @@ impl Wealth {
             Measure::Down => {}
         }
         if gains.harm.iter().chain(&gains.beyond).any(|gain| 0.0 < *gain) {
-            self.breached |= self.limits.harm <= self.harm.ln_e()
+            self.breached |= self.limits.harm <= self.harmed()
                 && BEYOND_CHANCE.recip().ln() <= self.beyond.ln_e();
         }
     }
@@ -190,6 +216,12 @@ impl Wealth {
         }
     }
 
+    /// The wealth that counts as proof of harm, as a logarithm.
+    fn harmed(&self) -> f64 {
+        let late: f64 = self.late.iter().map(|it| it.lent()).sum();
+        ln_sum(&[self.harm.ln_e(), late.ln()])
+    }
+
     /// What the bets say, of evidence that can be trusted.
     pub(super) fn verdict(&self) -> Verdict {
         if self.breached {
@@ -204,7 +236,7 @@ impl Wealth {
     /// How far the proof of harm has come, 0 to 1.
     pub(super) fn harm(&self) -> f64 {
         let parts =
-            [self.harm.ln_e() / self.limits.harm, self.beyond.ln_e() / BEYOND_CHANCE.recip().ln()];
+            [self.harmed() / self.limits.harm, self.beyond.ln_e() / BEYOND_CHANCE.recip().ln()];
         if self.breached { 1.0 } else { f64::min(parts[0], parts[1]).clamp(0.0, 1.0) }
     }
 
@@ -229,9 +261,13 @@ impl Wealth {
     /// The logarithms of both wealths, harm first.
     #[cfg(test)]
     pub(super) fn ln_e(&self) -> [f64; 2] {
-        [self.harm.ln_e(), self.safe.ln_e()]
+        [self.harmed(), self.safe.ln_e()]
     }
 }
+
+#[cfg(test)]
+#[path = "flaws_tests.rs"]
+mod flaws_tests;
 
 #[cfg(test)]
 mod tests {

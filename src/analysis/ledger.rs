@@ -352,7 +352,10 @@ impl Ledger {
             return now;
         }
         let money = state.money.due(now);
-        self.fund(money);
+        for instrument in &mut state.instruments {
+            let wealth = instrument.wealth_mut();
+            if state.guarding { wealth.fund(money) } else { wealth.keep(money) }
+        }
         let window = self.state.since_ms + GUARD_WINDOW_MS;
         if self.state.guarding && window <= now.0 {
             self.begin(now);

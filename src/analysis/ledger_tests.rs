@@ -177,22 +177,11 @@ fn two_points_more_errors_are_found_in_a_few_hundred_pairs() {
 }
 
 #[test]
-fn a_regression_well_below_the_alarm_stays() {
-    let mut breaches = 0;
-    for seed in 0..30 {
-        let mut draws = Draws::new(&plan(&[Metric::ErrorRate]), seed, HALF);
-        draws.run(Arms(0.002, 0.005, 1.0), 20_000);
-        breaches += u32::from(draws.ledger.is_broken());
-    }
-    assert!(breaches <= 2, "{breaches} of 30");
-}
-
-#[test]
 fn the_strict_mode_sends_back_beyond_the_margin_and_not_at_it() {
     let mut plan = plan(&Metric::DEFAULTS);
     plan.risk.alarm_from_percent = 100;
     for seed in 0..5 {
-        // 0.45 points more, where half a point is allowed.
+        // 0.45 points more, where half a point is allowed; on more seeds in `flaws_tests`.
         let mut within = Draws::new(&plan, seed, SHADOW);
         within.run(Arms(0.002, 0.0065, 1.0), 3_000);
         assert!(!within.ledger.is_broken());
@@ -396,7 +385,7 @@ fn a_fault_after_a_long_good_time_is_found_nearly_as_fast_as_a_fresh_one() {
     assert!(shadow <= 2 * 90, "{shadow}: the reference takes 90 fresh, and 15,580 late");
     for chances in [HALF, FULL] {
         let (fresh, late) = found(chances, 216_000 / long);
-        assert!(late <= 3 * fresh, "{late} after a good time, {fresh} without");
+        assert!(late <= 2 * fresh, "{late} after a good time, {fresh} without");
     }
 }
 

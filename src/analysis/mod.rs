@@ -28,6 +28,7 @@ mod pace;
 mod quantile;
 mod rate;
 mod ratio;
+mod reserve;
 mod score;
 mod shown;
 mod tally;

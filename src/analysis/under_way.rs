@@ -111,4 +111,13 @@ mod tests {
         assert_eq!(under_way.problem(Timestamp(1)), None);
         assert_eq!(UnderWay::default().problem(Timestamp(1)), None);
     }
+
+    #[test]
+    fn calls_that_begin_at_the_same_time_are_told_apart() {
+        let mut under_way = UnderWay::default();
+        let [first, _] = [(); 2].map(|()| under_way.begin(Timestamp(0)));
+        under_way.hear(first, 0);
+        let told = under_way.problem(Timestamp(1)).unwrap();
+        assert!(told.starts_with("1 of 2 calls are still under way"), "{told}");
+    }
 }
