@@ -173,6 +173,9 @@ fn refused(rollout: &Name, (refusal, remedy): (&Refusal, &str), message: &str) -
     let told = match refusal {
         Refusal::WrongState { state, .. } => told.with("state", state.as_str()),
         Refusal::StageMismatch { current, .. } => told.with("current_stage", current.as_str()),
+        Refusal::AttemptMismatch { current, .. } => {
+            told.with("current_attempt", current.to_string())
+        }
         Refusal::Gate { stage, metric, verdict, .. } => told
             .with("stage", stage.as_str())
             .with("metric", metric.as_str())

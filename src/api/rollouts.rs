@@ -199,7 +199,11 @@ impl RolloutService for Rollouts {
         }
         let stage = word("stage_id", asked.stage_id)?;
         let answer = if asked.approved { Answer::Yes } else { Answer::No };
-        self.command(&asked.name, Command::Approve { stage, answer }, by).await
+        let attempt = u32::try_from(asked.attempt).map_err(|_| {
+            errors::argument("attempt", "attempt is one from 1 on, or 0 where none is meant")
+        })?;
+        let attempt = Some(attempt).filter(|it| 0 < *it);
+        self.command(&asked.name, Command::Approve { stage, attempt, answer }, by).await
     }
 
     async fn evaluate_rollout(

@@ -52,6 +52,9 @@ pub enum ClientCommand {
         /// The whole plan as JSON, as `crossfade status NAME -o json` prints it
         #[arg(long, value_name = "PATH")]
         file: PathBuf,
+        /// What whoever asks has seen
+        #[command(flatten)]
+        seen: Seen,
     },
     /// Start a rollout at its first stage, or begin anew after a rollback
     Start {
@@ -60,6 +63,9 @@ pub enum ClientCommand {
         /// Roll back whichever rollouts govern its requests, and take their place
         #[arg(long)]
         supersede: bool,
+        /// What whoever asks has seen
+        #[command(flatten)]
+        seen: Seen,
     },
     /// Move to the next stage, if the gates are proven
     Advance(AdvanceArgs),
@@ -73,6 +79,9 @@ pub enum ClientCommand {
         /// Approve the stages passed over that need it
         #[arg(long)]
         approve: bool,
+        /// What whoever asks has seen
+        #[command(flatten)]
+        seen: Seen,
     },
     /// Hold a rollout at its stage; its gates still guard it
     Pause {
@@ -83,6 +92,9 @@ pub enum ClientCommand {
     Resume {
         /// The rollout
         name: String,
+        /// What whoever asks has seen
+        #[command(flatten)]
+        seen: Seen,
     },
     /// Agree, or not, that a stage may be left
     Approve(ApproveArgs),
@@ -171,6 +183,24 @@ pub struct AdvanceArgs {
     /// Skip what is undecided, never what is broken; say why with --comment
     #[arg(long, requires = "comment")]
     pub override_undecided: bool,
+    /// What whoever asks has seen
+    #[command(flatten)]
+    pub seen: Seen,
+}
+
+/// What whoever asks has seen.
+#[derive(Args, Clone, Debug)]
+pub struct Seen {
+    /// Only at this revision, which `crossfade status` shows: refused if anything changed since
+    #[arg(long, value_name = "REVISION")]
+    pub etag: Option<u64>,
+}
+
+impl Seen {
+    /// The etag as the API takes it; empty for none.
+    pub(super) fn etag(&self) -> String {
+        self.etag.map_or_else(String::new, |it| it.to_string())
+    }
 }
 
 /// What `jump` takes.
@@ -186,6 +216,9 @@ pub struct JumpArgs {
     /// Approve the stages passed over that need it
     #[arg(long, requires = "comment")]
     pub approve: bool,
+    /// What whoever asks has seen
+    #[command(flatten)]
+    pub seen: Seen,
 }
 
 /// What `approve` takes.
@@ -198,6 +231,12 @@ pub struct ApproveArgs {
     /// Do not agree: send everything back to the primary
     #[arg(long)]
     pub decline: bool,
+    /// Only in this attempt, which `crossfade status` shows: said again later, it passes no other
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    pub attempt: Option<i32>,
+    /// What whoever asks has seen
+    #[command(flatten)]
+    pub seen: Seen,
 }
 
 /// What `create` takes.
@@ -314,6 +353,8 @@ mod tests {
             "status chat --watch --exit-status",
             "advance chat --from-stage shadow --override-undecided --comment why",
             "approve chat half --decline",
+            "approve chat half --attempt 2 --etag 17",
+            "resume chat --etag 17",
             "jump chat shadow",
             "jump chat half --override --approve --comment why",
             "complete chat --comment why",

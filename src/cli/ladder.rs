@@ -334,7 +334,7 @@ fn footer(rollout: &proto::Rollout) -> String {
         State::Paused => format!("next  crossfade resume {name}"),
         State::AwaitingApproval => {
             let stage = current(rollout).map_or("STAGE", |it| it.stage_id.as_str());
-            format!("next  crossfade approve {name} {stage}")
+            format!("next  crossfade approve {name} {stage} --attempt {}", rollout.attempt)
         }
         State::RolledBack => format!("next  crossfade pairs {name}"),
         State::Running | State::Succeeded | State::Baked | State::Unspecified => {

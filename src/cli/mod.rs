@@ -230,22 +230,27 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
         ClientCommand::Pairs { name, limit } => pairs::list(client, out, &name, limit).await,
         ClientCommand::Pair { id } => pairs::one(client, out, &id).await,
         ClientCommand::Create(args) => create::create(client, out, args, global).await,
-        ClientCommand::Update { name, file } => {
-            create::update(client, out, (name, file), global).await
+        ClientCommand::Update { name, file, seen } => {
+            create::update(client, out, (name, file, seen), global).await
         }
-        ClientCommand::Start { name, supersede } => {
-            let request = proto::StartRolloutRequest { supersede, ..moves::start(&name, global) };
+        ClientCommand::Start { name, supersede, seen } => {
+            let etag = seen.etag();
+            let request =
+                proto::StartRolloutRequest { supersede, etag, ..moves::start(&name, global) };
             moves::tell(out, &client.start_rollout(request).await?)
         }
         ClientCommand::Advance(args) => moves::advance(client, out, args, global).await,
         ClientCommand::Jump(args) => moves::jump(client, out, args, global).await,
-        ClientCommand::Complete { name, approve } => {
+        ClientCommand::Complete { name, approve, seen } => {
+            let etag = seen.etag();
             let request =
-                proto::CompleteRolloutRequest { approve, ..moves::complete(&name, global) };
+                proto::CompleteRolloutRequest { approve, etag, ..moves::complete(&name, global) };
             moves::tell(out, &client.complete_rollout(request).await?)
         }
         ClientCommand::Pause { name } => moves::pause(client, out, name, global).await,
-        ClientCommand::Resume { name } => moves::resume(client, out, name, global).await,
+        ClientCommand::Resume { name, seen } => {
+            moves::resume(client, out, (name, seen), global).await
+        }
         ClientCommand::Approve(args) => moves::approve(client, out, args, global).await,
         ClientCommand::Rollback { name, .. } => moves::rollback(client, out, name, global).await,
         ClientCommand::Flag(command) => flags::flag(client, out, command, global).await,

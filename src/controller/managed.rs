@@ -371,10 +371,13 @@ impl Managed {
             Command::Pause => *event == Event::Paused(Cause::Operator),
             Command::Resume => *event == Event::Resumed,
             Command::Approve { answer: Answer::No, .. } => cause == Cause::Declined,
-            Command::Approve { stage, answer: Answer::Yes } => {
+            Command::Approve { stage, attempt, answer: Answer::Yes } => {
                 let named = |it: &str| stage.is_empty() || it == stage;
+                let of = event.entered().map(|(attempt, _)| attempt);
+                let meant = attempt.is_none() || of.is_none() || of == *attempt;
                 let ended = matches!(event, Event::Succeeded(_));
-                cause == Cause::Approved && (ended || entered.and_then(left).is_some_and(named))
+                let left = ended || entered.and_then(left).is_some_and(named);
+                cause == Cause::Approved && meant && left
             }
             Command::Rollback => matches!(event, Event::RolledBack(_)),
             Command::Revise(plan) => {
@@ -425,7 +428,10 @@ impl Managed {
             }
             State::Paused => format!("held by {}; `crossfade resume {name}` goes on", self.actor),
             State::AwaitingApproval => {
-                format!("proven; `crossfade approve {name} {stage}` lets it go on")
+                let attempt = self.rollout.attempt();
+                format!(
+                    "proven; `crossfade approve {name} {stage} --attempt {attempt}` lets it go on"
+                )
             }
             State::Succeeded => "the candidate serves; the last stage's gates guard it".to_owned(),
             State::Baked => "the candidate serves, and nothing is copied any more".to_owned(),

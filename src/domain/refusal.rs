@@ -23,6 +23,14 @@ pub enum Refusal {
         /// Where the rollout is.
         current: String,
     },
+    /// The named attempt is not the current one.
+    #[error("attempt {asked} is not the current one; that is {current}")]
+    AttemptMismatch {
+        /// What was asked.
+        asked: u32,
+        /// The attempt of the rollout; 0 before the first.
+        current: u32,
+    },
     /// A gate stands in the way.
     #[error("gate `{}` of stage `{stage}` is {}: {detail}", metric.as_str(), verdict.as_str())]
     Gate {
@@ -133,6 +141,7 @@ impl Refusal {
         match self {
             Self::WrongState { .. } => "WRONG_STATE",
             Self::StageMismatch { .. } => "STAGE_MISMATCH",
+            Self::AttemptMismatch { .. } => "ATTEMPT_MISMATCH",
             Self::Gate { verdict: Verdict::Breach, .. } => "GATE_BREACHED",
             Self::Gate { verdict: Verdict::Invalid, .. } => "GATE_INVALID",
             Self::Gate { .. } => "GATE_UNDECIDED",
@@ -171,7 +180,7 @@ impl Refusal {
                     format!("`crossfade rollback {rollout}` undoes it")
                 }
             },
-            Self::StageMismatch { .. } => {
+            Self::StageMismatch { .. } | Self::AttemptMismatch { .. } => {
                 format!("`crossfade status {rollout}` shows where it stands")
             }
             Self::Gate { verdict: Verdict::Breach, .. } => {
@@ -191,7 +200,11 @@ impl Refusal {
                 }
                 None => format!("wait; `crossfade status {rollout}` shows where it stands"),
             },
-            Self::NeedsApproval { stage } => format!("`crossfade approve {rollout} {stage}`"),
+            Self::NeedsApproval { stage } => {
+                let attempt =
+                    stands.map_or_else(String::new, |it| format!(" --attempt {}", it.attempt()));
+                format!("`crossfade approve {rollout} {stage}{attempt}`")
+            }
             Self::NeedsConsent { stage } => {
                 let here = |it: &&Rollout| it.stage().is_some_and(|it| it.name == *stage);
                 let onward = stands.filter(here).and_then(onward);
@@ -248,6 +261,7 @@ mod tests {
         all.extend([Verdict::Breach, Verdict::Invalid, Verdict::Undecided].map(gate));
         all.extend([
             Refusal::StageMismatch { asked: "full".to_owned(), current: stage() },
+            Refusal::AttemptMismatch { asked: 1, current: 2 },
             Refusal::Untrusted { stage: stage(), problem: "copies are missing".to_owned() },
             Refusal::Outage { stage: stage(), problem: "it fails".to_owned() },
             Refusal::Unsettled { stage: stage(), problem: "calls are under way".to_owned() },
@@ -283,6 +297,7 @@ mod tests {
     fn the_codes_of_refusals_stay_as_they_are() {
         let codes: BTreeSet<&str> = every().iter().map(Refusal::code).collect();
         let known = [
+            "ATTEMPT_MISMATCH",
             "EVIDENCE_UNTRUSTED",
             "FIXED_WHILE_ACTIVE",
             "FROZEN",

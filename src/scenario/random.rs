@@ -214,7 +214,12 @@ impl Random {
             10 | 11 => Command::Resume,
             12 | 13 => {
                 let answer = if self.one_in(4) { Answer::No } else { Answer::Yes };
-                Command::Approve { stage: self.name(rollout), answer }
+                let attempt = match self.below(4) {
+                    0 => None,
+                    1 => rollout.attempt().checked_sub(1),
+                    _ => Some(rollout.attempt()),
+                };
+                Command::Approve { stage: self.name(rollout), attempt, answer }
             }
             14 if self.one_in(2) => Command::Rollback,
             _ => Command::Revise(Box::new(self.revision(rollout))),

@@ -188,6 +188,7 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
     let metric = match refusal {
         Refusal::Gate { metric, .. } => metric.as_str(),
         Refusal::WrongState { .. }
+        | Refusal::AttemptMismatch { .. }
         | Refusal::StageMismatch { .. }
         | Refusal::Untrusted { .. }
         | Refusal::Outage { .. }
