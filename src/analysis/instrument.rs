@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Gate, GateEvidence, Kind, Limit, Margin, Metric, Outcome, Timestamp};
 
 use super::{
-    Sample, Timed,
+    Climate, Sample, Timed,
     bet::Wealth,
     float,
     gate::{Shown, Stream, Terms},
@@ -66,6 +66,20 @@ impl Instrument {
             }
             Self::Score(it) => it.enter(limit.and_then(part)),
             Self::Ratio(it) => it.enter(limit.and_then(amounts)),
+        }
+    }
+
+    /// Begins with what is known of the primary; says whether that is enough to bet by.
+    pub(super) fn know(&mut self, metric: Metric, climate: &Climate) -> bool {
+        match self {
+            Self::Rate(it) => {
+                if metric == Metric::ErrorRate {
+                    it.past = climate.failed();
+                }
+                true
+            }
+            Self::Quantile(it) => it.know(climate.past(metric)),
+            Self::Score(_) | Self::Ratio(_) => true,
         }
     }
 

@@ -445,7 +445,7 @@ impl Ledger {
 }
 
 /// A share as a part of one.
-fn part(share: Share) -> f64 {
+pub(super) fn part(share: Share) -> f64 {
     f64::from(share.basis_points()) / 10_000.0
 }
 

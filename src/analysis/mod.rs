@@ -14,6 +14,7 @@
 mod bet;
 mod climate;
 mod footing;
+mod forecast;
 mod gate;
 mod histogram;
 mod instrument;
@@ -36,7 +37,9 @@ mod under_way;
 mod weather;
 
 pub use climate::Climate;
+pub use forecast::foresee;
 pub use ledger::{Chances, Ledger};
+pub use pace::Pace;
 pub use tripwire::Tripwire;
 pub use under_way::{Ticket, UnderWay};
 

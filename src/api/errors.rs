@@ -176,6 +176,11 @@ fn refused(rollout: &Name, (refusal, remedy): (&Refusal, &str), message: &str) -
         Refusal::AttemptMismatch { current, .. } => {
             told.with("current_attempt", current.to_string())
         }
+        Refusal::TooSlow { stage, metric, ms, ms_max } => told
+            .with("stage", stage.as_str())
+            .with("metric", metric.as_str())
+            .with("needed_ms", ms.to_string())
+            .with("max_ms", ms_max.to_string()),
         Refusal::Gate { stage, metric, verdict, .. } => told
             .with("stage", stage.as_str())
             .with("metric", metric.as_str())

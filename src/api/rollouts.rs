@@ -11,7 +11,8 @@ use super::{
     errors,
     proto::{self, rollout_service_server::RolloutService},
     request::{
-        Said, Which, actor, page_len, requester, rollback_requester, rollout, word, wrong_token,
+        Said, Which, actor, page_len, requester, rollback_requester, rollout, slow, word,
+        wrong_token,
     },
     watch::{self, WATCHERS_MAX},
 };
@@ -77,6 +78,7 @@ impl RolloutService for Rollouts {
         let (comment, request_id) =
             (std::mem::take(&mut asked.comment), std::mem::take(&mut asked.request_id));
         let by = requester(actor, Said { comment, request_id, ..Said::default() })?;
+        let by = Requester { slow: slow(asked.force), ..by };
         let Created { name, plan } =
             convert::created(asked, &self.defaults).map_err(|faults| errors::plan(&faults))?;
         let view = self.handle.create(name, plan, by).await;
@@ -89,6 +91,7 @@ impl RolloutService for Rollouts {
         let asked = request.into_inner();
         let (comment, request_id, etag) = (asked.comment, asked.request_id, asked.etag);
         let by = requester(actor, Said { comment, request_id, etag })?;
+        let by = Requester { slow: slow(asked.force), ..by };
         let command = if asked.supersede { Command::Supersede } else { Command::Start };
         self.command(&asked.name, command, by).await
     }

@@ -63,6 +63,9 @@ pub enum ClientCommand {
         /// Roll back whichever rollouts govern its requests, and take their place
         #[arg(long)]
         supersede: bool,
+        /// Also where a gate cannot be expected to be proven while its stage may last
+        #[arg(long)]
+        force: bool,
         /// What whoever asks has seen
         #[command(flatten)]
         seen: Seen,
@@ -265,6 +268,9 @@ pub struct CreateArgs {
     /// Most copies a day
     #[arg(long, value_name = "N", conflicts_with = "file")]
     pub copies_per_day: Option<i64>,
+    /// Also where a gate cannot be expected to be proven while its stage may last
+    #[arg(long)]
+    pub force: bool,
 }
 
 fn gate(text: &str) -> Result<(String, String), String> {
@@ -359,7 +365,7 @@ mod tests {
             "jump chat half --override --approve --comment why",
             "complete chat --comment why",
             "update chat --file plan.json",
-            "start chat --supersede",
+            "start chat --supersede --force --etag 3",
             "stop --lift",
             "flag list",
             "flag set paid --rollout chat --feature help --segment paid --serve 5% --mirror 0%",

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Exit, Problem,
     commands::{CreateArgs, Global, Seen},
-    look, moves,
+    forecast, look, moves,
     out::Out,
 };
 use crate::api::{Client, from_json, proto};
@@ -21,11 +21,12 @@ pub(super) async fn create(
     global: &Global,
 ) -> Result<Exit, Problem> {
     let request = proto::CreateRolloutRequest {
+        force: args.force,
         request_id: global.request_id.clone().unwrap_or_default(),
         comment: global.comment.clone().unwrap_or_default(),
         ..request(args)?
     };
-    moves::tell(out, &client.create_rollout(request).await?)
+    forecast::tell(out, &client.create_rollout(request).await?)
 }
 
 /// Replaces a rollout's plan. An `etag` in the file is sent on: a plan made from what `status`

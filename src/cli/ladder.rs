@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, ColumnConstraint, Table, presets};
 
-use super::out::harmless;
+use super::{forecast, out::harmless};
 use crate::api::{millis, proto, timestamp};
 use proto::{gate_evidence::Verdict, rollout::State};
 
@@ -118,6 +118,9 @@ fn facts(rollout: &proto::Rollout) -> Vec<(&'static str, String)> {
     }
     if !rollout.evidence_problem.is_empty() {
         facts.push(("evidence", format!("‼ cannot be trusted: {}", rollout.evidence_problem)));
+    }
+    if let Some(slow) = forecast::too_slow(rollout) {
+        facts.push(("plan", format!("‼ {slow}")));
     }
     if !rollout.durable {
         facts.push(("disk", "‼ the last step is not on disk yet".to_owned()));

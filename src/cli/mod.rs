@@ -4,6 +4,7 @@ mod commands;
 mod create;
 mod events;
 mod flags;
+mod forecast;
 mod ladder;
 mod look;
 mod moves;
@@ -233,11 +234,15 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
         ClientCommand::Update { name, file, seen } => {
             create::update(client, out, (name, file, seen), global).await
         }
-        ClientCommand::Start { name, supersede, seen } => {
+        ClientCommand::Start { name, supersede, force, seen } => {
             let etag = seen.etag();
-            let request =
-                proto::StartRolloutRequest { supersede, etag, ..moves::start(&name, global) };
-            moves::tell(out, &client.start_rollout(request).await?)
+            let request = proto::StartRolloutRequest {
+                supersede,
+                force,
+                etag,
+                ..moves::start(&name, global)
+            };
+            forecast::tell(out, &client.start_rollout(request).await?)
         }
         ClientCommand::Advance(args) => moves::advance(client, out, args, global).await,
         ClientCommand::Jump(args) => moves::jump(client, out, args, global).await,

@@ -206,6 +206,7 @@ mod tests {
             comment: String::new(),
             message: "waits: gate `error_rate`".to_owned(),
             durable: true,
+            foresight: std::sync::Arc::default(),
             copies_today: 600,
             now: Timestamp(600_000),
         }

@@ -337,3 +337,51 @@ async fn an_approval_that_comes_again_passes_no_later_attempt() {
     let stands = (&status["attempt"], &status["state"]);
     assert_eq!(stands, (&3.into(), &"STATE_AWAITING_APPROVAL".into()), "it answers as before");
 }
+
+/// A plan that nobody can prove in a minute, unless a million requests come in it.
+const HASTY: &str = r#"{
+  "primary": "providers/primary", "candidate": "providers/candidate",
+  "stages": [{
+    "stageId": "shadow", "mirrorBps": 1, "minDuration": "1s", "maxDuration": "60s", "minSamples": 1,
+    "gates": [{ "metric": "error_rate", "maxRegression": "+0.5pp" }]
+  }]
+}"#;
+
+#[tokio::test]
+async fn a_plan_that_cannot_be_proven_in_its_time_is_refused_once_traffic_tells() {
+    let world = World::new().await;
+    let wanted = "[rollout.wanted]\ncandidate = \"candidate\"\nslice = { features = [\"none\"] }\n\
+        gates = { latency_p99 = \"off\", judge_score = \"off\" }\n\
+        stage = [{ name = \"hasty\", serve = \"0%\", mirror = \"0.01%\", duration = \"1s\", \
+        duration_max = \"1m\", samples = 1 }]\n";
+    let serve = world.serve(wanted).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    let file = world.dir.path().join("hasty.json");
+    std::fs::write(&file, HASTY).unwrap();
+    let create = |name| ["create", name, "--file", file.to_str().unwrap()];
+
+    let unknown = said(&serve, &create("early"), 0).await;
+    assert!(unknown.contains("too little traffic was seen"), "{unknown}");
+    for index in 0..30 {
+        serve.chat(world.body(index, Delivery::Whole), &[]).await;
+    }
+    let refused = said(&serve, &create("late"), 6).await;
+    for part in ["`error_rate` of stage `shadow`", "at most 1m", "larger mirror share", "--force"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    let refused = said(&serve, &["start", "early"], 6).await;
+    assert!(refused.contains("crossfade start early --force"), "{refused}");
+
+    let forced = said(&serve, &[&create("late")[..], &["--force"]].concat(), 0).await;
+    assert!(forced.contains("longer than its max_duration"), "{forced}");
+    let late = serve.json(&["status", "late"]).await;
+    assert_eq!(late["forecasts"][0]["tooSlow"], true, "{late}");
+    assert!(0.0 < late["requestsPerMinute"].as_f64().unwrap(), "{late}");
+    said(&serve, &["start", "early", "--force"], 0).await;
+
+    // What the configuration asks for is there all the same, and says so.
+    until("what the configuration asks for is looked at", || async {
+        serve.cli(&["status", "wanted"]).await.1.contains("plan        ‼ `error_rate` of `hasty`")
+    })
+    .await;
+}
