@@ -142,8 +142,11 @@ impl App {
         drop(parts.operations.controller.set(handle.clone()));
         tasks.start_last("controller", |stop| controller.run(stop));
         let defaults = defaults(&config);
-        let past =
-            Past { pairs: Arc::clone(&parts.operations.pairs), trail: Arc::clone(&parts.trail) };
+        let past = Past {
+            pairs: Arc::clone(&parts.operations.pairs),
+            trail: Arc::clone(&parts.trail),
+            outbox: parts.outbox.clone(),
+        };
         let grace = Duration::from_millis(limits.grace_ms);
         tasks.start("api", |stop| async move {
             let control = alone(control, predecessor, (grace, stop.clone())).await;

@@ -11,6 +11,7 @@ use super::{
     instrument::Instrument,
     lots::Lots,
     money::Money,
+    opinion::Scored,
     pace::Pace,
     tally::Tally,
 };
@@ -292,6 +293,16 @@ impl Ledger {
         for (_, instrument) in self.taking(watched) {
             if let Instrument::Score(it) = instrument {
                 it.observe(primary, candidate);
+            }
+        }
+    }
+
+    /// Takes a score that the answer of a request in this watched slice was given.
+    pub fn opinion(&mut self, at: Timestamp, watched: &str, scored: Scored) {
+        let at = self.pass(at);
+        for (_, instrument) in self.taking(watched) {
+            if let Instrument::Opinion(it) = instrument {
+                it.observe(at, scored);
             }
         }
     }

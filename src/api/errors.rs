@@ -145,6 +145,12 @@ pub(super) fn exhausted(what: &str, len_max: usize) -> Status {
     Status::with_error_details(told.code, message, told.details())
 }
 
+/// Says that there is no room for something now.
+pub(super) fn busy() -> Status {
+    let told = Told::new(Code::Unavailable, "BUSY", "try again in a moment");
+    Status::with_error_details(told.code, "the controller has no room for it now", told.details())
+}
+
 /// Says that the server goes down.
 pub(super) fn stopping() -> Status {
     let told = Told::new(Code::Unavailable, "STOPPING", "try again when it is up");

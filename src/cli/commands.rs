@@ -43,6 +43,8 @@ pub enum ClientCommand {
         /// Its id, as `crossfade pairs` prints it
         id: String,
     },
+    /// Say what an answer is worth, for gates on `feedback`
+    Feedback(FeedbackArgs),
     /// Create a rollout; no traffic moves before it is started
     Create(CreateArgs),
     /// Replace the plan of a rollout; while it runs, what is to come and the running stage's terms
@@ -242,6 +244,19 @@ pub struct ApproveArgs {
     pub seen: Seen,
 }
 
+/// What `feedback` takes.
+#[derive(Args, Clone, Debug)]
+pub struct FeedbackArgs {
+    /// The `x-crossfade-request-id` of the answer
+    #[arg(value_name = "REQUEST_ID")]
+    pub request: String,
+    /// 0 (bad) to 1 (good); a thumb is 0 or 1
+    pub score: f64,
+    /// What was scored; the first score of each signal stands
+    #[arg(long, default_value = "thumb")]
+    pub signal: String,
+}
+
 /// What `create` takes.
 #[derive(Args, Clone, Debug)]
 pub struct CreateArgs {
@@ -371,6 +386,7 @@ mod tests {
             "flag set paid --rollout chat --feature help --segment paid --serve 5% --mirror 0%",
             "flag set off --mirror 0%",
             "flag clear paid --comment why",
+            "feedback 0192f0c1-2345-7abc-8def-0123456789ab 0.5 --signal refund",
             "rollback --all --server unix:/tmp/x.sock",
             "rollback chat --timeout 2s",
             "create chat --primary a --candidate b --gate error_rate=+1pp",

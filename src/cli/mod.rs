@@ -230,6 +230,7 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
         ClientCommand::Events { name, limit } => events::events(client, out, &name, limit).await,
         ClientCommand::Pairs { name, limit } => pairs::list(client, out, &name, limit).await,
         ClientCommand::Pair { id } => pairs::one(client, out, &id).await,
+        ClientCommand::Feedback(args) => request::feedback(client, out, args, global).await,
         ClientCommand::Create(args) => create::create(client, out, args, global).await,
         ClientCommand::Update { name, file, seen } => {
             create::update(client, out, (name, file, seen), global).await

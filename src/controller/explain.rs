@@ -62,7 +62,7 @@ fn sentence(gate: Gate, known: &GateEvidence, evidence: &Evidence) -> String {
     let unit = metric.unit();
     let compared = match metric.kind() {
         Kind::Ratio => format!("{:.1}{unit} of the primary's", known.difference),
-        Kind::Rate(_) | Kind::Quantile | Kind::Score => format!(
+        Kind::Rate(_) | Kind::Quantile | Kind::Score | Kind::Opinion => format!(
             "candidate {:.3}, primary {:.3}, difference {:+.3} {unit}",
             known.candidate, known.primary, known.difference
         ),
