@@ -59,6 +59,16 @@ impl Climate {
         weather.into_iter().filter(|it| 0 < it.variance_permille).collect()
     }
 
+    /// The provider's calls and failures of late.
+    pub(super) fn failed(&self) -> Count {
+        self.failed.late()
+    }
+
+    /// How long its calls took, to the first byte or to the last.
+    pub(super) fn past(&self, metric: Metric) -> &Histogram {
+        if metric == Metric::TtftP99 { &self.late_first_byte.past } else { &self.late.past }
+    }
+
     /// All of it, to be kept outside.
     pub fn encode(&self) -> Vec<u8> {
         // Only a length that cannot be known makes this fail, and there is none.

@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Gate, GateEvidence, Kind, Limit, Margin, Metric, Outcome, Timestamp};
 
 use super::{
-    Sample, Timed,
+    Climate, Sample, Timed,
     bet::Wealth,
     float,
     gate::{Shown, Stream, Terms},
     ledger::Chances,
     noise::Reach,
     odds::Alarm,
+    opinion::Opinion,
     quantile::{self, Quantile},
     rate::Rate,
     ratio::{self, Ratio},
@@ -28,6 +29,7 @@ pub(super) enum Instrument {
     Quantile(Box<Quantile>),
     Score(Score),
     Ratio(Ratio),
+    Opinion(Box<Opinion>),
 }
 
 impl Instrument {
@@ -37,6 +39,7 @@ impl Instrument {
             Kind::Quantile => Self::Quantile(Box::new(Quantile::new(terms))),
             Kind::Score => Self::Score(Score::new(terms)),
             Kind::Ratio => Self::Ratio(Ratio::new(terms)),
+            Kind::Opinion => Self::Opinion(Box::new(Opinion::new(terms))),
         }
     }
 
@@ -46,8 +49,16 @@ impl Instrument {
             (Self::Rate(_), Kind::Rate(_))
             | (Self::Quantile(_), Kind::Quantile)
             | (Self::Score(_), Kind::Score)
-            | (Self::Ratio(_), Kind::Ratio) => true,
-            (Self::Rate(_) | Self::Quantile(_) | Self::Score(_) | Self::Ratio(_), _) => false,
+            | (Self::Ratio(_), Kind::Ratio)
+            | (Self::Opinion(_), Kind::Opinion) => true,
+            (
+                Self::Rate(_)
+                | Self::Quantile(_)
+                | Self::Score(_)
+                | Self::Ratio(_)
+                | Self::Opinion(_),
+                _,
+            ) => false,
         }
     }
 
@@ -66,6 +77,21 @@ impl Instrument {
             }
             Self::Score(it) => it.enter(limit.and_then(part)),
             Self::Ratio(it) => it.enter(limit.and_then(amounts)),
+            Self::Opinion(it) => it.enter(limit.and_then(part)),
+        }
+    }
+
+    /// Begins with what is known of the primary; says whether that is enough to bet by.
+    pub(super) fn know(&mut self, metric: Metric, climate: &Climate) -> bool {
+        match self {
+            Self::Rate(it) => {
+                if metric == Metric::ErrorRate {
+                    it.past = climate.failed();
+                }
+                true
+            }
+            Self::Quantile(it) => it.know(climate.past(metric)),
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => true,
         }
     }
 
@@ -91,7 +117,7 @@ impl Instrument {
                     it.observe(stream, primary, candidate);
                 }
             }
-            Self::Score(_) => {}
+            Self::Score(_) | Self::Opinion(_) => {}
             Self::Ratio(it) => {
                 if let (Some(primary), Some(candidate)) = (primary, candidate)
                     && [primary, candidate].iter().all(|it| !it.outcome.failed())
@@ -110,6 +136,8 @@ impl Instrument {
             Self::Quantile(it) => it.lose(),
             Self::Score(it) => it.lose_copy(judged),
             Self::Ratio(it) => it.lose(),
+            // A copy is nobody's answer.
+            Self::Opinion(_) => {}
         }
     }
 
@@ -118,7 +146,7 @@ impl Instrument {
         match self {
             Self::Rate(it) => it.plan(at),
             Self::Quantile(it) => it.plan(at),
-            Self::Score(_) | Self::Ratio(_) => {}
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => {}
         }
     }
 
@@ -127,7 +155,7 @@ impl Instrument {
         match self {
             Self::Rate(it) => it.weather.tell(variance_permille),
             Self::Quantile(it) => it.weather.tell(variance_permille),
-            Self::Score(_) | Self::Ratio(_) => {}
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => {}
         }
     }
 
@@ -137,6 +165,7 @@ impl Instrument {
             Self::Quantile(it) => &it.wealth,
             Self::Score(it) => &it.wealth,
             Self::Ratio(it) => &it.wealth,
+            Self::Opinion(it) => &it.score.wealth,
         }
     }
 
@@ -146,6 +175,7 @@ impl Instrument {
             Self::Quantile(it) => &mut it.wealth,
             Self::Score(it) => &mut it.wealth,
             Self::Ratio(it) => &mut it.wealth,
+            Self::Opinion(it) => &mut it.score.wealth,
         }
     }
 
@@ -158,12 +188,13 @@ impl Instrument {
     pub(super) fn shown(&self, metric: Metric) -> Shown {
         match (self, metric.kind()) {
             (Self::Rate(it), Kind::Rate(better)) => it.shown(better),
-            (Self::Rate(it), Kind::Quantile | Kind::Score | Kind::Ratio) => {
+            (Self::Rate(it), Kind::Quantile | Kind::Score | Kind::Ratio | Kind::Opinion) => {
                 it.shown(crate::domain::Better::Lower)
             }
             (Self::Quantile(it), _) => it.shown(),
             (Self::Score(it), _) => it.shown(),
             (Self::Ratio(it), _) => it.shown(),
+            (Self::Opinion(it), _) => it.shown(),
         }
     }
 
@@ -176,7 +207,14 @@ impl Instrument {
             (Self::Quantile(it), Self::Quantile(noise)) => {
                 it.noise = it.noise.map(|_| noise.reach());
             }
-            (Self::Rate(_) | Self::Quantile(_) | Self::Score(_) | Self::Ratio(_), _) => {}
+            (
+                Self::Rate(_)
+                | Self::Quantile(_)
+                | Self::Score(_)
+                | Self::Ratio(_)
+                | Self::Opinion(_),
+                _,
+            ) => {}
         }
     }
 
@@ -185,7 +223,7 @@ impl Instrument {
         let noise = match self {
             Self::Rate(it) => it.noise,
             Self::Quantile(it) => it.noise,
-            Self::Score(_) | Self::Ratio(_) => None,
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => None,
         };
         noise.map_or(terms.alarm, |_| Alarm::AtMargin)
     }
@@ -215,7 +253,8 @@ fn hit(metric: Metric, sample: &Sample) -> Option<bool> {
         | Metric::JudgeScore
         | Metric::Cost
         | Metric::TtftP99
-        | Metric::OutputTokensRatio => None,
+        | Metric::OutputTokensRatio
+        | Metric::Feedback => None,
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     instrument::Instrument,
     lots::Lots,
     money::Money,
+    opinion::Scored,
     pace::Pace,
     tally::Tally,
 };
@@ -296,6 +297,16 @@ impl Ledger {
         }
     }
 
+    /// Takes a score that the answer of a request in this watched slice was given.
+    pub fn opinion(&mut self, at: Timestamp, watched: &str, scored: Scored) {
+        let at = self.pass(at);
+        for (_, instrument) in self.taking(watched) {
+            if let Instrument::Opinion(it) = instrument {
+                it.observe(at, scored);
+            }
+        }
+    }
+
     /// Takes note of a judgement that was due in this stage and could not be had.
     pub fn score_lost(&mut self) {
         for (_, instrument) in self.taking(NONE) {
@@ -448,7 +459,7 @@ impl Ledger {
 }
 
 /// A share as a part of one.
-fn part(share: Share) -> f64 {
+pub(super) fn part(share: Share) -> f64 {
     f64::from(share.basis_points()) / 10_000.0
 }
 

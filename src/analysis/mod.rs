@@ -6,7 +6,7 @@
 //! (Ville 1939; Shafer 2021). So nothing here has to be corrected for peeking.
 //!
 //! One [`Ledger`] holds the bets of one attempt, an instrument for each metric, and again for each
-//! watched slice: a rate, a quantile, a score or a ratio. A pair is one observation whatever the routing. A request of
+//! watched slice: a rate, a quantile, a score, an opinion or a ratio. A pair is one observation whatever the routing. A request of
 //! which one side was seen is one where a lot drew the side, once for each key that sticks to it.
 //! Everything is moved by observations and their time alone: the same ones give the same
 //! evidence, live, after a restart and in a backtest. Work for an observation and memory are constant.
@@ -14,6 +14,7 @@
 mod bet;
 mod climate;
 mod footing;
+mod forecast;
 mod gate;
 mod histogram;
 mod instrument;
@@ -24,6 +25,7 @@ mod lots;
 mod money;
 mod noise;
 mod odds;
+mod opinion;
 mod pace;
 mod quantile;
 mod rate;
@@ -37,7 +39,10 @@ mod under_way;
 mod weather;
 
 pub use climate::Climate;
+pub use forecast::foresee;
 pub use ledger::{Chances, Ledger};
+pub use opinion::Scored;
+pub use pace::Pace;
 pub use tripwire::Tripwire;
 pub use under_way::{Ticket, UnderWay};
 

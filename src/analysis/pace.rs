@@ -14,20 +14,20 @@ const MINUTE_MS: f64 = 60_000.0;
 
 /// Observations, old ones forgotten.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Pace {
+pub struct Pace {
     count: f64,
     at_ms: u64,
 }
 
 impl Pace {
     /// Takes note of an observation.
-    pub(super) fn count(&mut self, at: Timestamp) {
+    pub fn count(&mut self, at: Timestamp) {
         self.count = self.left(at) + 1.0;
         self.at_ms = self.at_ms.max(at.0);
     }
 
     /// Observations a minute, where they are counted since then.
-    pub(super) fn per_minute(self, since: Timestamp, now: Timestamp) -> f64 {
+    pub fn per_minute(self, since: Timestamp, now: Timestamp) -> f64 {
         let elapsed_ms = float(now.millis_since(since).max(ELAPSED_MS_MIN));
         // What of that time is remembered.
         let remembered_ms = MEMORY_MS * -(-elapsed_ms / MEMORY_MS).exp_m1();

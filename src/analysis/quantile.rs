@@ -111,6 +111,13 @@ impl Quantile {
         self.plan(at);
     }
 
+    /// Begins with what is known of the primary; says whether that is enough to bet by.
+    pub(super) fn know(&mut self, past: &Histogram) -> bool {
+        self.history = past.clone();
+        self.seen = whole(past.total());
+        WARM_UP <= self.seen
+    }
+
     /// Takes a request: the time of each side that was seen.
     pub(super) fn observe(
         &mut self,

@@ -35,7 +35,7 @@ pub(super) struct Rate {
     /// there on.
     pub(super) noise: Option<Reach>,
     /// The primary's calls and hits in this attempt.
-    past: Count,
+    pub(super) past: Count,
     pub(super) weather: Weather,
     plans: Option<Streams<(HarmPlan, SafePlan)>>,
     /// Since the last plan: the primary's, and calls of the candidate.

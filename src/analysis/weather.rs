@@ -107,6 +107,13 @@ impl Blocks {
         }
     }
 
+    /// What was counted in this block and the one before.
+    pub(super) fn late(&self) -> Count {
+        let mut late = self.before.unwrap_or_default();
+        late.add(self.now);
+        late
+    }
+
     /// The variance of the rate between blocks beyond that of independent hits, relative to
     /// its square; 0 when calm or not yet known.
     pub(super) fn variance(&self) -> f64 {

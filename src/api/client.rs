@@ -194,6 +194,8 @@ calls! {
     pairs.list_pairs(ListPairsRequest) -> ListPairsResponse;
     /// Why a request went where it went.
     pairs.explain_request(ExplainRequestRequest) -> ExplainRequestResponse;
+    /// What somebody thinks of an answer.
+    pairs.submit_feedback(SubmitFeedbackRequest) -> SubmitFeedbackResponse;
 }
 
 impl Caller {

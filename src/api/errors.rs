@@ -145,6 +145,12 @@ pub(super) fn exhausted(what: &str, len_max: usize) -> Status {
     Status::with_error_details(told.code, message, told.details())
 }
 
+/// Says that there is no room for something now.
+pub(super) fn busy() -> Status {
+    let told = Told::new(Code::Unavailable, "BUSY", "try again in a moment");
+    Status::with_error_details(told.code, "the controller has no room for it now", told.details())
+}
+
 /// Says that the server goes down.
 pub(super) fn stopping() -> Status {
     let told = Told::new(Code::Unavailable, "STOPPING", "try again when it is up");
@@ -173,6 +179,14 @@ fn refused(rollout: &Name, (refusal, remedy): (&Refusal, &str), message: &str) -
     let told = match refusal {
         Refusal::WrongState { state, .. } => told.with("state", state.as_str()),
         Refusal::StageMismatch { current, .. } => told.with("current_stage", current.as_str()),
+        Refusal::AttemptMismatch { current, .. } => {
+            told.with("current_attempt", current.to_string())
+        }
+        Refusal::TooSlow { stage, metric, ms, ms_max } => told
+            .with("stage", stage.as_str())
+            .with("metric", metric.as_str())
+            .with("needed_ms", ms.to_string())
+            .with("max_ms", ms_max.to_string()),
         Refusal::Gate { stage, metric, verdict, .. } => told
             .with("stage", stage.as_str())
             .with("metric", metric.as_str())

@@ -3,6 +3,7 @@
 mod client;
 mod convert;
 mod errors;
+mod feedback;
 mod flags;
 mod guests;
 mod json;

@@ -6,24 +6,27 @@ use tonic::{Request, Response, Status};
 
 use super::{
     convert, errors,
+    feedback::{Answered, Given, Scores},
     proto::{self, pair_service_server::PairService},
     request::{Which, page_len, wrong_token},
 };
 use crate::domain::PairId;
 use crate::store::{self, PairsError, Query};
 use crate::tasks::Pool;
-use crate::traffic::Trail;
+use crate::traffic::{Outbox, Trail};
 
 /// Most reads of the store at a time.
 const READS_MAX: usize = 16;
 
 /// What there is to tell of requests.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Past {
     /// The stored pairs, once they can be read.
     pub pairs: Arc<OnceLock<store::Pairs>>,
     /// The last requests.
     pub trail: Arc<Trail>,
+    /// The way of what is said of them to the evidence.
+    pub outbox: Outbox,
 }
 
 /// The service.
@@ -31,11 +34,12 @@ pub struct Past {
 pub(super) struct Pairs {
     past: Past,
     reads: Pool,
+    scores: Scores,
 }
 
 impl Pairs {
     pub(super) fn new(past: Past) -> Self {
-        Self { past, reads: Pool::new(READS_MAX) }
+        Self { past, reads: Pool::new(READS_MAX), scores: Scores::default() }
     }
 
     /// Reads from the store, away from the threads that must not wait.
@@ -122,6 +126,31 @@ impl PairService for Pairs {
             None => Err(errors::unknown_request(&id.to_string())),
         }
     }
+
+    async fn submit_feedback(
+        &self,
+        request: Request<proto::SubmitFeedbackRequest>,
+    ) -> Result<Response<proto::SubmitFeedbackResponse>, Status> {
+        let given = Given::read(request.into_inner())?;
+        let id = given.request;
+        let answered = match self.past.trail.find(id) {
+            Some(trace) => Answered::remembered(&trace),
+            None => match self.read(move |store| store.get(id)).await? {
+                Some((pair, _)) => Answered::paired(&pair),
+                None => return Err(errors::unknown_request(&id.to_string())),
+            },
+        };
+        self.scores.give(given, &answered, &self.past.outbox).map(Response::new)
+    }
+}
+
+#[cfg(test)]
+impl Past {
+    /// With nothing in it.
+    pub(super) fn none() -> Self {
+        let outbox = crate::controller::rig::setup(Err(String::new())).outbox;
+        Self { pairs: Arc::default(), trail: Arc::default(), outbox }
+    }
 }
 
 /// Reads `rollouts/{rollout}/pairs/{pair}`.
@@ -140,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_store_pairs_are_unavailable_and_say_so() {
         let request = proto::GetPairRequest { name: format!("rollouts/-/pairs/{}", PairId(1)) };
-        let status = Pairs::new(Past::default()).get_pair(Request::new(request)).await.unwrap_err();
+        let status = Pairs::new(Past::none()).get_pair(Request::new(request)).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable);
         assert!(status.message().contains("store of pairs is not usable"));
     }

@@ -6,7 +6,7 @@ use tonic::{
 };
 
 use super::errors;
-use crate::controller::Requester;
+use crate::controller::{Requester, Slow};
 use crate::domain::Name;
 
 /// The metadata that says who asks.
@@ -115,7 +115,13 @@ pub(super) fn requester(actor: String, said: Said) -> Result<Requester, Status> 
         comment: checked("comment", said.comment, COMMENT_LEN_MAX)?,
         request_id: checked("request_id", said.request_id, WORD_LEN_MAX)?,
         revision,
+        slow: Slow::default(),
     })
+}
+
+/// What is done with a plan that cannot be expected to be proven in its time.
+pub(super) fn slow(force: bool) -> Slow {
+    if force { Slow::Taken } else { Slow::Refused }
 }
 
 /// Who asks for a rollback. Nothing said about it is a reason to refuse it: what does not fit is cut.
@@ -125,7 +131,7 @@ pub(super) fn rollback_requester<T>(request: &Request<T>, said: &Said) -> Reques
         actor,
         comment: fitted(&said.comment, COMMENT_LEN_MAX),
         request_id: fitted(&said.request_id, WORD_LEN_MAX),
-        revision: None,
+        ..Requester::default()
     }
 }
 

@@ -11,7 +11,8 @@ use super::{
     errors,
     proto::{self, rollout_service_server::RolloutService},
     request::{
-        Said, Which, actor, page_len, requester, rollback_requester, rollout, word, wrong_token,
+        Said, Which, actor, page_len, requester, rollback_requester, rollout, slow, word,
+        wrong_token,
     },
     watch::{self, WATCHERS_MAX},
 };
@@ -77,6 +78,7 @@ impl RolloutService for Rollouts {
         let (comment, request_id) =
             (std::mem::take(&mut asked.comment), std::mem::take(&mut asked.request_id));
         let by = requester(actor, Said { comment, request_id, ..Said::default() })?;
+        let by = Requester { slow: slow(asked.force), ..by };
         let Created { name, plan } =
             convert::created(asked, &self.defaults).map_err(|faults| errors::plan(&faults))?;
         let view = self.handle.create(name, plan, by).await;
@@ -89,6 +91,7 @@ impl RolloutService for Rollouts {
         let asked = request.into_inner();
         let (comment, request_id, etag) = (asked.comment, asked.request_id, asked.etag);
         let by = requester(actor, Said { comment, request_id, etag })?;
+        let by = Requester { slow: slow(asked.force), ..by };
         let command = if asked.supersede { Command::Supersede } else { Command::Start };
         self.command(&asked.name, command, by).await
     }
@@ -199,7 +202,11 @@ impl RolloutService for Rollouts {
         }
         let stage = word("stage_id", asked.stage_id)?;
         let answer = if asked.approved { Answer::Yes } else { Answer::No };
-        self.command(&asked.name, Command::Approve { stage, answer }, by).await
+        let attempt = u32::try_from(asked.attempt).map_err(|_| {
+            errors::argument("attempt", "attempt is one from 1 on, or 0 where none is meant")
+        })?;
+        let attempt = Some(attempt).filter(|it| 0 < *it);
+        self.command(&asked.name, Command::Approve { stage, attempt, answer }, by).await
     }
 
     async fn evaluate_rollout(

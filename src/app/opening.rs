@@ -56,8 +56,11 @@ impl Opening {
         drop(parts.operations.controller.set(handle.clone()));
         tasks.start_last("controller", |stop| controller.run(stop));
         let defaults = defaults(&config);
-        let past =
-            Past { pairs: Arc::clone(&parts.operations.pairs), trail: Arc::clone(&parts.trail) };
+        let past = Past {
+            pairs: Arc::clone(&parts.operations.pairs),
+            trail: Arc::clone(&parts.trail),
+            outbox: parts.outbox.clone(),
+        };
         let grace = Duration::from_millis(config.limits.grace_ms);
         let Some(control) = control.take() else { return };
         tasks.start("api", |stop| async move {

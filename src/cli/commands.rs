@@ -43,6 +43,8 @@ pub enum ClientCommand {
         /// Its id, as `crossfade pairs` prints it
         id: String,
     },
+    /// Say what an answer is worth, for gates on `feedback`
+    Feedback(FeedbackArgs),
     /// Create a rollout; no traffic moves before it is started
     Create(CreateArgs),
     /// Replace the plan of a rollout; while it runs, what is to come and the running stage's terms
@@ -52,6 +54,9 @@ pub enum ClientCommand {
         /// The whole plan as JSON, as `crossfade status NAME -o json` prints it
         #[arg(long, value_name = "PATH")]
         file: PathBuf,
+        /// What whoever asks has seen
+        #[command(flatten)]
+        seen: Seen,
     },
     /// Start a rollout at its first stage, or begin anew after a rollback
     Start {
@@ -60,6 +65,12 @@ pub enum ClientCommand {
         /// Roll back whichever rollouts govern its requests, and take their place
         #[arg(long)]
         supersede: bool,
+        /// Also where a gate cannot be expected to be proven while its stage may last
+        #[arg(long)]
+        force: bool,
+        /// What whoever asks has seen
+        #[command(flatten)]
+        seen: Seen,
     },
     /// Move to the next stage, if the gates are proven
     Advance(AdvanceArgs),
@@ -73,6 +84,9 @@ pub enum ClientCommand {
         /// Approve the stages passed over that need it
         #[arg(long)]
         approve: bool,
+        /// What whoever asks has seen
+        #[command(flatten)]
+        seen: Seen,
     },
     /// Hold a rollout at its stage; its gates still guard it
     Pause {
@@ -83,6 +97,9 @@ pub enum ClientCommand {
     Resume {
         /// The rollout
         name: String,
+        /// What whoever asks has seen
+        #[command(flatten)]
+        seen: Seen,
     },
     /// Agree, or not, that a stage may be left
     Approve(ApproveArgs),
@@ -171,6 +188,24 @@ pub struct AdvanceArgs {
     /// Skip what is undecided, never what is broken; say why with --comment
     #[arg(long, requires = "comment")]
     pub override_undecided: bool,
+    /// What whoever asks has seen
+    #[command(flatten)]
+    pub seen: Seen,
+}
+
+/// What whoever asks has seen.
+#[derive(Args, Clone, Debug)]
+pub struct Seen {
+    /// Only at this revision, which `crossfade status` shows: refused if anything changed since
+    #[arg(long, value_name = "REVISION")]
+    pub etag: Option<u64>,
+}
+
+impl Seen {
+    /// The etag as the API takes it; empty for none.
+    pub(super) fn etag(&self) -> String {
+        self.etag.map_or_else(String::new, |it| it.to_string())
+    }
 }
 
 /// What `jump` takes.
@@ -186,6 +221,9 @@ pub struct JumpArgs {
     /// Approve the stages passed over that need it
     #[arg(long, requires = "comment")]
     pub approve: bool,
+    /// What whoever asks has seen
+    #[command(flatten)]
+    pub seen: Seen,
 }
 
 /// What `approve` takes.
@@ -198,6 +236,25 @@ pub struct ApproveArgs {
     /// Do not agree: send everything back to the primary
     #[arg(long)]
     pub decline: bool,
+    /// Only in this attempt, which `crossfade status` shows: said again later, it passes no other
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    pub attempt: Option<i32>,
+    /// What whoever asks has seen
+    #[command(flatten)]
+    pub seen: Seen,
+}
+
+/// What `feedback` takes.
+#[derive(Args, Clone, Debug)]
+pub struct FeedbackArgs {
+    /// The `x-crossfade-request-id` of the answer
+    #[arg(value_name = "REQUEST_ID")]
+    pub request: String,
+    /// 0 (bad) to 1 (good); a thumb is 0 or 1
+    pub score: f64,
+    /// What was scored; the first score of each signal stands
+    #[arg(long, default_value = "thumb")]
+    pub signal: String,
 }
 
 /// What `create` takes.
@@ -226,6 +283,9 @@ pub struct CreateArgs {
     /// Most copies a day
     #[arg(long, value_name = "N", conflicts_with = "file")]
     pub copies_per_day: Option<i64>,
+    /// Also where a gate cannot be expected to be proven while its stage may last
+    #[arg(long)]
+    pub force: bool,
 }
 
 fn gate(text: &str) -> Result<(String, String), String> {
@@ -314,16 +374,19 @@ mod tests {
             "status chat --watch --exit-status",
             "advance chat --from-stage shadow --override-undecided --comment why",
             "approve chat half --decline",
+            "approve chat half --attempt 2 --etag 17",
+            "resume chat --etag 17",
             "jump chat shadow",
             "jump chat half --override --approve --comment why",
             "complete chat --comment why",
             "update chat --file plan.json",
-            "start chat --supersede",
+            "start chat --supersede --force --etag 3",
             "stop --lift",
             "flag list",
             "flag set paid --rollout chat --feature help --segment paid --serve 5% --mirror 0%",
             "flag set off --mirror 0%",
             "flag clear paid --comment why",
+            "feedback 0192f0c1-2345-7abc-8def-0123456789ab 0.5 --signal refund",
             "rollback --all --server unix:/tmp/x.sock",
             "rollback chat --timeout 2s",
             "create chat --primary a --candidate b --gate error_rate=+1pp",

@@ -7,8 +7,8 @@ use std::{
 
 use super::{
     Exit, Problem,
-    commands::{CreateArgs, Global},
-    look, moves,
+    commands::{CreateArgs, Global, Seen},
+    forecast, look, moves,
     out::Out,
 };
 use crate::api::{Client, from_json, proto};
@@ -21,22 +21,26 @@ pub(super) async fn create(
     global: &Global,
 ) -> Result<Exit, Problem> {
     let request = proto::CreateRolloutRequest {
+        force: args.force,
         request_id: global.request_id.clone().unwrap_or_default(),
         comment: global.comment.clone().unwrap_or_default(),
         ..request(args)?
     };
-    moves::tell(out, &client.create_rollout(request).await?)
+    forecast::tell(out, &client.create_rollout(request).await?)
 }
 
 /// Replaces a rollout's plan. An `etag` in the file is sent on: a plan made from what `status`
-/// printed does not undo what somebody else has changed since.
+/// printed does not undo what somebody else has changed since. A typed one goes before it.
 pub(super) async fn update(
     client: &mut Client,
     out: &mut Out,
-    (name, file): (String, PathBuf),
+    (name, file, seen): (String, PathBuf, Seen),
     global: &Global,
 ) -> Result<Exit, Problem> {
-    let rollout: proto::Rollout = from_json("Rollout", &read(&file)?)?;
+    let mut rollout: proto::Rollout = from_json("Rollout", &read(&file)?)?;
+    if seen.etag.is_some() {
+        rollout.etag = seen.etag();
+    }
     let request = proto::UpdateRolloutRequest {
         rollout: Some(proto::Rollout { name: look::full(&name), ..rollout }),
         request_id: global.request_id.clone().unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, ColumnConstraint, Table, presets};
 
-use super::out::harmless;
+use super::{forecast, out::harmless};
 use crate::api::{millis, proto, timestamp};
 use proto::{gate_evidence::Verdict, rollout::State};
 
@@ -118,6 +118,9 @@ fn facts(rollout: &proto::Rollout) -> Vec<(&'static str, String)> {
     }
     if !rollout.evidence_problem.is_empty() {
         facts.push(("evidence", format!("‼ cannot be trusted: {}", rollout.evidence_problem)));
+    }
+    if let Some(slow) = forecast::too_slow(rollout) {
+        facts.push(("plan", format!("‼ {slow}")));
     }
     if !rollout.durable {
         facts.push(("disk", "‼ the last step is not on disk yet".to_owned()));
@@ -334,7 +337,7 @@ fn footer(rollout: &proto::Rollout) -> String {
         State::Paused => format!("next  crossfade resume {name}"),
         State::AwaitingApproval => {
             let stage = current(rollout).map_or("STAGE", |it| it.stage_id.as_str());
-            format!("next  crossfade approve {name} {stage}")
+            format!("next  crossfade approve {name} {stage} --attempt {}", rollout.attempt)
         }
         State::RolledBack => format!("next  crossfade pairs {name}"),
         State::Running | State::Succeeded | State::Baked | State::Unspecified => {

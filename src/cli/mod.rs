@@ -4,6 +4,7 @@ mod commands;
 mod create;
 mod events;
 mod flags;
+mod forecast;
 mod ladder;
 mod look;
 mod moves;
@@ -229,23 +230,33 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
         ClientCommand::Events { name, limit } => events::events(client, out, &name, limit).await,
         ClientCommand::Pairs { name, limit } => pairs::list(client, out, &name, limit).await,
         ClientCommand::Pair { id } => pairs::one(client, out, &id).await,
+        ClientCommand::Feedback(args) => request::feedback(client, out, args, global).await,
         ClientCommand::Create(args) => create::create(client, out, args, global).await,
-        ClientCommand::Update { name, file } => {
-            create::update(client, out, (name, file), global).await
+        ClientCommand::Update { name, file, seen } => {
+            create::update(client, out, (name, file, seen), global).await
         }
-        ClientCommand::Start { name, supersede } => {
-            let request = proto::StartRolloutRequest { supersede, ..moves::start(&name, global) };
-            moves::tell(out, &client.start_rollout(request).await?)
+        ClientCommand::Start { name, supersede, force, seen } => {
+            let etag = seen.etag();
+            let request = proto::StartRolloutRequest {
+                supersede,
+                force,
+                etag,
+                ..moves::start(&name, global)
+            };
+            forecast::tell(out, &client.start_rollout(request).await?)
         }
         ClientCommand::Advance(args) => moves::advance(client, out, args, global).await,
         ClientCommand::Jump(args) => moves::jump(client, out, args, global).await,
-        ClientCommand::Complete { name, approve } => {
+        ClientCommand::Complete { name, approve, seen } => {
+            let etag = seen.etag();
             let request =
-                proto::CompleteRolloutRequest { approve, ..moves::complete(&name, global) };
+                proto::CompleteRolloutRequest { approve, etag, ..moves::complete(&name, global) };
             moves::tell(out, &client.complete_rollout(request).await?)
         }
         ClientCommand::Pause { name } => moves::pause(client, out, name, global).await,
-        ClientCommand::Resume { name } => moves::resume(client, out, name, global).await,
+        ClientCommand::Resume { name, seen } => {
+            moves::resume(client, out, (name, seen), global).await
+        }
         ClientCommand::Approve(args) => moves::approve(client, out, args, global).await,
         ClientCommand::Rollback { name, .. } => moves::rollback(client, out, name, global).await,
         ClientCommand::Flag(command) => flags::flag(client, out, command, global).await,

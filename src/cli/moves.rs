@@ -2,7 +2,7 @@
 
 use super::{
     Exit, Problem,
-    commands::{AdvanceArgs, ApproveArgs, Global, JumpArgs, Output},
+    commands::{AdvanceArgs, ApproveArgs, Global, JumpArgs, Output, Seen},
     ladder,
     look::full,
     out::Out,
@@ -52,7 +52,7 @@ pub(super) async fn jump(
         to_stage_id: args.stage,
         override_undecided: args.override_undecided,
         approve: args.approve,
-        etag: String::new(),
+        etag: args.seen.etag(),
     };
     tell(out, &client.jump_rollout(request).await?)
 }
@@ -97,7 +97,7 @@ pub(super) async fn advance(
         comment: comment(global),
         from_stage_id: args.from_stage.unwrap_or_default(),
         override_undecided: args.override_undecided,
-        etag: String::new(),
+        etag: args.seen.etag(),
     };
     let rollout = client.advance_rollout(request).await?;
     let done = tell(out, &rollout)?;
@@ -124,14 +124,14 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     client: &mut Client,
     out: &mut Out,
-    name: String,
+    (name, seen): (String, Seen),
     global: &Global,
 ) -> Result<Exit, Problem> {
     let request = proto::ResumeRolloutRequest {
         name: full(&name),
         request_id: request_id(global),
         comment: comment(global),
-        etag: String::new(),
+        etag: seen.etag(),
     };
     tell(out, &client.resume_rollout(request).await?)
 }
@@ -149,7 +149,8 @@ pub(super) async fn approve(
         approved: !args.decline,
         comment: comment(global),
         request_id: request_id(global),
-        etag: String::new(),
+        etag: args.seen.etag(),
+        attempt: args.attempt.unwrap_or_default(),
     };
     tell(out, &client.approve_stage(request).await?)
 }
@@ -207,7 +208,8 @@ fn summary(rollout: &proto::Rollout) -> String {
         ),
         State::AwaitingApproval => format!(
             "‼ {name} is proven at `{id}` and asks for approval\n\
-             next  crossfade approve {name} {id}"
+             next  crossfade approve {name} {id} --attempt {}",
+            rollout.attempt
         ),
         State::Succeeded => format!(
             "✔ {name} SUCCEEDED: {candidate} serves {serves}, gates still guard\n\

@@ -1,8 +1,8 @@
-//! `explain --request`: why a request went where it went.
+//! `explain --request` and `feedback`: why a request went where it went, and what came of it.
 
 use super::{
     Exit, Problem,
-    commands::Output,
+    commands::{FeedbackArgs, Global, Output},
     ladder,
     out::{Out, harmless},
     pairs::line,
@@ -19,6 +19,31 @@ pub(super) async fn explain(
     match out.output() {
         Output::Json => out.json("ExplainRequestResponse", &told)?,
         Output::Table => out.data(&picture(&told))?,
+    }
+    Ok(Exit::Done)
+}
+
+/// What an answer is worth.
+pub(super) async fn feedback(
+    client: &mut Client,
+    out: &mut Out,
+    args: FeedbackArgs,
+    global: &Global,
+) -> Result<Exit, Problem> {
+    let told = client
+        .submit_feedback(proto::SubmitFeedbackRequest {
+            served_request_id: args.request,
+            score: args.score,
+            signal: args.signal,
+            comment: String::new(),
+            request_id: global.request_id.clone().unwrap_or_default(),
+        })
+        .await?;
+    let provider = ladder::short(&told.provider);
+    match (out.output(), told.not_counted.as_str()) {
+        (Output::Json, _) => out.json("SubmitFeedbackResponse", &told)?,
+        (Output::Table, "") => out.note(&format!("✔ it counts for {provider}"))?,
+        (Output::Table, why) => out.note(&format!("· it does not count: {}", harmless(why)))?,
     }
     Ok(Exit::Done)
 }

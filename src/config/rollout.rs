@@ -408,6 +408,7 @@ fn role(margin: Margin, serve: Share, proven: Option<&[Metric]>) -> Role {
     let prove = match (proven, margin.metric().kind()) {
         (Some(proven), _) => proven.contains(&margin.metric()),
         (None, Kind::Quantile) => LATENCY_PROVEN_FROM_BPS <= serve.basis_points(),
+        (None, Kind::Opinion) => Share::NONE < serve && serve < Share::ALL,
         (None, Kind::Rate(_) | Kind::Score | Kind::Ratio) => true,
     };
     if prove { Role::Prove } else { Role::Guard }

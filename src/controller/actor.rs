@@ -84,6 +84,7 @@ pub struct Controller {
     changes: broadcast::Sender<Change>,
     pub(super) metrics: Arc<Metrics>,
     copies_kept: Timestamp,
+    pub(super) looked_ahead: Timestamp,
     /// The keeping under way.
     keeping: Option<JoinHandle<()>>,
     wall_ahead_ms: i64,
@@ -133,6 +134,7 @@ impl Controller {
             changes,
             metrics: setup.metrics,
             copies_kept: Timestamp::default(),
+            looked_ahead: Timestamp::default(),
             keeping: None,
             wall_ahead_ms: 0,
             standing: Standing::Unknown,
@@ -298,6 +300,7 @@ impl Controller {
             self.keeping = rebuild::keep(self);
             self.watch_wall();
         }
+        self.look_ahead_at(now);
         self.catch_up();
     }
 

@@ -62,7 +62,7 @@ fn sentence(gate: Gate, known: &GateEvidence, evidence: &Evidence) -> String {
     let unit = metric.unit();
     let compared = match metric.kind() {
         Kind::Ratio => format!("{:.1}{unit} of the primary's", known.difference),
-        Kind::Rate(_) | Kind::Quantile | Kind::Score => format!(
+        Kind::Rate(_) | Kind::Quantile | Kind::Score | Kind::Opinion => format!(
             "candidate {:.3}, primary {:.3}, difference {:+.3} {unit}",
             known.candidate, known.primary, known.difference
         ),
@@ -206,6 +206,7 @@ mod tests {
             comment: String::new(),
             message: "waits: gate `error_rate`".to_owned(),
             durable: true,
+            foresight: std::sync::Arc::default(),
             copies_today: 600,
             now: Timestamp(600_000),
         }

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::domain::{
-    Command, Evidence, Flag, Name, Plan, PlanFault, Record, Refusal, Rollout, Timestamp,
+    Command, Evidence, Flag, Foresight, Name, Plan, PlanFault, Record, Refusal, Rollout, Timestamp,
 };
 use crate::traffic::Board;
 
@@ -64,6 +64,8 @@ pub struct View {
     pub message: String,
     /// Whether the last step is on disk.
     pub durable: bool,
+    /// What its plan is expected to take, while it is not at its end.
+    pub foresight: Arc<Foresight>,
     /// Copies made today (UTC).
     pub copies_today: u64,
     /// Time of the view.
@@ -90,6 +92,19 @@ pub struct Requester {
     pub request_id: String,
     /// The revision the caller has seen; another one is refused.
     pub revision: Option<u64>,
+    /// What is done with a plan that cannot be expected to be proven in its time.
+    pub slow: Slow,
+}
+
+/// What is done with a plan of which a gate is not expected to be proven before its stage is
+/// overdue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Slow {
+    /// It is refused.
+    #[default]
+    Refused,
+    /// It is taken all the same.
+    Taken,
 }
 
 impl Requester {

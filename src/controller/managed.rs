@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::analysis::Ledger;
 use crate::domain::{
-    Answer, Caps, Cause, Command, Event, Evidence, Flags, GateEvidence, Input, Lane, Name, Note,
-    Order, Plan, Record, Requests, Rollout, Share, Slice, Stage, State, Timestamp, Told, Undecided,
-    Verdict, Weather, Window,
+    Answer, Caps, Cause, Command, Event, Evidence, Flags, Foresight, GateEvidence, Input, Lane,
+    Name, Note, Order, Plan, Record, Requests, Rollout, Share, Slice, Stage, State, Timestamp,
+    Told, Undecided, Verdict, Weather, Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
@@ -35,6 +35,8 @@ pub(super) struct Managed {
     pub(super) begun: Option<(Told, Timestamp)>,
     /// The plan the configuration asked for last, if it ever did.
     pub(super) wanted: Option<Plan>,
+    /// What its plan is expected to take, as it was looked at last.
+    pub(super) foresight: Arc<Foresight>,
     /// Copies due and missing in the stage's first moments, which are left out.
     early: (u64, u64),
     /// The last thing that was told of it.
@@ -65,6 +67,7 @@ impl Managed {
             requests: Requests::default(),
             begun: None,
             wanted: None,
+            foresight: Arc::default(),
             early: (0, 0),
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
@@ -94,6 +97,7 @@ impl Managed {
             broken: None,
             requests,
             wanted,
+            foresight: Arc::default(),
             early: (0, 0),
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
@@ -371,10 +375,13 @@ impl Managed {
             Command::Pause => *event == Event::Paused(Cause::Operator),
             Command::Resume => *event == Event::Resumed,
             Command::Approve { answer: Answer::No, .. } => cause == Cause::Declined,
-            Command::Approve { stage, answer: Answer::Yes } => {
+            Command::Approve { stage, attempt, answer: Answer::Yes } => {
                 let named = |it: &str| stage.is_empty() || it == stage;
+                let of = event.entered().map(|(attempt, _)| attempt);
+                let meant = attempt.is_none() || of.is_none() || of == *attempt;
                 let ended = matches!(event, Event::Succeeded(_));
-                cause == Cause::Approved && (ended || entered.and_then(left).is_some_and(named))
+                let left = ended || entered.and_then(left).is_some_and(named);
+                cause == Cause::Approved && meant && left
             }
             Command::Rollback => matches!(event, Event::RolledBack(_)),
             Command::Revise(plan) => {
@@ -396,6 +403,7 @@ impl Managed {
             comment: self.comment.clone(),
             message: self.message(now),
             durable,
+            foresight: Arc::clone(&self.foresight),
             copies_today: self.copies_today(now),
             now,
         }
@@ -425,7 +433,10 @@ impl Managed {
             }
             State::Paused => format!("held by {}; `crossfade resume {name}` goes on", self.actor),
             State::AwaitingApproval => {
-                format!("proven; `crossfade approve {name} {stage}` lets it go on")
+                let attempt = self.rollout.attempt();
+                format!(
+                    "proven; `crossfade approve {name} {stage} --attempt {attempt}` lets it go on"
+                )
             }
             State::Succeeded => "the candidate serves; the last stage's gates guard it".to_owned(),
             State::Baked => "the candidate serves, and nothing is copied any more".to_owned(),

@@ -12,6 +12,7 @@ mod actor;
 mod book;
 mod explain;
 mod flags;
+mod foresight;
 mod handle;
 mod managed;
 mod orders;
@@ -24,5 +25,5 @@ mod stop;
 mod take;
 
 pub use actor::Controller;
-pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, View, Views};
+pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, Slow, View, Views};
 pub use setup::{Judged, Setup, Start, Takeover, Wanted};

@@ -10,7 +10,7 @@ use crate::domain::{
 
 use super::{
     actor::Controller,
-    handle::{Rejected, Requester, Step, Wish},
+    handle::{Rejected, Requester, Slow, Step, Wish},
     managed::Replayed,
     setup::{Judged, Start, Wanted},
 };
@@ -23,7 +23,12 @@ const ROLLOUTS_LEN_MAX: usize = 256;
 impl Controller {
     /// Creates, revises and starts what the configuration asks for.
     pub(super) async fn want(&mut self, wanted: Vec<Wanted>) {
-        let by = || Requester { actor: Record::CONFIG.to_owned(), ..Requester::default() };
+        // A program that starts has seen no traffic, and must not fail for it: what is too slow is
+        // said when it is seen.
+        let by = || {
+            let (actor, slow) = (Record::CONFIG.to_owned(), Slow::Taken);
+            Requester { actor, slow, ..Requester::default() }
+        };
         let ends = Instant::now() + WANT_WAIT;
         for Wanted { name, plan, start } in wanted {
             // What somebody changed since the configuration asked for it last is not undone by
@@ -77,6 +82,7 @@ impl Controller {
             let why = format!("there are {ROLLOUTS_LEN_MAX} rollouts already");
             return Err(Rejected::Unavailable(why));
         }
+        self.may_be_slow(name, plan, by)?;
         Ok(Some(Event::Created(Box::new(plan.clone()))))
     }
 
@@ -144,7 +150,12 @@ impl Controller {
             managed.requests.insert(&by.request_id, &done);
         }
         match command {
-            Command::Start | Command::Supersede => self.may_start(name, command)?,
+            Command::Start | Command::Supersede => {
+                self.may_start(name, command)?;
+                if let Some(managed) = self.managed.get(name) {
+                    self.may_be_slow(name, managed.rollout.plan(), by)?;
+                }
+            }
             Command::Revise(plan) => {
                 let faults = self.plan_faults(plan);
                 if !faults.is_empty() {

@@ -99,6 +99,13 @@ fn told(window: &Window, places: std::ops::Range<u64>) -> Vec<Seen> {
             0 => Seen::Pair(Box::new(pair(window, order, failed))),
             1 => solo(Side::Candidate, "cheap"),
             2 if seq.is_multiple_of(7) => note(Told::CopyLost),
+            3 => note(Told::Feedback {
+                request: PairId((u128::from(order.at.0 - seq % 300) << 80) | u128::from(seq)),
+                lot: Lot::Sticky(seq / 3),
+                side: if seq % 40 < 20 { Side::Primary } else { Side::Candidate },
+                score_millionths: u32::try_from(seq % 11).unwrap() * 100_000,
+                watched: slice(seq),
+            }),
             _ => solo(Side::Primary, "gpt"),
         }
     };

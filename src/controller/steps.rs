@@ -349,6 +349,7 @@ impl Controller {
             managed.tell_weather(&self.barometer.weather());
         }
         self.find_broken(&record.rollout);
+        self.look_ahead(&record.rollout);
     }
 
     /// Takes a step and waits for the disk: at the start, when nobody else waits.

@@ -1,6 +1,6 @@
 //! Taking what was seen of the traffic into the evidence, and the steps it asks for.
 
-use crate::analysis::{Ledger, Observation};
+use crate::analysis::{Ledger, Observation, Scored};
 use crate::domain::{Name, Note, Seen, Timestamp, Told};
 use crate::store::Offered;
 use crate::telemetry::Loss;
@@ -19,7 +19,7 @@ impl Controller {
         let current = managed.is_current(seen.window()) && managed.rollout.since() <= made(&seen);
         let before = managed.ledger.is_broken();
         if current {
-            if !is_noise(&seen) {
+            if !is_aside(&seen) {
                 managed.hear(seen.order().at);
             }
             observe(&mut managed.ledger, &seen);
@@ -71,15 +71,17 @@ pub(super) fn made(seen: &Seen) -> Timestamp {
                 let total_ms = served.total_ms.max(again.total_ms);
                 Timestamp(note.order.at.0.saturating_sub(u64::from(total_ms)))
             }
+            Told::Feedback { request, .. } => request.at(),
             Told::CopyLost | Told::ScoreLost | Told::Entered(_) | Told::Guarded => note.order.at,
         },
     }
 }
 
-/// Whether it is of the primary alone, so that nothing was heard of the candidate.
-fn is_noise(seen: &Seen) -> bool {
+/// Whether it is no sign that the candidate is asked now: it is of the primary alone, or what
+/// somebody thinks of an answer of some time ago.
+fn is_aside(seen: &Seen) -> bool {
     match seen {
-        Seen::Note(note) => matches!(note.told, Told::Noise { .. }),
+        Seen::Note(note) => matches!(note.told, Told::Noise { .. } | Told::Feedback { .. }),
         Seen::Pair(_) | Seen::Score(_) => false,
     }
 }
@@ -93,7 +95,9 @@ pub(super) fn observe(ledger: &mut Ledger, seen: &Seen) {
             Seen::Score(_) => return,
             Seen::Note(note) => match &note.told {
                 Told::Solo { .. } => return ledger.leave_out(at),
-                Told::Noise { .. } | Told::CopyLost | Told::ScoreLost => return,
+                Told::Noise { .. } | Told::Feedback { .. } | Told::CopyLost | Told::ScoreLost => {
+                    return;
+                }
                 Told::Entered(_) | Told::Guarded => {}
             },
         }
@@ -107,6 +111,11 @@ pub(super) fn observe(ledger: &mut Ledger, seen: &Seen) {
             }
             Told::Noise { served, again, watched } => {
                 ledger.observe_noise(at, &Observation::noise(served, again, watched));
+            }
+            Told::Feedback { watched, .. } => {
+                if let Some(scored) = Scored::of(&note.told) {
+                    ledger.opinion(at, watched, scored);
+                }
             }
             Told::CopyLost => ledger.copy_lost(at),
             Told::ScoreLost => ledger.score_lost(),

@@ -38,6 +38,8 @@ pub enum Command {
     Approve {
         /// The stage; one that is no longer current is refused.
         stage: String,
+        /// The attempt that is meant; another one is refused. Any where none is said.
+        attempt: Option<u32>,
         /// The answer.
         answer: Answer,
     },

@@ -25,6 +25,8 @@ pub enum Metric {
     SchemaValidRate,
     /// Output tokens of the candidate, as a part of the primary's.
     OutputTokensRatio,
+    /// Mean score by those whom the answers were for.
+    Feedback,
 }
 
 /// How a metric is measured, and so which instrument proves it.
@@ -36,6 +38,8 @@ pub enum Kind {
     Quantile,
     /// The mean of paired scores, 0 to 1; higher is better.
     Score,
+    /// The same of scores that callers give to the answers they got, of one side each.
+    Opinion,
     /// A sum of paired amounts, compared as a part of the primary's; lower is better.
     Ratio,
 }
@@ -51,7 +55,7 @@ pub enum Better {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ErrorRate,
         Self::LatencyP99,
         Self::JudgeScore,
@@ -61,6 +65,7 @@ impl Metric {
         Self::RefusalRate,
         Self::SchemaValidRate,
         Self::OutputTokensRatio,
+        Self::Feedback,
     ];
 
     /// The metrics that gate unless a plan says otherwise.
@@ -78,6 +83,7 @@ impl Metric {
             Self::RefusalRate => "refusal_rate",
             Self::SchemaValidRate => "schema_valid_rate",
             Self::OutputTokensRatio => "output_tokens_ratio",
+            Self::Feedback => "feedback",
         }
     }
 
@@ -93,6 +99,7 @@ impl Metric {
             Self::SchemaValidRate => Kind::Rate(Better::Higher),
             Self::LatencyP99 | Self::TtftP99 => Kind::Quantile,
             Self::JudgeScore => Kind::Score,
+            Self::Feedback => Kind::Opinion,
             Self::Cost | Self::OutputTokensRatio => Kind::Ratio,
         }
     }
@@ -102,7 +109,7 @@ impl Metric {
         match self.kind() {
             Kind::Rate(_) => "pp",
             Kind::Quantile => "ms",
-            Kind::Score => "score",
+            Kind::Score | Kind::Opinion => "score",
             Kind::Ratio => "%",
         }
     }

@@ -88,7 +88,7 @@ impl Margin {
             | Metric::RefusalRate
             | Metric::SchemaValidRate => Limit::Points { basis_points: 50 },
             Metric::LatencyP99 | Metric::TtftP99 => Limit::Longer { ms: 200, percent: 10 },
-            Metric::JudgeScore => Limit::Part { percent: 95 },
+            Metric::JudgeScore | Metric::Feedback => Limit::Part { percent: 95 },
             Metric::Cost => Limit::Ratio { percent: 40, expected: 30, each_max: 1_000_000 },
             Metric::OutputTokensRatio => {
                 Limit::Ratio { percent: 130, expected: 97, each_max: 32_768_000_000 }
@@ -122,9 +122,9 @@ impl Margin {
         let limit = match (metric.kind(), origin) {
             (Kind::Rate(better), _) => points(better, plain),
             (Kind::Quantile, _) => longer(plain),
-            (Kind::Score, Origin::Zero) => part(plain),
+            (Kind::Score | Kind::Opinion, Origin::Zero) => part(plain),
             (Kind::Ratio, Origin::Zero) => ratio(metric, plain),
-            (Kind::Score | Kind::Ratio, Origin::Noise) => None,
+            (Kind::Score | Kind::Opinion | Kind::Ratio, Origin::Noise) => None,
         };
         let limit = limit.ok_or_else(|| MarginError { metric, text: text.to_owned() })?;
         Ok(Self { metric, limit, origin })
@@ -283,6 +283,7 @@ mod tests {
             (Metric::LatencyP99, "max(+200ms, +10%) beyond noise"),
             (Metric::SchemaValidRate, "-0.5pp beyond noise"),
             (Metric::JudgeScore, ">= 95%"),
+            (Metric::Feedback, ">= 98%"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.05"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.000001"),
         ];
@@ -307,6 +308,7 @@ mod tests {
             (Metric::ErrorRate, "+0pp"),
             (Metric::ErrorRate, "beyond noise"),
             (Metric::JudgeScore, ">= 95% beyond noise"),
+            (Metric::Feedback, ">= 95% beyond noise"),
             (Metric::Cost, "<= 40% beyond noise"),
             (Metric::ErrorRate, "+0.005pp"),
             (Metric::ErrorRate, "+200pp"),

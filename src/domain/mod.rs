@@ -8,6 +8,7 @@ mod conversation;
 mod endpoint;
 mod event;
 mod flag;
+mod forecast;
 mod freeze;
 mod gate;
 mod margin;
@@ -33,6 +34,7 @@ pub use call::{
 pub use endpoint::Endpoint;
 pub use event::{Answer, Cause, Command, Consent, Event, Undecided};
 pub use flag::{Caps, Flag, Flags};
+pub use forecast::{Forecast, Foresight};
 pub use freeze::{Freeze, FreezeError, FreezeText, Thaw};
 pub use gate::{
     Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Noise, Role, Verdict,

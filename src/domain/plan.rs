@@ -59,6 +59,11 @@ impl Stage {
         self.serve.is_none() || narrower
     }
 
+    /// Whether some callers get the candidate's answers and some the primary's.
+    pub fn serves_both(&self) -> bool {
+        Share::NONE < self.serve && self.serve < Share::ALL
+    }
+
     /// Whether evidence that was gathered in one of them says nothing in the other: what is
     /// compared, or how much of it is seen, is not the same.
     pub fn is_seen_otherwise(&self, other: &Self) -> bool {
@@ -269,6 +274,11 @@ impl Stage {
         if metrics.contains(&Metric::JudgeScore) && plan.judge_share.is_none() {
             faults.push(("gates", "judge_score needs a judge that sees some pairs".to_owned()));
         }
+        let proves = |it: &Gate| it.metric() == Metric::Feedback && it.role == Role::Prove;
+        if !self.serves_both() && self.gates.iter().any(proves) {
+            let problem = "feedback is proven only where both sides answer callers: let it guard";
+            faults.push(("gates", problem.to_owned()));
+        }
         if plan.noise.is_none() && self.gates.iter().any(|it| it.margin.is_beyond_noise()) {
             faults.push(("gates", "count beyond noise, and no `noise` is measured".to_owned()));
         }
@@ -314,7 +324,10 @@ pub fn default_ladder(
             .iter()
             .map(|&margin| match margin.metric().kind() {
                 Kind::Quantile => Gate { margin, role: p99 },
-                Kind::Rate(_) | Kind::Score | Kind::Ratio => Gate { margin, role: Role::Prove },
+                Kind::Opinion if [0, 10_000].contains(&serve) => Gate { margin, role: Role::Guard },
+                Kind::Rate(_) | Kind::Score | Kind::Opinion | Kind::Ratio => {
+                    Gate { margin, role: Role::Prove }
+                }
             })
             .collect(),
         approval: Approval::NotNeeded,

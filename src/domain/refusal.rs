@@ -23,6 +23,14 @@ pub enum Refusal {
         /// Where the rollout is.
         current: String,
     },
+    /// The named attempt is not the current one.
+    #[error("attempt {asked} is not the current one; that is {current}")]
+    AttemptMismatch {
+        /// What was asked.
+        asked: u32,
+        /// The attempt of the rollout; 0 before the first.
+        current: u32,
+    },
     /// A gate stands in the way.
     #[error("gate `{}` of stage `{stage}` is {}: {detail}", metric.as_str(), verdict.as_str())]
     Gate {
@@ -76,6 +84,21 @@ pub enum Refusal {
         stage: String,
         /// Milliseconds left.
         left_ms: u64,
+    },
+    /// The plan cannot be expected to be proven in its time.
+    #[error(
+        "gate `{}` of stage `{stage}` takes about {} to prove at the traffic seen, and the stage has at most {}",
+        metric.as_str(), span(*ms), span(*ms_max)
+    )]
+    TooSlow {
+        /// The stage.
+        stage: String,
+        /// The gate.
+        metric: Metric,
+        /// Milliseconds until its samples have come.
+        ms: u64,
+        /// Milliseconds after which the stage is overdue.
+        ms_max: u64,
     },
     /// A freeze holds.
     #[error("stage `{stage}` is frozen until {}", thaw.local)]
@@ -133,6 +156,7 @@ impl Refusal {
         match self {
             Self::WrongState { .. } => "WRONG_STATE",
             Self::StageMismatch { .. } => "STAGE_MISMATCH",
+            Self::AttemptMismatch { .. } => "ATTEMPT_MISMATCH",
             Self::Gate { verdict: Verdict::Breach, .. } => "GATE_BREACHED",
             Self::Gate { verdict: Verdict::Invalid, .. } => "GATE_INVALID",
             Self::Gate { .. } => "GATE_UNDECIDED",
@@ -141,6 +165,7 @@ impl Refusal {
             Self::Unsettled { .. } => "NOT_HEARD_OUT",
             Self::Samples { .. } => "TOO_FEW_SAMPLES",
             Self::TooEarly { .. } => "TOO_EARLY",
+            Self::TooSlow { .. } => "TOO_SLOW",
             Self::Frozen { .. } => "FROZEN",
             Self::NeedsApproval { .. } => "NEEDS_APPROVAL",
             Self::NeedsConsent { .. } => "NEEDS_CONSENT",
@@ -171,7 +196,7 @@ impl Refusal {
                     format!("`crossfade rollback {rollout}` undoes it")
                 }
             },
-            Self::StageMismatch { .. } => {
+            Self::StageMismatch { .. } | Self::AttemptMismatch { .. } => {
                 format!("`crossfade status {rollout}` shows where it stands")
             }
             Self::Gate { verdict: Verdict::Breach, .. } => {
@@ -191,7 +216,18 @@ impl Refusal {
                 }
                 None => format!("wait; `crossfade status {rollout}` shows where it stands"),
             },
-            Self::NeedsApproval { stage } => format!("`crossfade approve {rollout} {stage}`"),
+            Self::TooSlow { .. } => {
+                let verb = if stands.is_some() { "start" } else { "create" };
+                format!(
+                    "give the stage a longer max_duration or a larger mirror share, or the gate a \
+                     wider margin; `crossfade {verb} {rollout} --force` takes it as it is"
+                )
+            }
+            Self::NeedsApproval { stage } => {
+                let attempt =
+                    stands.map_or_else(String::new, |it| format!(" --attempt {}", it.attempt()));
+                format!("`crossfade approve {rollout} {stage}{attempt}`")
+            }
             Self::NeedsConsent { stage } => {
                 let here = |it: &&Rollout| it.stage().is_some_and(|it| it.name == *stage);
                 let onward = stands.filter(here).and_then(onward);
@@ -211,6 +247,13 @@ impl Refusal {
             Self::Stopped { .. } => "`crossfade stop --lift` lets rollouts start again".to_owned(),
         }
     }
+}
+
+/// A span of time in its two largest units.
+fn span(ms: u64) -> String {
+    let seconds = std::time::Duration::from_secs(ms.div_ceil(1_000));
+    let text = humantime::format_duration(seconds).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 /// What goes on from the stage whatever is undecided; none where there is none to go on from.
@@ -248,11 +291,13 @@ mod tests {
         all.extend([Verdict::Breach, Verdict::Invalid, Verdict::Undecided].map(gate));
         all.extend([
             Refusal::StageMismatch { asked: "full".to_owned(), current: stage() },
+            Refusal::AttemptMismatch { asked: 1, current: 2 },
             Refusal::Untrusted { stage: stage(), problem: "copies are missing".to_owned() },
             Refusal::Outage { stage: stage(), problem: "it fails".to_owned() },
             Refusal::Unsettled { stage: stage(), problem: "calls are under way".to_owned() },
             Refusal::Samples { stage: stage(), have: 3, need: 9 },
             Refusal::TooEarly { stage: stage(), left_ms: 60_000 },
+            Refusal::TooSlow { stage: stage(), metric: Metric::Cost, ms: 90_000, ms_max: 60_000 },
             Refusal::Frozen { stage: stage(), thaw },
             Refusal::NeedsApproval { stage: stage() },
             Refusal::NeedsConsent { stage: stage() },
@@ -268,8 +313,8 @@ mod tests {
     fn every_refusal_names_a_command_that_is_the_next_sensible_step() {
         let name: Name = "chat".parse().unwrap();
         let verbs = [
-            "start", "status", "explain", "advance", "approve", "jump", "resume", "rollback",
-            "stop",
+            "create", "start", "status", "explain", "advance", "approve", "jump", "resume",
+            "rollback", "stop",
         ];
         for refusal in every() {
             let remedy = refusal.remedy_when(&name, None);
@@ -283,6 +328,7 @@ mod tests {
     fn the_codes_of_refusals_stay_as_they_are() {
         let codes: BTreeSet<&str> = every().iter().map(Refusal::code).collect();
         let known = [
+            "ATTEMPT_MISMATCH",
             "EVIDENCE_UNTRUSTED",
             "FIXED_WHILE_ACTIVE",
             "FROZEN",
@@ -299,6 +345,7 @@ mod tests {
             "STOPPED",
             "TOO_EARLY",
             "TOO_FEW_SAMPLES",
+            "TOO_SLOW",
             "WRONG_STATE",
         ];
         assert_eq!(codes, BTreeSet::from(known));

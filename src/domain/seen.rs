@@ -1,6 +1,6 @@
 //! What evidence is made of: everything the controller is told, each at its place and time.
 
-use super::{Call, Lot, Metric, Pair, Score, Side, Timestamp, Window};
+use super::{Call, Lot, Metric, Pair, PairId, Score, Side, Timestamp, Window};
 
 /// When the controller was told something, and its place among all it was ever told.
 ///
@@ -56,6 +56,19 @@ pub enum Told {
         served: Box<Call>,
         /// Its other call.
         again: Box<Call>,
+        /// The watched slice of the request; empty for none.
+        watched: String,
+    },
+    /// Somebody scored the answer that a caller got.
+    Feedback {
+        /// The request, which says when it came too.
+        request: PairId,
+        /// The lot that drew whose answer it was.
+        lot: Lot,
+        /// Whose answer it was.
+        side: Side,
+        /// The score in millionths, 0 to 1 000 000.
+        score_millionths: u32,
         /// The watched slice of the request; empty for none.
         watched: String,
     },

@@ -260,6 +260,9 @@ impl Proxy {
     pub(super) fn count(&self, call: &Call, role: Role) {
         self.metrics.call(call, role);
         self.barometer.see(call);
+        if role == Role::Serve {
+            self.barometer.answered();
+        }
     }
 
     /// What is refused before anything is looked at.

@@ -322,7 +322,11 @@ fn typed(remedy: &str) -> Option<Command> {
         ("resume", _) => Command::Resume,
         ("rollback", _) => Command::Rollback,
         ("complete", _) => Command::Complete { consent: consent() },
-        ("approve", stage) => Command::Approve { stage: stage.to_owned(), answer: Answer::Yes },
+        ("approve", stage) => {
+            let attempt = words.iter().skip_while(|it| **it != "--attempt").nth(1);
+            let attempt = attempt.and_then(|it| it.parse().ok());
+            Command::Approve { stage: stage.to_owned(), attempt, answer: Answer::Yes }
+        }
         ("advance", _) => Command::Advance { from_stage: String::new(), undecided: undecided() },
         ("jump", stage) if stage != "STAGE" => {
             let (undecided, consent) = (undecided(), consent());

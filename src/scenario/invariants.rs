@@ -98,7 +98,12 @@ fn inv1_rises_are_proven(step: &Step<'_>) -> Checked {
         }
         (Some(Cause::Operator), Input::Command(Command::Advance { .. })) => proven(step) && one_on,
         (Some(Cause::Approved), Input::Command(Command::Approve { answer: Answer::Yes, .. })) => {
-            return holds("INV1", "an approval is not the last gate", proven(step) && one_on);
+            let asked = step.before.state() == State::AwaitingApproval;
+            return holds(
+                "INV1",
+                "an approval is not the last gate",
+                asked && proven(step) && one_on,
+            );
         }
         (Some(Cause::Override), Input::Command(Command::Advance { undecided, .. })) => {
             unspoiled(step) && one_on && skips(*undecided)

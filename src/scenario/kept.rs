@@ -141,7 +141,7 @@ impl Kept {
         match seen {
             Seen::Noise(seen) => self.ledger.observe_noise(at, seen),
             Seen::Lost => self.ledger.copy_lost(at),
-            Seen::Known(seen, score) => {
+            Seen::Known(seen, score, scored) => {
                 let well = |it: Sample| it.outcome.counts().then_some(!it.outcome.failed());
                 let [primary, candidate] =
                     [seen.primary, seen.candidate].map(|it| it.and_then(well));
@@ -154,6 +154,9 @@ impl Kept {
                 self.ledger.observe(at, seen);
                 if let Some([primary, candidate]) = *score {
                     self.ledger.score(at, &seen.watched, primary, candidate);
+                }
+                if let Some(scored) = *scored {
+                    self.ledger.opinion(at, &seen.watched, scored);
                 }
             }
         }

@@ -102,7 +102,9 @@ impl Random {
     }
 
     fn stage(&mut self, name: &str, serve: u64) -> Stage {
+        // Feedback is proven in some stages alone.
         let mut metrics = Metric::ALL.to_vec();
+        metrics.retain(|it| *it != Metric::Feedback);
         let gates = (0..=self.below(3)).map(|index| {
             let place = self.below(u64::try_from(metrics.len()).unwrap());
             let metric = metrics.remove(usize::try_from(place).unwrap());
@@ -214,7 +216,12 @@ impl Random {
             10 | 11 => Command::Resume,
             12 | 13 => {
                 let answer = if self.one_in(4) { Answer::No } else { Answer::Yes };
-                Command::Approve { stage: self.name(rollout), answer }
+                let attempt = match self.below(4) {
+                    0 => None,
+                    1 => rollout.attempt().checked_sub(1),
+                    _ => Some(rollout.attempt()),
+                };
+                Command::Approve { stage: self.name(rollout), attempt, answer }
             }
             14 if self.one_in(2) => Command::Rollback,
             _ => Command::Revise(Box::new(self.revision(rollout))),

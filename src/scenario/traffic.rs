@@ -1,7 +1,7 @@
 //! Made-up traffic of a story: seeded, so that it is the same at every play.
 
-use crate::analysis::{Observation, Sample};
-use crate::domain::{Lot, Outcome, Splitmix, Stage};
+use crate::analysis::{Observation, Sample, Scored};
+use crate::domain::{Lot, Outcome, PairId, Side, Splitmix, Stage};
 
 use super::words::{Read, count, duration_ms, share, sides, split};
 
@@ -31,6 +31,8 @@ pub(super) struct Traffic {
     /// The chance that a call takes a hundred times as long.
     outliers: [f64; 2],
     score: Option<[f64; 2]>,
+    /// The chance that a caller likes the answer, where callers say so.
+    feedback: Option<[f64; 2]>,
     usd: Option<[f64; 2]>,
     tokens: Option<[f64; 2]>,
     /// How many conversations the requests belong to; every request is its own without.
@@ -54,8 +56,9 @@ enum Shape {
 /// One request of it.
 #[derive(Clone, Debug)]
 pub(super) enum Seen {
-    /// What was seen of it, and the scores of both answers where they were judged.
-    Known(Observation, Option<[f64; 2]>),
+    /// What was seen of it, the scores of both answers where they were judged, and what the caller
+    /// thought of the one it got.
+    Known(Observation, Option<[f64; 2]>, Option<Scored>),
     /// The primary was asked twice.
     Noise(Observation),
     /// The candidate was asked, and what came of it was lost.
@@ -89,6 +92,7 @@ impl Traffic {
             hang: [0.0, 0.0],
             outliers: [0.0, 0.0],
             score: None,
+            feedback: None,
             usd: None,
             tokens: None,
             conversations: None,
@@ -111,6 +115,7 @@ impl Traffic {
             "hang" => self.hang = sides(value)?,
             "outliers" => self.outliers = sides(value)?,
             "score" => self.score = Some(sides(value)?),
+            "feedback" => self.feedback = Some(sides(value)?),
             "usd" => self.usd = Some(sides(value)?),
             "tokens" => self.tokens = Some(sides(value)?),
             "conversations" => self.conversations = Some(count(value)?.max(1)),
@@ -130,7 +135,7 @@ impl Traffic {
     pub(super) fn request(&mut self, index: u64, stage: Option<&Stage>) -> (Seen, u64) {
         let seen = self.seen(index, stage);
         let took_ms = match &seen {
-            Seen::Known(seen, _) | Seen::Noise(seen) => {
+            Seen::Known(seen, ..) | Seen::Noise(seen) => {
                 let calls = [seen.primary, seen.candidate].into_iter().flatten();
                 calls.map(|it| it.lasted_ms()).max().unwrap_or(0)
             }
@@ -149,7 +154,7 @@ impl Traffic {
         match self.shape {
             Shape::Pairs => {
                 let [primary, candidate] = samples.map(Some);
-                Seen::Known(Observation { lot: None, primary, candidate, watched }, score)
+                Seen::Known(Observation { lot: None, primary, candidate, watched }, score, None)
             }
             Shape::Noise => {
                 let [primary, candidate] = samples.map(Some);
@@ -167,9 +172,23 @@ impl Traffic {
                     candidate: (served || copied).then_some(candidate),
                     watched,
                 };
-                Seen::Known(seen, score.filter(|_| copied))
+                let side = if served { Side::Candidate } else { Side::Primary };
+                let scored = self.scored(lot, side);
+                Seen::Known(seen, score.filter(|_| copied), scored)
             }
         }
+    }
+
+    /// A thumb, up or down, where callers say what they think.
+    fn scored(&mut self, lot: Lot, side: Side) -> Option<Scored> {
+        let [primary, candidate] = self.feedback?;
+        let liked = match side {
+            Side::Primary => primary,
+            Side::Candidate => candidate,
+        };
+        let request = PairId(self.dice.roll().into());
+        let score = if self.dice.unit() < liked { 1.0 } else { 0.0 };
+        Some(Scored { request, lot, side, score })
     }
 
     /// The lot of a request and where it falls, 0 to 1, for serving and for copying.

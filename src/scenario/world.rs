@@ -9,7 +9,7 @@ use super::{
     kept::{Entry, Kept},
     plan, tell,
     traffic::{HANGS_MS, Traffic},
-    words::{Read, duration_ms, since},
+    words::{Read, count, duration_ms, since, split},
 };
 
 /// How often a controller looks while a story waits.
@@ -328,8 +328,7 @@ fn command(words: &[&str]) -> Read<Command> {
             Command::Jump { to_stage: (*stage).to_owned(), undecided, consent }
         }
         ["complete", rest @ ..] => Command::Complete { consent: leave(rest)?.1 },
-        ["approve", stage, "yes"] => approve(stage, Answer::Yes),
-        ["approve", stage, "no"] => approve(stage, Answer::No),
+        ["approve", stage, answer, rest @ ..] => approve(stage, answer, rest)?,
         words => return Err(format!("`{}` is not understood", words.join(" "))),
     };
     Ok(command)
@@ -348,8 +347,23 @@ fn leave(words: &[&str]) -> Read<(Undecided, Consent)> {
     Ok((undecided, consent))
 }
 
-fn approve(stage: &str, answer: Answer) -> Command {
-    Command::Approve { stage: stage.to_owned(), answer }
+/// `half yes`, or `half yes attempt=2` where one is meant.
+fn approve(stage: &str, answer: &str, rest: &[&str]) -> Read<Command> {
+    let answer = match answer {
+        "yes" => Answer::Yes,
+        "no" => Answer::No,
+        other => return Err(format!("`{other}` is neither yes nor no")),
+    };
+    let attempt = match rest {
+        [] => None,
+        [word] if word.starts_with("attempt=") => Some(attempt(split(word).1)?),
+        _ => return Err(format!("`{}` is not understood", rest.join(" "))),
+    };
+    Ok(Command::Approve { stage: stage.to_owned(), attempt, answer })
+}
+
+fn attempt(text: &str) -> Read<u32> {
+    u32::try_from(count(text)?).map_err(|_| format!("`{text}` is no attempt"))
 }
 
 fn wait_ms(text: &str) -> Read<u64> {

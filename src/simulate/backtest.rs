@@ -277,6 +277,9 @@ impl Player {
             What::Noise(seen) => self.simulation.observe_noise(self.now, seen),
             What::CopyLost => self.simulation.copy_lost(self.now),
             What::ScoreLost => self.simulation.score_lost(),
+            What::Opinion { watched, scored } => {
+                return self.simulation.opinion(self.now, watched, *scored);
+            }
             What::Score { watched, primary, candidate } => {
                 self.scores += 1;
                 return self.simulation.score(self.now, watched, *primary, *candidate);

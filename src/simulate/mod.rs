@@ -17,7 +17,7 @@ pub use backtest::{Backtest, Step};
 pub use recorded::{BacktestError, Recorded};
 pub use stream::{StreamError, stream};
 
-use crate::analysis::{Chances, Ledger, Observation, Sample, Tripwire};
+use crate::analysis::{Chances, Ledger, Observation, Sample, Scored, Tripwire};
 use crate::domain::{
     Cause, Command, Event, Evidence, GateEvidence, Input, Metric, Name, Plan, Refusal, Rollout,
     State, Timestamp, Verdict, Weather,
@@ -136,6 +136,16 @@ impl Simulation {
             return false;
         }
         self.ledger.score(at, watched, primary, candidate);
+        self.flinch(at)
+    }
+
+    /// Takes what somebody thinks of an answer in this watched slice. True when it sends the
+    /// rollout back.
+    pub fn opinion(&mut self, at: Timestamp, watched: &str, scored: Scored) -> bool {
+        if self.rollout.window().is_none() {
+            return false;
+        }
+        self.ledger.opinion(at, watched, scored);
         self.flinch(at)
     }
 

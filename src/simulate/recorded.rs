@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::analysis::Observation;
+use crate::analysis::{Observation, Scored};
 use crate::domain::{
     Cause, Event, Name, Order, PairId, Plan, Record, Rollout, Seen, Timestamp, Told, Visit,
     Weather, Window,
@@ -87,6 +87,7 @@ pub(super) enum What {
     Request(Observation),
     Noise(Observation),
     Score { watched: String, primary: f64, candidate: f64 },
+    Opinion { watched: String, scored: Scored },
     ScoreLost,
     CopyLost,
     Weather(Vec<Weather>),
@@ -164,6 +165,7 @@ impl Recorded {
                         Told::Guarded => self.place(note.order, &[]),
                         Told::Solo { .. }
                         | Told::Noise { .. }
+                        | Told::Feedback { .. }
                         | Told::CopyLost
                         | Told::ScoreLost => {}
                     }
@@ -231,6 +233,10 @@ fn heard(seen: &Seen) -> Option<Heard> {
                 let total_ms = u64::from(served.total_ms.max(again.total_ms));
                 let began = Timestamp(order.at.0.saturating_sub(total_ms));
                 (None, began, What::Noise(Observation::noise(served, again, watched)))
+            }
+            Told::Feedback { request, watched, .. } => {
+                let scored = Scored::of(&note.told)?;
+                (None, request.at(), What::Opinion { watched: watched.clone(), scored })
             }
             Told::CopyLost => (None, order.at, What::CopyLost),
             Told::Entered(weather) => (None, order.at, What::Weather(weather.clone())),

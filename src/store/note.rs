@@ -8,7 +8,7 @@ use super::{
     json::{self, DecodeError, known},
     pair::{CallJson, LotJson, OrderJson, WindowJson},
 };
-use crate::domain::{Metric, Note, Order, Side, Told, Weather, Window};
+use crate::domain::{Metric, Note, Order, PairId, Side, Told, Weather, Window};
 
 #[derive(Serialize, Deserialize)]
 struct NotesJson {
@@ -27,6 +27,9 @@ struct NoteJson {
     /// Of noise alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     noise: Option<NoiseJson>,
+    /// Of feedback alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    feedback: Option<FeedbackJson>,
     /// Of a beginning alone: thousandths by metric.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     weather: BTreeMap<String, u32>,
@@ -49,7 +52,18 @@ struct NoiseJson {
     slice: String,
 }
 
+#[derive(Serialize, Deserialize)]
+struct FeedbackJson {
+    request: String,
+    lot: LotJson,
+    side: String,
+    score_millionths: u32,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    slice: String,
+}
+
 const SOLO: &str = "solo";
+const FEEDBACK: &str = "feedback";
 const NOISE: &str = "noise";
 const ENTERED: &str = "entered";
 
@@ -65,6 +79,7 @@ pub(super) fn encode(window: &Window, notes: &[Note]) -> Vec<u8> {
             told: told.to_owned(),
             solo: None,
             noise: None,
+            feedback: None,
             weather: BTreeMap::new(),
         };
         match &it.told {
@@ -78,6 +93,13 @@ pub(super) fn encode(window: &Window, notes: &[Note]) -> Vec<u8> {
                 let [served, again] = [served, again].map(|it| CallJson::from(&**it));
                 let noise = NoiseJson { served, again, slice: watched.clone() };
                 NoteJson { noise: Some(noise), ..plain(NOISE) }
+            }
+            Told::Feedback { request, lot, side, score_millionths, watched } => {
+                let (request, side) = (request.to_string(), side.as_str().to_owned());
+                let (lot, slice) = ((*lot).into(), watched.clone());
+                let score_millionths = *score_millionths;
+                let feedback = FeedbackJson { request, lot, side, score_millionths, slice };
+                NoteJson { feedback: Some(feedback), ..plain(FEEDBACK) }
             }
             Told::Entered(weather) => {
                 let of = |it: &Weather| (it.metric.as_str().to_owned(), it.variance_permille);
@@ -102,6 +124,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Note>, DecodeError> {
             solo.told()?
         } else if let Some(noise) = it.noise {
             noise.told()?
+        } else if let Some(feedback) = it.feedback {
+            feedback.told()?
         } else if it.told == ENTERED {
             Told::Entered(it.weather.iter().filter_map(weather).collect())
         } else {
@@ -121,12 +145,24 @@ fn weather((metric, variance_permille): (&String, &u32)) -> Option<Weather> {
 
 impl SoloJson {
     fn told(self) -> Result<Told, DecodeError> {
-        let sides = [Side::Primary, Side::Candidate];
-        let side = sides.into_iter().find(|it| it.as_str() == self.side);
-        let side = known("side", &self.side, side)?;
+        let side = side(&self.side)?;
         let (lot, call) = (self.lot.into(), Box::new(self.call.call()?));
         Ok(Told::Solo { lot, side, call, watched: self.slice })
     }
+}
+
+impl FeedbackJson {
+    fn told(self) -> Result<Told, DecodeError> {
+        let request = known("request", &self.request, self.request.parse::<PairId>().ok())?;
+        let (lot, side) = (self.lot.into(), side(&self.side)?);
+        let (score_millionths, watched) = (self.score_millionths, self.slice);
+        Ok(Told::Feedback { request, lot, side, score_millionths, watched })
+    }
+}
+
+fn side(name: &str) -> Result<Side, DecodeError> {
+    let sides = [Side::Primary, Side::Candidate];
+    known("side", name, sides.into_iter().find(|it| it.as_str() == name))
 }
 
 impl NoiseJson {

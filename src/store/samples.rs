@@ -247,6 +247,13 @@ pub(super) fn notes(pair: &Pair, seq: u64, len: u64) -> Vec<Note> {
             again: Box::new(Call { outcome: Outcome::Timeout, ..pair.primary.clone() }),
             watched: pair.watched.clone(),
         },
+        6 => Told::Feedback {
+            request: pair.id,
+            lot: Lot::Sticky(number),
+            side: Side::Candidate,
+            score_millionths: 250_000,
+            watched: pair.watched.clone(),
+        },
         _ => Told::Solo {
             lot: if number.is_multiple_of(2) { Lot::Once } else { Lot::Sticky(number) },
             side: Side::Primary,

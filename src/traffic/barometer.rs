@@ -3,9 +3,12 @@
 use std::sync::Mutex;
 
 use super::lock;
-use crate::analysis::{Climate, Sample};
+use crate::analysis::{Climate, Pace, Sample, foresee};
 use crate::clock::Clock;
-use crate::domain::{Call, Name, Weather};
+use crate::domain::{Call, Foresight, Name, Plan, Timestamp, Weather};
+
+/// Requests before it is said how often they come.
+const REQUESTS_MIN: u64 = 20;
 
 /// Counts the primary's calls, whether or not a rollout governs them.
 #[derive(Debug)]
@@ -18,6 +21,10 @@ pub struct Barometer {
 #[derive(Debug, Default)]
 struct State {
     climate: Climate,
+    /// Answers to callers, how many there were and since when.
+    pace: Pace,
+    answers: u64,
+    since: Option<Timestamp>,
     /// Whether something may have changed since it was kept last.
     changed: bool,
 }
@@ -40,6 +47,25 @@ impl Barometer {
             let ended = state.climate.see(self.clock.now(), &Sample::of(call));
             state.changed |= ended;
         }
+    }
+
+    /// Counts an answer to a caller, whoever gave it.
+    pub fn answered(&self) {
+        let (now, mut state) = (self.clock.now(), lock(&self.state));
+        state.since.get_or_insert(now);
+        state.answers += 1;
+        state.pace.count(now);
+    }
+
+    /// What a plan is expected to take at the traffic that came within the last hour.
+    pub fn foresee(&self, plan: &Plan) -> Foresight {
+        let now = self.clock.now();
+        let (climate, per_minute) = {
+            let state = lock(&self.state);
+            let since = state.since.filter(|_| REQUESTS_MIN <= state.answers);
+            (state.climate.clone(), since.map(|it| state.pace.per_minute(it, now)))
+        };
+        foresee(plan, &climate, per_minute)
     }
 
     /// What is known by now.

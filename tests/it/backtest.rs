@@ -64,7 +64,7 @@ async fn backtest(store: &Path, more: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), text)
 }
 
-async fn played(store: &Path, more: &[&str]) -> Value {
+pub(crate) async fn played(store: &Path, more: &[&str]) -> Value {
     let (code, text) = backtest(store, more).await;
     assert_eq!(code, 0, "{text}");
     serde_json::from_str(&text).unwrap()

@@ -283,3 +283,105 @@ async fn c4_b34_a_damaged_journal_serves_the_primary_and_controls_nothing() {
     let kept = std::fs::read(store.join("journal.log")).unwrap();
     assert_eq!(kept, b"not a journal at all", "nothing is repaired by guessing");
 }
+
+const ASKING: &str = r#"
+[rollout.chat]
+candidate = "candidate"
+gates = { error_rate = "+20pp", latency_p99 = "off", judge_score = "off" }
+stage = [
+  { name = "one", serve = "0%",  mirror = "100%", duration = "1s", samples = 20, approval = true },
+  { name = "two", serve = "20%", mirror = "100%", duration = "1h", samples = 100 },
+]
+"#;
+
+/// Starts `chat`, and asks until its first stage is proven and waits for an approval.
+async fn until_it_asks(world: &World, serve: &Serve) {
+    said(serve, &["start", "chat"], 0).await;
+    until("it asks for an approval", || async {
+        serve.chat(world.body(0, Delivery::Whole), &[]).await;
+        serve.json(&["status", "chat"]).await["state"] == "STATE_AWAITING_APPROVAL"
+    })
+    .await;
+}
+
+/// V15, V16
+#[tokio::test]
+async fn an_approval_that_comes_again_passes_no_later_attempt() {
+    let world = World::new().await;
+    let serve = world.serve(ASKING).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    until_it_asks(&world, &serve).await;
+    let next = "crossfade approve chat one --attempt 1";
+    assert!(said(&serve, &["status", "chat"], 0).await.contains(next));
+    assert!(said(&serve, &["advance", "chat"], 6).await.contains(next));
+    said(&serve, &["rollback", "chat"], 0).await;
+    until_it_asks(&world, &serve).await;
+
+    let first = said(&serve, &["approve", "chat", "one", "--attempt", "1"], 6).await;
+    assert!(first.contains("attempt 1 is not the current one; that is 2"), "{first}");
+    let approve = ["approve", "chat", "one", "--attempt", "2", "--request-id", "yes"];
+    let stale = said(&serve, &[&approve[..], &["--etag", "1"]].concat(), 6).await;
+    assert!(stale.contains("not 1"), "{stale}");
+    let etag = serve.json(&["status", "chat"]).await["etag"].as_str().unwrap().to_owned();
+    said(&serve, &[&approve[..], &["--etag", &etag]].concat(), 0).await;
+    assert_eq!(serve.json(&["status", "chat"]).await["stageIndex"], 1);
+    for verb in ["advance", "resume", "complete"] {
+        let args = [verb, "chat", "--etag", &etag, "--comment", "why"];
+        assert!(said(&serve, &args, 6).await.contains("look again"), "{verb}");
+    }
+
+    said(&serve, &["rollback", "chat"], 0).await;
+    until_it_asks(&world, &serve).await;
+    said(&serve, &approve, 0).await;
+    let status = serve.json(&["status", "chat"]).await;
+    let stands = (&status["attempt"], &status["state"]);
+    assert_eq!(stands, (&3.into(), &"STATE_AWAITING_APPROVAL".into()), "it answers as before");
+}
+
+/// A plan that nobody can prove in a minute, unless a million requests come in it.
+const HASTY: &str = r#"{
+  "primary": "providers/primary", "candidate": "providers/candidate",
+  "stages": [{
+    "stageId": "shadow", "mirrorBps": 1, "minDuration": "1s", "maxDuration": "60s", "minSamples": 1,
+    "gates": [{ "metric": "error_rate", "maxRegression": "+0.5pp" }]
+  }]
+}"#;
+
+#[tokio::test]
+async fn a_plan_that_cannot_be_proven_in_its_time_is_refused_once_traffic_tells() {
+    let world = World::new().await;
+    let wanted = "[rollout.wanted]\ncandidate = \"candidate\"\nslice = { features = [\"none\"] }\n\
+        gates = { latency_p99 = \"off\", judge_score = \"off\" }\n\
+        stage = [{ name = \"hasty\", serve = \"0%\", mirror = \"0.01%\", duration = \"1s\", \
+        duration_max = \"1m\", samples = 1 }]\n";
+    let serve = world.serve(wanted).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    let file = world.dir.path().join("hasty.json");
+    std::fs::write(&file, HASTY).unwrap();
+    let create = |name| ["create", name, "--file", file.to_str().unwrap()];
+
+    let unknown = said(&serve, &create("early"), 0).await;
+    assert!(unknown.contains("too little traffic was seen"), "{unknown}");
+    for index in 0..30 {
+        serve.chat(world.body(index, Delivery::Whole), &[]).await;
+    }
+    let refused = said(&serve, &create("late"), 6).await;
+    for part in ["`error_rate` of stage `shadow`", "at most 1m", "larger mirror share", "--force"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    let refused = said(&serve, &["start", "early"], 6).await;
+    assert!(refused.contains("crossfade start early --force"), "{refused}");
+
+    let forced = said(&serve, &[&create("late")[..], &["--force"]].concat(), 0).await;
+    assert!(forced.contains("longer than its max_duration"), "{forced}");
+    let late = serve.json(&["status", "late"]).await;
+    assert_eq!(late["forecasts"][0]["tooSlow"], true, "{late}");
+    assert!(0.0 < late["requestsPerMinute"].as_f64().unwrap(), "{late}");
+    said(&serve, &["start", "early", "--force"], 0).await;
+
+    // What the configuration asks for is there all the same, and says so.
+    until("what the configuration asks for is looked at", || async {
+        serve.cli(&["status", "wanted"]).await.1.contains("plan        ‼ `error_rate` of `hasty`")
+    })
+    .await;
+}

@@ -9,6 +9,7 @@ mod crash;
 mod data_port;
 mod evil;
 mod faults;
+mod feedback;
 mod flags;
 mod hygiene;
 mod inert;

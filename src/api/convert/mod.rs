@@ -14,8 +14,8 @@ use evidence::gate_evidence;
 use super::proto;
 use crate::controller::{Decision, Evaluation, View};
 use crate::domain::{
-    Approval, Cause, Event, Evidence, Excluded, Freeze, FreezeText, Gate, GateEvidence, Metric,
-    Name, OnIdle, Plan, Record, Refusal, Risk, Role, Slice, Stage, State, Times, Timestamp,
+    Approval, Cause, Event, Evidence, Excluded, Forecast, Freeze, FreezeText, Gate, GateEvidence,
+    Metric, Name, OnIdle, Plan, Record, Refusal, Risk, Role, Slice, Stage, State, Times, Timestamp,
     Verdict,
 };
 
@@ -84,6 +84,8 @@ pub(super) fn rollout(view: &View) -> proto::Rollout {
         durable: view.durable,
         plan_revision: long(rollout.plan_revision()),
         overdue: rollout.is_overdue(),
+        forecasts: view.foresight.gates.iter().map(forecast).collect(),
+        requests_per_minute: view.foresight.per_minute,
         etag: revision.to_string(),
         ..planned(rollout.plan())
     }
@@ -93,6 +95,16 @@ pub(super) fn rollout(view: &View) -> proto::Rollout {
 fn known(evidence: &Evidence, gate: &GateEvidence) -> proto::GateEvidence {
     let time_needed = evidence.wait_ms(gate).filter(|_| gate.verdict == Verdict::Undecided);
     proto::GateEvidence { time_needed: time_needed.map(duration), ..gate_evidence(gate) }
+}
+
+fn forecast(forecast: &Forecast) -> proto::Forecast {
+    proto::Forecast {
+        stage_id: forecast.stage.clone(),
+        metric: forecast.metric.as_str().to_owned(),
+        samples: forecast.samples.map(long),
+        time: forecast.ms.map(duration),
+        too_slow: forecast.is_too_slow(),
+    }
 }
 
 fn excluded(excluded: &Excluded) -> proto::Excluded {
@@ -186,8 +198,9 @@ fn state(state: State) -> proto::rollout::State {
 
 fn obstacle(refusal: &Refusal) -> proto::Obstacle {
     let metric = match refusal {
-        Refusal::Gate { metric, .. } => metric.as_str(),
+        Refusal::Gate { metric, .. } | Refusal::TooSlow { metric, .. } => metric.as_str(),
         Refusal::WrongState { .. }
+        | Refusal::AttemptMismatch { .. }
         | Refusal::StageMismatch { .. }
         | Refusal::Untrusted { .. }
         | Refusal::Outage { .. }
@@ -328,6 +341,7 @@ mod tests {
             comment: "go".to_owned(),
             message: "waits".to_owned(),
             durable: true,
+            foresight: std::sync::Arc::default(),
             copies_today: 3,
             now: Timestamp(61_000),
         }

@@ -46,8 +46,9 @@ impl Rollout {
                     Err(self.wrong("resume", "only a paused rollout can be resumed"))
                 }
             },
-            Command::Approve { stage, answer } => {
-                self.approve(now, stage, *answer, evidence).map(Some)
+            Command::Approve { stage, attempt, answer } => {
+                let asked = (stage.as_str(), *attempt);
+                self.approve(now, asked, *answer, evidence).map(Some)
             }
             Command::Rollback => Ok(self.fall(Cause::Operator)),
             Command::Revise(plan) => self.revise(plan),
@@ -159,17 +160,22 @@ impl Rollout {
         }
     }
 
+    /// An answer counts for the attempt and the stage it was given in, and a yes only once it is
+    /// asked for: nothing that was said before, or is said again, lets another attempt go on.
     fn approve(
         &self,
         now: Timestamp,
-        asked: &str,
+        (stage, attempt): (&str, Option<u32>),
         answer: Answer,
         evidence: &Evidence,
     ) -> Result<Event, Refusal> {
-        let stage = self.current("be approved")?;
-        self.current_named(asked)?;
+        if let Some(asked) = attempt.filter(|it| *it != self.attempt) {
+            return Err(Refusal::AttemptMismatch { asked, current: self.attempt });
+        }
+        let current = self.current("be approved")?;
+        self.current_named(stage)?;
         let ended = matches!(self.state, State::Succeeded | State::Baked);
-        if stage.approval == Approval::NotNeeded || ended {
+        if current.approval == Approval::NotNeeded || ended {
             return Err(self.wrong("be approved", "its stage asks for no approval"));
         }
         if answer == Answer::No {
@@ -178,7 +184,8 @@ impl Rollout {
         match (self.state, self.obstacle(now, evidence)) {
             (State::Paused, _) => Err(self.wrong("be approved", "resume it first")),
             (_, Some(refusal)) => Err(refusal),
-            (_, None) => Ok(self.next(Cause::Approved)),
+            (State::AwaitingApproval, None) => Ok(self.next(Cause::Approved)),
+            (_, None) => Err(self.wrong("be approved", "it has not asked for it yet")),
         }
     }
 

@@ -137,7 +137,8 @@ fn an_approval_is_the_last_gate_and_bound_to_its_stage() {
     it.plan.stages[0].approval = Approval::Needed;
     let (none, pass) = (Evidence::default(), evidence(Verdict::Pass, 1_000));
     feed(&mut it, 0, &Input::Command(&Command::Start), &none);
-    let approve = |stage: &str, answer| Command::Approve { stage: stage.into(), answer };
+    let approve =
+        |stage: &str, answer| Command::Approve { stage: stage.into(), attempt: None, answer };
     let early = feed(&mut it, 7, &Input::Command(&approve("shadow", Answer::Yes)), &none);
     assert!(early.contains("error_rate"), "{early}");
     assert_eq!(feed(&mut it, 7, &Input::Tick, &pass), "AwaitingApproval 0");
@@ -146,6 +147,31 @@ fn an_approval_is_the_last_gate_and_bound_to_its_stage() {
     let yes = approve("shadow", Answer::Yes);
     assert_eq!(feed(&mut it, 7, &Input::Command(&yes), &pass), "Running 1");
     assert_eq!(it.cause(), Some(Cause::Approved));
+}
+
+#[test]
+fn an_approval_counts_for_its_attempt_and_only_once_it_is_asked_for() {
+    let mut it = rollout();
+    it.plan.stages[0].approval = Approval::Needed;
+    let pass = evidence(Verdict::Pass, 1_000);
+    let approve = |attempt| {
+        let (stage, answer) = ("shadow".to_owned(), Answer::Yes);
+        Command::Approve { stage, attempt, answer }
+    };
+    for attempt in 1..=2 {
+        feed(&mut it, 0, &Input::Command(&Command::Rollback), &Evidence::default());
+        feed(&mut it, 0, &Input::Command(&Command::Start), &Evidence::default());
+        let early = order(&mut it, 7, &approve(Some(attempt)), &pass);
+        assert!(early.contains("has not asked"), "{early}");
+        feed(&mut it, 7, &Input::Tick, &pass);
+    }
+    for other in [1, 3] {
+        let said = order(&mut it, 7, &approve(Some(other)), &pass);
+        assert_eq!(said, format!("attempt {other} is not the current one; that is 2"));
+    }
+    let no = Command::Approve { stage: "shadow".into(), attempt: Some(1), answer: Answer::No };
+    assert!(order(&mut it, 7, &no, &pass).contains("attempt 1 is not"));
+    assert_eq!(order(&mut it, 7, &approve(Some(2)), &pass), "Running 1");
 }
 
 pub(super) fn jump(to: &str, undecided: Undecided, consent: Consent) -> Command {
@@ -224,8 +250,8 @@ fn every_command() -> Vec<Command> {
         Command::Complete { consent: Consent::Given },
         Command::Pause,
         Command::Resume,
-        Command::Approve { stage: stage.clone(), answer: Answer::Yes },
-        Command::Approve { stage, answer: Answer::No },
+        Command::Approve { stage: stage.clone(), attempt: Some(1), answer: Answer::Yes },
+        Command::Approve { stage, attempt: None, answer: Answer::No },
         Command::Rollback,
         Command::Revise(Box::new(other)),
     ]

@@ -1,0 +1,271 @@
+//! Feedback: what somebody thinks of the answer a caller got, on its way to the evidence.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    sync::{Mutex, PoisonError},
+};
+
+use tonic::Status;
+
+use super::{errors, proto, request::word};
+use crate::domain::{Lot, Name, Outcome, Pair, PairId, Seen, Side, Told, Window};
+use crate::traffic::{Outbox, Routed, Trace};
+
+/// Scores remembered, so that one that is said again is not counted again.
+const GIVEN_LEN_MAX: usize = 65_536;
+/// Millionths in one.
+const MILLION: f64 = 1e6;
+
+/// A score as it was submitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) request: PairId,
+    signal: String,
+    score_millionths: u32,
+    /// Empty for none.
+    key: String,
+}
+
+/// Whose answer a caller got.
+#[derive(Debug)]
+pub(super) struct Answered {
+    provider: Option<Name>,
+    /// What it is evidence of, or why it is none.
+    counts: Result<Counts, &'static str>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    window: Window,
+    lot: Lot,
+    side: Side,
+    watched: String,
+}
+
+/// The scores that were given lately.
+#[derive(Debug, Default)]
+pub(super) struct Scores(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    by_key: Recent<String, Given>,
+    by_signal: Recent<(PairId, String), ()>,
+}
+
+/// The newest entries of a table.
+#[derive(Debug)]
+struct Recent<K, V> {
+    held: HashMap<K, V>,
+    order: VecDeque<K>,
+}
+
+impl Given {
+    /// Reads a request.
+    pub(super) fn read(asked: proto::SubmitFeedbackRequest) -> Result<Self, Status> {
+        let field = "served_request_id";
+        let request: PairId = asked
+            .served_request_id
+            .trim()
+            .parse()
+            .map_err(|error| errors::argument(field, &format!("{error}")))?;
+        if !(0.0..=1.0).contains(&asked.score) {
+            return Err(errors::argument("score", "score is 0 (bad) to 1 (good)"));
+        }
+        let score_millionths = format!("{:.0}", asked.score * MILLION).parse().unwrap_or(0);
+        let signal = word("signal", asked.signal)?;
+        let key = word("request_id", asked.request_id)?;
+        Ok(Self { request, signal, score_millionths, key })
+    }
+}
+
+impl Answered {
+    /// By what is remembered of a request.
+    pub(super) fn remembered(trace: &Trace) -> Self {
+        let none = |provider, why| Self { provider, counts: Err(why) };
+        let Trace::Routed(routed) = trace else {
+            return none(None, "no rollout governed the request");
+        };
+        let Some(lane) = &routed.lane else {
+            return none(routed.failover.get().cloned(), "no rollout governed the request");
+        };
+        if let Some(name) = routed.failover.get() {
+            return none(Some(name.clone()), "another provider answered in place of the primary");
+        }
+        let side = routed.answered.get().copied().unwrap_or(Side::Primary);
+        let provider = match side {
+            Side::Primary => &lane.primary,
+            Side::Candidate => &lane.candidate,
+        };
+        let lot = routed.route.lot.filter(|_| was_drawn(routed, side));
+        let counts = lot.zip(lane.window.clone()).map(|(lot, window)| {
+            let watched = lane.watched(&routed.facts).to_owned();
+            Counts { window, lot, side, watched }
+        });
+        Self { provider: Some(provider.clone()), counts: counts.ok_or(NOT_DRAWN) }
+    }
+
+    /// By the pair that it became.
+    pub(super) fn paired(pair: &Pair) -> Self {
+        let side = pair.served;
+        let call = match side {
+            Side::Primary => &pair.primary,
+            Side::Candidate => &pair.candidate,
+        };
+        // The primary may have answered because the candidate could not.
+        let drawn = side == Side::Candidate || pair.candidate.outcome == Outcome::Ok;
+        let counts = pair.lot.filter(|_| drawn).map(|lot| {
+            let (window, watched) = (pair.window.clone(), pair.watched.clone());
+            Counts { window, lot, side, watched }
+        });
+        Self { provider: Some(call.provider.clone()), counts: counts.ok_or(NOT_DRAWN) }
+    }
+
+    fn told(&self) -> proto::SubmitFeedbackResponse {
+        proto::SubmitFeedbackResponse {
+            provider: self
+                .provider
+                .as_ref()
+                .map_or_else(String::new, |it| format!("providers/{it}")),
+            not_counted: self.counts.as_ref().err().copied().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+const NOT_DRAWN: &str =
+    "no lot drew who answered, so what is thought of it says nothing of who answers better";
+
+/// Whether the answer is that of the side which the lot drew.
+fn was_drawn(routed: &Routed, side: Side) -> bool {
+    routed.route.serve == side && routed.kept().is_none()
+}
+
+impl Scores {
+    /// Hands a score to the evidence, unless it was handed over before.
+    pub(super) fn give(
+        &self,
+        given: Given,
+        answered: &Answered,
+        outbox: &Outbox,
+    ) -> Result<proto::SubmitFeedbackResponse, Status> {
+        let told = answered.told();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = (given.request, given.signal.clone());
+        match known.by_key.held.get(&given.key) {
+            Some(before) if *before == given => return Ok(told),
+            Some(_) => {
+                let problem = "request_id was used for another score; use a new one";
+                return Err(errors::argument("request_id", problem));
+            }
+            None => {}
+        }
+        if !known.by_signal.held.contains_key(&of) {
+            if let Ok(counts) = &answered.counts
+                && outbox.offer(counts.seen(&given)).is_none()
+            {
+                return Err(errors::busy());
+            }
+            known.by_signal.add(of, ());
+        }
+        if !given.key.is_empty() {
+            known.by_key.add(given.key.clone(), given);
+        }
+        Ok(told)
+    }
+}
+
+impl Counts {
+    fn seen(&self, given: &Given) -> Seen {
+        let &Given { request, score_millionths, .. } = given;
+        let (lot, side, watched) = (self.lot, self.side, self.watched.clone());
+        let told = Told::Feedback { request, lot, side, score_millionths, watched };
+        Seen::note(&self.window, told)
+    }
+}
+
+impl<K, V> Default for Recent<K, V> {
+    fn default() -> Self {
+        Self { held: HashMap::new(), order: VecDeque::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Recent<K, V> {
+    /// Adds what is not there yet; of too many, the oldest is forgotten.
+    fn add(&mut self, key: K, value: V) {
+        if GIVEN_LEN_MAX <= self.order.len()
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.held.remove(&oldest);
+        }
+        self.order.push_back(key.clone());
+        self.held.insert(key, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::rig;
+
+    fn given(id: u128, signal: &str, score: f64, key: &str) -> Result<Given, Status> {
+        Given::read(proto::SubmitFeedbackRequest {
+            served_request_id: PairId(id).to_string(),
+            score,
+            signal: signal.to_owned(),
+            comment: String::new(),
+            request_id: key.to_owned(),
+        })
+    }
+
+    fn answered() -> Answered {
+        let window = Window { rollout: rig::name("chat"), attempt: 1, stage: 0 };
+        let (lot, side, watched) = (Lot::Once, Side::Candidate, String::new());
+        let counts = Ok(Counts { window, lot, side, watched });
+        Answered { provider: Some(rig::name("cheap")), counts }
+    }
+
+    #[test]
+    fn a_score_is_handed_over_once_for_each_signal_and_key() {
+        let mut setup = rig::setup(Err(String::new()));
+        let scores = Scores::default();
+        let mut give = |it: Result<Given, Status>| {
+            let told = scores.give(it.unwrap(), &answered(), &setup.outbox);
+            let taken = std::iter::from_fn(|| setup.seen.try_recv().ok());
+            let scores = taken.filter_map(|it| {
+                let Seen::Note(note) = it else { return None };
+                let Told::Feedback { score_millionths, .. } = note.told else { return None };
+                Some(score_millionths)
+            });
+            (told.map(|it| it.provider).ok(), scores.collect::<Vec<_>>())
+        };
+        let cheap = || Some("providers/cheap".to_owned());
+        assert_eq!(give(given(1, "thumb", 0.25, "a")), (cheap(), vec![250_000]));
+        assert_eq!(give(given(1, "thumb", 0.25, "a")), (cheap(), vec![]), "the same again");
+        assert_eq!(give(given(1, "thumb", 1.0, "")), (cheap(), vec![]), "the first stands");
+        assert_eq!(give(given(2, "thumb", 0.25, "a")), (None, vec![]), "another key is needed");
+        assert_eq!(give(given(1, "refund", 0.0, "")), (cheap(), vec![0]));
+        assert_eq!(give(given(2, "thumb", 1.0, "")), (cheap(), vec![1_000_000]));
+    }
+
+    #[test]
+    fn what_is_no_score_is_refused_and_what_was_not_drawn_does_not_count() {
+        for score in [-0.1, 1.1, f64::NAN] {
+            assert_eq!(given(1, "", score, "").unwrap_err().code(), tonic::Code::InvalidArgument);
+        }
+        let passed = Trace::Passed {
+            id: PairId(1),
+            at: crate::domain::Timestamp(0),
+            why: crate::domain::Skip::NoRollout,
+        };
+        let told = Answered::remembered(&passed).told();
+        assert!(told.provider.is_empty() && told.not_counted.contains("no rollout"), "{told:?}");
+    }
+
+    #[test]
+    fn of_too_many_scores_the_oldest_is_forgotten() {
+        let mut recent = Recent::default();
+        (0..=GIVEN_LEN_MAX).for_each(|it| recent.add(it, ()));
+        assert!(!recent.held.contains_key(&0) && recent.held.contains_key(&1));
+        assert_eq!(recent.held.len(), GIVEN_LEN_MAX);
+    }
+}

@@ -1,0 +1,92 @@
+//! What callers think of the answers they got, from the wire to the way back.
+
+use crossfade::players::Delivery;
+
+use crate::backtest::played;
+use crate::world::{Serve, World, until};
+
+const HALF: &str = r#"
+[rollout.chat]
+candidate = "candidate"
+autostart = true
+gates = { error_rate = "+50pp", latency_p99 = "off", judge_score = "off", feedback = ">= 90%" }
+stage = [{ name = "half", serve = "50%", mirror = "1%", duration = "1h", samples = 1 }]
+"#;
+
+/// One request: its id, and who answered it.
+async fn ask(world: &World, serve: &Serve) -> (String, String) {
+    let answer = serve.chat(world.body(0, Delivery::Whole), &[]).await;
+    let of = |name| answer.header(name).to_owned();
+    (of("x-crossfade-request-id"), of("x-crossfade-provider"))
+}
+
+/// The evidence of the gate on it.
+async fn gate(serve: &Serve) -> serde_json::Value {
+    let status = serve.json(&["status", "chat"]).await;
+    let gates = status["evidence"].as_array().unwrap();
+    gates.iter().find(|it| it["metric"] == "feedback").unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_candidate_whose_answers_displease_is_sent_back_by_what_callers_say() {
+    let world = World::new().await;
+    let serve = world.serve(HALF).await;
+    until("the stage is open", || async { ask(&world, &serve).await.1 == "candidate" }).await;
+    let mut said = 0;
+    while serve.json(&["status", "chat"]).await["state"] == "STATE_RUNNING" {
+        for _ in 0..8 {
+            let (id, provider) = ask(&world, &serve).await;
+            let score = if provider == "candidate" { "0" } else { "1" };
+            let (code, text) = serve.cli(&["feedback", &id, score]).await;
+            assert_eq!(code, 0, "{text}");
+            said += 1;
+        }
+        assert!(said < 400, "{}", gate(&serve).await);
+    }
+    let status = serve.json(&["status", "chat"]).await;
+    assert_eq!(status["state"], "STATE_ROLLED_BACK");
+    let reason = &status["reason"];
+    assert_eq!((&reason["code"], &reason["metric"]), (&"GATE_BREACHED".into(), &"feedback".into()));
+    assert_eq!(gate(&serve).await["candidateValue"], 0.0);
+    assert_eq!(ask(&world, &serve).await.1, "primary");
+
+    assert!(serve.stop().await.success());
+    let again = played(&world.dir.path().join("store"), &[]).await;
+    assert_eq!((&again["outcome"], &again["gate"]), (&"rolled_back".into(), &"feedback".into()));
+}
+
+#[tokio::test]
+async fn an_opinion_counts_once_outlasts_a_restart_and_needs_a_known_request() {
+    let world = World::new().await;
+    let serve = world.serve(HALF).await;
+    until("the stage is open", || async { ask(&world, &serve).await.1 == "candidate" }).await;
+    let (mut primary, mut candidate) = (None, None);
+    for _ in 0..200 {
+        let (id, provider) = ask(&world, &serve).await;
+        (if provider == "candidate" { &mut candidate } else { &mut primary }).get_or_insert(id);
+        if primary.is_some() && candidate.is_some() {
+            break;
+        }
+    }
+    let (primary, candidate) = (primary.unwrap(), candidate.unwrap());
+    let say = async |id: &str, score: &str, code: i32| {
+        let (got, text) = serve.cli(&["feedback", id, score]).await;
+        assert_eq!(got, code, "{text}");
+        text
+    };
+    assert!(say(&candidate, "0.5", 0).await.contains("it counts for candidate"));
+    for _ in 0..3 {
+        say(&primary, "1", 0).await;
+    }
+    until("it is counted", || async { gate(&serve).await["samples"] == "1" }).await;
+    let told = gate(&serve).await;
+    assert_eq!((&told["primaryValue"], &told["candidateValue"]), (&1.0.into(), &0.5.into()));
+    let unknown = say("0192f0c1-2345-7abc-8def-0123456789ab", "1", 5).await;
+    assert!(unknown.contains("were remembered") || unknown.contains("are remembered"), "{unknown}");
+    say(&candidate, "1.5", 2).await;
+
+    serve.stop().await;
+    let serve = Serve::start(&world.dir.path().join("crossfade.toml")).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    assert_eq!(gate(&serve).await["samples"], "1", "it outlasts a restart");
+}
