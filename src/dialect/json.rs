@@ -60,7 +60,7 @@ impl<'a> Json<'a> {
     }
 }
 
-impl<'a> Index<&str> for Json<'a> {
+impl Index<&str> for Json<'_> {
     type Output = Self;
 
     fn index(&self, name: &str) -> &Self {
