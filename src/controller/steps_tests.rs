@@ -311,6 +311,19 @@ async fn c5_a_broken_disk_moves_nothing_forward_and_everything_back() {
 }
 
 #[tokio::test]
+async fn a_journal_that_cannot_be_put_in_order_is_not_tried_without_a_pause() {
+    let rig = Rig::running(&["a"]).await;
+    rig.sim.fail(Some(Fault { step: 0, error: Errno::Io, lasts: Lasts::ForEver }));
+    rig.run("a", advance()).await.unwrap_err();
+    let before = rig.sim.steps();
+    for _ in 0..1_000 {
+        rig.handle.evaluate(name("a")).await.unwrap();
+    }
+    let tries = rig.sim.steps() - before;
+    assert!(tries < 100, "{tries} steps of a broken disk while a thousand questions were answered");
+}
+
+#[tokio::test]
 async fn a_rollback_made_while_the_journal_is_put_in_order_is_written_before_what_follows() {
     let sim = Sim::default();
     let rig = Rig::on(sim.clone(), sim.short_journal().unwrap()).await;
