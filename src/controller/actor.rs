@@ -424,3 +424,7 @@ impl Controller {
         self.views.send_replace(Arc::new(views));
     }
 }
+
+#[cfg(test)]
+#[path = "histories.rs"]
+mod histories;

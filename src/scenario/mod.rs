@@ -49,10 +49,6 @@ mod world;
 
 #[cfg(test)]
 mod histories;
-#[cfg(test)]
-mod invariants;
-#[cfg(test)]
-mod random;
 
 use std::fmt::Write as _;
 
