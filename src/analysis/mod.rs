@@ -22,6 +22,7 @@ mod kept;
 mod ledger;
 mod lots;
 mod money;
+mod news;
 mod noise;
 mod odds;
 mod pace;
@@ -37,6 +38,7 @@ mod weather;
 
 pub use climate::Climate;
 pub use ledger::{Chances, Ledger};
+pub use news::{News, Said};
 pub use tripwire::Tripwire;
 pub use under_way::{Ticket, UnderWay};
 
