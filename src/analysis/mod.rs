@@ -13,12 +13,12 @@
 
 mod bet;
 mod climate;
+mod encode;
 mod footing;
 mod gate;
 mod histogram;
 mod instrument;
 mod interval;
-mod kept;
 mod ledger;
 mod lots;
 mod money;

@@ -40,7 +40,7 @@
 //! ```
 
 mod evidence;
-mod kept;
+mod managed;
 mod plan;
 mod tell;
 mod traffic;
