@@ -4,45 +4,48 @@
 //! controller come up behind it, and whatever of them cannot come up is named by `/readyz`.
 
 mod known;
+mod opening;
 mod stored;
 
 use std::{
     future::Future,
+    pin::{Pin, pin},
     sync::{Arc, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 
 use tokio::{
     sync::{mpsc, oneshot},
+    task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
 
-use crate::api::{self, Past, PlanDefaults};
+use crate::api::{self, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
-use crate::controller::{Controller, Judged, Setup, Start, Takeover, Wanted};
+use crate::controller::{Judged, Setup, Start, Takeover, Wanted};
 use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share};
 use crate::judge::{Judge, Outlets};
 use crate::listeners::{
-    self, Addresses, Gone, ListenError, Listener, Listeners, Offer, Passed, Successor,
+    self, Addresses, ListenError, Listener, Listeners, Offer, Passed, Successor,
 };
 use crate::memory::Memory;
 use crate::operations::{self, Operations};
-use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
-use crate::store::{History, Journal, RecorderHandle, RecorderThread};
-use crate::tasks::{BoxError, Ended, Phases, Pool, Stop, Tasks};
+use crate::proxy::{self, Headers, Proxy, Settings, Slowest, ToJudge};
+use crate::store::{History, Journal, RecorderHandle};
+use crate::tasks::{BoxError, Ended, Pool, Tasks};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
 use crate::upstream::{self, Upstream};
 
-use stored::{NoJournal, STORE_TRIES, STORE_TRIES_ONCE, finish, open_journal, stand_by};
+use opening::Opening;
+use stored::{NoJournal, STORE_TRIES, STORE_TRIES_ONCE, finish};
 
 /// Copies that wait to become pairs; each belongs to a request that is being answered, and those
 /// are limited by `limits.connections_max`.
 const COPIES_LEN_MAX: usize = 1 << 16;
-/// How much longer than our own grace time a predecessor may take to end; then the API answers
-/// without having the store.
-const PREDECESSOR_WAIT: Duration = Duration::from_secs(15);
+/// How long it is waited for the store's folder, in which successors look for this process.
+const FOLDER_WAIT: Duration = Duration::from_secs(1);
 
 /// The program, started.
 #[derive(Debug)]
@@ -50,10 +53,11 @@ pub struct App {
     /// Where it can be reached.
     pub addresses: Addresses,
     tasks: Tasks,
-    phases: Phases,
+    opening: Opening,
+    /// Until the API has it.
+    control: Option<Listener>,
     connections: Pool,
     taken: oneshot::Receiver<Successor>,
-    recorder: Option<RecorderThread>,
     drain_delay: Duration,
     grace: Duration,
 }
@@ -70,6 +74,7 @@ pub enum StartError {
 }
 
 /// Channels and shared parts, made in one place.
+#[derive(Debug)]
 struct Parts {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
@@ -83,12 +88,11 @@ struct Parts {
 }
 
 impl App {
-    /// Starts everything, on sockets that were passed where there are. The data port answers when
-    /// this returns, and the process that served before, if any, leaves.
+    /// Starts what serves callers, on sockets that were passed where there are. The data port
+    /// answers when this returns, and the process that served before, if any, leaves.
     ///
     /// # Errors
-    /// When a port is taken or an address unusable. A store that cannot be used is no error:
-    /// the primary is served, nothing is controlled, and `/readyz` says so.
+    /// When a port is taken or an address unusable.
     pub async fn start(mut config: Config, mut passed: Passed) -> Result<Self, StartError> {
         config.limits.connections_max = listeners::connections(
             config.limits.connections_max,
@@ -124,92 +128,79 @@ impl App {
         listeners::ready();
         tasks.start_last("watchdog", listeners::watchdog);
 
-        let journal = open_journal(config.store.clone()).await;
+        // What is wrong with it is said by who opens the store.
+        let dir = config.store.clone();
+        let folder = spawn_blocking(move || Journal::make_folder(&dir));
+        let _ = timeout(FOLDER_WAIT, folder).await;
         offer.open();
         let (taken_here, taken) = oneshot::channel();
         tasks.start("handover", |stop| offer.run(taken_here, stop));
-        let (takeover, takeover_here) = mpsc::channel(1);
-        let stored = parts.stored(&config, predecessor.clone());
-        let recorder = if let Err(NoJournal::Elsewhere(_)) = &journal {
-            // Its store is written to until the controller has ended.
-            tasks.start_last("standby", |stop| stand_by(stored, takeover, stop));
-            None
-        } else {
-            stored.open(tries).await
-        };
-        let setup = setup(&config, &parts, (journal, takeover_here), seen_here);
-        let (controller, handle) = Controller::new(setup).await;
-        drop(parts.operations.controller.set(handle.clone()));
-        tasks.start_last("controller", |stop| controller.run(stop));
-        let defaults = defaults(&config);
-        let past =
-            Past { pairs: Arc::clone(&parts.operations.pairs), trail: Arc::clone(&parts.trail) };
-        let grace = Duration::from_millis(limits.grace_ms);
-        tasks.start("api", |stop| async move {
-            let control = alone(control, predecessor, (grace, stop.clone())).await;
-            let Some(control) = control else { return Ok(()) };
-            api::serve(control, handle, past, defaults, stop).await
-        });
         let drain_delay = Duration::from_millis(limits.drain_delay_ms);
-        let phases = tasks.phases();
-        Ok(Self { addresses, tasks, phases, connections, taken, recorder, drain_delay, grace })
+        let grace = Duration::from_millis(limits.grace_ms);
+        let opening = Opening { config, parts, predecessor, tries, seen: seen_here };
+        let control = Some(control);
+        Ok(Self { addresses, tasks, opening, control, connections, taken, drain_delay, grace })
     }
 
-    /// Runs until `signal`, or until another process serves on the same sockets; then lets work
-    /// under way end.
+    /// Opens the store and starts who needs it, and runs until `signal`, or until another process
+    /// serves on the same sockets; then lets work under way end. Neither waits for a store that
+    /// takes long to open.
     ///
     /// # Errors
     /// When a part ended by itself, or did not end in time.
-    pub async fn run(mut self, signal: impl Future<Output = ()>) -> Result<(), Ended> {
+    pub async fn run(self, signal: impl Future<Output = ()>) -> Result<(), Ended> {
+        let Self { mut tasks, opening, mut control, connections, mut taken, .. } = self;
+        let (mut signal, phases, mut recorder) = (pin!(signal), tasks.phases(), None);
+        let early = tokio::select! {
+            () = opening.open(&mut tasks, (&mut control, &mut recorder)) => None,
+            asked = asked(signal.as_mut(), &mut taken) => Some(asked),
+        };
         // The proxy uses the grace time up to its end, and then needs a moment.
         let grace = self.grace.max(api::DRAIN) + Duration::from_secs(2);
         let (mut successor, mut ends) = (None, Instant::now());
         let ending = async {
-            tokio::select! {
-                () = signal => {
-                    listeners::leaving();
-                    self.phases.drain();
-                    tokio::select! {
-                        () = sleep(self.drain_delay) => {}
-                        // Whoever takes over meanwhile has the sockets, and their files.
-                        Ok(taken) = &mut self.taken => {
-                            successor = Some(taken);
-                            self.phases.leave();
-                        }
+            let asked = match early {
+                Some(early) => early,
+                None => asked(signal, &mut taken).await,
+            };
+            if let Some(taken) = asked {
+                tracing::info!("another process serves on the same sockets; this one ends");
+                successor = Some(taken);
+                phases.leave();
+                let _ = timeout(proxy::LINGER + self.grace, connections.emptied()).await;
+            } else {
+                listeners::leaving();
+                phases.drain();
+                tokio::select! {
+                    () = sleep(self.drain_delay) => {}
+                    // Whoever takes over meanwhile has the sockets, and their files.
+                    Ok(taken) = &mut taken => {
+                        successor = Some(taken);
+                        phases.leave();
                     }
-                }
-                Ok(taken) = &mut self.taken => {
-                    tracing::info!("another process serves on the same sockets; this one ends");
-                    successor = Some(taken);
-                    self.phases.leave();
-                    let streams = self.connections.emptied();
-                    let _ = timeout(proxy::LINGER + self.grace, streams).await;
                 }
             }
             ends = Instant::now();
         };
-        let ended = self.tasks.run(ending, grace).await;
-        finish(self.recorder, self.grace.saturating_sub(ends.elapsed())).await;
+        let ended = tasks.run(ending, grace).await;
+        finish(recorder, self.grace.saturating_sub(ends.elapsed())).await;
+        if let Some(control) = control.filter(|_| successor.is_some()) {
+            control.leave();
+        }
         // It may have the store now.
         drop(successor);
         ended
     }
 }
 
-/// Waits until nobody else answers on the control port; none when it is time to stop before.
-async fn alone(
-    control: Listener,
-    mut predecessor: Gone,
-    (grace, mut stop): (Duration, Stop),
-) -> Option<Listener> {
+/// Waits until the end is asked for, or another process serves on the same sockets: that one.
+async fn asked(
+    signal: Pin<&mut impl Future<Output = ()>>,
+    taken: &mut oneshot::Receiver<Successor>,
+) -> Option<Successor> {
     tokio::select! {
-        () = stop.wait() => {
-            if stop.has_left() {
-                control.leave();
-            }
-            None
-        }
-        _ = timeout(grace + PREDECESSOR_WAIT, predecessor.wait()) => Some(control),
+        () = signal => None,
+        Ok(successor) = taken => Some(successor),
     }
 }
 
@@ -289,6 +280,7 @@ fn proxy(
         ends: AtomicBool::new(false),
         outbox: parts.outbox.clone(),
         barometer: Arc::clone(&parts.barometer),
+        slowest: Slowest::default(),
         trail: Arc::clone(&parts.trail),
         recorder: Arc::clone(&parts.recorder),
         judge,

@@ -279,7 +279,7 @@ mod tests {
     /// The test vectors of the statistics, where they are at hand.
     pub(super) fn vectors() -> Option<Value> {
         let data = env::var_os("CROSSFADE_DATA").unwrap_or_else(|| "../shared/data".into());
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(data).join("stats/vectors.json");
+        let path = Path::new(&data).join("stats/vectors.json");
         match fs::read_to_string(&path) {
             Ok(text) => Some(serde_json::from_str(&text).unwrap()),
             Err(error) => {

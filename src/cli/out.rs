@@ -1,7 +1,7 @@
 //! What is printed, and how: data on standard output, all else on standard error.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     io::{self, IsTerminal, Write},
 };
 
@@ -85,7 +85,7 @@ impl Out {
         message: &impl Message,
     ) -> Result<(), super::Problem> {
         let line: Result<String, JsonError> = to_json(name, message);
-        Ok(self.data(&line?)?)
+        Ok(self.data(&escaped(&line?))?)
     }
 
     /// Prints lines that are no data: what was done, what to do next.
@@ -144,19 +144,37 @@ fn print(stream: &mut dyn Write, text: &str, colour: Colour) -> io::Result<()> {
 
 /// Replaces what could steer a terminal or reorder a line by something one can see.
 pub(super) fn harmless(line: &str) -> String {
-    line.chars()
-        .map(|it| match it {
-            '\t' => ' ',
-            '\0'..='\x1f' => char::from_u32(0x2400 + u32::from(it)).unwrap_or('\u{fffd}'),
-            '\x7f' => '\u{2421}',
-            '\u{80}'..='\u{9f}'
-            | '\u{200e}'
-            | '\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-            plain => plain,
-        })
-        .collect()
+    line.chars().map(seen).collect()
+}
+
+/// Writes what could steer a terminal in a line of JSON as JSON does: it says the same.
+fn escaped(json: &str) -> String {
+    let mut line = String::with_capacity(json.len());
+    for it in json.chars() {
+        if seen(it) == it {
+            line.push(it);
+        } else {
+            // Writing to a string cannot fail, and all of these have four digits.
+            let _ = write!(line, "\\u{:04x}", u32::from(it));
+        }
+    }
+    line
+}
+
+/// A character as one can see it.
+fn seen(it: char) -> char {
+    match it {
+        '\t' => ' ',
+        '\0'..='\x1f' => char::from_u32(0x2400 + u32::from(it)).unwrap_or('\u{fffd}'),
+        '\x7f' => '\u{2421}',
+        '\u{80}'..='\u{9f}'
+        | '\u{61c}'
+        | '\u{200e}'
+        | '\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        plain => plain,
+    }
 }
 
 /// Colours our own marks. The text means the same without.
@@ -188,6 +206,16 @@ mod tests {
         assert_eq!(harmless("a\x1b[2Jb\x07"), "a␛[2Jb␇");
         assert_eq!(harmless("\u{9b}31m\u{202e}evil"), "\u{fffd}31m\u{fffd}evil");
         assert_eq!(harmless("tab\there – ok ✔"), "tab here – ok ✔");
+        assert_eq!(harmless("\u{61c}a"), "\u{fffd}a");
+    }
+
+    #[test]
+    fn json_says_the_same_without_steering_the_terminal() {
+        let text = "a\u{9b}31m\u{202e}evil\u{61c}\x7f ä ✔";
+        let json = serde_json::to_string(text).unwrap();
+        let escaped = escaped(&json);
+        assert_eq!(escaped, r#""a\u009b31m\u202eevil\u061c\u007f ä ✔""#);
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
     }
 
     #[test]

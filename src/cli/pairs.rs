@@ -131,12 +131,17 @@ fn picture(pair: &proto::Pair) -> String {
 /// One call in a line.
 pub(super) fn line(side: &str, call: &proto::Call) -> String {
     let tokens = call.usage.map_or_else(String::new, |it| {
-        format!("   {} tokens in, {} out", it.input_tokens, it.output_tokens)
+        let cached = match (it.cache_read_tokens, it.cache_write_tokens) {
+            (0, 0) => String::new(),
+            (read, 0) => format!(" and {read} cached"),
+            (read, written) => format!(" and {read} cached, {written} put there"),
+        };
+        format!("   {} tokens in{cached}, {} out", it.input_tokens, it.output_tokens)
     });
     let cost = call.cost_nano_usd.map_or_else(String::new, |it| format!("   {}", dollars(it)));
     let form = match call.well_formed {
-        Some(true) => "   the JSON asked for",
-        Some(false) => "   not the JSON asked for",
+        Some(true) => "   good JSON",
+        Some(false) => "   bad JSON",
         None => "",
     };
     let first = call
@@ -187,6 +192,20 @@ fn quoted(title: &str, text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// WIRE 52
+    #[test]
+    fn what_came_of_the_providers_cache_is_told() {
+        let told = |cache_read_tokens, cache_write_tokens| {
+            let (input_tokens, output_tokens) = (7, 3);
+            let usage =
+                proto::Usage { input_tokens, cache_read_tokens, cache_write_tokens, output_tokens };
+            line("primary", &proto::Call { usage: Some(usage), ..proto::Call::default() })
+        };
+        assert!(told(0, 0).contains("   7 tokens in, 3 out "));
+        assert!(told(90, 0).contains("   7 tokens in and 90 cached, 3 out "));
+        assert!(told(0, 5).contains("   7 tokens in and 0 cached, 5 put there, 3 out "));
+    }
 
     #[test]
     fn the_texts_of_a_pair_stand_behind_a_line() {

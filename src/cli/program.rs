@@ -22,9 +22,6 @@ pub(super) const DONE: u8 = 0;
 pub(super) const FAILED: u8 = 1;
 pub(super) const CONFIG_INVALID: u8 = 7;
 
-/// Where recorded rows are, unless `CROSSFADE_DATA` says otherwise.
-const DATA: &str = "../shared/data";
-
 /// How a report is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -190,8 +187,9 @@ fn conclude(report: &Report, screen: &Screen, form: Form) -> u8 {
     if report.as_expected { DONE } else { FAILED }
 }
 
+/// Where recorded rows are: here, unless it says otherwise.
 fn data() -> PathBuf {
-    env::var_os("CROSSFADE_DATA").map_or_else(|| PathBuf::from(DATA), PathBuf::from)
+    env::var_os("CROSSFADE_DATA").map_or_else(PathBuf::new, PathBuf::from)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command line reads its own environment")]

@@ -1,6 +1,6 @@
 //! What providers really sent, read by this module. Skipped, saying so, where it is absent.
 
-use std::{collections::BTreeMap, env, fs, path::PathBuf};
+use std::{collections::BTreeMap, env, fs, path::Path};
 
 use serde_json::Value;
 
@@ -28,9 +28,8 @@ const EMPTY_CALL: [&str; 6] = [
 
 /// The rows of one file; none, with a word about it, when it is not there.
 fn rows(file: &str) -> Vec<Value> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
-    let data = env::var_os("CROSSFADE_DATA").map_or(beside, PathBuf::from);
-    let path = data.join("wire").join(file).with_extension("jsonl");
+    let data = env::var_os("CROSSFADE_DATA").unwrap_or_else(|| "../shared/data".into());
+    let path = Path::new(&data).join("wire").join(file).with_extension("jsonl");
     let Ok(text) = fs::read_to_string(&path) else {
         println!("SKIPPED: no {}; set CROSSFADE_DATA to the recorded exchanges", path.display());
         return Vec::new();

@@ -188,6 +188,7 @@ const THOUGHTS: [(Endpoint, &str, &str); 8] = [
     (Endpoint::Completions, r#"{"type":"reasoning"}"#, r#"{"type":"reasoning"}"#),
 ];
 
+/// WIRE 38, 49
 #[test]
 fn thinking_of_others_is_left_out_and_a_candidates_own_is_not() {
     let foreign = messages(&[MessageRule::NoForeignThinking]);

@@ -5,6 +5,8 @@
 //! a [`Backtest`] plays what a rollout has stored, by its own plan or another.
 
 mod backtest;
+#[cfg(test)]
+mod levels;
 mod line;
 mod recorded;
 mod stream;

@@ -8,7 +8,7 @@ use crate::config;
 use crate::domain::{Event, Lot, Mark, Name, Outcome, Plan, Splitmix, State, Timestamp, Watched};
 
 /// The plan of a text with one stage for each share served: no gates but the named ones.
-fn plan(gates: &str, serve: &[&str]) -> (Name, Plan) {
+pub(super) fn plan(gates: &str, serve: &[&str]) -> (Name, Plan) {
     let mut text =
         "[rollout.x]\ncandidate = \"c\"\nmirror = \"2%\"\n[rollout.x.gates]\n".to_owned();
     for gate in ["error_rate", "latency_p99", "judge_score"] {
@@ -197,32 +197,32 @@ fn a_line_that_makes_no_sense_is_told_by_its_number() {
 }
 
 /// A request in no watched slice.
-fn seen(lot: Option<Lot>, primary: Option<Sample>, candidate: Option<Sample>) -> Said {
+pub(super) fn seen(lot: Option<Lot>, primary: Option<Sample>, candidate: Option<Sample>) -> Said {
     Said::Request(Observation { lot, primary, candidate, watched: String::new() })
 }
 
-fn news(at: Timestamp, said: Said) -> News {
+pub(super) fn news(at: Timestamp, said: Said) -> News {
     News { at, made: at, said }
 }
 
 /// Seeded randomness.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     /// Uniform in [0, 1).
-    fn uniform(&mut self) -> f64 {
+    pub(super) fn uniform(&mut self) -> f64 {
         let mut numbers = Splitmix(self.0);
         let bits = numbers.roll();
         self.0 = numbers.0;
         f64::from(u32::try_from(bits >> 32).unwrap()) / 4_294_967_296.0
     }
 
-    fn happens(&mut self, chance: f64) -> bool {
+    pub(super) fn happens(&mut self, chance: f64) -> bool {
         self.uniform() < chance
     }
 
     /// Log-normal around one.
-    fn spread(&mut self, sigma: f64) -> f64 {
+    pub(super) fn spread(&mut self, sigma: f64) -> f64 {
         let (radius, angle) = (1.0 - self.uniform(), self.uniform());
         (sigma * (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()).exp()
     }
@@ -290,7 +290,7 @@ fn a_hundred_thousand_requests_pass_and_an_equal_candidate_reaches_the_end() {
     assert_eq!((advanced, simulation.rollout().state()), (3, State::Succeeded));
 }
 
-fn sample(ok: bool, ms: f64, usd: f64) -> Sample {
+pub(super) fn sample(ok: bool, ms: f64, usd: f64) -> Sample {
     Sample {
         outcome: if ok { Outcome::Ok } else { Outcome::ProviderError },
         total_ms: ms,

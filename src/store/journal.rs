@@ -159,6 +159,14 @@ pub(super) struct Log {
 }
 
 impl Journal {
+    /// Makes the folder, where it is not there yet.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn make_folder(dir: &Path) -> Result<(), JournalError> {
+        Ok(files::make_dir(dir)?)
+    }
+
     /// Opens the journal of a folder, or begins one, and reads it all.
     ///
     /// A last record that a crash cut short was never acknowledged and is cut off.

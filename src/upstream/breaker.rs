@@ -195,12 +195,14 @@ impl Breaker {
         }
     }
 
-    /// Takes a health check. One that fails opens it after a few, and keeps it open; one that goes
-    /// well closes nothing, because callers ask for more than a list of models.
+    /// Takes a health check. One that fails opens it after a few, and keeps it open. One that goes
+    /// well after the cool-down is as good as a caller who is answered, while there is none to try
+    /// it: callers ask for more than a list of models. True when it opens by it.
     pub(super) fn check(&self, now: Timestamp, went: Went) -> bool {
         let mut state = self.state();
         if went == Went::Well {
             state.checks = 0;
+            self.find_well(&mut state, now);
             return false;
         }
         self.begin_row(&mut state);
@@ -216,6 +218,19 @@ impl Breaker {
                 false
             }
         }
+    }
+
+    fn find_well(&self, state: &mut State, now: Timestamp) {
+        let answered = match state.phase {
+            Phase::Open { until } if until <= now => 1,
+            Phase::HalfOpen { trying: 0, answered } => answered + 1,
+            Phase::Closed | Phase::Open { .. } | Phase::HalfOpen { .. } => return,
+        };
+        if PROBES <= answered {
+            return self.close(state);
+        }
+        state.phase = Phase::HalfOpen { trying: 0, answered };
+        self.gate.store(LOOK, Relaxed);
     }
 
     fn fail(&self, now: Timestamp) -> bool {

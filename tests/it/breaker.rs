@@ -1,7 +1,7 @@
 //! Callers are protected from a provider that serves and fails: breaker, `Retry-After`, budget.
 
 mod failover;
-mod stub;
+pub(crate) mod stub;
 mod waiting;
 
 use tokio::{

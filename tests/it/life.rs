@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::world::{SOON, Serve, World, rollout, until};
+use crate::world::{SOON, Serve, World, rollout, times, until};
 
 /// A caller that keeps its connection.
 struct Caller(SendRequest<Full<Bytes>>);
@@ -251,12 +251,6 @@ impl Load {
     }
 }
 
-/// Successors one after the other: on every run, and in `scripts/check --long`.
-fn takeovers() -> usize {
-    let asked = std::env::var_os("CROSSFADE_TAKEOVERS");
-    asked.map_or(20, |it| it.to_str().unwrap().parse().unwrap())
-}
-
 /// B-62, B-67
 #[tokio::test]
 async fn b62_successors_take_the_sockets_over_and_nothing_is_refused_or_lost() {
@@ -266,7 +260,8 @@ async fn b62_successors_take_the_sockets_over_and_nothing_is_refused_or_lost() {
     until("it is ready", || async { serve.page("/readyz").await.contains("\"ready\"") }).await;
     let load = Load::begin(&world, serve.data, 12);
     let mut streams = Vec::new();
-    for round in 0..takeovers() {
+    let takeovers = times("CROSSFADE_TAKEOVERS", 20);
+    for round in 0..takeovers {
         let before = load.asked.load(Relaxed);
         for index in 0..10 {
             streams.push(begun(&world, serve.data, round + index).await);
@@ -284,7 +279,7 @@ async fn b62_successors_take_the_sockets_over_and_nothing_is_refused_or_lost() {
         assert!(whole(stream).await);
     }
     let asked = load.end().await;
-    println!("{} successors, {asked} requests and {} streams", takeovers(), streams.len());
+    println!("{takeovers} successors, {asked} requests and {} streams", streams.len());
     assert_eq!(serve.json(&["status", "chat"]).await["state"], "STATE_RUNNING");
     assert_eq!(serve.cli(&["rollback", "chat"]).await.0, 0);
     assert_eq!(serve.json_lines(&["events", "chat"]).await.len(), 3);

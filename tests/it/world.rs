@@ -153,7 +153,17 @@ impl Serve {
     }
 
     /// The same by a command line of one's own.
-    pub(crate) async fn launch(mut command: Command) -> Self {
+    pub(crate) async fn launch(command: Command) -> Self {
+        let serve = Self::begin(command).await;
+        until("the controller is up, or cannot be", || async {
+            !serve.page("/readyz").await.contains("the controller is not up yet")
+        })
+        .await;
+        serve
+    }
+
+    /// The same as soon as callers are served.
+    pub(crate) async fn begin(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(SOON, lines.next_line()).await.unwrap().unwrap().unwrap();
@@ -282,6 +292,12 @@ pub(crate) async fn whole(response: Response<Incoming>) -> Answer {
 pub(crate) fn skipped(why: &str) {
     use std::io::Write as _;
     std::io::stderr().write_all(format!("\nSKIPPED {why}\n").as_bytes()).unwrap();
+}
+
+/// How often something is tried: so often on every run, or as a variable says for a longer one.
+pub(crate) fn times(variable: &str, usual: usize) -> usize {
+    let asked = std::env::var_os(variable);
+    asked.map_or(usual, |it| it.to_str().unwrap().parse().unwrap())
 }
 
 /// Waits until something holds, by looking again and again; fails after [`SOON`].

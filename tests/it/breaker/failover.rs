@@ -202,6 +202,25 @@ async fn what_nobody_else_may_answer_closes_the_breaker_of_the_primary_too() {
     .await;
 }
 
+#[tokio::test]
+async fn checks_open_and_close_the_breaker_of_a_primary_that_nobody_asks() {
+    let served = crate::world::rollout("100%", "1%").replace("candidate\"", "azure\"");
+    let often = "health = { path = \"/health\", every = \"100ms\" }\n\
+                 breaker = { cool_down = \"200ms\" }";
+    let rig = Rig::start("failover = [\"bedrock\"]", often, &served).await;
+    until("another serves", || async {
+        rig.chat(&[]).await.header("x-crossfade-provider") == "azure"
+    })
+    .await;
+    let series = "crossfade_breaker_open{provider=\"primary\"}";
+    rig.primary.says(Says::Status(503, ""));
+    until("checks open it", || async { 1.5 < rig.serve.metric(series).await }).await;
+    let asked = rig.primary.asked();
+    rig.primary.says(Says::Well);
+    until("checks close it", || async { rig.serve.metric(series).await < 0.5 }).await;
+    assert_eq!(rig.primary.asked(), asked, "no caller had to try it");
+}
+
 /// B-15
 #[tokio::test]
 async fn where_all_breakers_are_open_the_primary_is_asked_all_the_same() {

@@ -12,10 +12,7 @@ use super::{
     Fault,
     rig::{AT_ONCE, Rig, WAYS, Way, body, patient},
 };
-use crate::world::{SOON, until};
-
-/// Callers that leave one after another, where nothing may stay behind.
-const MANY: usize = 300;
+use crate::world::{SOON, times, until};
 
 /// Connects and asks.
 async fn caller(address: SocketAddr, way: Way) -> TcpStream {
@@ -71,7 +68,7 @@ async fn b04_a_caller_who_leaves_is_told_to_the_provider_at_once_and_leaves_noth
         rig.primary.does(Fault::Stall(2));
         let unseen = || rig.primary.begun() - u64::try_from(rig.primary.left().len()).unwrap();
         let (files, before) = (rig.files(), unseen());
-        for number in 0..MANY {
+        for number in 0..times("CROSSFADE_LEAVERS", 300) {
             drop(caller(rig.serve.data, WAYS[number % 2]).await);
         }
         until("all is as before", || async { rig.files() <= files + 4 }).await;

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::world::SOON;
+use crate::world::{SOON, times};
 
 use super::{
     Provider, Reader, before,
@@ -99,7 +99,7 @@ async fn callers_that_dawdle_lose_their_connections_and_nobody_else_notices() {
     ];
     let began = Instant::now();
     let mut held = tokio::task::JoinSet::new();
-    for _ in 0..30 {
+    for _ in 0..times("CROSSFADE_DAWDLERS", 30) {
         for (says, drip) in dawdlers.map(|(says, drip)| (says.to_owned(), drip.to_owned())) {
             let address = serve.data;
             held.spawn(async move { (hold(address, &says, &drip).await, says) });

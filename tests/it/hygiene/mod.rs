@@ -1,5 +1,6 @@
 //! What comes over the wire is what HTTP allows, once; what does not end is ended.
 
+mod frames;
 mod http2;
 mod lies;
 mod limits;

@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::successor;
+use super::{begun, by_shell, streaming, successor, whole};
 use crate::world::{SOON, Serve, World, rollout, until};
 
 #[tokio::test]
@@ -55,6 +55,39 @@ async fn callers_whom_the_system_has_accepted_are_answered_at_the_end() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
     assert!(serve.ended().await.success());
+}
+
+#[tokio::test]
+async fn neither_the_end_nor_a_successor_waits_for_a_store_that_takes_long_to_open() {
+    let world = World::with(streaming(2_000)).await;
+    let (config, store) = (world.dir.path().join("crossfade.toml"), world.dir.path().join("store"));
+    let socket = world.dir.path().join("control.sock");
+    let text = world
+        .config(&rollout("0%", "100%"))
+        .replace("control = \"127.0.0.1:0\"", &format!("control = \"unix:{}\"", socket.display()));
+    fs::write(&config, text).unwrap();
+    fs::create_dir(&store).unwrap();
+    // Whoever reads it waits for somebody to write to it.
+    let journal = store.join("journal.log");
+    assert!(std::process::Command::new("mkfifo").arg(&journal).status().unwrap().success());
+    let serve = Serve::begin(by_shell(":", &config)).await;
+    let mut stream = begun(&world, serve.data, 1).await;
+    assert!(serve.page("/readyz").await.contains("the controller is not up yet"));
+    assert!(serve.stop().await.success());
+    assert!(whole(&mut stream).await, "callers were let finish");
+    assert!(!socket.exists());
+
+    let first = Serve::begin(by_shell(":", &config)).await;
+    let mut stream = begun(&world, first.data, 2).await;
+    fs::remove_file(&journal).unwrap();
+    let second = successor(&config).await;
+    assert_eq!(second.data, first.data, "the same socket");
+    assert!(first.ended().await.success());
+    assert!(whole(&mut stream).await);
+    until("it has the store", || async { second.page("/readyz").await.contains("\"ready\"") })
+        .await;
+    until("its control port stands", || async { second.cli(&["rollback", "chat"]).await.0 == 0 })
+        .await;
 }
 
 #[tokio::test]

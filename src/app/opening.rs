@@ -1,0 +1,86 @@
+//! What comes up behind the data port: the store, the controller, the API. A store that cannot be
+//! used is no error: the primary is served, nothing is controlled, and `/readyz` says so.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::api::{self, Past};
+use crate::config::Config;
+use crate::controller::Controller;
+use crate::domain::Seen;
+use crate::listeners::{Gone, Listener};
+use crate::store::RecorderThread;
+use crate::tasks::{Stop, Tasks};
+
+use super::{
+    Parts, defaults, setup,
+    stored::{NoJournal, open_journal, stand_by},
+};
+
+/// How much longer than our own grace time a predecessor may take to end; then the API answers
+/// without having the store.
+const PREDECESSOR_WAIT: Duration = Duration::from_secs(15);
+
+/// What it takes to open the store, and to start who needs it.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) config: Config,
+    pub(super) parts: Parts,
+    pub(super) predecessor: Gone,
+    /// How often the pairs are looked for.
+    pub(super) tries: u32,
+    pub(super) seen: mpsc::Receiver<Seen>,
+}
+
+impl Opening {
+    /// Opens the store and starts the controller and the API, which takes the control port. It may
+    /// be dropped at any time.
+    pub(super) async fn open(
+        self,
+        tasks: &mut Tasks,
+        (control, recorder): (&mut Option<Listener>, &mut Option<RecorderThread>),
+    ) {
+        let Self { config, parts, predecessor, tries, seen } = self;
+        let journal = open_journal(config.store.clone()).await;
+        let (takeover, takeover_here) = mpsc::channel(1);
+        let stored = parts.stored(&config, predecessor.clone());
+        if let Err(NoJournal::Elsewhere(_)) = &journal {
+            // Its store is written to until the controller has ended.
+            tasks.start_last("standby", |stop| stand_by(stored, takeover, stop));
+        } else {
+            *recorder = stored.open(tries).await;
+        }
+        let setup = setup(&config, &parts, (journal, takeover_here), seen);
+        let (controller, handle) = Controller::new(setup).await;
+        drop(parts.operations.controller.set(handle.clone()));
+        tasks.start_last("controller", |stop| controller.run(stop));
+        let defaults = defaults(&config);
+        let past =
+            Past { pairs: Arc::clone(&parts.operations.pairs), trail: Arc::clone(&parts.trail) };
+        let grace = Duration::from_millis(config.limits.grace_ms);
+        let Some(control) = control.take() else { return };
+        tasks.start("api", |stop| async move {
+            let control = alone(control, predecessor, (grace, stop.clone())).await;
+            let Some(control) = control else { return Ok(()) };
+            api::serve(control, handle, past, defaults, stop).await
+        });
+    }
+}
+
+/// Waits until nobody else answers on the control port; none when it is time to stop before.
+async fn alone(
+    control: Listener,
+    mut predecessor: Gone,
+    (grace, mut stop): (Duration, Stop),
+) -> Option<Listener> {
+    tokio::select! {
+        () = stop.wait() => {
+            if stop.has_left() {
+                control.leave();
+            }
+            None
+        }
+        _ = timeout(grace + PREDECESSOR_WAIT, predecessor.wait()) => Some(control),
+    }
+}

@@ -1,0 +1,105 @@
+//! A judge that cannot be believed: the gate says so, and nothing moves for it.
+
+use std::fs;
+
+use crossfade::players::Delivery;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    breaker::stub::{Says, Stub},
+    world::{Serve, World, until},
+};
+
+/// One stage that the judge alone decides, at once.
+const STAGE: &str = r#"
+[rollout.chat]
+candidate = "candidate"
+autostart = true
+gates = { error_rate = "off", latency_p99 = "off", judge_score = ">= 90%" }
+stage = [{ name = "only", serve = "0%", mirror = "100%", duration = "1s", samples = 1 }]
+"#;
+
+/// What a judge says that is no judgement.
+fn nonsense() -> Vec<(&'static str, Says)> {
+    let marks = |first: &str| {
+        let marks = format!(r#"{{"accuracy":{first},"relevance":9,"tone":9}}"#);
+        format!(r#"{{"answer_1":{marks},"answer_2":{marks},"reason":"both are good"}}"#)
+    };
+    vec![
+        ("down", Says::Status(500, "")),
+        ("silent", Says::Hang),
+        ("prose", said("Both answers have their merits.")),
+        ("half of it", said(&marks("9")[..60])),
+        ("11 of 10", said(&marks("11"))),
+        ("less than nothing", said(&marks("-1"))),
+        ("NaN", said(&marks("NaN"))),
+        ("infinity", said(&marks("1e999"))),
+        ("a word", said(&marks("\"9\""))),
+    ]
+}
+
+/// An answer of a model with this text.
+fn said(text: &str) -> Says {
+    let message = json!({ "role": "assistant", "content": text });
+    let body = json!({ "choices": [{ "index": 0, "message": message, "finish_reason": "stop" }] });
+    let body = body.to_string();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
+    Says::Sends(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).leak())
+}
+
+/// A rollout with a judge that says this, until its gate is `verdict`; how it stands then.
+async fn judged(world: &World, says: Says, verdict: &str) -> (Serve, Value, TempDir) {
+    let judge = Stub::start("judge").await;
+    judge.says(says);
+    let ours = format!("base_url = \"http://{}/v1\"\nmodel = \"judge\"\n", world.judge.address());
+    let theirs = format!(
+        "base_url = \"http://{}/v1\"\nmodel = \"judge\"\ntimeout = \"100ms\"\nretries_max = 0\n",
+        judge.address
+    );
+    let text = world.config(STAGE);
+    assert!(text.contains(&ours), "{text}");
+    let dir = TempDir::new_in(world.dir.path()).unwrap();
+    let store = |dir: &std::path::Path| format!("store = \"{}\"", dir.join("store").display());
+    let text = text.replace(&ours, &theirs).replace(&store(world.dir.path()), &store(dir.path()));
+    let file = dir.path().join("c.toml");
+    fs::write(&file, text).unwrap();
+    let serve = Serve::start(&file).await;
+    let (index, status) = (std::cell::Cell::new(0), std::cell::RefCell::new(Value::Null));
+    until(verdict, || async {
+        for _ in 0..5 {
+            let body = world.body(index.replace(index.get() + 1), Delivery::Whole);
+            assert_eq!(serve.chat(body, &[]).await.status, 200);
+        }
+        *status.borrow_mut() = serve.json(&["status", "chat"]).await;
+        let gate = status.borrow()["evidence"][0]["verdict"].clone();
+        gate == verdict || status.borrow()["state"] == "STATE_SUCCEEDED"
+    })
+    .await;
+    (serve, status.into_inner(), dir)
+}
+
+#[tokio::test]
+async fn b23_a_judge_that_cannot_be_believed_neither_advances_nor_sends_back() {
+    let world = World::new().await;
+    // One that can be believed ends the stage.
+    let marks = r#"{"accuracy":9,"relevance":9,"tone":9}"#;
+    let fair = format!(r#"{{"answer_1":{marks},"answer_2":{marks},"reason":"as good"}}"#);
+    let (_, status, _dir) = judged(&world, said(&fair), "VERDICT_PASS").await;
+    assert_ne!(status["evidence"][0]["verdict"], "VERDICT_INVALID", "{status}");
+    for (what, says) in nonsense() {
+        let (serve, status, _dir) = judged(&world, says, "VERDICT_INVALID").await;
+        assert_eq!(status["state"], "STATE_RUNNING", "{what}: {status}");
+        let problem = status["evidence"][0]["problem"].as_str().unwrap();
+        assert!(problem.contains("scores due in this stage were lost"), "{what}: {problem}");
+        // Somebody who looks is told, and so is who watches the metrics.
+        let (_, told) = serve.cli(&["explain", "chat"]).await;
+        assert!(told.contains("scores due in this stage were lost"), "{what}: {told}");
+        assert!(0.5 < serve.metric("crossfade_lost_total{reason=\"judge_failed\"}").await);
+        // No order to go on is obeyed by the evidence either.
+        assert_ne!(serve.cli(&["advance", "chat"]).await.0, 0, "{what}");
+        let events = serve.json_lines(&["events", "chat"]).await;
+        let types: Vec<_> = events.iter().map(|it| it["type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["TYPE_CREATED", "TYPE_STAGE_ENTERED"], "{what}");
+    }
+}
