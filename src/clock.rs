@@ -2,19 +2,26 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::time;
+
 use crate::domain::Timestamp;
 
 /// Tells the time. A wall clock that jumps moves no timer of ours. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    started: Instant,
+    started: time::Instant,
     started_at: Timestamp,
 }
 
 impl Clock {
     /// Reads the wall clock, the only time that something is timed by it.
     pub fn start() -> Self {
-        Self { started: instant(), started_at: wall() }
+        Self::at(wall())
+    }
+
+    /// One that begins at this time, whatever the wall clock says.
+    pub(crate) fn at(started_at: Timestamp) -> Self {
+        Self { started: time::Instant::now(), started_at }
     }
 
     /// How far the wall clock has run away from ours since the start, in milliseconds.

@@ -13,16 +13,17 @@
 
 mod bet;
 mod climate;
+mod encode;
 mod footing;
 mod forecast;
 mod gate;
 mod histogram;
 mod instrument;
 mod interval;
-mod kept;
 mod ledger;
 mod lots;
 mod money;
+mod news;
 mod noise;
 mod odds;
 mod opinion;
@@ -41,6 +42,7 @@ mod weather;
 pub use climate::Climate;
 pub use forecast::foresee;
 pub use ledger::{Chances, Ledger};
+pub use news::{News, Said};
 pub use opinion::Scored;
 pub use pace::Pace;
 pub use tripwire::Tripwire;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Lot, PairId, Side, Timestamp, Told};
+use crate::domain::{Lot, PairId, Side, Timestamp};
 
 use super::{
     gate::{Shown, Terms},
@@ -48,11 +48,9 @@ pub struct Scored {
 }
 
 impl Scored {
-    /// What a note says, if it is one of feedback.
-    pub fn of(told: &Told) -> Option<Self> {
-        let Told::Feedback { request, lot, side, score_millionths, .. } = told else { return None };
-        let score = f64::from(*score_millionths) / MILLION;
-        Some(Self { request: *request, lot: *lot, side: *side, score })
+    /// The score of the answer to a request that this lot drew for that side, in millionths.
+    pub(super) fn new(request: PairId, (lot, side): (Lot, Side), score_millionths: u32) -> Self {
+        Self { request, lot, side, score: f64::from(score_millionths) / MILLION }
     }
 
     /// What its score depends on besides the side: the key it sticks to, or itself.

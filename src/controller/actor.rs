@@ -427,3 +427,7 @@ impl Controller {
         self.views.send_replace(Arc::new(views));
     }
 }
+
+#[cfg(test)]
+#[path = "histories.rs"]
+mod histories;

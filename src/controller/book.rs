@@ -186,6 +186,19 @@ impl Book {
         matches!(self.hand, Hand::Gone(_))
     }
 
+    /// All that is not on disk for certain, in its order.
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> Vec<Record> {
+        let back = self.backlog.iter().map(|it| &it.record);
+        self.forward.iter().chain(back).cloned().collect()
+    }
+
+    /// Whether the write under way has ended, and nobody has heard of it yet.
+    #[cfg(test)]
+    pub(super) fn has_written(&self) -> bool {
+        matches!(&self.hand, Hand::Writing { write, .. } if write.is_finished())
+    }
+
     /// Begins to write a step forward. Only where [`Self::ready`] says yes.
     pub(super) fn forward(&mut self, mut record: Record) {
         record.seq = self.next_seq;

@@ -463,3 +463,7 @@ pub(super) enum Replayed {
     /// Another command: refuse.
     Other,
 }
+
+#[cfg(test)]
+#[path = "visit_tests.rs"]
+mod tests;

@@ -4,14 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::analysis::{Chances, Ledger};
-use crate::domain::{
-    Cause, Event, Name, Order, Rollout, Seen, State, Timestamp, Told, Visit, Window,
-};
+use crate::analysis::{Chances, Ledger, News};
+use crate::domain::{Cause, Event, Name, Order, Rollout, Seen, State, Timestamp, Visit, Window};
 use crate::store::{Checkpoint, Pairs};
 use crate::traffic::Barometer;
 
-use super::{actor::Controller, managed::Managed, take};
+use super::{actor::Controller, managed::Managed};
 
 /// How often the bets of a rollout are kept, in milliseconds: what is told in between is told
 /// again after a restart.
@@ -146,9 +144,10 @@ impl Rebuilt {
         let window = window(rollout, span.visit.stage);
         let read = pairs.of_window(&window, &mut |seen: Seen| {
             self.seq = self.seq.max(seen.order().seq);
-            if span.holds(&seen) {
-                take::observe(&mut self.ledger, &seen);
-                self.counted += u64::from(!is_begin(&seen));
+            let news = News::of(&seen);
+            if span.holds(seen.order(), &news) {
+                self.ledger.hear(&news);
+                self.counted += u64::from(!news.is_begin());
             }
         });
         if let Err(error) = read {
@@ -160,9 +159,9 @@ impl Rebuilt {
 
 impl Span {
     /// Whether it was told in the visit, of something that was asked in it.
-    fn holds(&self, seen: &Seen) -> bool {
-        let (order, made) = (seen.order(), take::made(seen));
-        if is_begin(seen) {
+    fn holds(&self, order: Order, news: &News) -> bool {
+        let made = news.made;
+        if news.is_begin() {
             return order.at == self.visit.from;
         }
         let before_next = match self.until {
@@ -172,14 +171,6 @@ impl Span {
         // What was kept before places were kept has none, and is in every checkpoint.
         let after = self.after < order.seq || (order.seq == 0 && self.after == 0);
         self.visit.from <= made && after && before_next && order.at <= self.now
-    }
-}
-
-/// Whether it only says that a visit began.
-fn is_begin(seen: &Seen) -> bool {
-    match seen {
-        Seen::Note(note) => matches!(note.told, Told::Entered(_) | Told::Guarded),
-        Seen::Pair(_) | Seen::Score(_) => false,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::{
     Agreement, Call, Excluded, Lot, Margin, Mark, Metric, Note, Order, Outcome, Pair, PairId, Plan,
-    Record, Risk, Share, Side, Slice, Times, Verdict, Watched, Weather, default_ladder,
+    Record, Risk, Share, Side, Slice, Times, Told, Verdict, Watched, Weather, default_ladder,
 };
 use crate::store::{Bodies, Limits};
 
@@ -128,8 +128,8 @@ fn keep(pairs: &Pairs, seen: &[Seen]) {
 
 /// Takes what is told in a visit, as the controller does.
 fn take(live: &mut Ledger, seen: &[Seen], since: Timestamp) {
-    for it in seen.iter().filter(|it| since <= take::made(it)) {
-        take::observe(live, it);
+    for it in seen.iter().filter(|it| since <= News::of(it).made) {
+        live.hear(&News::of(it));
     }
 }
 
@@ -187,8 +187,8 @@ fn checkpointed(pairs: &Pairs, revised: Option<&Plan>) -> (Rollout, Ledger) {
         for seen in told(&window, places) {
             pairs.put_notes(managed.begun_before(seen.order().seq).into_iter().collect()).unwrap();
             managed.told = seen.order();
-            if managed.rollout.since() <= take::made(&seen) {
-                take::observe(&mut managed.ledger, &seen);
+            if managed.rollout.since() <= News::of(&seen).made {
+                managed.ledger.hear(&News::of(&seen));
             }
             keep(pairs, &[seen]);
             if managed.told.seq == 3_000 {
@@ -247,7 +247,7 @@ fn a_call_that_was_asked_while_the_candidate_warmed_up_is_left_out_however_long_
     for (asked, told) in [(7_999, 7_999), (3_000, 9_000), (8_000, 14_000)] {
         let order = Order { seq: told, at: Timestamp(told) };
         let pair = Pair { at: Timestamp(asked), ..pair(&window, order, Outcome::Ok) };
-        take::observe(&mut ledger, &Seen::Pair(Box::new(pair)));
+        ledger.hear(&News::of(&Seen::Pair(Box::new(pair))));
     }
     let evidence = ledger.evidence();
     assert_eq!(evidence.pairs, 1);
@@ -280,7 +280,7 @@ fn copies_of_failures_that_are_lost_never_prove_safe() {
                 let pair = pair(&window, order, Outcome::Ok);
                 Seen::Pair(Box::new(Pair { lot: None, ..pair }))
             };
-            take::observe(&mut ledger, &seen);
+            ledger.hear(&News::of(&seen));
         }
         ledger.evidence().gates[0].verdict
     };

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -14,21 +17,24 @@ use tokio::{
 use crate::clock::Clock;
 use crate::controller::{Controller, Handle, Judged, Rejected, Requester, Setup, View};
 use crate::domain::{
-    Command, Event, Margin, Metric, Name, Plan, Record, Risk, Saved, Share, Slice, Times,
-    Undecided, default_ladder,
+    Command, Event, Margin, Metric, Name, Outcome, Pair, Plan, Record, Risk, Saved, Seen, Share,
+    Slice, Times, Timestamp, Undecided, Window, default_ladder,
 };
-use crate::store::{History, Journal, sim::Sim};
+use crate::store::{History, Journal, Pairs, samples, sim::Sim};
 use crate::tasks::{Tasks, spawn};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Outbox};
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// Observations that wait for the controller.
+const SEEN_LEN_MAX: usize = 1_024;
 
 /// A controller on a simulated disk.
 pub(crate) struct Rig {
     pub(crate) sim: Sim,
     pub(crate) handle: Handle,
     pub(crate) board: Arc<Board>,
+    pub(crate) outbox: Outbox,
     pub(crate) tasks: Option<Tasks>,
 }
 
@@ -75,10 +81,35 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// Tells of requests that both sides have just answered, the candidate like this, as the data path
+/// does: to the controller, and to the store what the controller was told.
+pub(crate) fn tell(
+    outbox: &Outbox,
+    pairs: &Pairs,
+    window: &Window,
+    candidates: &[Outcome],
+    now: Timestamp,
+) {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let batch = candidates.iter().filter_map(|outcome| {
+        let serial = SERIAL.fetch_add(1, Relaxed);
+        let mut pair: Pair = samples::pair(window.rollout.as_str(), now.0, serial);
+        (pair.window, pair.watched, pair.lot) = (window.clone(), String::new(), None);
+        pair.candidate.outcome = *outcome;
+        pair.order = Some(outbox.offer(Seen::Pair(Box::new(pair.clone())))?);
+        Some((pair, samples::bodies("")))
+    });
+    pairs.put_batch(&batch.collect::<Vec<_>>()).unwrap();
+}
+
 /// What a controller is made of that has two providers and wants nothing.
 pub(crate) fn setup(journal: Result<(Journal, History), String>) -> Setup {
-    let (sender, seen) = mpsc::channel(1);
-    let clock = Clock::start();
+    setup_at(Clock::start(), journal)
+}
+
+/// The same by this clock.
+pub(crate) fn setup_at(clock: Clock, journal: Result<(Journal, History), String>) -> Setup {
+    let (sender, seen) = mpsc::channel(SEEN_LEN_MAX);
     let cleared = ["gpt", "cheap"].map(|it| (name(it), Vec::new()));
     Setup {
         board: Arc::default(),
@@ -115,11 +146,11 @@ impl Rig {
     }
 
     pub(crate) async fn set_up(sim: Sim, setup: Setup) -> Self {
-        let board = Arc::clone(&setup.board);
+        let (board, outbox) = (Arc::clone(&setup.board), setup.outbox.clone());
         let (controller, handle) = Controller::new(setup).await;
         let mut tasks = Tasks::default();
         tasks.start("controller", |stop| controller.run(stop));
-        Self { sim, handle, board, tasks: Some(tasks) }
+        Self { sim, handle, board, outbox, tasks: Some(tasks) }
     }
 
     /// With rollouts of these names, running in their second stage.

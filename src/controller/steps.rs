@@ -253,7 +253,8 @@ impl Controller {
                 }
                 self.book.go_on();
             }
-            Written::Settled => self.book.go_on(),
+            // Where it could not be brought in order, that is tried again after a while.
+            Written::Settled => self.book.try_again(),
             Written::Back(Err(error)) => {
                 tracing::error!(error, "a rollback is done but not on disk yet; it is tried again");
             }

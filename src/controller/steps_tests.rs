@@ -179,6 +179,28 @@ async fn a_lower_share_holds_also_where_it_cannot_be_written() {
     }
 }
 
+/// INV4
+#[tokio::test]
+async fn a_jump_back_that_gives_the_candidate_other_requests_is_written_before_it_is_seen() {
+    let rig = Rig::new(Sim::default()).await;
+    let mut plan = plan("a");
+    plan.stages[1].slice.tasks = vec!["notes".to_owned()];
+    plan.stages[2].slice.tasks = vec!["titles".to_owned()];
+    rig.handle.create(name("a"), plan.clone(), by("")).await.unwrap();
+    for command in [Command::Start, advance(), advance()] {
+        rig.run("a", command).await.unwrap();
+    }
+    let to_stage = plan.stages[1].name.clone();
+    let (undecided, consent) = (Undecided::Skip, Consent::Withheld);
+    let mut back = rig.hang_in("a", Command::Jump { to_stage, undecided, consent }).await;
+    rig.handle.evaluate(name("a")).await.unwrap();
+    assert_eq!(rig.serves("a"), plan.stages[2].serve, "a lower share, but of other requests");
+    rig.sim.go_on();
+    timeout(SOON, back.recv()).await.unwrap().unwrap().unwrap();
+    assert_eq!(rig.serves("a"), plan.stages[1].serve);
+    rig.agrees_with_its_journal().await;
+}
+
 #[tokio::test]
 async fn a_step_up_that_came_late_and_would_not_be_taken_now_raises_nothing() {
     let rig = Rig::new(Sim::default()).await;
@@ -286,6 +308,19 @@ async fn c5_a_broken_disk_moves_nothing_forward_and_everything_back() {
         assert_eq!(rig.told(2), ["b back", "a stage 2"]);
         rig.agrees_with_its_journal().await;
     }
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_put_in_order_is_not_tried_without_a_pause() {
+    let rig = Rig::running(&["a"]).await;
+    rig.sim.fail(Some(Fault { step: 0, error: Errno::Io, lasts: Lasts::ForEver }));
+    rig.run("a", advance()).await.unwrap_err();
+    let before = rig.sim.steps();
+    for _ in 0..1_000 {
+        rig.handle.evaluate(name("a")).await.unwrap();
+    }
+    let tries = rig.sim.steps() - before;
+    assert!(tries < 100, "{tries} steps of a broken disk while a thousand questions were answered");
 }
 
 #[tokio::test]

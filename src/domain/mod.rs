@@ -27,6 +27,11 @@ mod skip;
 mod splitmix;
 mod watched;
 
+#[cfg(test)]
+pub(crate) mod invariants;
+#[cfg(test)]
+pub(crate) mod random;
+
 pub use call::{
     Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
     Window,

@@ -8,9 +8,6 @@ use std::env;
 use crate::domain::{
     Answer, Cause, Command, Consent, Event, Evidence, Input, Plan, Refusal, Rollout, Timestamp,
     Undecided,
-};
-
-use super::{
     invariants::{self, Step},
     random::Random,
 };

@@ -40,7 +40,7 @@
 //! ```
 
 mod evidence;
-mod kept;
+mod managed;
 mod plan;
 mod tell;
 mod traffic;
@@ -49,10 +49,6 @@ mod world;
 
 #[cfg(test)]
 mod histories;
-#[cfg(test)]
-mod invariants;
-#[cfg(test)]
-mod random;
 
 use std::fmt::Write as _;
 

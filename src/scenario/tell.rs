@@ -2,16 +2,16 @@
 
 use crate::domain::{Event, Rollout, State, Verdict};
 
-use super::kept::Kept;
+use super::managed::Managed;
 
 /// An event that is about to happen, in one line.
-pub(super) fn event(kept: &Kept, event: &Event) -> String {
+pub(super) fn event(managed: &Managed, event: &Event) -> String {
     match event {
         Event::Created(_) => "created".to_owned(),
         Event::Revised(_) => "plan replaced".to_owned(),
         Event::Loosened(_) => "plan loosened, and the stage begins anew".to_owned(),
         Event::StageEntered { attempt, stage, cause } => {
-            let name = kept.rollout.plan().stages.get(*stage).map_or("", |it| it.name.as_str());
+            let name = managed.rollout.plan().stages.get(*stage).map_or("", |it| it.name.as_str());
             let again = if *attempt == 1 { String::new() } else { format!(", attempt {attempt}") };
             format!("stage `{name}` entered ({}{again})", cause.code())
         }
@@ -26,7 +26,7 @@ pub(super) fn event(kept: &Kept, event: &Event) -> String {
         Event::Flagged(flag) => format!("flag {flag}"),
         Event::Unflagged(flag) => format!("flag {flag} is cleared"),
         Event::RolledBack(cause) => {
-            let broken = cause.metric().and_then(|it| kept.evidence.with(it, Verdict::Breach));
+            let broken = cause.metric().and_then(|it| managed.evidence.with(it, Verdict::Breach));
             let gate = broken.map_or_else(String::new, |it| format!(": {}", it.name()));
             format!("rolled back ({}{gate})", cause.code())
         }
@@ -34,8 +34,8 @@ pub(super) fn event(kept: &Kept, event: &Event) -> String {
 }
 
 /// Where a rollout stands: its state, its stage and share, what it waits for.
-pub(super) fn status(kept: &Kept, waits: &str) -> String {
-    let rollout = &kept.rollout;
+pub(super) fn status(managed: &Managed, waits: &str) -> String {
+    let rollout = &managed.rollout;
     let Some(stage) = rollout.stage() else {
         return rollout.state().as_str().to_owned();
     };
@@ -50,8 +50,8 @@ pub(super) fn status(kept: &Kept, waits: &str) -> String {
 }
 
 /// What each gate of the stage says, what does not count, and why nothing may be trusted.
-pub(super) fn evidence(kept: &Kept) -> Vec<String> {
-    let evidence = &kept.evidence;
+pub(super) fn evidence(managed: &Managed) -> Vec<String> {
+    let evidence = &managed.evidence;
     let mut lines = vec![format!("{} pairs, {} solos", evidence.pairs, evidence.solos)];
     lines.extend(evidence.gates.iter().map(|gate| {
         let name = gate.name();

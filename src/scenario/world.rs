@@ -6,7 +6,7 @@ use crate::domain::{Answer, Command, Consent, Event, Input, Plan, Refusal, Times
 
 use super::{
     BadLine, evidence,
-    kept::{Entry, Kept},
+    managed::{Entry, Managed},
     plan, tell,
     traffic::{HANGS_MS, Traffic},
     words::{Read, count, duration_ms, since, split},
@@ -27,7 +27,7 @@ pub(super) struct World {
     /// How far the wall clock is ahead of the time that the process goes by.
     ahead_ms: i64,
     name: String,
-    rollouts: BTreeMap<String, Kept>,
+    rollouts: BTreeMap<String, Managed>,
     crash: Option<Crash>,
     /// Whether everything is stopped.
     stopped: bool,
@@ -80,7 +80,7 @@ impl World {
             return Err(format!("`{}` has a plan already; `revise` gives it another", self.name));
         }
         let name = self.name.parse().map_err(|error| format!("{error}"))?;
-        self.rollouts.insert(self.name.clone(), Kept::new(name, plan, self.now));
+        self.rollouts.insert(self.name.clone(), Managed::new(name, plan, self.now));
         Ok(Vec::new())
     }
 
@@ -92,7 +92,7 @@ impl World {
                 Ok(Vec::new())
             }
             ["status"] => Ok(Vec::new()),
-            ["explain"] => Ok(tell::evidence(self.kept()?)),
+            ["explain"] => Ok(tell::evidence(self.managed()?)),
             ["wait", time] => self.wait(time),
             ["down", time] => Ok(self.restart(wait_ms(time)?)),
             ["clock", jump] => self.clock(jump),
@@ -100,16 +100,16 @@ impl World {
             ["crash", "before", "write"] => Ok(self.cut(Crash::BeforeWrite)),
             ["crash", "after", "write"] => Ok(self.cut(Crash::AfterWrite)),
             ["evidence", words @ ..] => {
-                let told = evidence::read(&self.kept()?.rollout, words.iter().copied())?;
+                let told = evidence::read(&self.managed()?.rollout, words.iter().copied())?;
                 let now = self.now;
-                self.kept()?.put(now, Entry::Told(told));
+                self.managed()?.put(now, Entry::Told(told));
                 Ok(self.look())
             }
             ["traffic", words @ ..] => self.traffic(Traffic::read(words)?),
             ["stop"] => Ok(self.stop()),
             ["stop", "lift"] => Ok(self.lift()),
             ["trip"] => {
-                self.kept()?.trip();
+                self.managed()?.trip();
                 Ok(self.look())
             }
             words => self.order(&command(words)?),
@@ -172,17 +172,17 @@ impl World {
         for index in 0..traffic.len {
             self.now.0 = begun.0 + traffic.over_ms * (index + 1) / traffic.len;
             let now = self.now;
-            let kept = self.kept()?;
-            kept.settle(now);
-            let (seen, took_ms) = traffic.request(index, kept.rollout.stage());
+            let managed = self.managed()?;
+            managed.settle(now);
+            let (seen, took_ms) = traffic.request(index, managed.rollout.stage());
             if HANGS_MS <= took_ms {
-                kept.hang(now, Timestamp(now.0 + took_ms), seen);
+                managed.hang(now, Timestamp(now.0 + took_ms), seen);
             } else {
-                kept.answer(now, took_ms);
-                kept.put(now, Entry::Seen(seen));
+                managed.answer(now, took_ms);
+                managed.put(now, Entry::Seen(seen));
             }
             // A controller looks ten times a second; here once for ten requests, and at alarms.
-            if kept.is_alarmed() || index % 10 == 9 || index + 1 == traffic.len {
+            if managed.is_alarmed() || index % 10 == 9 || index + 1 == traffic.len {
                 let after = |it| format!("{it} after {} requests", index + 1);
                 said.extend(self.look().into_iter().map(after));
             }
@@ -195,11 +195,11 @@ impl World {
         let mut said = Vec::new();
         let names: Vec<String> = self.rollouts.keys().cloned().collect();
         for name in names {
-            let Some(kept) = self.rollouts.get_mut(&name) else { continue };
-            kept.settle(self.now);
-            kept.weigh(self.now);
-            let input = kept.input(self.now);
-            if let Ok(Some(event)) = kept.decide(self.now, &input) {
+            let Some(managed) = self.rollouts.get_mut(&name) else { continue };
+            managed.settle(self.now);
+            managed.weigh(self.now);
+            let input = managed.input(self.now);
+            if let Ok(Some(event)) = managed.decide(self.now, &input) {
                 said.extend(self.carry_out(&name, &event));
             }
         }
@@ -209,19 +209,19 @@ impl World {
     /// What a controller does with a command.
     fn order(&mut self, command: &Command) -> Read<Vec<String>> {
         let (name, now, stopped) = (self.name.clone(), self.now, self.stopped);
-        let kept = self.kept()?;
-        kept.weigh(now);
-        let refused = |refusal: &Refusal, kept: &Kept| {
-            vec![format!("refused: {refusal}; {}", refusal.remedy(&kept.rollout))]
+        let managed = self.managed()?;
+        managed.weigh(now);
+        let refused = |refusal: &Refusal, managed: &Managed| {
+            vec![format!("refused: {refusal}; {}", refusal.remedy(&managed.rollout))]
         };
-        let event = match kept.decide(now, &Input::Command(command)) {
-            Err(refusal) => return Ok(refused(&refusal, kept)),
+        let event = match managed.decide(now, &Input::Command(command)) {
+            Err(refusal) => return Ok(refused(&refusal, managed)),
             Ok(None) => return Ok(vec!["nothing to do".to_owned()]),
             Ok(Some(event)) => event,
         };
         let starts = matches!(command, Command::Start | Command::Supersede);
         if starts && stopped {
-            return Ok(refused(&Refusal::Stopped { actor: "operator".to_owned() }, kept));
+            return Ok(refused(&Refusal::Stopped { actor: "operator".to_owned() }, managed));
         }
         let rivals = if starts { self.rivals(&name) } else { Vec::new() };
         let mut said = Vec::new();
@@ -257,10 +257,10 @@ impl World {
 
     /// Other rollouts that move some of the same requests.
     fn rivals(&self, name: &str) -> Vec<String> {
-        let Some(kept) = self.rollouts.get(name) else { return Vec::new() };
-        let slice = &kept.rollout.plan().slice;
+        let Some(managed) = self.rollouts.get(name) else { return Vec::new() };
+        let slice = &managed.rollout.plan().slice;
         let meets =
-            |it: &Kept| it.rollout.stage().is_some() && it.rollout.plan().slice.overlaps(slice);
+            |it: &Managed| it.rollout.stage().is_some() && it.rollout.plan().slice.overlaps(slice);
         let others = self.rollouts.iter().filter(|(other, it)| *other != name && meets(it));
         others.map(|(other, _)| other.clone()).collect()
     }
@@ -269,18 +269,18 @@ impl World {
     fn carry_out(&mut self, name: &str, event: &Event) -> Vec<String> {
         let (at, many) = (self.now, 1 < self.rollouts.len());
         let time = since(self.begun, at);
-        let Some(kept) = self.rollouts.get_mut(name) else { return Vec::new() };
-        let told = tell::event(kept, event);
+        let Some(managed) = self.rollouts.get_mut(name) else { return Vec::new() };
+        let told = tell::event(managed, event);
         let whose = if many { format!("`{name}`: ") } else { String::new() };
         let entry = Entry::Event(event.clone());
         let back = matches!(event, Event::RolledBack(_));
         let crash = self.crash.take();
         if back || crash.is_none() {
-            kept.absorb(at, &entry);
+            managed.absorb(at, &entry);
         }
-        let between = tell::serves(&kept.rollout);
+        let between = tell::serves(&managed.rollout);
         if crash != Some(Crash::BeforeWrite) {
-            kept.write(at, entry);
+            managed.write(at, entry);
         }
         let Some(crash) = crash else { return vec![format!("{time} {whose}{told}")] };
         let place = match crash {
@@ -288,11 +288,11 @@ impl World {
             Crash::AfterWrite => "after",
         };
         // Building again what was written is what differs from before here, and rightly so.
-        drop(kept.restart(at, at));
+        drop(managed.restart(at, at));
         vec![format!("{time} {whose}crash {place} the write of: {told}; it served {between}")]
     }
 
-    fn kept(&mut self) -> Read<&mut Kept> {
+    fn managed(&mut self) -> Read<&mut Managed> {
         let name = &self.name;
         let missing = || format!("`{name}` has no plan yet: begin with `plan`");
         self.rollouts.get_mut(name).ok_or_else(missing)
@@ -301,12 +301,12 @@ impl World {
     fn status(&mut self) -> String {
         let (time, now, many) = (since(self.begun, self.now), self.now, 1 < self.rollouts.len());
         let name = self.name.clone();
-        let Ok(kept) = self.kept() else { return format!("{time} | nothing yet") };
-        kept.weigh(now);
-        let obstacle = kept.rollout.obstacle(now, &kept.evidence);
+        let Ok(managed) = self.managed() else { return format!("{time} | nothing yet") };
+        managed.weigh(now);
+        let obstacle = managed.rollout.obstacle(now, &managed.evidence);
         let waits = obstacle.map_or_else(|| "every gate is proven".to_owned(), |it| it.to_string());
         let whose = if many { format!(" | {name}") } else { String::new() };
-        format!("{time}{whose} | {}", tell::status(kept, &waits))
+        format!("{time}{whose} | {}", tell::status(managed, &waits))
     }
 }
 

@@ -6,12 +6,12 @@
 
 use serde::Serialize;
 
-use crate::analysis::Chances;
+use crate::analysis::{Chances, Said};
 use crate::domain::{Approval, Cause, Event, Metric, PairId, Plan, State, Timestamp};
 
 use super::{
     Numbers, Simulation, figures,
-    recorded::{Heard, Recorded, Taken, What},
+    recorded::{Heard, Recorded, Taken},
 };
 
 /// What came of a plan.
@@ -73,8 +73,7 @@ impl Recorded {
                 player.follow(step);
             }
             player.now = player.now.max(heard.order.at);
-            let is_weather = matches!(heard.what, What::Weather(_));
-            if player.has_ended() || (!is_weather && player.take(heard)) {
+            if player.has_ended() || (!heard.news.is_begin() && player.take(heard)) {
                 break;
             }
         }
@@ -253,39 +252,26 @@ impl Player {
     /// Takes what was told. True when it sends the rollout back.
     fn take(&mut self, heard: &Heard) -> bool {
         // Late news of an earlier visit counts no more.
-        if heard.made < self.simulation.rollout().since() {
+        if heard.news.made < self.simulation.rollout().since() {
             return false;
         }
         self.pair = heard.pair.or(self.pair);
         let left = self.stage_name();
-        let back = self.tell(heard);
+        match heard.news.said {
+            Said::Request(_) => self.pairs += u64::from(heard.pair.is_some()),
+            Said::Score { .. } => self.scores += 1,
+            Said::Noise(_)
+            | Said::Opinion { .. }
+            | Said::ScoreLost
+            | Said::CopyLost
+            | Said::Entered(_)
+            | Said::Guarded => {}
+        }
+        let back = self.simulation.hear(&heard.news);
         if back {
             self.note("rolled_back", left);
         }
         back
-    }
-
-    fn tell(&mut self, heard: &Heard) -> bool {
-        match &heard.what {
-            What::Request(seen) => {
-                self.pairs += u64::from(heard.pair.is_some());
-                return self.simulation.observe(self.now, heard.made, seen);
-            }
-            What::Weather(weather) => self.simulation.tell_weather(weather),
-            // What was asked when the stage had only just begun is left out.
-            _ if self.simulation.is_early(heard.made) => {}
-            What::Noise(seen) => self.simulation.observe_noise(self.now, seen),
-            What::CopyLost => self.simulation.copy_lost(self.now),
-            What::ScoreLost => self.simulation.score_lost(),
-            What::Opinion { watched, scored } => {
-                return self.simulation.opinion(self.now, watched, *scored);
-            }
-            What::Score { watched, primary, candidate } => {
-                self.scores += 1;
-                return self.simulation.score(self.now, watched, *primary, *candidate);
-            }
-        }
-        false
     }
 
     /// Takes the step that the evidence asks for, if any.

@@ -8,7 +8,7 @@ use std::env;
 
 use super::{
     Numbers, Simulation,
-    tests::{Random, plan, sample, seen},
+    tests::{Random, news, plan, sample, seen},
 };
 use crate::analysis::Chances;
 use crate::domain::{Event, Lot, State, Timestamp};
@@ -54,7 +54,7 @@ fn play(
         let drawn = (call(primary, &mut random), call(candidate, &mut random));
         let (ours, theirs) = (sides.0.then_some(drawn.0), sides.1.then_some(drawn.1));
         calls += u64::from(sides.1);
-        if simulation.observe(at, at, &seen(Some(Lot::Once), ours, theirs)) {
+        if simulation.hear(&news(at, seen(Some(Lot::Once), ours, theirs))) {
             break;
         }
         if request % 100 == 0

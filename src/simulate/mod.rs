@@ -17,7 +17,7 @@ pub use backtest::{Backtest, Step};
 pub use recorded::{BacktestError, Recorded};
 pub use stream::{StreamError, stream};
 
-use crate::analysis::{Chances, Ledger, Observation, Sample, Scored, Tripwire};
+use crate::analysis::{Chances, Ledger, News, Said, Sample, Tripwire};
 use crate::domain::{
     Cause, Command, Event, Evidence, GateEvidence, Input, Metric, Name, Plan, Refusal, Rollout,
     State, Timestamp, Verdict, Weather,
@@ -87,66 +87,17 @@ impl Simulation {
         self.ledger.tell_weather(weather);
     }
 
-    /// Takes what one request said that was `made` then. True when it sends the rollout back: at once, as it
-    /// would live.
-    pub fn observe(&mut self, at: Timestamp, made: Timestamp, seen: &Observation) -> bool {
+    /// Takes what was told. True when it sends the rollout back: at once, as it would live.
+    pub fn hear(&mut self, news: &News) -> bool {
         if self.rollout.window().is_none() {
             return false;
         }
-        if self.ledger.is_early(made) {
-            self.ledger.leave_out(at);
-        } else {
-            self.ledger.observe(at, seen);
-        }
+        self.ledger.hear(news);
+        let Said::Request(seen) = &news.said else { return self.flinch(news.at) };
         let well = |sample: Sample| sample.outcome.counts().then_some(!sample.outcome.failed());
         let sides = [seen.primary, seen.candidate].map(|it| it.and_then(well));
-        let tripped = self.wire.see(at, sides[0], sides[1]);
-        if tripped { self.go_back(at, &Input::Tripped) } else { self.flinch(at) }
-    }
-
-    /// Whether what was asked then is left out, because the stage had only just begun.
-    pub fn is_early(&self, made: Timestamp) -> bool {
-        self.ledger.is_early(made)
-    }
-
-    /// Takes both calls of a request that the primary was asked twice.
-    pub fn observe_noise(&mut self, at: Timestamp, seen: &Observation) {
-        if self.rollout.window().is_some() {
-            self.ledger.observe_noise(at, seen);
-        }
-    }
-
-    /// Takes note of a candidate call whose outcome was lost.
-    pub fn copy_lost(&mut self, at: Timestamp) {
-        if self.rollout.window().is_some() {
-            self.ledger.copy_lost(at);
-        }
-    }
-
-    /// Takes note of a pair that the judge gave no score.
-    pub fn score_lost(&mut self) {
-        if self.rollout.window().is_some() {
-            self.ledger.score_lost();
-        }
-    }
-
-    /// Takes the scores of a pair in this watched slice. True when it sends the rollout back.
-    pub fn score(&mut self, at: Timestamp, watched: &str, primary: f64, candidate: f64) -> bool {
-        if self.rollout.window().is_none() {
-            return false;
-        }
-        self.ledger.score(at, watched, primary, candidate);
-        self.flinch(at)
-    }
-
-    /// Takes what somebody thinks of an answer in this watched slice. True when it sends the
-    /// rollout back.
-    pub fn opinion(&mut self, at: Timestamp, watched: &str, scored: Scored) -> bool {
-        if self.rollout.window().is_none() {
-            return false;
-        }
-        self.ledger.opinion(at, watched, scored);
-        self.flinch(at)
+        let tripped = self.wire.see(news.at, sides[0], sides[1]);
+        if tripped { self.go_back(news.at, &Input::Tripped) } else { self.flinch(news.at) }
     }
 
     /// What the controller would do now by the evidence alone, or what keeps it from doing

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::analysis::{Observation, Scored};
+use crate::analysis::News;
 use crate::domain::{
     Cause, Event, Name, Order, PairId, Plan, Record, Rollout, Seen, Timestamp, Told, Visit,
     Weather, Window,
@@ -77,20 +77,7 @@ pub(super) struct Heard {
     pub(super) order: Order,
     /// The pair it is, or is about.
     pub(super) pair: Option<PairId>,
-    /// When the request came, if that is known: it belongs to the stage of that time.
-    pub(super) made: Timestamp,
-    pub(super) what: What,
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum What {
-    Request(Observation),
-    Noise(Observation),
-    Score { watched: String, primary: f64, candidate: f64 },
-    Opinion { watched: String, scored: Scored },
-    ScoreLost,
-    CopyLost,
-    Weather(Vec<Weather>),
+    pub(super) news: News,
 }
 
 impl Recorded {
@@ -170,7 +157,7 @@ impl Recorded {
                         | Told::ScoreLost => {}
                     }
                 }
-                self.heard.extend(heard(&seen));
+                self.heard.push(Heard::of(&seen));
             })?;
         }
         self.heard.sort_by_key(|it| it.order);
@@ -182,6 +169,17 @@ impl Recorded {
         for step in self.steps.iter_mut().filter(|it| it.at == order.at && it.begins_anew()) {
             (step.after, step.weather) = (Some(order.seq), weather.to_vec());
         }
+    }
+}
+
+impl Heard {
+    fn of(seen: &Seen) -> Self {
+        let pair = match seen {
+            Seen::Pair(pair) => Some(pair.id),
+            Seen::Score(score) => Some(score.pair),
+            Seen::Note(_) => None,
+        };
+        Self { order: seen.order(), pair, news: News::of(seen) }
     }
 }
 
@@ -211,38 +209,4 @@ fn unknown(asked: &Name, history: &History) -> BacktestError {
     known.dedup();
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
     BacktestError::NoRollout { asked: asked.clone(), known }
-}
-
-/// What was stored, as it counts; none for what only says that a stage began.
-fn heard(seen: &Seen) -> Option<Heard> {
-    let order = seen.order();
-    let (pair, made, what) = match seen {
-        Seen::Pair(pair) => (Some(pair.id), pair.at, What::Request(Observation::of(pair))),
-        Seen::Score(score) => {
-            let (primary, candidate) = (score.primary, score.candidate);
-            let watched = score.watched.clone();
-            (Some(score.pair), score.pair.at(), What::Score { watched, primary, candidate })
-        }
-        Seen::Note(note) => match &note.told {
-            Told::Solo { lot, side, call, watched } => {
-                let began = Timestamp(order.at.0.saturating_sub(u64::from(call.total_ms)));
-                let seen = Observation::solo(*lot, *side, call, watched);
-                (None, began, What::Request(seen))
-            }
-            Told::Noise { served, again, watched } => {
-                let total_ms = u64::from(served.total_ms.max(again.total_ms));
-                let began = Timestamp(order.at.0.saturating_sub(total_ms));
-                (None, began, What::Noise(Observation::noise(served, again, watched)))
-            }
-            Told::Feedback { request, watched, .. } => {
-                let scored = Scored::of(&note.told)?;
-                (None, request.at(), What::Opinion { watched: watched.clone(), scored })
-            }
-            Told::CopyLost => (None, order.at, What::CopyLost),
-            Told::Entered(weather) => (None, order.at, What::Weather(weather.clone())),
-            Told::ScoreLost => (None, order.at, What::ScoreLost),
-            Told::Guarded => return None,
-        },
-    };
-    Some(Heard { order, pair, made, what })
 }

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 
 use serde::Serialize;
 
-use crate::analysis::{Chances, Climate, Observation, Sample};
+use crate::analysis::{Chances, Climate, News, Observation, Said, Sample};
 use crate::domain::{Cause, Event, Lot, Name, Plan, State, Timestamp};
 
 use super::{
@@ -175,7 +175,8 @@ impl Player {
             self.climate.see(at, call);
         }
         let (lot, watched) = (Some(Lot::Once), line.slice);
-        self.simulation.observe(at, at, &Observation { lot, primary, candidate, watched });
+        let said = Said::Request(Observation { lot, primary, candidate, watched });
+        self.simulation.hear(&News { at, made: at, said });
         Ok(())
     }
 
@@ -183,7 +184,8 @@ impl Player {
         let (Part::Score(primary), Part::Score(candidate)) = (line.p, line.c) else {
             return Err(self.nonsense("`p` and `c` are scores, 0 to 1".to_owned()));
         };
-        self.simulation.score(self.now, &line.slice, primary, candidate);
+        let said = Said::Score { watched: line.slice.clone(), primary, candidate };
+        self.simulation.hear(&News { at: self.now, made: self.now, said });
         Ok(())
     }
 

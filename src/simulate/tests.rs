@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Numbers, PLAN, Simulation, stream};
-use crate::analysis::{Chances, Observation, Sample};
+use crate::analysis::{Chances, News, Observation, Said, Sample};
 use crate::config;
 use crate::domain::{Event, Lot, Mark, Name, Outcome, Plan, Splitmix, State, Timestamp, Watched};
 
@@ -197,12 +197,12 @@ fn a_line_that_makes_no_sense_is_told_by_its_number() {
 }
 
 /// A request in no watched slice.
-pub(super) fn seen(
-    lot: Option<Lot>,
-    primary: Option<Sample>,
-    candidate: Option<Sample>,
-) -> Observation {
-    Observation { lot, primary, candidate, watched: String::new() }
+pub(super) fn seen(lot: Option<Lot>, primary: Option<Sample>, candidate: Option<Sample>) -> Said {
+    Said::Request(Observation { lot, primary, candidate, watched: String::new() })
+}
+
+pub(super) fn news(at: Timestamp, said: Said) -> News {
+    News { at, made: at, said }
 }
 
 /// Seeded randomness.
@@ -268,7 +268,7 @@ fn a_hundred_thousand_requests_pass_and_an_equal_candidate_reaches_the_end() {
             let sample = |(ok, ms): (bool, f64)| sample(ok, ms, 0.001);
             let (lot, primary, candidate) = (Some(Lot::Once), p.map(sample), c.map(sample));
             let at = Timestamp(second * 1_000 + 500);
-            simulation.observe(at, at, &seen(lot, primary, candidate));
+            simulation.hear(&news(at, seen(lot, primary, candidate)));
         }
         seconds = second + 1;
         writeln!(lines, r#"{{"e":"tick","t":{seconds}}}"#).unwrap();
@@ -316,7 +316,7 @@ fn is_ever_left(gates: &str, pairs: u64, mut pair: impl FnMut(&mut Simulation, T
 
 fn both(simulation: &mut Simulation, at: Timestamp, primary: Sample, candidate: Sample) {
     let (primary, candidate) = (Some(primary), Some(candidate));
-    simulation.observe(at, at, &seen(None, primary, candidate));
+    simulation.hear(&news(at, seen(None, primary, candidate)));
 }
 
 #[test]
@@ -353,7 +353,9 @@ fn failures_whose_copies_are_lost_never_prove_a_candidate_safe() {
             let primary = if random.happens(0.002) { bad } else { well };
             match (random.happens(0.02), told) {
                 (false, _) => both(simulation, at, primary, well),
-                (true, Told::Lost) => simulation.copy_lost(at),
+                (true, Told::Lost) => {
+                    simulation.hear(&news(at, Said::CopyLost));
+                }
                 (true, Told::Nothing) => {}
             }
         };
@@ -393,7 +395,7 @@ fn sent_back(seeds: u64, lot: impl Fn(u64) -> Lot) -> usize {
                 let sides = if candidate { (None, call) } else { (call, None) };
                 at = Timestamp(at.0 + 20);
                 let (lot, primary, candidate) = (Some(lot(key)), sides.0, sides.1);
-                simulation.observe(at, at, &seen(lot, primary, candidate));
+                simulation.hear(&news(at, seen(lot, primary, candidate)));
             }
         }
         simulation.rollout().state() == State::RolledBack

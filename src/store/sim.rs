@@ -12,7 +12,11 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{History, Journal, JournalError, disk::Disk, journal::Bounds};
+use super::{
+    History, Journal, JournalError,
+    disk::Disk,
+    journal::{Bounds, FILE_NAME},
+};
 
 /// What happens at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +200,20 @@ impl Sim {
             }
         }
         images
+    }
+
+    /// What a crash now may leave of the disk with the journal: first what a kill -9 does, then
+    /// what power cuts may.
+    pub(crate) fn crashed(&self) -> Vec<Self> {
+        let images = self.after_power_cut(FILE_NAME).into_iter().flatten();
+        let images = images.map(|it| [(FILE_NAME.to_owned(), it)].into());
+        [self.seen()].into_iter().chain(images).map(|it| Self::with(&it)).collect()
+    }
+
+    /// Whether a step waits.
+    pub(crate) fn hangs(&self) -> bool {
+        let state = self.state();
+        state.hang_from.is_some_and(|it| it <= state.step)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

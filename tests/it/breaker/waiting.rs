@@ -76,6 +76,35 @@ async fn a_candidate_that_hangs_is_sent_back_though_each_of_its_callers_left() {
     tokio::join!(sent_back(&alone), sent_back(&copied));
 }
 
+/// E21
+#[tokio::test]
+async fn what_hangs_is_a_timeout_in_the_evidence_though_each_of_its_callers_left() {
+    let timed_out = async |serve: &str, side: &str, callers: u32| {
+        let rig = Rig::start(NEVER_OPEN, &rollout(serve, "1%")).await;
+        let metric = async |name: &str| rig.serve.metric(name).await;
+        let counted =
+            async || metric("crossfade_stage_pairs").await + metric("crossfade_stage_solos").await;
+        let calls = |side| format!("crossfade_requests_total{{provider=\"{side}\",role=\"serve\"");
+        until("what was answered counts", || async {
+            let served = metric(&calls("primary")).await + metric(&calls("candidate")).await;
+            (counted().await - served).abs() < 0.5
+        })
+        .await;
+        let before = counted().await;
+        (if side == "primary" { &rig.primary } else { &rig.candidate }).says(Says::Hang);
+        let all = usize::try_from(callers).unwrap();
+        let left = in_vain(&rig, all, Duration::from_millis(10_300)).await;
+        assert!((3..=all).contains(&left), "{left} of {all}");
+        // One of them may have been copied by chance, and then nothing is compared.
+        until("all count, and those who left as what they were", || async {
+            let timeouts = metric(&(calls(side) + ",outcome=\"timeout\"")).await;
+            before + f64::from(callers) - 1.5 < counted().await && 1.5 < timeouts
+        })
+        .await;
+    };
+    tokio::join!(timed_out("100%", "candidate", 3), timed_out("50%", "primary", 20));
+}
+
 #[tokio::test]
 async fn where_callers_leave_the_candidate_at_once_the_stage_holds_and_says_so() {
     let rig = Rig::start(NEVER_OPEN, &rollout("100%", "1%")).await;

@@ -3,27 +3,27 @@
 //! They are stated by themselves, from what went in and what came out, and use nothing of the
 //! machine but what it shows. INV7 is about the data path, and tested there.
 
-use crate::domain::{
+use super::{
     Answer, Approval, Cause, Command, Consent, Event, Evidence, Facts, Flags, Input, Key, Lane,
     OnIdle, Role, Rollout, Share, Side, Slice, Snapshot, State, Tie, Timestamp, Undecided, Verdict,
 };
 
 /// One input and what came of it.
-pub(super) struct Step<'a> {
-    pub(super) before: &'a Rollout,
-    pub(super) after: &'a Rollout,
-    pub(super) input: &'a Input<'a>,
-    pub(super) evidence: &'a Evidence,
-    pub(super) event: Option<&'a Event>,
-    pub(super) now: Timestamp,
+pub(crate) struct Step<'a> {
+    pub(crate) before: &'a Rollout,
+    pub(crate) after: &'a Rollout,
+    pub(crate) input: &'a Input<'a>,
+    pub(crate) evidence: &'a Evidence,
+    pub(crate) event: Option<&'a Event>,
+    pub(crate) now: Timestamp,
     /// Milliseconds that truly passed while this visit of the stage ran.
-    pub(super) ran_ms: u64,
+    pub(crate) ran_ms: u64,
 }
 
-type Checked = Result<(), String>;
+pub(crate) type Checked = Result<(), String>;
 
 /// Checks all that can be seen in one step.
-pub(super) fn check(step: &Step<'_>) -> Checked {
+pub(crate) fn check(step: &Step<'_>) -> Checked {
     inv1_rises_are_proven(step)?;
     inv2_a_rollback_is_final(step)?;
     inv3_nobody_overrides_a_person(step)?;
@@ -37,16 +37,17 @@ pub(super) fn check(step: &Step<'_>) -> Checked {
 }
 
 /// The share of callers that the candidate answers.
-pub(super) fn served(rollout: &Rollout) -> Share {
+pub(crate) fn served(rollout: &Rollout) -> Share {
     rollout.stage().map_or(Share::NONE, |it| it.serve)
 }
 
 /// Whether the time in the stage counts.
-pub(super) fn runs(rollout: &Rollout) -> bool {
+pub(crate) fn runs(rollout: &Rollout) -> bool {
     matches!(rollout.state(), State::Running | State::Succeeded)
 }
 
-fn holds(id: &str, what: &str, truth: bool) -> Checked {
+/// Breaks the invariant of that id unless it is so.
+pub(crate) fn holds(id: &str, what: &str, truth: bool) -> Checked {
     if truth { Ok(()) } else { Err(format!("{id}: {what}")) }
 }
 
@@ -172,7 +173,7 @@ fn inv3_nobody_overrides_a_person(step: &Step<'_>) -> Checked {
 ///
 /// A step back on the ladder, or an edit that lowers a share, is written first as well; until
 /// then what was served before is served.
-pub(super) fn inv4_a_rise_is_written_first(
+pub(crate) fn inv4_a_rise_is_written_first(
     live: &Rollout,
     durable: &Rollout,
     before: &Rollout,
@@ -182,14 +183,14 @@ pub(super) fn inv4_a_rise_is_written_first(
 }
 
 /// INV4
-pub(super) fn inv4_a_rollback_waits_for_nothing(live: &Rollout, event: &Event) -> Checked {
+pub(crate) fn inv4_a_rollback_waits_for_nothing(live: &Rollout, event: &Event) -> Checked {
     let back = matches!(event, Event::RolledBack(_));
     let gone = live.state() == State::RolledBack;
     holds("INV4", "a rollback is not in force yet", !back || gone)
 }
 
 /// INV4
-pub(super) fn inv4_before_or_after(now: &Rollout, before: &Rollout, after: &Rollout) -> Checked {
+pub(crate) fn inv4_before_or_after(now: &Rollout, before: &Rollout, after: &Rollout) -> Checked {
     let stands = |it: &Rollout| format!("{it:?}");
     let known = stands(now) == stands(before) || stands(now) == stands(after);
     holds("INV4", "after a crash it stands between two states", known)
@@ -251,7 +252,7 @@ fn inv8_every_change_is_one_event(step: &Step<'_>) -> Checked {
 }
 
 /// INV8
-pub(super) fn inv8_written_is_what_happened(
+pub(crate) fn inv8_written_is_what_happened(
     again: &Rollout,
     durable: &Rollout,
     written: usize,

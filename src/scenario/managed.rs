@@ -18,7 +18,7 @@ pub(super) enum Entry {
 
 /// One rollout and all that hangs on it.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
+pub(super) struct Managed {
     pub(super) rollout: Rollout,
     pub(super) evidence: Evidence,
     ledger: Ledger,
@@ -35,12 +35,12 @@ pub(super) struct Kept {
     written: Vec<(Timestamp, Entry)>,
 }
 
-impl Kept {
+impl Managed {
     /// A rollout that was just created.
     pub(super) fn new(name: Name, plan: Plan, at: Timestamp) -> Self {
-        let mut kept = Self::blank(name, plan.clone(), at);
-        kept.put(at, Entry::Event(Event::Created(Box::new(plan))));
-        kept
+        let mut managed = Self::blank(name, plan.clone(), at);
+        managed.put(at, Entry::Event(Event::Created(Box::new(plan))));
+        managed
     }
 
     fn blank(name: Name, plan: Plan, heard: Timestamp) -> Self {

@@ -1,12 +1,10 @@
 //! Random plans, evidence and commands for the histories.
 
-use crate::domain::{
+use super::{
     Answer, Approval, Command, Consent, Evidence, Freeze, FreezeText, Gate, GateEvidence, Margin,
-    Mark, Metric, OnIdle, Plan, Risk, Role, Rollout, Share, Slice, Stage, State, Times, Undecided,
-    Verdict, Watched,
+    Mark, Metric, OnIdle, Plan, Risk, Role, Rollout, Share, Slice, Splitmix, Stage, State, Times,
+    Undecided, Verdict, Watched,
 };
-
-use super::traffic::Dice;
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -15,29 +13,29 @@ fn watched() -> Watched {
 }
 
 /// Random plans, evidence and commands.
-pub(super) struct Random(Dice);
+pub(crate) struct Random(Splitmix);
 
 impl Random {
     /// Everything that follows from a seed.
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         // Seeds side by side would otherwise give the same numbers, one place on.
-        Self(Dice::new(Dice::new(seed).roll()))
+        Self(Splitmix(Splitmix(seed).roll()))
     }
 
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0.roll() % end
     }
 
-    pub(super) fn one_in(&mut self, many: u64) -> bool {
+    pub(crate) fn one_in(&mut self, many: u64) -> bool {
         self.below(many) == 0
     }
 
-    pub(super) fn pick<T: Clone>(&mut self, all: &[T]) -> T {
+    pub(crate) fn pick<T: Clone>(&mut self, all: &[T]) -> T {
         let index = self.below(u64::try_from(all.len()).unwrap());
         all[usize::try_from(index).unwrap()].clone()
     }
 
-    pub(super) fn plan(&mut self) -> Plan {
+    pub(crate) fn plan(&mut self) -> Plan {
         let mut serve = 0;
         let stages = (0..=self.below(4)).map(|index| {
             serve = 10_000.min(serve + self.below(3_000));
@@ -74,7 +72,7 @@ impl Random {
     }
 
     /// The plan with one thing changed, or another one.
-    pub(super) fn revision(&mut self, rollout: &Rollout) -> Plan {
+    pub(crate) fn revision(&mut self, rollout: &Rollout) -> Plan {
         let mut plan = rollout.plan().clone();
         let last = u64::try_from(plan.stages.len()).unwrap();
         let near = u64::try_from(rollout.stage_index()).unwrap();
@@ -128,7 +126,7 @@ impl Random {
     }
 
     /// Evidence of the stage it is in: often good, and in every way that it can be bad.
-    pub(super) fn evidence(&mut self, rollout: &Rollout) -> Evidence {
+    pub(crate) fn evidence(&mut self, rollout: &Rollout) -> Evidence {
         let plan = rollout.plan();
         let Some(stage) = plan.stages.get(rollout.stage_index()) else {
             return Evidence::default();
@@ -200,7 +198,7 @@ impl Random {
         }
     }
 
-    pub(super) fn command(&mut self, rollout: &Rollout) -> Command {
+    pub(crate) fn command(&mut self, rollout: &Rollout) -> Command {
         let undecided = self.pick(&[Undecided::Hold, Undecided::Skip]);
         let consent = self.pick(&[Consent::Given, Consent::Withheld]);
         if rollout.state() == State::Paused && self.one_in(2) {

@@ -1,0 +1,124 @@
+//! What counts in a visit of a stage: time of a process that runs, news of this process, and calls
+//! that have ended.
+
+use std::{sync::Arc, time::Duration};
+
+use tempfile::TempDir;
+use tokio::time::advance;
+
+use crate::clock::Clock;
+use crate::controller::{
+    Decision, Evaluation,
+    rig::{Rig, by, name, plan, setup_at, tell, until},
+};
+use crate::domain::{Command, Margin, Metric, Outcome, Plan, Timestamp};
+use crate::store::{Pairs, samples, sim::Sim};
+
+const START: Timestamp = Timestamp(1_795_000_000_000);
+const MINUTE: Duration = Duration::from_mins(1);
+const MINUTE_MS: u64 = 60_000;
+
+/// Two stages of so many minutes and few pairs.
+fn short(minutes: u64) -> Plan {
+    let mut plan = plan("a");
+    plan.stages.truncate(2);
+    for stage in &mut plan.stages {
+        (stage.duration_ms_min, stage.samples_min) = (minutes * MINUTE_MS, 10);
+        stage.gates[0].margin = Margin::parse(Metric::ErrorRate, "+20pp").unwrap();
+    }
+    plan
+}
+
+struct Store {
+    sim: Sim,
+    pairs: Pairs,
+    _dir: TempDir,
+}
+
+impl Store {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pairs = Pairs::open(dir.path(), samples::LIMITS).unwrap();
+        Self { sim: Sim::default(), pairs, _dir: dir }
+    }
+
+    /// A process that begins when its wall clock says this.
+    async fn open(&self, at: Timestamp) -> Rig {
+        let mut setup = setup_at(Clock::at(at), Ok(self.sim.endless_journal().unwrap()));
+        setup.pairs = Some(self.pairs.clone());
+        Rig::set_up(self.sim.clone(), setup).await
+    }
+
+    /// Requests of the rollout that both sides answer well.
+    async fn answer(&self, rig: &Rig, requests: usize) {
+        let window = rig.view("a").rollout.window().unwrap();
+        let now = look(rig).await.view.now;
+        tell(&rig.outbox, &self.pairs, &window, &vec![Outcome::Ok; requests], now);
+    }
+
+    /// Minutes spent in the stage that a restart would know of.
+    fn kept_minutes(&self) -> u64 {
+        let kept = self.pairs.kept("traffic/a").unwrap_or_default();
+        kept.last_chunk().map_or(0, |it| u64::from_be_bytes(*it) / MINUTE_MS)
+    }
+}
+
+async fn look(rig: &Rig) -> Evaluation {
+    rig.handle.evaluate(name("a")).await.unwrap()
+}
+
+/// Whole minutes that count in the stage.
+async fn minutes(rig: &Rig) -> u64 {
+    let view = look(rig).await.view;
+    view.rollout.dwelt_ms(view.now) / MINUTE_MS
+}
+
+/// T1 T3 T6
+#[tokio::test(start_paused = true)]
+async fn neither_down_time_nor_a_set_clock_is_time_in_a_stage_and_a_restart_waits_for_news() {
+    let store = Store::new();
+    let rig = store.open(START).await;
+    rig.handle.create(name("a"), short(60), by("")).await.unwrap();
+    rig.run("a", Command::Start).await.unwrap();
+    store.answer(&rig, 100).await;
+    advance(20 * MINUTE).await;
+    assert_eq!(minutes(&rig).await, 20);
+    until("it is kept", || store.kept_minutes() == 20).await;
+    // Killed; days later, or by a clock that somebody set.
+    drop(rig);
+    let rig = store.open(Timestamp(START.0 + 5 * 24 * 60 * MINUTE_MS)).await;
+    assert_eq!(minutes(&rig).await, 20);
+    advance(39 * MINUTE).await;
+    store.answer(&rig, 1).await;
+    assert_eq!(minutes(&rig).await, 59);
+    assert_eq!(look(&rig).await.view.rollout.stage_index(), 0, "proven, and not for an hour");
+    until("it is kept", || store.kept_minutes() == 59).await;
+    drop(rig);
+    let rig = store.open(START).await;
+    advance(2 * MINUTE).await;
+    let Evaluation { view, decision, .. } = look(&rig).await;
+    assert_eq!((view.rollout.stage_index(), decision), (0, Decision::Hold));
+    assert!(view.message.contains("nothing of it was heard since"), "{}", view.message);
+    store.answer(&rig, 1).await;
+    until("it goes on", || rig.view("a").rollout.stage_index() == 1).await;
+    advance(59 * MINUTE).await;
+    store.answer(&rig, 100).await;
+    assert_eq!(look(&rig).await.view.rollout.stage_index(), 1, "one stage, and anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_is_not_left_while_calls_hang_that_began_in_it() {
+    let store = Store::new();
+    let rig = store.open(START).await;
+    rig.handle.create(name("a"), short(1), by("")).await.unwrap();
+    rig.run("a", Command::Start).await.unwrap();
+    let live = Arc::clone(&rig.board.load().live[0]);
+    let hang: Vec<_> = (0..20).map(|_| live.wait(START)).collect();
+    store.answer(&rig, 100).await;
+    advance(2 * MINUTE).await;
+    let Evaluation { view, decision, .. } = look(&rig).await;
+    assert_eq!((view.rollout.stage_index(), decision), (0, Decision::Hold));
+    assert!(view.message.contains("20 of 20 calls are still under way"), "{}", view.message);
+    drop(hang);
+    until("it goes on", || rig.view("a").rollout.stage_index() == 1).await;
+}
