@@ -16,7 +16,7 @@ const FRACTION_MAX: f64 = 0.9;
 const SCORES_PRIOR: f64 = 10.0;
 const MEAN_PRIOR: f64 = 0.8;
 const SQUARES_PRIOR: f64 = 0.05;
-/// Due scores before losses are looked at.
+/// Due scores before it is looked at what is lost, and whether they are all the same.
 const DUE_MIN: u64 = 20;
 /// One in so many due scores may be lost; what is lost may not be lost by chance.
 const LOST_ONE_IN: u64 = 20;
@@ -38,6 +38,9 @@ pub(super) struct Score {
     sum: f64,
     differences: Differences,
     lost: u64,
+    /// The first score, and whether another one was different.
+    first: Option<f64>,
+    varies: bool,
 }
 
 /// A mean that begins with a guess worth [`SCORES_PRIOR`] scores.
@@ -75,6 +78,8 @@ impl Score {
             sum: 0.0,
             differences: Differences::default(),
             lost: 0,
+            first: None,
+            varies: false,
         }
     }
 
@@ -82,6 +87,7 @@ impl Score {
     pub(super) fn enter(&mut self, reach: Option<f64>) {
         self.wealth.renew_safe();
         (self.sum, self.differences, self.lost) = (0.0, Differences::default(), 0);
+        (self.first, self.varies) = (None, false);
         self.reach = reach;
     }
 
@@ -115,6 +121,8 @@ impl Score {
         if let Some(reach) = self.reach {
             self.bet(reach, primary, candidate);
         }
+        let first = *self.first.get_or_insert(primary);
+        self.varies |= [primary, candidate].iter().any(|it| it.to_bits() != first.to_bits());
         self.primary.add(primary);
         self.sum += primary;
         self.differences.add(candidate - primary);
@@ -166,12 +174,19 @@ impl Score {
     }
 
     fn problem(&self) -> Option<String> {
-        let due = self.differences.count + self.lost;
-        (DUE_MIN <= due && due < LOST_ONE_IN * self.lost).then(|| {
+        let (count, lost) = (self.differences.count, self.lost);
+        let due = count + lost;
+        if DUE_MIN <= due && due < LOST_ONE_IN * lost {
+            return Some(format!(
+                "{lost} of {due} scores due in this stage were lost, more than 5%: \
+                 see why the judge fails; a new stage or attempt counts afresh"
+            ));
+        }
+        let alike = DUE_MIN <= count && !self.varies;
+        self.first.filter(|_| alike).map(|score| {
             format!(
-                "{} of {due} scores due in this stage were lost, more than 5%: \
-                 see why the judge fails; a new stage or attempt counts afresh",
-                self.lost
+                "all {count} answers of both sides were given the same score, {score}: a judge that \
+                 tells nothing apart proves nothing; see what it is asked and what it says"
             )
         })
     }
@@ -225,6 +240,23 @@ mod tests {
             assert_near(gate.wealth.ln_e()[0], &expected[0]);
             assert_near(gate.wealth.ln_e()[1], &expected[1]);
         }
+    }
+
+    /// B-23
+    #[test]
+    fn a_judge_that_tells_nothing_apart_proves_nothing() {
+        let mut gate = Score::new(reference_terms());
+        gate.enter(Some(0.95));
+        (0..200).for_each(|_| gate.observe(0.9, 0.9));
+        let problem = gate.shown().problem.unwrap();
+        assert!(problem.starts_with("all 200 answers of both sides"), "{problem}");
+        gate.observe(0.9, 0.8);
+        assert_eq!(gate.shown().problem, None, "it does tell answers apart");
+        gate.enter(Some(0.95));
+        (0..19).for_each(|_| gate.observe(0.9, 0.9));
+        assert_eq!(gate.shown().problem, None, "too few to say");
+        gate.observe(0.9, 0.9);
+        assert!(gate.shown().problem.is_some(), "each stage asks anew");
     }
 
     #[test]

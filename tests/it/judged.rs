@@ -84,7 +84,8 @@ async fn b23_a_judge_that_cannot_be_believed_neither_advances_nor_sends_back() {
     let world = World::new().await;
     // One that can be believed ends the stage.
     let marks = r#"{"accuracy":9,"relevance":9,"tone":9}"#;
-    let fair = format!(r#"{{"answer_1":{marks},"answer_2":{marks},"reason":"as good"}}"#);
+    let other = r#"{"accuracy":9,"relevance":9,"tone":8}"#;
+    let fair = format!(r#"{{"answer_1":{marks},"answer_2":{other},"reason":"as good"}}"#);
     let (_, status, _dir) = judged(&world, said(&fair), "VERDICT_PASS").await;
     assert_ne!(status["evidence"][0]["verdict"], "VERDICT_INVALID", "{status}");
     for (what, says) in nonsense() {
@@ -102,4 +103,16 @@ async fn b23_a_judge_that_cannot_be_believed_neither_advances_nor_sends_back() {
         let types: Vec<_> = events.iter().map(|it| it["type"].as_str().unwrap()).collect();
         assert_eq!(types, ["TYPE_CREATED", "TYPE_STAGE_ENTERED"], "{what}");
     }
+}
+
+#[tokio::test]
+async fn b23_a_judge_that_gives_everybody_the_same_marks_proves_nothing() {
+    let world = World::new().await;
+    let marks = r#"{"accuracy":9,"relevance":9,"tone":9}"#;
+    let stuck = format!(r#"{{"answer_1":{marks},"answer_2":{marks},"reason":"as good"}}"#);
+    let (serve, status, _dir) = judged(&world, said(&stuck), "VERDICT_INVALID").await;
+    assert_eq!(status["state"], "STATE_RUNNING", "{status}");
+    let problem = status["evidence"][0]["problem"].as_str().unwrap();
+    assert!(problem.contains("tells nothing apart"), "{problem}");
+    assert_ne!(serve.cli(&["advance", "chat"]).await.0, 0);
 }

@@ -224,7 +224,11 @@ pub(crate) async fn read(response: Response<Incoming>) -> Got {
     let (head, mut incoming) = response.into_parts();
     let (mut body, mut ended) = (Vec::new(), End::Whole);
     let ends = Instant::now() + SOON;
-    while let Some(frame) = tokio::time::timeout_at(ends, incoming.frame()).await.unwrap() {
+    loop {
+        let Ok(frame) = tokio::time::timeout_at(ends, incoming.frame()).await else {
+            panic!("no end in time of {head:?}: {}", String::from_utf8_lossy(&body));
+        };
+        let Some(frame) = frame else { break };
         let Ok(frame) = frame else {
             ended = End::Broken;
             break;
