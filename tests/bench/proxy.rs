@@ -1,5 +1,5 @@
-//! What a proxy costs: direct, the least that hyper costs, nginx `mirror` and Crossfade, interleaved
-//! in one run, as ratios: short and long requests, streams, and the primary beside a candidate that
+//! What a proxy costs: direct, the least that hyper costs, nginx `mirror` and Crossfade, in turn in
+//! one run, as ratios: short and long requests, streams, and the primary beside a candidate that
 //! falls ill.
 //!
 //! Both providers and the load share one core, the measured program has another. A visit starts

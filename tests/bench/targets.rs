@@ -1,5 +1,5 @@
-//! What is measured: the way without a proxy, the minimal hyper proxy, nginx, and Crossfade, each as
-//! a process of its own.
+//! What is measured: the way without a proxy, the minimal hyper proxy, nginx, and Crossfade, each
+//! as a process of its own.
 
 use std::{
     fmt, fs,
