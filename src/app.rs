@@ -31,7 +31,7 @@ use crate::listeners::{
 };
 use crate::memory::Memory;
 use crate::operations::{self, Operations};
-use crate::proxy::{self, Headers, Proxy, Settings, Slowest, ToJudge};
+use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
 use crate::store::{History, Journal, RecorderHandle};
 use crate::tasks::{BoxError, Ended, Pool, Tasks};
 use crate::telemetry::Metrics;
@@ -280,7 +280,6 @@ fn proxy(
         ends: AtomicBool::new(false),
         outbox: parts.outbox.clone(),
         barometer: Arc::clone(&parts.barometer),
-        slowest: Slowest::default(),
         trail: Arc::clone(&parts.trail),
         recorder: Arc::clone(&parts.recorder),
         judge,

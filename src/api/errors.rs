@@ -65,7 +65,8 @@ pub(super) fn rejected(rejected: &Rejected) -> Status {
         }
         Rejected::Overlap { rollout, other } => {
             let hint = format!(
-                "`crossfade start {rollout} --supersede` rolls `{other}` back and takes its place"
+                "`crossfade start {rollout} --supersede`, beside what else was said, rolls `{other}` \
+                 back and takes its place"
             );
             let told = Told::new(Code::FailedPrecondition, "SLICE_OVERLAP", hint)
                 .with("rollout", rollout.to_string())

@@ -54,8 +54,8 @@ limits! {
     side_memory_bytes_max: usize = "side_memory_max" Bytes 256 << 20, 1 << 20..=1 << 40;
     /// Longest a copy may take as a whole, in milliseconds.
     mirror_timeout_ms: u64 = "mirror_timeout" Millis 120_000, 100..=3_600_000;
-    /// Longest a stream may take to its first byte, and least a whole answer may, before another
-    /// provider that may answer is asked, in milliseconds.
+    /// Longest a stream may take to its first byte before another provider that may answer is
+    /// asked, in milliseconds.
     first_byte_timeout_ms: u64 = "first_byte_timeout" Millis 30_000, 10..=3_600_000;
     /// Longest a connection to a provider may take to open, in milliseconds.
     upstream_connect_timeout_ms: u64 = "upstream_connect_timeout" Millis 5_000, 10..=60_000;

@@ -68,7 +68,7 @@ fn say(value: &Json<'_>, lines: &mut Vec<String>) {
         Json::List(parts) => parts.iter().for_each(|it| say(it, lines)),
         Json::Object(_) => say_part(value, lines),
         // Token ids, mostly: nothing a person reads.
-        _ => {}
+        Json::Null | Json::Bool(_) | Json::Number(_) => {}
     }
 }
 

@@ -41,21 +41,21 @@ impl<'a> Json<'a> {
     pub(super) fn items(&self) -> &[Self] {
         match self {
             Self::List(items) => items,
-            _ => &[],
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) | Self::Object(_) => &[],
         }
     }
 
     pub(super) fn as_str(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
-            _ => None,
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::List(_) | Self::Object(_) => None,
         }
     }
 
     pub(super) fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Number(number) => number.as_u64(),
-            _ => None,
+            Self::Null | Self::Bool(_) | Self::Text(_) | Self::List(_) | Self::Object(_) => None,
         }
     }
 }
@@ -68,7 +68,7 @@ impl Index<&str> for Json<'_> {
             Self::Object(members) => {
                 members.iter().rev().find(|it| it.0 == name).map_or(&NULL, |it| &it.1)
             }
-            _ => &NULL,
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) | Self::List(_) => &NULL,
         }
     }
 }

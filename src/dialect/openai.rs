@@ -52,7 +52,7 @@ fn take_message(message: &Json<'_>, draft: &mut Draft) {
                 draft.transcript.text += part["text"].as_str().unwrap_or_default();
             }
         }
-        _ => {}
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::Object(_) => {}
     }
     for call in message["tool_calls"].items() {
         if draft.is_cut {

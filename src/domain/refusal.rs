@@ -220,7 +220,8 @@ impl Refusal {
                 let verb = if stands.is_some() { "start" } else { "create" };
                 format!(
                     "give the stage a longer max_duration or a larger mirror share, or the gate a \
-                     wider margin; `crossfade {verb} {rollout} --force` takes it as it is"
+                     wider margin; `--force`, beside what else was said, takes it as it is: \
+                     `crossfade {verb} {rollout} --force`"
                 )
             }
             Self::NeedsApproval { stage } => {

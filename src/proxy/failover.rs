@@ -86,10 +86,10 @@ impl Proxy {
             let started = clock::instant();
             *known = Known::Asked(started);
             let limit = match &others[..] {
-                [] => Limit::alone(self.settings.upstream_timeout),
+                [] => Limit { wait: self.settings.upstream_timeout, over: Ended::Timeout },
                 _ => self.limit(whole),
             };
-            let (primary, taken) = self.failure(ask(limit.silence).await, started, limit);
+            let (primary, taken) = self.failure(ask(limit.wait).await, started, limit);
             let went = taken.as_ref().map_or(Some(Went::Well), |it| self.went(it));
             self.tried(&self.primary, through.ok().flatten(), went);
             let now = self.clock.now();
@@ -142,7 +142,7 @@ impl Proxy {
                 let taken = failed.then(|| Taken::head_only(self.primary.clone(), &head, started));
                 return (Ok(Response::from_parts(head, body)), taken);
             }
-            Err((own, Ended::Timeout)) => (own, limit.over(started.elapsed())),
+            Err((own, Ended::Timeout)) => (own, limit.over),
             Err((own, Ended::Broken)) => (own, Ended::Broken),
             // The caller's own body broke off.
             Err(said) => return (Err(said), None),

@@ -116,9 +116,6 @@ impl Proxy {
         let Some(provider) = self.upstream.provider(&taken.provider) else { return };
         let (now, guard) = (self.clock.now(), provider.guard());
         // What the primary says of its load is about its caller's quota, and that caller's to read.
-        if let Some(ms) = taken.whole_begun_ms().filter(|_| taken.provider == self.primary) {
-            self.slowest.see(now, ms);
-        }
         let wait_ms = retry_after_ms(&taken.retry_after, now);
         if let Some(ms) = wait_ms.filter(|_| taken.provider != self.primary) {
             guard.pause(now, ms);
@@ -267,9 +264,9 @@ impl Proxy {
         limit: Limit,
     ) -> Result<Begun, Taken> {
         let started = clock::instant();
-        match timeout(limit.wait, self.begun(name, request, keep, limit)).await {
+        match timeout(limit.wait, self.begun(name, request, keep)).await {
             Ok(begun) => begun,
-            Err(_) => Err(Taken::nothing(name.clone(), started, limit.over(started.elapsed()))),
+            Err(_) => Err(Taken::nothing(name.clone(), started, limit.over)),
         }
     }
 
@@ -278,23 +275,19 @@ impl Proxy {
         name: &Name,
         request: Option<Request<Body>>,
         keep: Keep,
-        limit: Limit,
     ) -> Result<Begun, Taken> {
         let started = clock::instant();
-        let nothing = |ended| Taken::nothing(name.clone(), started, ended);
-        let broken = || nothing(Ended::Broken);
-        let silent = |_| nothing(limit.over(started.elapsed()));
+        let broken = || Taken::nothing(name.clone(), started, Ended::Broken);
         let request = request.ok_or_else(broken)?;
-        let sent = timeout(limit.silence, self.upstream.send(request)).await.map_err(silent)?;
-        let mut response = sent.map_err(|_| broken())?;
+        let mut response = self.upstream.send(request).await.map_err(|_| broken())?;
         if !response.status().is_success() {
-            let time = self.settings.upstream_timeout;
+            // Its head says that it failed: what else it says is not waited for as an answer is.
+            let time = started.elapsed() + self.settings.first_byte_timeout;
             return Err(self.collect(name, response, (started, keep), time).await);
         }
         let (mut prelude, mut first) = (Prelude::default(), BytesMut::new());
         loop {
-            let frame = timeout(limit.silence, response.body_mut().frame()).await;
-            let chunk = match frame.map_err(silent)? {
+            let chunk = match response.body_mut().frame().await {
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
                 Some(Err(_)) | None => return Err(broken()),
             };

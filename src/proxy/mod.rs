@@ -24,7 +24,6 @@ mod upload;
 mod waiting;
 
 pub use callers::{Callers, Marks};
-pub use waiting::Slowest;
 
 use std::{
     sync::{
@@ -143,8 +142,6 @@ pub struct Proxy {
     pub outbox: Outbox,
     /// Reads the primary's weather off its calls.
     pub barometer: Arc<Barometer>,
-    /// How long the primary's whole answers took lately.
-    pub slowest: Slowest,
     /// What became of the last requests.
     pub trail: Arc<Trail>,
     /// To the store, once it is open.

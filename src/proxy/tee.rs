@@ -160,13 +160,6 @@ impl Taken {
         self.ended.is_left() && self.first_byte_ms.is_none()
     }
 
-    /// How long it took to begin, of a good answer that is no stream.
-    pub(super) fn whole_begun_ms(&self) -> Option<u32> {
-        let is_whole =
-            (200..300).contains(&self.status) && !self.content_type.contains("event-stream");
-        self.first_byte_ms.filter(|_| is_whole)
-    }
-
     /// What the answer comes to.
     pub(super) fn read(&self, endpoint: Endpoint) -> (Call, Reading) {
         let mut call = Call {

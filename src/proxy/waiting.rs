@@ -1,17 +1,15 @@
 //! Waiting for an answer to begin on behalf of a caller: how long, and what it means that the caller
 //! leaves meanwhile.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use hyper::http::request::Parts;
 use scopeguard::ScopeGuard;
 use tokio::time;
 
 use crate::clock;
-use crate::domain::{Name, Timestamp};
+use crate::domain::Name;
+use crate::upstream::UNHEARD;
 
 use super::{
     Proxy,
@@ -27,68 +25,12 @@ const DEADLINES: [&str; 3] =
 /// Longest that a caller is believed to wait.
 const DEADLINE_MAX: Duration = Duration::from_hours(24);
 
-/// A provider that has another one behind it has time for so many answers as the primary's slowest.
-const SLOWEST_TIMES: u32 = 4;
-/// Whole answers of the primary from which on it is known how long they take.
-const ANSWERS_MIN: u64 = 20;
-/// How long whole answers are remembered at least; twice as long at most.
-const REMEMBERED_MS: u64 = 30 * 60_000;
-
 /// How long a provider that has another one behind it may take to the first byte of its answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
-    /// In all.
     pub(super) wait: Duration,
-    /// With nothing to be heard of it.
-    pub(super) silence: Duration,
-    /// From when on a copy would have failed too.
-    late: Duration,
-}
-
-impl Limit {
-    /// Of one with nobody behind it.
-    pub(super) fn alone(wait: Duration) -> Self {
-        Self { wait, silence: wait, late: wait }
-    }
-
-    /// What it means that it was given up after so long.
-    pub(super) fn over(self, waited: Duration) -> Ended {
-        if self.late <= waited { Ended::Timeout } else { Ended::unbegun(waited) }
-    }
-}
-
-/// The slowest whole answers of the primary, of this half-hour and of the one before.
-#[derive(Debug, Default)]
-pub struct Slowest(Mutex<[HalfHour; 2]>);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct HalfHour {
-    number: u64,
-    answers: u64,
-    slowest_ms: u32,
-}
-
-impl Slowest {
-    /// Takes an answer whose body took so long to begin, in milliseconds.
-    pub(super) fn see(&self, now: Timestamp, ms: u32) {
-        let number = now.0 / REMEMBERED_MS;
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all[0].number != number {
-            *all = [HalfHour { number, ..HalfHour::default() }, all[0]];
-        }
-        all[0].answers += 1;
-        all[0].slowest_ms = all[0].slowest_ms.max(ms);
-    }
-
-    /// How long the slowest took lately, where there were enough.
-    fn lately(&self, now: Timestamp) -> Option<Duration> {
-        let number = now.0 / REMEMBERED_MS;
-        let all = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = || all.iter().filter(|it| number <= it.number + 1);
-        let known = ANSWERS_MIN <= recent().map(|it| it.answers).sum();
-        let slowest = recent().map(|it| it.slowest_ms).max().filter(|_| known)?;
-        Some(Duration::from_millis(slowest.into()))
-    }
+    /// What it means that it took longer.
+    pub(super) over: Ended,
 }
 
 /// When the caller of a request will have left: it says so.
@@ -111,30 +53,23 @@ impl Deadline {
 }
 
 impl Proxy {
-    /// The first byte of a stream comes soon, that of another answer when it is complete: silence
-    /// is too long when the primary's answers take much less. Whoever is behind has to have time
-    /// too: at most half of what is left of the caller's is waited for. A provider that had less
-    /// time than any copy has is to blame as if its caller had left.
+    /// The first byte of a stream comes soon, that of another answer when it is complete. Whoever
+    /// is behind has to have time too: at most half of what is left of the caller's is waited for,
+    /// and a provider that had less time than any copy has is not to blame.
     pub(super) fn limit(&self, whole: Whole<'_>) -> Limit {
         let settings = &self.settings;
-        let (ours, silence) = if whole.asked.stream {
-            (settings.first_byte_timeout, settings.first_byte_timeout)
+        let ours = if whole.asked.stream {
+            settings.first_byte_timeout
         } else {
-            (settings.upstream_timeout, self.whole_silence())
+            settings.upstream_timeout
         };
         let half = whole.head.extensions.get::<Deadline>().map(|it| it.left() / 2);
-        let wait = half.map_or(ours, |it| it.min(ours));
-        Limit { wait, silence: silence.min(wait), late: ours.min(settings.copy_timeout) }
-    }
-
-    /// How long nothing may be heard of an answer that is no stream. Where it is not known how long
-    /// the primary's take, as long as a copy may take.
-    fn whole_silence(&self) -> Duration {
-        let settings = &self.settings;
-        let slowest = self.slowest.lately(self.clock.now());
-        slowest.map_or(settings.copy_timeout, |it| {
-            (it * SLOWEST_TIMES).max(settings.first_byte_timeout)
-        })
+        match half.filter(|it| *it < ours) {
+            None => Limit { wait: ours, over: Ended::Timeout },
+            Some(wait) if settings.copy_timeout <= wait => Limit { wait, over: Ended::Timeout },
+            Some(wait) if UNHEARD <= wait => Limit { wait, over: Ended::Unheard },
+            Some(wait) => Limit { wait, over: Ended::Abandoned },
+        }
     }
 }
 
@@ -185,32 +120,6 @@ mod tests {
     use hyper::Request;
 
     use super::*;
-
-    #[test]
-    fn the_slowest_of_enough_answers_is_remembered_for_half_an_hour_or_a_bit_longer() {
-        let (slowest, at) = (Slowest::default(), |it: u64| Timestamp(REMEMBERED_MS * 1_000 + it));
-        let lately = |ms| slowest.lately(at(ms)).map(|it| it.as_millis());
-        (1..20).for_each(|ms| slowest.see(at(0), ms));
-        assert_eq!(lately(0), None, "too few");
-        slowest.see(at(1), 7);
-        assert_eq!(lately(1), Some(19));
-        (0..20).for_each(|_| slowest.see(at(REMEMBERED_MS), 5));
-        assert_eq!(lately(2 * REMEMBERED_MS - 1), Some(19));
-        assert_eq!(lately(2 * REMEMBERED_MS), Some(5));
-        assert_eq!(lately(3 * REMEMBERED_MS), None);
-        slowest.see(at(9 * REMEMBERED_MS), 3);
-        assert_eq!(lately(9 * REMEMBERED_MS), None, "the old ones say nothing");
-    }
-
-    #[test]
-    fn whoever_had_less_time_than_a_copy_is_to_blame_as_if_its_caller_had_left() {
-        let seconds = Duration::from_secs;
-        let limit = Limit { wait: seconds(600), silence: seconds(30), late: seconds(120) };
-        let over = [1, 3, 10, 119, 120].map(|it| limit.over(seconds(it)));
-        let left = [Ended::Abandoned, Ended::Unheard, Ended::Silent, Ended::Silent];
-        assert_eq!((&over[..4], over[4]), (&left[..], Ended::Timeout));
-        assert_eq!(Limit::alone(seconds(2)).over(seconds(2)), Ended::Timeout);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn callers_say_in_seconds_how_long_they_wait() {

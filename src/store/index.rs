@@ -95,6 +95,14 @@ impl Index {
         self.db.tree_names().iter().any(|it| it == b"pairs")
     }
 
+    /// Forgets where pairs are, and what of the segments is indexed; what only the index has stays.
+    pub(super) fn renew(&self) -> sled::Result<()> {
+        self.db.drop_tree("pairs")?;
+        self.windows.clear()?;
+        self.blocks.clear()?;
+        self.segments.clear()
+    }
+
     /// Adds a block of pairs of one window and one second, lowest id first. Not as a batch of sled's:
     /// that ends a buffer of its log early, and wakes all its threads for that.
     pub(super) fn put_block(

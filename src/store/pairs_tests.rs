@@ -326,3 +326,45 @@ fn a_second_opener_is_refused() {
     let error = Pairs::open(dir.path(), LIMITS).unwrap_err();
     assert!(matches!(error, PairsError::Locked(_)), "{error}");
 }
+
+#[test]
+fn an_index_that_is_ahead_of_its_segment_hides_nothing_else() {
+    let (dir, pairs) = store();
+    let kept = put(&pairs, "chat", 1_000);
+    let lost = put(&pairs, "chat", 2_000);
+    pairs.flush().unwrap();
+    drop(pairs);
+    let segment = dir.path().join("segments").join(&files(dir.path())[0]);
+    let len = fs::metadata(&segment).unwrap().len();
+    File::options().write(true).open(&segment).unwrap().set_len(len - 9).unwrap();
+    let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+    let later = put(&pairs, "chat", 3_000);
+    assert_eq!(times(&pairs, &all()), [3_000, 1_000]);
+    assert_eq!(times(&pairs, &of("chat")), [3_000, 1_000]);
+    assert_eq!(told(&pairs).len(), 2);
+    assert!(pairs.get(lost.id).is_err() && 0 < pairs.counters().unreadable);
+    for pair in [kept, later] {
+        assert_eq!(pairs.get(pair.id).unwrap().unwrap().0, pair);
+    }
+}
+
+#[test]
+fn what_an_older_program_kept_in_its_index_stays() {
+    let (dir, pairs) = store();
+    let pair = put(&pairs, "chat", 1_000);
+    pairs.keep("today", b"7").unwrap();
+    pairs.flush().unwrap();
+    drop(pairs);
+    // Its rows of pairs were others.
+    let old = sled::open(dir.path().join("sled")).unwrap();
+    old.drop_tree("blocks").unwrap();
+    old.open_tree("pairs").unwrap().insert([7; 16], vec![7; 99]).unwrap();
+    old.open_tree("windows").unwrap().insert([7; 40], vec![]).unwrap();
+    drop(old);
+    for _ in 0..2 {
+        let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+        assert_eq!(times(&pairs, &of("chat")), [1_000]);
+        assert_eq!(pairs.get(pair.id).unwrap().unwrap().0, pair);
+        assert_eq!(pairs.kept("today").as_deref(), Some(&b"7"[..]));
+    }
+}

@@ -16,10 +16,12 @@ use super::{
 pub(super) fn open_index(dir: &Path) -> Result<Index, PairsError> {
     let sled = dir.join("sled");
     match Index::open(&sled) {
-        Ok(index) if !index.is_old() => return Ok(index),
         Ok(index) => {
-            tracing::info!(dir = %sled.display(), "an older program made the index; rebuilding it");
-            drop(index);
+            if index.is_old() {
+                tracing::info!(dir = %sled.display(), "an older program made the index; renewing it");
+                index.renew().map_err(to("be renewed"))?;
+            }
+            return Ok(index);
         }
         Err(OpenFault::Refused(error)) => return Err(to("be opened")(error)),
         Err(OpenFault::Broken(problem)) => {

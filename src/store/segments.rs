@@ -19,7 +19,7 @@ use super::{
 };
 use crate::domain::Timestamp;
 
-const FORMAT: Format = Format { magic: *b"xf-pairs", version: 1 };
+const FORMAT: Format = Format { magic: *b"xf-pairs", version: 2 };
 /// A segment this long is followed by another, also within the hour. It bounds what is lost
 /// at once when space runs out, and the memory a rebuild takes.
 const SEGMENT_LEN_MAX: u64 = 64 << 20;
@@ -209,7 +209,7 @@ pub(super) fn hour_end(name: u64) -> u64 {
     (name / HOUR_MS).saturating_add(1).saturating_mul(HOUR_MS)
 }
 
-/// The bytes of a frame; none when its segment was unlinked.
+/// The bytes of a frame; none when its segment was unlinked, no bytes when it ends before.
 pub(super) fn read(dir: &Path, place: Place) -> Result<Option<Vec<u8>>, FileError> {
     let path = path(dir, place.segment);
     let mut frame = vec![0; usize::try_from(place.len).unwrap_or(0)];
@@ -217,6 +217,8 @@ pub(super) fn read(dir: &Path, place: Place) -> Result<Option<Vec<u8>>, FileErro
     match read {
         Ok(()) => Ok(Some(frame)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // The index may be on disk before what it points to, and the power may fail between.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Some(Vec::new())),
         Err(error) => Err(at("read", &path)(error)),
     }
 }

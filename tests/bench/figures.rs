@@ -2,7 +2,29 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use crate::targets::{Candidate, NGINX_MIRROR_SECONDS, Target, Via};
+use crate::{
+    load::Size,
+    targets::{Candidate, NGINX_MIRROR_SECONDS, SLOW, Target, Via},
+};
+
+/// The columns of the tables.
+const REQUESTS: [&str; 11] = [
+    "mirrored",
+    "requests/s",
+    "÷ direct",
+    "÷ floor",
+    "÷ nginx",
+    "CPU µs a request",
+    "÷ floor",
+    "÷ nginx",
+    "added p50 ms",
+    "added p99 ms",
+    "memory MiB",
+];
+const STREAMS: [&str; 4] =
+    ["first byte: added p50 ms", "added p99 ms", "later pieces: added p50 ms", "added p99 ms"];
+const ILL: [&str; 5] =
+    ["mirrored", "p50 ms", "p99 ms", "p50 ÷ mirroring off", "p99 ÷ mirroring off"];
 
 /// One kind of number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +41,9 @@ pub(crate) enum Figure {
     /// Time to the first byte of a stream, in milliseconds.
     BegunP50,
     BegunP99,
+    /// Time from the sending of a later piece of a stream to its arrival, in milliseconds.
+    PieceP50,
+    PieceP99,
     /// Resident memory after the load, in MiB.
     Memory,
     /// Cores that other programs used meanwhile.
@@ -34,25 +59,24 @@ pub(crate) struct Figures(pub(crate) Vec<Round>);
 impl Figures {
     /// The tables, in Markdown.
     pub(crate) fn tables(&self, targets: &[Target]) -> String {
-        let mut text = String::from(
-            "| | mirrored | requests/s | ÷ direct | ÷ floor | ÷ nginx | CPU µs a request \
-             | ÷ floor | ÷ nginx | added p50 ms | added p99 ms | stream's first byte: added p50 ms | added p99 ms \
-             | memory MiB |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
-        );
-        let hanging = |it: &&Target| it.candidate == Candidate::Hangs;
-        for target in targets.iter().filter(|it| !hanging(it)) {
-            self.row(&mut text, *target);
-        }
-        if targets.iter().any(|it| hanging(&it)) {
-            text.push_str(
-                "\n| the candidate hangs, all mirrored | mirrored | p50 ms | p99 ms \
-                 | p50 ÷ mirroring off | p99 ÷ mirroring off |\n|---|--:|--:|--:|--:|--:|\n",
-            );
-            for target in targets.iter().filter(hanging) {
-                self.hanging_row(&mut text, *target);
-            }
-        }
-        text
+        let of = |size| {
+            let answers = targets.iter().filter(|it| it.candidate == Candidate::Answers);
+            answers.filter(move |it| it.size == size)
+        };
+        let streaming = of(Size::Small).filter(|it| it.via != Via::Direct);
+        let ill = targets.iter().filter(|it| it.candidate != Candidate::Answers);
+        let requests = |it: &Target| (name(*it), self.requests(*it));
+        let tables = [
+            table(&REQUESTS, "2 KB requests", of(Size::Small).map(requests)),
+            table(&REQUESTS, "64 KB requests", of(Size::Large).map(requests)),
+            table(&STREAMS, "streams", streaming.map(|it| (name(*it), self.streams(*it)))),
+            table(
+                &ILL,
+                "the candidate, all mirrored",
+                ill.map(|it| (ill_name(*it), self.ill(*it))),
+            ),
+        ];
+        tables.into_iter().flatten().collect::<Vec<_>>().join("\n")
     }
 
     /// How many cores other programs used, in the middle of all visits.
@@ -61,18 +85,11 @@ impl Figures {
         median(visits.map(|(_, value)| *value))
     }
 
-    fn row(&self, text: &mut String, target: Target) {
-        let direct = Target { via: Via::Direct, percent: 0, candidate: Candidate::Answers };
+    fn requests(&self, target: Target) -> Vec<String> {
+        let direct = target.direct();
         let floor = Target { via: Via::Floor, ..target };
         let nginx = Target { via: Via::Nginx, ..target };
-        let name = match target.via {
-            Via::Direct => "direct".to_owned(),
-            Via::Floor => format!("floor, {} %", target.percent),
-            Via::Nginx if target.percent == 0 => "nginx".to_owned(),
-            Via::Nginx => format!("nginx `mirror`, {} %", target.percent),
-            Via::Crossfade => format!("Crossfade, {} %", target.percent),
-        };
-        let cells = [
+        vec![
             percent(self.value(target, Figure::Mirrored)),
             number(self.value(target, Figure::Throughput), 0),
             number(self.ratio(target, direct, Figure::Throughput), 2),
@@ -83,26 +100,24 @@ impl Figures {
             number(self.ratio(target, nginx, Figure::Cpu), 2),
             number(self.added(target, direct, Figure::P50), 2),
             number(self.added(target, direct, Figure::P99), 2),
-            number(self.added(target, direct, Figure::BegunP50), 2),
-            number(self.added(target, direct, Figure::BegunP99), 2),
             number(self.value(target, Figure::Memory), 0),
-        ];
-        line(text, &name, &cells);
+        ]
     }
 
-    fn hanging_row(&self, text: &mut String, target: Target) {
-        let name = match target.via {
-            Via::Direct | Via::Floor | Via::Crossfade => "Crossfade".to_owned(),
-            Via::Nginx => format!("nginx `mirror`, which gives up after {NGINX_MIRROR_SECONDS} s"),
-        };
-        let cells = [
+    fn streams(&self, target: Target) -> Vec<String> {
+        let figures = [Figure::BegunP50, Figure::BegunP99, Figure::PieceP50, Figure::PieceP99];
+        let added = figures.map(|it| number(self.added(target, target.direct(), it), 2));
+        added.into()
+    }
+
+    fn ill(&self, target: Target) -> Vec<String> {
+        vec![
             percent(self.value(target, Figure::Mirrored)),
             number(self.value(target, Figure::P50), 2),
             number(self.value(target, Figure::P99), 2),
             number(self.ratio(target, target.off(), Figure::P50), 2),
             number(self.ratio(target, target.off(), Figure::P99), 2),
-        ];
-        line(text, &name, &cells);
+        ]
     }
 
     fn value(&self, target: Target, figure: Figure) -> Option<f64> {
@@ -149,9 +164,46 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     Some(f64::midpoint(*lower, *upper))
 }
 
-fn line(text: &mut String, name: &str, cells: &[String]) {
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
+fn name(target: Target) -> String {
+    match target.via {
+        Via::Direct => "direct".to_owned(),
+        Via::Floor => format!("floor, {} %", target.percent),
+        Via::Nginx if target.percent == 0 => "nginx".to_owned(),
+        Via::Nginx => format!("nginx `mirror`, {} %", target.percent),
+        Via::Crossfade => format!("Crossfade, {} %", target.percent),
+    }
+}
+
+fn ill_name(target: Target) -> String {
+    let candidate = match target.candidate {
+        Candidate::Answers => "answers".to_owned(),
+        Candidate::Hangs => "hangs".to_owned(),
+        Candidate::Slow => format!("answers after {} s", SLOW.as_secs()),
+        Candidate::Dead => "refuses connections".to_owned(),
+        Candidate::Fails => "fails (500)".to_owned(),
+    };
+    match target.via {
+        Via::Nginx => {
+            format!("{candidate}: nginx `mirror`, which gives up after {NGINX_MIRROR_SECONDS} s")
+        }
+        Via::Direct | Via::Floor | Via::Crossfade => format!("{candidate}: Crossfade"),
+    }
+}
+
+/// A table with these columns; none without rows.
+fn table(
+    columns: &[&str],
+    title: &str,
+    rows: impl Iterator<Item = (String, Vec<String>)>,
+) -> Option<String> {
+    let mut text = String::new();
+    for (name, cells) in rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
+    }
+    let rule = "--:|".repeat(columns.len());
+    let head = format!("| {title} | {} |\n|---|{rule}\n", columns.join(" | "));
+    (!text.is_empty()).then(|| head + &text)
 }
 
 fn number(value: Option<f64>, digits: usize) -> String {

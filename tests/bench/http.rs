@@ -16,6 +16,7 @@ pub(crate) struct Connection {
     socket: TcpStream,
     raw: Vec<u8>,
     unchunked: Vec<u8>,
+    arrivals: Vec<(usize, Instant)>,
 }
 
 /// A request or an answer, whole.
@@ -26,6 +27,8 @@ pub(crate) struct Message<'a> {
     pub(crate) body: &'a [u8],
     /// When the first byte of the body was here.
     pub(crate) begun: Instant,
+    /// How much of a chunked body was here when, chunk by chunk.
+    pub(crate) arrivals: &'a [(usize, Instant)],
 }
 
 enum Framing {
@@ -36,7 +39,8 @@ enum Framing {
 impl Connection {
     pub(crate) fn new(socket: TcpStream) -> io::Result<Self> {
         socket.set_nodelay(true)?;
-        Ok(Self { socket, raw: Vec::with_capacity(8 << 10), unchunked: Vec::new() })
+        let raw = Vec::with_capacity(8 << 10);
+        Ok(Self { socket, raw, unchunked: Vec::new(), arrivals: Vec::new() })
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -46,6 +50,7 @@ impl Connection {
     /// The next message; none when the other side has closed between two.
     pub(crate) async fn receive(&mut self) -> io::Result<Option<Message<'_>>> {
         self.raw.clear();
+        self.arrivals.clear();
         let head_len = loop {
             if self.read().await? == 0 {
                 return if self.raw.is_empty() { Ok(None) } else { Err(broken("cut off")) };
@@ -77,7 +82,7 @@ impl Connection {
 
     fn message<'a>(&'a self, body: &'a [u8], begun: Instant) -> Message<'a> {
         let start = self.raw.split(|it| *it == b'\r').next().unwrap_or_default();
-        Message { start, body, begun }
+        Message { start, body, begun, arrivals: &self.arrivals }
     }
 
     /// Reads chunks, the first of which begins at `at`, up to the empty one.
@@ -97,6 +102,7 @@ impl Connection {
                 return Ok(());
             }
             self.unchunked.extend_from_slice(&self.raw[begin..end]);
+            self.arrivals.push((self.unchunked.len(), Instant::now()));
             at = end + 2;
         }
     }

@@ -13,14 +13,16 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::{Fault, http::Connection, mock};
+use crate::{
+    Fault,
+    http::{Connection, Message},
+    mock::{self, STAMP},
+};
 
 /// Longest wait for answers after the last request was sent.
 const ANSWERS_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most requests under way at a time.
 const IN_FLIGHT_MAX: usize = 4_096;
-/// Letters of a request's text: about 2 KiB with its JSON.
-const TEXT_LEN: usize = 1_800;
 /// Timers wake up to a millisecond late; so long before the end they are watched.
 const WATCHED: Duration = Duration::from_millis(2);
 
@@ -29,6 +31,17 @@ pub(crate) struct Job {
     address: SocketAddr,
     request: String,
     expected: String,
+    /// Where in it stamps are.
+    stamps: Vec<usize>,
+}
+
+/// About how long a request is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Size {
+    /// 2 KB.
+    Small,
+    /// 64 KB.
+    Large,
 }
 
 /// Whether the answer comes in pieces.
@@ -44,18 +57,28 @@ pub(crate) struct Done {
 }
 
 /// When things happened, counted from when the request was due.
-#[derive(Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) begun: Duration,
     pub(crate) whole: Duration,
+    /// How long each piece of a stream was under way, from the provider to the caller.
+    pub(crate) pieces: Vec<Duration>,
 }
 
 impl Job {
-    pub(crate) fn new(address: SocketAddr, delivery: &Delivery, expected: &str) -> Arc<Self> {
+    pub(crate) fn new(
+        address: SocketAddr,
+        size: Size,
+        delivery: &Delivery,
+        expected: &str,
+    ) -> Arc<Self> {
         let stream = matches!(delivery, Delivery::Stream);
+        let text_len = match size {
+            Size::Small => 1_800,
+            Size::Large => 64_000,
+        };
         let body = json!({
             "model": "bench", "stream": stream, "temperature": 0.2,
-            "messages": [{ "role": "user", "content": mock::text(TEXT_LEN) }],
+            "messages": [{ "role": "user", "content": mock::text(text_len) }],
         })
         .to_string();
         let request = format!(
@@ -64,7 +87,8 @@ impl Job {
              content-length: {}\r\n\r\n{body}",
             body.len()
         );
-        Arc::new(Self { address, request, expected: expected.to_owned() })
+        let stamps = expected.match_indices(STAMP).map(|(at, _)| at).collect();
+        Arc::new(Self { address, request, expected: expected.to_owned(), stamps })
     }
 
     /// One request on a connection of its own.
@@ -153,13 +177,30 @@ impl Job {
         connection.send(self.request.as_bytes()).await?;
         let message = connection.receive().await?.ok_or("closed instead of an answer")?;
         let whole = due.elapsed();
-        if !message.start.starts_with(b"HTTP/1.1 200 ") || message.body != self.expected.as_bytes()
-        {
+        let pieces = self.checked(&message).ok_or_else(|| {
             let start = String::from_utf8_lossy(message.start);
             let body = String::from_utf8_lossy(&message.body[..message.body.len().min(300)]);
-            return Err(format!("a wrong answer: {start}: {body}").into());
+            format!("a wrong answer: {start}: {body}")
+        })?;
+        Ok(Times { begun: message.begun.saturating_duration_since(due), whole, pieces })
+    }
+
+    /// How long each piece was under way; none if this is not the expected answer.
+    fn checked(&self, message: &Message<'_>) -> Option<Vec<Duration>> {
+        let expected = self.expected.as_bytes();
+        let mut pieces = Vec::with_capacity(self.stamps.len());
+        let mut equal = message.start.starts_with(b"HTTP/1.1 200 ");
+        let mut rest = 0;
+        for &at in &self.stamps {
+            let end = at + STAMP.len();
+            equal &= message.body.get(rest..at)? == &expected[rest..at];
+            let sent = mock::sent(message.body.get(at..end)?)?;
+            let (_, arrived) = message.arrivals.iter().find(|(len, _)| end <= *len)?;
+            pieces.push(arrived.saturating_duration_since(sent));
+            rest = end;
         }
-        Ok(Times { begun: message.begun.saturating_duration_since(due), whole })
+        equal &= message.body.get(rest..)? == &expected[rest..];
+        equal.then_some(pieces)
     }
 }
 

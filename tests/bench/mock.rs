@@ -1,10 +1,10 @@
-//! A provider that answers as fast as it can, after a time, in pieces, or never.
+//! A provider that answers as fast as it can, after a time, in pieces, badly, never, or is gone.
 
 use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -26,6 +26,13 @@ const TEXT_LEN: usize = 1_800;
 /// Pieces of a stream, and the time between two.
 const PIECES: usize = 10;
 const PIECE_GAP: Duration = Duration::from_millis(5);
+/// In place of this, a piece says when it was sent: nanoseconds since `START`.
+pub(crate) const STAMP: &str = "0000000000000000";
+/// What a failed request gets.
+const FAILURE: &str = "HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\n\
+                       content-length: 30\r\n\r\n{\"error\":{\"message\":\"broken\"}}";
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// How a mock answers from now on.
 #[derive(Clone, Copy)]
@@ -36,13 +43,15 @@ pub(crate) enum Plan {
     Stream,
     /// Never; the connection stays open until the other side closes it.
     Hang,
+    /// With a 500, at once.
+    Fail,
 }
 
 /// A running provider. Dropped, it closes its address and all connections.
 pub(crate) struct Mock {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
-    _accepting: JoinSet<()>,
+    accepting: JoinSet<()>,
 }
 
 struct Shared {
@@ -65,11 +74,16 @@ impl Mock {
         let address = listener.local_addr()?;
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { address, shared, _accepting: accepting })
+        Ok(Self { address, shared, accepting })
     }
 
     pub(crate) fn set(&self, plan: Plan) {
         *self.shared.plan.lock().unwrap_or_else(PoisonError::into_inner) = plan;
+    }
+
+    /// Closes all connections; from now on they are refused.
+    pub(crate) async fn die(&mut self) {
+        self.accepting.shutdown().await;
     }
 
     /// Requests that came so far.
@@ -82,7 +96,7 @@ impl Mock {
         &self.shared.whole
     }
 
-    /// The body of a stream.
+    /// The body of a stream, with a `STAMP` in all pieces but the last.
     pub(crate) fn stream(&self) -> String {
         self.shared.pieces.concat()
     }
@@ -121,6 +135,7 @@ async fn serve(mut connection: Connection, shared: &Shared) -> io::Result<()> {
             }
             Plan::Stream => stream(&mut connection, &shared.pieces).await?,
             Plan::Hang => {}
+            Plan::Fail => connection.send(FAILURE.as_bytes()).await?,
         }
     }
     Ok(())
@@ -130,6 +145,7 @@ async fn stream(connection: &mut Connection, pieces: &[String]) -> io::Result<()
     let mut head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
                     transfer-encoding: chunked\r\n\r\n";
     for piece in pieces {
+        let piece = piece.replace(STAMP, &format!("{:016}", START.elapsed().as_nanos()));
         let chunk = format!("{head}{:x}\r\n{piece}\r\n", piece.len());
         connection.send(chunk.as_bytes()).await?;
         head = "";
@@ -159,11 +175,18 @@ fn pieces(name: &str) -> Vec<String> {
             "id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1,
             "model": "bench",
             "choices": [{ "index": 0, "delta": { "content": content }, "finish_reason": finish }],
+            "system_fingerprint": STAMP,
         });
         format!("data: {chunk}\n\n")
     };
     let done = "data: [DONE]\n\n".to_owned();
     (1..=PIECES).map(piece).chain([done]).collect()
+}
+
+/// When the piece with this stamp was sent.
+pub(crate) fn sent(stamp: &[u8]) -> Option<Instant> {
+    let nanos = str::from_utf8(stamp).ok()?.parse().ok()?;
+    START.checked_add(Duration::from_nanos(nanos))
 }
 
 /// So many letters of text.

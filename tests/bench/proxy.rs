@@ -1,5 +1,6 @@
-//! What a proxy costs: direct, the least that hyper costs, nginx `mirror` and Crossfade, interleaved
-//! in one run, as ratios.
+//! What a proxy costs: direct, the least that hyper costs, nginx `mirror` and Crossfade, in turn in
+//! one run, as ratios: short and long requests, streams, and the primary beside a candidate that
+//! falls ill.
 //!
 //! Both providers and the load share one core, the measured program has another. A visit starts
 //! a target, measures it and ends it; a round visits every target; rounds begin with another
@@ -15,7 +16,7 @@ mod machine;
 mod mock;
 mod targets;
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
 use tokio::signal::{
@@ -24,10 +25,10 @@ use tokio::signal::{
 };
 
 use figures::{Figure, Figures, Round, percentile};
-use load::{Delivery, Job, Times};
+use load::{Delivery, Job, Size};
 use machine::Ticks;
-use mock::{Mock, Plan};
-use targets::{Candidate, Cores, Providers, Running, Target, Via};
+use mock::Plan;
+use targets::{Candidate, Cores, Providers, Running, SLOW, Target, Via};
 
 /// Anything that ends the run.
 type Fault = Box<dyn Error + Send + Sync>;
@@ -55,7 +56,8 @@ struct Args {
     /// How long each measurement takes.
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     seconds: f64,
-    /// Only these targets, such as `nginx` or `crossfade/100,crossfade/hang`; `direct` always.
+    /// Only these targets, such as `nginx`, `crossfade/100,crossfade/hang` or `crossfade/0/64k`;
+    /// `direct` always, and `direct/64k` where it is compared with.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// 2 rounds of half a second: whether everything works, not how well.
@@ -102,11 +104,7 @@ async fn run(args: &Args, cores: Cores) -> Result<String, Fault> {
     let (rounds, seconds) = if args.quick { QUICK } else { asked };
     let nginx = targets::nginx_version();
     let targets = chosen(&args.only, nginx.is_some())?;
-    let providers = Providers {
-        primary: Mock::start("primary").await?,
-        candidate: Mock::start("candidate").await?,
-    };
-    let bench = Bench { providers, cores, time: Duration::from_secs_f64(seconds) };
+    let bench = Bench { cores, time: Duration::from_secs_f64(seconds) };
     let mut figures = Figures(Vec::new());
     for number in 0..rounds {
         let mut order = targets.clone();
@@ -139,7 +137,6 @@ async fn stopped() -> Fault {
 
 /// What one run measures with.
 struct Bench {
-    providers: Providers,
     cores: Cores,
     time: Duration,
 }
@@ -150,7 +147,7 @@ impl Bench {
         let mut kept: Option<(f64, Round)> = None;
         for _ in 0..tries {
             let then = Ticks::now();
-            let mut round = self.visit(target).await?;
+            let mut round = Visit::start(target, self).await?.measure().await?;
             let Some(others) = then.zip(Ticks::now()).map(|(then, now)| now.others_since(&then))
             else {
                 return Ok(round);
@@ -165,100 +162,117 @@ impl Bench {
         }
         Ok(kept.map(|(_, round)| round).unwrap_or_default())
     }
+}
 
-    async fn visit(&self, target: Target) -> Result<Round, Fault> {
-        let mut round = Round::new();
-        self.plan(Plan::Whole(Duration::ZERO));
-        if target.candidate == Candidate::Hangs {
-            self.providers.candidate.set(Plan::Hang);
-        }
-        let running = target.start(&self.providers, self.cores).await?;
-        let mut note = |figure, value| {
-            round.insert((target, figure), value);
-        };
-        match target.candidate {
-            Candidate::Answers => {
-                self.throughput(target, &running, &mut note).await?;
-                self.plan(Plan::Whole(THINKING));
-                self.latency(&running, &mut note).await?;
-                self.plan(Plan::Stream);
-                self.streams(&running, &mut note).await?;
-                if let Some(kib) = running.memory_kib() {
-                    note(Figure::Memory, f64::from(kib) / 1_024.0);
-                }
-            }
-            Candidate::Hangs => {
-                self.providers.primary.set(Plan::Whole(THINKING));
-                let asked = self.asked();
-                self.latency(&running, &mut note).await?;
-                note(Figure::Mirrored, self.mirrored_since(asked, target)?);
-            }
-        }
-        running.stop().await?;
-        Ok(round)
+/// A target that is measured.
+struct Visit {
+    target: Target,
+    providers: Providers,
+    running: Running,
+    time: Duration,
+    noted: Round,
+}
+
+impl Visit {
+    async fn start(target: Target, bench: &Bench) -> Result<Self, Fault> {
+        let providers = Providers::start().await?;
+        let running = target.start(&providers, bench.cores).await?;
+        Ok(Self { target, providers, running, time: bench.time, noted: Round::new() })
     }
 
-    async fn throughput(
-        &self,
-        target: Target,
-        running: &Running,
-        note: &mut impl FnMut(Figure, f64),
-    ) -> Result<(), Fault> {
-        let job = Job::new(running.address, &Delivery::Whole, self.providers.primary.whole());
+    async fn measure(mut self) -> Result<Round, Fault> {
+        if self.target.candidate == Candidate::Answers {
+            self.throughput().await?;
+            self.providers.set(Plan::Whole(THINKING));
+            self.latency().await?;
+            if self.target.size == Size::Small {
+                self.streams().await?;
+            }
+            if let Some(kib) = self.running.memory_kib() {
+                self.note(Figure::Memory, f64::from(kib) / 1_024.0);
+            }
+        } else {
+            self.illness().await?;
+        }
+        self.running.stop().await?;
+        Ok(self.noted)
+    }
+
+    async fn throughput(&mut self) -> Result<(), Fault> {
+        let job = self.job();
         job.closed(CALLERS, self.time / 4).await?;
-        let (asked, cpu) = (self.asked(), running.cpu());
+        let (asked, cpu) = (self.providers.asked(), self.running.cpu());
         let done = job.closed(CALLERS, self.time).await?;
         let answers = f64::from(done.answers);
-        note(Figure::Throughput, answers / done.elapsed.as_secs_f64());
-        note(Figure::Mirrored, self.mirrored_since(asked, target)?);
-        if let (Some(before), Some(after)) = (cpu, running.cpu()) {
-            note(Figure::Cpu, after.saturating_sub(before).as_secs_f64() * 1e6 / answers);
+        self.note(Figure::Throughput, answers / done.elapsed.as_secs_f64());
+        self.note(Figure::Mirrored, self.mirrored_since(asked)?);
+        if let (Some(before), Some(after)) = (cpu, self.running.cpu()) {
+            self.note(Figure::Cpu, after.saturating_sub(before).as_secs_f64() * 1e6 / answers);
         }
         Ok(())
     }
 
-    async fn latency(
-        &self,
-        running: &Running,
-        note: &mut impl FnMut(Figure, f64),
-    ) -> Result<(), Fault> {
-        let job = Job::new(running.address, &Delivery::Whole, self.providers.primary.whole());
-        let times = job.open(RATE, self.time).await?;
-        let whole = |it: &Times| it.whole;
-        let mut times: Vec<Duration> = times.iter().map(whole).collect();
-        note(Figure::P50, ms(percentile(&mut times, 50)));
-        note(Figure::P99, ms(percentile(&mut times, 99)));
+    async fn latency(&mut self) -> Result<(), Fault> {
+        let times = self.job().open(RATE, self.time).await?;
+        let whole = times.iter().map(|it| it.whole);
+        self.note_times([Figure::P50, Figure::P99], whole.collect());
         Ok(())
     }
 
-    async fn streams(
-        &self,
-        running: &Running,
-        note: &mut impl FnMut(Figure, f64),
-    ) -> Result<(), Fault> {
-        let job = Job::new(running.address, &Delivery::Stream, &self.providers.primary.stream());
+    async fn streams(&mut self) -> Result<(), Fault> {
+        self.providers.set(Plan::Stream);
+        let expected = self.providers.primary.stream();
+        let job = Job::new(self.running.address, self.target.size, &Delivery::Stream, &expected);
         let times = job.open(STREAM_RATE, self.time).await?;
-        let begun = |it: &Times| it.begun;
-        let mut times: Vec<Duration> = times.iter().map(begun).collect();
-        note(Figure::BegunP50, ms(percentile(&mut times, 50)));
-        note(Figure::BegunP99, ms(percentile(&mut times, 99)));
+        let begun = times.iter().map(|it| it.begun);
+        self.note_times([Figure::BegunP50, Figure::BegunP99], begun.collect());
+        let later = times.iter().flat_map(|it| it.pieces.iter().skip(1)).copied();
+        self.note_times([Figure::PieceP50, Figure::PieceP99], later.collect());
         Ok(())
     }
 
-    fn plan(&self, plan: Plan) {
-        self.providers.primary.set(plan);
-        self.providers.candidate.set(plan);
+    /// The primary's latency from when the candidate falls ill.
+    async fn illness(&mut self) -> Result<(), Fault> {
+        self.providers.set(Plan::Whole(THINKING));
+        self.job().open(RATE, self.time / 4).await?;
+        let candidate = &mut self.providers.candidate;
+        match self.target.candidate {
+            Candidate::Answers => {}
+            Candidate::Hangs => candidate.set(Plan::Hang),
+            Candidate::Slow => candidate.set(Plan::Whole(SLOW)),
+            Candidate::Fails => candidate.set(Plan::Fail),
+            Candidate::Dead => candidate.die().await,
+        }
+        let asked = self.providers.asked();
+        self.latency().await?;
+        // The dead count nobody.
+        if self.target.candidate != Candidate::Dead {
+            self.note(Figure::Mirrored, self.mirrored_since(asked)?);
+        }
+        Ok(())
     }
 
-    fn asked(&self) -> (u32, u32) {
-        (self.providers.primary.asked(), self.providers.candidate.asked())
+    fn job(&self) -> Arc<Job> {
+        let expected = self.providers.primary.whole();
+        Job::new(self.running.address, self.target.size, &Delivery::Whole, expected)
+    }
+
+    fn note(&mut self, figure: Figure, value: f64) {
+        self.noted.insert((self.target, figure), value);
+    }
+
+    /// Notes the 50th and the 99th percentile.
+    fn note_times(&mut self, figures: [Figure; 2], mut times: Vec<Duration>) {
+        for (figure, percent) in figures.into_iter().zip([50, 99]) {
+            self.note(figure, ms(percentile(&mut times, percent)));
+        }
     }
 
     /// The share that was mirrored since then, in percent.
-    fn mirrored_since(&self, then: (u32, u32), target: Target) -> Result<f64, Fault> {
-        let (primary, candidate) = self.asked();
+    fn mirrored_since(&self, then: (u32, u32)) -> Result<f64, Fault> {
+        let (primary, candidate) = self.providers.asked();
         let (primary, candidate) = (primary - then.0, candidate - then.1);
-        if (candidate == 0) != (target.percent == 0) {
+        if (candidate == 0) != (self.target.percent == 0) {
             return Err(format!("{candidate} of {primary} requests were mirrored").into());
         }
         Ok(f64::from(candidate) * 100.0 / f64::from(primary))
@@ -277,10 +291,11 @@ fn chosen(only: &[String], nginx: bool) -> Result<Vec<Target>, Fault> {
         return Err(format!("--only {word}: choose from {}", known.join(", ")).into());
     }
     let wanted = |it: &Target| only.is_empty() || only.iter().any(|word| names(word, it));
+    let large = all.iter().any(|it| it.size == Size::Large && wanted(it));
     Ok(all
         .into_iter()
         .filter(|it| match it.via {
-            Via::Direct => true,
+            Via::Direct => it.size == Size::Small || large,
             Via::Nginx => nginx && wanted(it),
             Via::Floor | Via::Crossfade => wanted(it),
         })

@@ -1,9 +1,9 @@
-//! What is measured: the way without a proxy, the minimal hyper proxy, nginx, and Crossfade, each as
-//! a process of its own.
+//! What is measured: the way without a proxy, the minimal hyper proxy, nginx, and Crossfade, each
+//! as a process of its own.
 
 use std::{
     fmt, fs,
-    io::{Error, ErrorKind},
+    io::{self, Error, ErrorKind},
     net::{SocketAddr, TcpListener},
     path::Path,
     process::Stdio,
@@ -20,8 +20,8 @@ use tokio::{
 use crate::{
     Fault,
     floor::Ways,
-    load::{Delivery, Job},
-    mock::Mock,
+    load::{Delivery, Job, Size},
+    mock::{Mock, Plan},
 };
 
 /// Longest a target may take until it answers, and mirrors what it should.
@@ -30,6 +30,8 @@ const START_TIME_MAX: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 /// Longest nginx waits for a mirrored answer; it holds the caller's connection so long.
 pub(crate) const NGINX_MIRROR_SECONDS: u32 = 1;
+/// What a slow candidate takes.
+pub(crate) const SLOW: Duration = Duration::from_secs(1);
 
 /// The programs between caller and provider.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,11 +42,17 @@ pub(crate) enum Via {
     Crossfade,
 }
 
-/// How the candidate behaves.
+/// How the candidate behaves; all but the first from when the target answers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Candidate {
     Answers,
     Hangs,
+    /// Answers much later than the primary.
+    Slow,
+    /// Refuses connections.
+    Dead,
+    /// Answers all with a 500.
+    Fails,
 }
 
 /// One program, mirroring so many percent.
@@ -52,6 +60,7 @@ pub(crate) enum Candidate {
 pub(crate) struct Target {
     pub(crate) via: Via,
     pub(crate) percent: u32,
+    pub(crate) size: Size,
     pub(crate) candidate: Candidate,
 }
 
@@ -59,6 +68,27 @@ pub(crate) struct Target {
 pub(crate) struct Providers {
     pub(crate) primary: Mock,
     pub(crate) candidate: Mock,
+}
+
+impl Providers {
+    /// Both answer at once.
+    pub(crate) async fn start() -> io::Result<Self> {
+        Ok(Self {
+            primary: Mock::start("primary").await?,
+            candidate: Mock::start("candidate").await?,
+        })
+    }
+
+    /// How both answer from now on.
+    pub(crate) fn set(&self, plan: Plan) {
+        self.primary.set(plan);
+        self.candidate.set(plan);
+    }
+
+    /// Requests that came to each so far, the primary's first.
+    pub(crate) fn asked(&self) -> (u32, u32) {
+        (self.primary.asked(), self.candidate.asked())
+    }
 }
 
 /// A target that answers. Dropped, its process ends.
@@ -78,14 +108,25 @@ pub(crate) enum Cores {
 impl Target {
     /// All there are.
     pub(crate) fn all() -> Vec<Self> {
-        let answers = |via, percent| Self { via, percent, candidate: Candidate::Answers };
-        let hangs = |via| Self { via, percent: 100, candidate: Candidate::Hangs };
-        let mut all = vec![answers(Via::Direct, 0)];
-        for via in [Via::Floor, Via::Nginx, Via::Crossfade] {
-            all.extend([0, 10, 100].map(|percent| answers(via, percent)));
+        let answers =
+            |via, percent, size| Self { via, percent, size, candidate: Candidate::Answers };
+        let mut all = Vec::new();
+        for (size, percents) in [(Size::Small, &[0, 10, 100][..]), (Size::Large, &[0, 100])] {
+            all.push(answers(Via::Direct, 0, size));
+            for via in [Via::Floor, Via::Nginx, Via::Crossfade] {
+                all.extend(percents.iter().map(|percent| answers(via, *percent, size)));
+            }
         }
-        all.extend([Via::Nginx, Via::Crossfade].map(hangs));
+        let ill = |via, candidate| Self { candidate, ..answers(via, 100, Size::Small) };
+        all.push(ill(Via::Nginx, Candidate::Hangs));
+        let ills = [Candidate::Hangs, Candidate::Slow, Candidate::Dead, Candidate::Fails];
+        all.extend(ills.map(|candidate| ill(Via::Crossfade, candidate)));
         all
+    }
+
+    /// The same requests without a proxy.
+    pub(crate) fn direct(self) -> Self {
+        Self { via: Via::Direct, percent: 0, candidate: Candidate::Answers, ..self }
     }
 
     /// The same program with mirroring off.
@@ -107,7 +148,7 @@ impl Target {
     }
 
     async fn ready(self, running: &mut Running, providers: &Providers) -> Result<(), Fault> {
-        let job = Job::new(running.address, &Delivery::Whole, providers.primary.whole());
+        let job = Job::new(running.address, self.size, &Delivery::Whole, providers.primary.whole());
         let copied = providers.candidate.asked();
         let ends = Instant::now() + START_TIME_MAX;
         loop {
@@ -131,14 +172,21 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.via, self.candidate) {
-            (Via::Direct, _) => f.write_str("direct"),
-            (Via::Floor, _) => write!(f, "floor/{}", self.percent),
-            (Via::Nginx, Candidate::Answers) => write!(f, "nginx/{}", self.percent),
-            (Via::Nginx, Candidate::Hangs) => f.write_str("nginx/hang"),
-            (Via::Crossfade, Candidate::Answers) => write!(f, "crossfade/{}", self.percent),
-            (Via::Crossfade, Candidate::Hangs) => f.write_str("crossfade/hang"),
+        f.write_str(match self.via {
+            Via::Direct => "direct",
+            Via::Floor => "floor",
+            Via::Nginx => "nginx",
+            Via::Crossfade => "crossfade",
+        })?;
+        match self.candidate {
+            Candidate::Answers if self.via == Via::Direct => {}
+            Candidate::Answers => write!(f, "/{}", self.percent)?,
+            Candidate::Hangs => f.write_str("/hang")?,
+            Candidate::Slow => f.write_str("/slow")?,
+            Candidate::Dead => f.write_str("/dead")?,
+            Candidate::Fails => f.write_str("/fail")?,
         }
+        f.write_str(if self.size == Size::Large { "/64k" } else { "" })
     }
 }
 

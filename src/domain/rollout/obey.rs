@@ -160,8 +160,8 @@ impl Rollout {
         }
     }
 
-    /// An answer counts for the attempt and the stage it was given in, and a yes only once it is
-    /// asked for: nothing that was said before, or is said again, lets another attempt go on.
+    /// An answer counts for the stage and, where that is named, the attempt it was given for, and a
+    /// yes only once it is asked for: nothing that was said before lets an attempt go on.
     fn approve(
         &self,
         now: Timestamp,

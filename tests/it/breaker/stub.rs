@@ -1,11 +1,8 @@
 //! A provider on a raw socket that does as it is told.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use tokio::{
@@ -24,8 +21,6 @@ pub(crate) enum Says {
     EverySecond,
     /// It sends this, and then nothing.
     Sends(&'static str),
-    /// It sends these with a pause after each, and closes the connection.
-    Drips(&'static [&'static str], Duration),
     /// It sends so many bytes of a good answer and closes the connection.
     Cut(usize),
     /// It answers and closes the connection without saying so.
@@ -129,13 +124,6 @@ async fn answer(mut stream: TcpStream, shared: &Shared) {
             Says::Sends(text) => text.to_owned(),
             Says::Status(status, line) => failed(status, line),
             Says::Cut(len) => good[..len].to_owned(),
-            Says::Drips(pieces, pause) => {
-                for piece in pieces {
-                    drop(stream.write_all(piece.as_bytes()).await);
-                    tokio::time::sleep(pause).await;
-                }
-                return;
-            }
             Says::Hang => return std::future::pending().await,
         };
         if stream.write_all(text.as_bytes()).await.is_err()

@@ -12,10 +12,7 @@ use tokio::{
 
 use crate::world::{World, rollout, slow, until};
 
-use super::{
-    NEVER_OPEN, Rig, TOUCHY,
-    stub::{Says, good},
-};
+use super::{NEVER_OPEN, Rig, TOUCHY, stub::Says};
 
 const BODY: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
 const STREAM: &str = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
@@ -154,51 +151,6 @@ async fn comments_and_blank_lines_are_no_answer() {
     let answer = rig.serve.chat(STREAM.into(), &[]).await;
     assert_eq!(answer.header("x-crossfade-provider"), "candidate");
     assert_eq!(&answer.body[..], whole.as_bytes());
-}
-
-/// A rig whose primary has answered so often that it is known how long it takes.
-async fn knowing(limits: &str) -> Rig {
-    let rig = Rig::start(NEVER_OPEN, &(rollout("100%", "100%") + limits)).await;
-    until("the primary's answers are known", || async {
-        rig.chat().await;
-        30 < rig.primary.asked()
-    })
-    .await;
-    rig
-}
-
-/// B-11
-#[tokio::test]
-async fn whole_answers_are_the_primarys_too_where_the_candidate_hangs_and_no_caller_says_anything()
-{
-    let rig = knowing("[limits]\nfirst_byte_timeout = \"300ms\"\n").await;
-    // Its callers would wait for ten minutes.
-    assert_eq!(rig.chat_while(Says::Hang).await, "primary");
-    // Nor is it waited for in the middle of a head.
-    assert_eq!(rig.chat_while(Says::Sends("HTTP/1.1 200 OK\r\n")).await, "primary");
-    assert_eq!(rig.chat_while(Says::Well).await, "candidate");
-    // Where nothing is known of the primary, as long as a copy may take.
-    let limits = "[limits]\nmirror_timeout = \"300ms\"\n";
-    let new = Rig::start(NEVER_OPEN, &(rollout("100%", "1%") + limits)).await;
-    assert_eq!(new.chat_while(Says::Hang).await, "primary");
-}
-
-/// B-11
-#[tokio::test]
-async fn a_whole_answer_of_which_something_comes_is_waited_for() {
-    let rig = knowing("[limits]\nfirst_byte_timeout = \"1s\"\n").await;
-    let (head, body) = good("candidate");
-    // Blank lines until it begins, as DeepSeek sends them: each in time, all of them not.
-    let length = format!("content-length: {}", body.len());
-    let head = head.replace(&length, &format!("content-length: {}", body.len() + 6));
-    let head: &str = head.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n").leak();
-    let pieces = vec![head, "\n", "\n", "\n", "\n", "\n", "\n", body.leak()].leak();
-    rig.candidate.says(Says::Drips(pieces, Duration::from_millis(250)));
-    let began = Instant::now();
-    let answer = rig.chat().await;
-    assert!(Duration::from_secs(1) < began.elapsed());
-    assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "candidate"));
-    assert_eq!(answer.json()["model"], "candidate");
 }
 
 #[tokio::test]

@@ -8,6 +8,9 @@ use serde_json::json;
 
 use super::Asked;
 
+/// Bytes of an answer that drips before the rest of it comes.
+const DRIPS: usize = 2_000;
+
 /// One thing done on a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
@@ -64,7 +67,7 @@ pub(crate) enum Fault {
     Crumbs,
     /// Text that is none.
     InvalidUtf8,
-    /// The right answer, byte by byte.
+    /// The right answer, its first bytes one by one.
     Drip,
     /// 1xx without end.
     Interim,
@@ -154,7 +157,11 @@ impl Fault {
                 let length = body.len().to_string();
                 sent(&[("content-length", &length)], body, [])
             }
-            Self::Drip => vec![Step::Drip(pieces.concat(), Duration::from_millis(2))],
+            Self::Drip => {
+                let mut drips = pieces.concat();
+                let rest = drips.split_off(drips.len().min(DRIPS));
+                vec![Step::Drip(drips, Duration::from_millis(2)), Step::Send(rest)]
+            }
             Self::Interim => {
                 vec![Step::Repeat(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(50))]
             }
