@@ -20,6 +20,9 @@ use super::{
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// Most bytes of an answer: a pair comes with its bodies.
 const ANSWER_LEN_MAX: usize = 256 << 20;
+/// What to do where the system has accepted a connection and nobody answers on it.
+const SILENT: &str = "the server may still be opening its store, or wait for the process before it: \
+                      see `/readyz` on its operations port, or wait longer with `--timeout`";
 
 /// Who calls, and how long they wait.
 #[derive(Clone, Debug)]
@@ -245,11 +248,15 @@ impl From<&Status> for Failure {
         let mut about: BTreeMap<String, String> = about.into_iter().collect();
         let faults = details.bad_request().map(|it| it.field_violations.as_slice());
         let faults = faults.unwrap_or_default().iter();
+        let hint = match status.code() {
+            Code::Cancelled | Code::DeadlineExceeded if kind == FailureKind::Unreachable => SILENT,
+            _ => "",
+        };
         Self {
             kind,
             message: status.message().to_owned(),
             faults: faults.map(|it| format!("{}: {}", it.field, it.description)).collect(),
-            hint: about.remove("hint").unwrap_or_default(),
+            hint: about.remove("hint").unwrap_or_else(|| hint.to_owned()),
             about,
         }
     }
@@ -287,6 +294,18 @@ mod tests {
         assert_eq!(failure.kind, FailureKind::Unreachable);
         let failure = Client::connect("https://127.0.0.1:1", caller()).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Usage);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_accepts_the_failure_says_where_to_look() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let caller = Caller { timeout: Duration::from_millis(100), ..caller() };
+        let mut client = Client::connect(&server, caller).await.unwrap();
+        let failure = client.list_rollouts(proto::ListRolloutsRequest::default()).await;
+        let failure = failure.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unreachable);
+        assert!(failure.hint.contains("/readyz"), "{failure:?}");
     }
 
     #[test]

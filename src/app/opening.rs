@@ -42,7 +42,15 @@ impl Opening {
         (control, recorder): (&mut Option<Listener>, &mut Option<RecorderThread>),
     ) {
         let Self { config, parts, predecessor, tries, seen } = self;
-        let journal = open_journal(config.store.clone()).await;
+        let journal = match open_journal(config.store.clone()).await {
+            // It lets go of the journal first, or never had it; of the pairs when it ends.
+            Ok(_) if predecessor.is_awaited() => Err(NoJournal::Elsewhere(
+                "the process before this one is ending and may have the pairs: this one serves the \
+                 primary, controls nothing, and takes over then"
+                    .to_owned(),
+            )),
+            journal => journal,
+        };
         let (takeover, takeover_here) = mpsc::channel(1);
         let stored = parts.stored(&config, predecessor.clone());
         if let Err(NoJournal::Elsewhere(_)) = &journal {

@@ -112,13 +112,11 @@ impl Managed {
         }
     }
 
-    /// Goes on after a start of the process, where it was known how long the stage had lasted:
+    /// Goes on after a start of the process, in a stage that is known to have lasted so long:
     /// what passed meanwhile, by whatever clock, counts for nothing.
-    pub(super) fn wake(&mut self, now: Timestamp, dwelt_ms: Option<u64>) {
+    pub(super) fn wake(&mut self, now: Timestamp, dwelt_ms: u64) {
         self.unheard = self.rollout.guarded().is_some();
-        if let Some(ms) = dwelt_ms {
-            self.rollout = Rollout::restore(self.rollout.save().dwelt(now, ms));
-        }
+        self.rollout = Rollout::restore(self.rollout.save().dwelt(now, dwelt_ms));
     }
 
     /// Something of the visit was heard.

@@ -46,6 +46,12 @@ struct Span {
 pub(super) async fn evidence(controller: &mut Controller) {
     let (pairs, now) = (controller.pairs.clone(), controller.clock.now());
     let weather = controller.barometer.weather();
+    if pairs.is_none() && controller.managed.values().any(|it| it.rollout.window().is_some()) {
+        tracing::error!(
+            "stored evidence cannot be had: stages that are open begin again, with no time and no \
+             evidence; mend the store and start again (`crossfade serve --takeover`) to have it back"
+        );
+    }
     for managed in controller.managed.values_mut() {
         coverage(pairs.as_ref(), managed, now);
         if managed.rollout.guarded().is_none() {
@@ -200,17 +206,18 @@ pub(super) fn copies(pairs: Option<&Pairs>, rollout: &Name) -> (u64, u64) {
 
 /// Copies due and missing in the window that is open, as last kept: what could not be trusted
 /// before a restart cannot be trusted after it. So with the time spent in the stage, of which
-/// nothing has passed since; a visit so new that nothing was kept of it begins again.
+/// nothing has passed since; a visit of which nothing is known, as it is new or the store cannot be
+/// used, begins again.
 fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) {
     let Some(window) = managed.rollout.window() else { return };
     let here = [u64::from(window.attempt), u64::from(window.stage)];
-    let mut dwelt_ms = pairs.map(|_| 0);
+    let mut dwelt_ms = 0;
     if let Some([_, _, attempt, stage, due, missing, since, ms]) = kept(pairs, &window.rollout)
         && [attempt, stage] == here
     {
         managed.live = Arc::new(managed.live.resumed((due, missing)));
         if since == managed.rollout.since().0 {
-            dwelt_ms = Some(ms);
+            dwelt_ms = ms;
         }
     }
     managed.wake(now, dwelt_ms);

@@ -17,8 +17,8 @@ use tokio::{
 use crate::clock::Clock;
 use crate::controller::{Controller, Handle, Judged, Rejected, Requester, Setup, View};
 use crate::domain::{
-    Command, Event, Margin, Metric, Name, Outcome, Pair, Plan, Record, Risk, Saved, Seen, Share,
-    Slice, Times, Timestamp, Undecided, Window, default_ladder,
+    Command, Event, Margin, Metric, Name, Outcome, Pair, Plan, Record, Risk, Rollout, Saved, Seen,
+    Share, Slice, Times, Timestamp, Undecided, Window, default_ladder,
 };
 use crate::store::{History, Journal, Pairs, samples, sim::Sim};
 use crate::tasks::{Tasks, spawn};
@@ -252,9 +252,10 @@ impl Rig {
     }
 }
 
+/// All that a journal tells: how long a stage has lasted is told by the stored pairs.
 pub(crate) fn saved(handle: &Handle) -> BTreeMap<Name, Saved> {
-    let views = handle.views();
-    views.rollouts.iter().map(|it| (it.rollout.name().clone(), it.rollout.save())).collect()
+    let saved = |it: &Rollout| (it.name().clone(), it.save().dwelt(Timestamp(0), 0));
+    handle.views().rollouts.iter().map(|it| saved(&it.rollout)).collect()
 }
 
 pub(crate) fn kind(record: &Record) -> String {

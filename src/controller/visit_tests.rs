@@ -107,6 +107,29 @@ async fn neither_down_time_nor_a_set_clock_is_time_in_a_stage_and_a_restart_wait
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_the_stored_evidence_a_stage_begins_again_and_it_counts_once_it_is_back() {
+    let store = Store::new();
+    let rig = store.open(START).await;
+    rig.handle.create(name("a"), short(60), by("")).await.unwrap();
+    rig.run("a", Command::Start).await.unwrap();
+    store.answer(&rig, 100).await;
+    advance(20 * MINUTE).await;
+    until("it is kept", || store.kept_minutes() == 20).await;
+    drop(rig);
+    let later = Timestamp(START.0 + 5 * 24 * 60 * MINUTE_MS);
+    let setup = setup_at(Clock::at(later), Ok(store.sim.endless_journal().unwrap()));
+    let rig = Rig::set_up(store.sim.clone(), setup).await;
+    assert_eq!(minutes(&rig).await, 0);
+    advance(59 * MINUTE).await;
+    let Evaluation { view, decision, .. } = look(&rig).await;
+    assert_eq!((view.rollout.stage_index(), decision), (0, Decision::Hold));
+    assert_eq!(view.evidence.pairs, 0);
+    drop(rig);
+    let rig = store.open(later).await;
+    assert_eq!((minutes(&rig).await, look(&rig).await.view.evidence.pairs), (20, 100));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stage_is_not_left_while_calls_hang_that_began_in_it() {
     let store = Store::new();
     let rig = store.open(START).await;

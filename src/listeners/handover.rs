@@ -253,6 +253,11 @@ impl Gone {
     pub async fn wait(&mut self) {
         while self.0.changed().await.is_ok() {}
     }
+
+    /// Whether there is one, and it has not ended.
+    pub fn is_awaited(&self) -> bool {
+        self.0.has_changed().is_ok()
+    }
 }
 
 /// Refuses processes of other users.

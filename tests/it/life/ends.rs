@@ -91,6 +91,34 @@ async fn neither_the_end_nor_a_successor_waits_for_a_store_that_takes_long_to_op
 }
 
 #[tokio::test]
+async fn a_successor_of_one_that_opens_its_store_waits_for_it_and_has_the_store_then() {
+    // Longer than a process looks for pairs that somebody else has.
+    let world = World::with(streaming(12_000)).await;
+    let config = world.dir.path().join("crossfade.toml");
+    let index = world.dir.path().join("store/sled");
+    fs::write(&config, world.config(&rollout("0%", "100%"))).unwrap();
+    fs::create_dir_all(&index).unwrap();
+    // Whoever reads it waits for somebody to write to it.
+    let settings = index.join("conf");
+    assert!(std::process::Command::new("mkfifo").arg(&settings).status().unwrap().success());
+    let first = Serve::begin(by_shell(":", &config)).await;
+    let taken = world.dir.path().join("store/pairs.lock");
+    until("it opens the pairs", || async { taken.exists() }).await;
+    let mut stream = begun(&world, first.data, 1).await;
+    fs::remove_file(&settings).unwrap();
+    let second = successor(&config).await;
+    assert!(second.page("/readyz").await.contains("the process before this one is ending"));
+    assert!(whole(&mut stream).await);
+    assert!(first.ended().await.success());
+    until("it has the store", || async { second.page("/readyz").await.contains("\"ready\"") })
+        .await;
+    until("control answers", || async { second.cli(&["list"]).await.0 == 0 }).await;
+    let (code, text) = second.cli(&["pairs", "chat"]).await;
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(second.json(&["status", "chat"]).await["state"], "STATE_RUNNING");
+}
+
+#[tokio::test]
 async fn control_is_not_flooded_and_greets_whoever_comes_next() {
     let world = World::new().await;
     let serve = world.serve(&rollout("0%", "1%")).await;
