@@ -50,7 +50,8 @@ fn rate(plan: &Plan, stage: &Stage, gate: Gate, per_minute: f64) -> f64 {
         Kind::Score => pairs * part(plan.judge_share),
         Kind::Ratio => pairs,
         // Who will say something, and how often, nobody knows: at most every caller does.
-        Kind::Opinion => per_minute * part(stage.serve).min(1.0 - part(stage.serve)),
+        // Of two in a row, so many are of different sides.
+        Kind::Opinion => per_minute * part(stage.serve) * (1.0 - part(stage.serve)),
     }
 }
 

@@ -299,10 +299,10 @@ impl Ledger {
 
     /// Takes a score that the answer of a request in this watched slice was given.
     pub fn opinion(&mut self, at: Timestamp, watched: &str, scored: Scored) {
-        let at = self.pass(at);
+        self.pass(at);
         for (_, instrument) in self.taking(watched) {
             if let Instrument::Opinion(it) = instrument {
-                it.observe(at, scored);
+                it.observe(scored);
             }
         }
     }

@@ -10,12 +10,36 @@ use super::{float, interval::ln_mixture, ledger::Chances};
 
 /// How long a key is remembered at least: longer than people pause in a conversation.
 const REMEMBERED_MS: u64 = 3_600_000;
-/// Keys remembered of an hour. Of more, an even part is left out of the bets.
+/// Keys remembered at a time. Of more, an even part is left out of the bets.
 const KEYS_LEN_MAX: usize = 8_192;
 /// Chance that lots that fall as they should are ever called wrong.
 const MISMATCH: f64 = 0.001;
 /// How many lots the test of the shares has in mind.
 const LOTS_TYPICAL: f64 = 100.0;
+
+/// Keys that were seen: all of them, or an even part that does not depend on what they drew.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Keys {
+    seen: HashSet<u64>,
+    /// Keys whose hash begins with fewer zero bits are left out.
+    zeros_min: u32,
+}
+
+impl Keys {
+    /// Whether this one counts and was not seen before.
+    pub(super) fn is_first(&mut self, key: u64) -> bool {
+        if zeros(key) < self.zeros_min {
+            return false;
+        }
+        let first = self.seen.insert(key);
+        if KEYS_LEN_MAX < self.seen.len() {
+            self.zeros_min += 1;
+            self.seen.retain(|key| self.zeros_min <= zeros(*key));
+            return false;
+        }
+        first
+    }
+}
 
 /// What a side was drawn by.
 ///
@@ -24,11 +48,9 @@ const LOTS_TYPICAL: f64 = 100.0;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Lots {
     chances: Chances,
-    young: HashSet<u64>,
+    young: Keys,
     old: HashSet<u64>,
     turned_at_ms: u64,
-    /// Keys whose hash begins with fewer zero bits are left out.
-    zeros_min: u32,
     /// In this stage: lots drawn, and those in which each side was seen.
     drawn: u64,
     primary: u64,
@@ -39,10 +61,9 @@ impl Lots {
     pub(super) fn new() -> Self {
         Self {
             chances: Chances::PAIRS,
-            young: HashSet::new(),
+            young: Keys::default(),
             old: HashSet::new(),
             turned_at_ms: 0,
-            zeros_min: 0,
             drawn: 0,
             primary: 0,
             candidate: 0,
@@ -60,21 +81,12 @@ impl Lots {
         let age = at.0.saturating_sub(self.turned_at_ms);
         if REMEMBERED_MS <= age {
             self.turned_at_ms = at.0;
-            self.old = std::mem::take(&mut self.young);
+            self.old = std::mem::take(&mut self.young.seen);
             if self.old.len() < KEYS_LEN_MAX / 4 {
-                self.zeros_min = self.zeros_min.saturating_sub(1);
+                self.young.zeros_min = self.young.zeros_min.saturating_sub(1);
             }
         }
-        if zeros(key) < self.zeros_min || self.old.contains(&key) {
-            return false;
-        }
-        let first = self.young.insert(key);
-        if KEYS_LEN_MAX < self.young.len() {
-            self.zeros_min += 1;
-            self.young.retain(|key| self.zeros_min <= zeros(*key));
-            return false;
-        }
-        first
+        !self.old.contains(&key) && self.young.is_first(key)
     }
 
     /// Counts a lot by the sides that it showed.
@@ -152,7 +164,7 @@ mod tests {
             firsts += first;
         }
         assert!((KEYS_LEN_MAX..3 * KEYS_LEN_MAX).contains(&firsts), "{firsts}");
-        assert!(lots.young.len() <= KEYS_LEN_MAX && 1 <= lots.zeros_min);
+        assert!(lots.young.seen.len() <= KEYS_LEN_MAX && 1 <= lots.young.zeros_min);
     }
 
     #[test]
@@ -161,8 +173,8 @@ mod tests {
         for key in (0..).take(KEYS_LEN_MAX) {
             assert!(lots.is_first(Timestamp(0), key));
         }
-        assert_eq!(lots.zeros_min, 0);
-        assert!(!lots.is_first(Timestamp(0), u64::MAX) && lots.zeros_min == 1);
+        assert_eq!(lots.young.zeros_min, 0);
+        assert!(!lots.is_first(Timestamp(0), u64::MAX) && lots.young.zeros_min == 1);
     }
 
     #[test]
@@ -191,9 +203,9 @@ mod tests {
         let few = KEYS_LEN_MAX / 4;
         for (len, left) in [(few - 1, 0), (few, 1), (few + 1, 1)] {
             let mut lots = Lots::new();
-            (lots.zeros_min, lots.young) = (1, (0..).take(len).collect());
+            lots.young = Keys { zeros_min: 1, seen: (0..).take(len).collect() };
             lots.is_first(Timestamp(REMEMBERED_MS), u64::MAX);
-            assert_eq!(lots.zeros_min, left, "after {len} keys");
+            assert_eq!(lots.young.zeros_min, left, "after {len} keys");
         }
     }
 

@@ -9,7 +9,8 @@ use std::{
 use tonic::Status;
 
 use super::{errors, proto, request::word};
-use crate::domain::{Lot, Name, Outcome, Pair, PairId, Seen, Side, Told, Window};
+use crate::controller::Views;
+use crate::domain::{Lot, Metric, Name, Outcome, Pair, PairId, Rollout, Seen, Side, Told, Window};
 use crate::traffic::{Outbox, Routed, Trace};
 
 /// Scores remembered, so that one that is said again is not counted again.
@@ -49,8 +50,9 @@ pub(super) struct Scores(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    by_key: Recent<String, Given>,
-    by_signal: Recent<(PairId, String), ()>,
+    /// With what was answered, which the same key is answered again.
+    by_key: Recent<String, (Given, proto::SubmitFeedbackResponse)>,
+    by_request: Recent<PairId, ()>,
 }
 
 /// The newest entries of a table.
@@ -121,13 +123,22 @@ impl Answered {
         Self { provider: Some(call.provider.clone()), counts: counts.ok_or(NOT_DRAWN) }
     }
 
-    fn told(&self) -> proto::SubmitFeedbackResponse {
+    /// Why it is no evidence of the rollouts as they stand, if so.
+    pub(super) fn late(&self, request: PairId, views: &Views) -> Option<&'static str> {
+        let counts = self.counts.as_ref().ok()?;
+        let rollouts = views.rollouts.iter().map(|it| &it.rollout);
+        let rollout = rollouts.into_iter().find(|it| *it.name() == counts.window.rollout)?;
+        counts.late(request, rollout)
+    }
+
+    /// What is said of it, with this reason against it if it has none of its own.
+    fn told(&self, against: Option<&'static str>) -> proto::SubmitFeedbackResponse {
         proto::SubmitFeedbackResponse {
             provider: self
                 .provider
                 .as_ref()
                 .map_or_else(String::new, |it| format!("providers/{it}")),
-            not_counted: self.counts.as_ref().err().copied().unwrap_or_default().to_owned(),
+            not_counted: self.counts.as_ref().err().copied().or(against).unwrap_or_default().into(),
         }
     }
 }
@@ -135,46 +146,62 @@ impl Answered {
 const NOT_DRAWN: &str =
     "no lot drew who answered, so what is thought of it says nothing of who answers better";
 
+const ENDED: &str = "its rollout is not under way, so nothing is asked for evidence";
+const EARLIER: &str =
+    "it was answered in an earlier stage or attempt of its rollout, whose evidence is closed";
+const NO_GATE: &str = "no gate of its stage is on `feedback`";
+const SAID_BEFORE: &str = "a score of the same request came before; the first stands";
+
 /// Whether the answer is that of the side which the lot drew.
 fn was_drawn(routed: &Routed, side: Side) -> bool {
     routed.route.serve == side && routed.kept().is_none()
 }
 
 impl Scores {
-    /// Hands a score to the evidence, unless it was handed over before.
+    /// Hands a score to the evidence, unless it was handed over before. Of one that comes too
+    /// late that is told; whether it does is for the controller to decide.
     pub(super) fn give(
         &self,
         given: Given,
-        answered: &Answered,
+        (answered, late): (&Answered, Option<&'static str>),
         outbox: &Outbox,
     ) -> Result<proto::SubmitFeedbackResponse, Status> {
-        let told = answered.told();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = (given.request, given.signal.clone());
         match known.by_key.held.get(&given.key) {
-            Some(before) if *before == given => return Ok(told),
+            Some((before, told)) if *before == given => return Ok(told.clone()),
             Some(_) => {
                 let problem = "request_id was used for another score; use a new one";
                 return Err(errors::argument("request_id", problem));
             }
             None => {}
         }
-        if !known.by_signal.held.contains_key(&of) {
+        let again = known.by_request.held.contains_key(&given.request);
+        let told = answered.told(late.or(again.then_some(SAID_BEFORE)));
+        if !again {
             if let Ok(counts) = &answered.counts
                 && outbox.offer(counts.seen(&given)).is_none()
             {
                 return Err(errors::busy());
             }
-            known.by_signal.add(of, ());
+            known.by_request.add(given.request, ());
         }
         if !given.key.is_empty() {
-            known.by_key.add(given.key.clone(), given);
+            known.by_key.add(given.key.clone(), (given, told.clone()));
         }
         Ok(told)
     }
 }
 
 impl Counts {
+    fn late(&self, request: PairId, rollout: &Rollout) -> Option<&'static str> {
+        let Some(stage) = rollout.guarded() else { return Some(ENDED) };
+        if rollout.window().as_ref() != Some(&self.window) || request.at() < rollout.since() {
+            return Some(EARLIER);
+        }
+        let gated = stage.gates.iter().any(|it| it.metric() == Metric::Feedback);
+        (!gated).then_some(NO_GATE)
+    }
+
     fn seen(&self, given: &Given) -> Seen {
         let &Given { request, score_millionths, .. } = given;
         let (lot, side, watched) = (self.lot, self.side, self.watched.clone());
@@ -205,7 +232,9 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::rig;
+    use crate::controller::rig::{self, Rig};
+    use crate::domain::{Command, Gate, Margin, Role};
+    use crate::store::sim::Sim;
 
     fn given(id: u128, signal: &str, score: f64, key: &str) -> Result<Given, Status> {
         Given::read(proto::SubmitFeedbackRequest {
@@ -217,34 +246,68 @@ mod tests {
         })
     }
 
-    fn answered() -> Answered {
+    fn counts() -> Counts {
         let window = Window { rollout: rig::name("chat"), attempt: 1, stage: 0 };
-        let (lot, side, watched) = (Lot::Once, Side::Candidate, String::new());
-        let counts = Ok(Counts { window, lot, side, watched });
-        Answered { provider: Some(rig::name("cheap")), counts }
+        Counts { window, lot: Lot::Once, side: Side::Candidate, watched: String::new() }
+    }
+
+    fn answered() -> Answered {
+        Answered { provider: Some(rig::name("cheap")), counts: Ok(counts()) }
     }
 
     #[test]
-    fn a_score_is_handed_over_once_for_each_signal_and_key() {
+    fn the_first_score_of_a_request_is_handed_over_and_another_told_not_to_count() {
         let mut setup = rig::setup(Err(String::new()));
         let scores = Scores::default();
         let mut give = |it: Result<Given, Status>| {
-            let told = scores.give(it.unwrap(), &answered(), &setup.outbox);
+            let told = scores.give(it.unwrap(), (&answered(), None), &setup.outbox);
             let taken = std::iter::from_fn(|| setup.seen.try_recv().ok());
             let scores = taken.filter_map(|it| {
                 let Seen::Note(note) = it else { return None };
                 let Told::Feedback { score_millionths, .. } = note.told else { return None };
                 Some(score_millionths)
             });
-            (told.map(|it| it.provider).ok(), scores.collect::<Vec<_>>())
+            (told.map(|it| it.not_counted).ok(), scores.collect::<Vec<_>>())
         };
-        let cheap = || Some("providers/cheap".to_owned());
-        assert_eq!(give(given(1, "thumb", 0.25, "a")), (cheap(), vec![250_000]));
-        assert_eq!(give(given(1, "thumb", 0.25, "a")), (cheap(), vec![]), "the same again");
-        assert_eq!(give(given(1, "thumb", 1.0, "")), (cheap(), vec![]), "the first stands");
+        let (counted, again) = (Some(String::new()), Some(SAID_BEFORE.to_owned()));
+        assert_eq!(give(given(1, "thumb", 0.25, "a")), (counted.clone(), vec![250_000]));
+        assert_eq!(give(given(1, "thumb", 0.25, "a")), (counted.clone(), vec![]), "a retry");
+        assert_eq!(give(given(1, "thumb", 0.25, "")), (again.clone(), vec![]), "the same again");
+        assert_eq!(give(given(1, "thumb", 1.0, "")), (again.clone(), vec![]), "the first stands");
         assert_eq!(give(given(2, "thumb", 0.25, "a")), (None, vec![]), "another key is needed");
-        assert_eq!(give(given(1, "refund", 0.0, "")), (cheap(), vec![0]));
-        assert_eq!(give(given(2, "thumb", 1.0, "")), (cheap(), vec![1_000_000]));
+        assert_eq!(give(given(1, "refund", 0.0, "")), (again, vec![]), "whatever the signal");
+        assert_eq!(give(given(2, "thumb", 1.0, "")), (counted, vec![1_000_000]));
+    }
+
+    #[tokio::test]
+    async fn what_comes_too_late_or_where_no_gate_asks_is_told_not_to_count() {
+        let rig = Rig::new(Sim::default()).await;
+        let mut plan = rig::plan("chat");
+        for (at, stage) in plan.stages.iter_mut().enumerate() {
+            let gated = at == 1;
+            let gate = Gate { margin: Margin::default_of(Metric::Feedback), role: Role::Guard };
+            stage.gates.extend(gated.then_some(gate));
+        }
+        rig.handle.create(rig::name("chat"), plan, rig::by("")).await.unwrap();
+        let late = |attempt, stage, id| {
+            let counts =
+                Counts { window: Window { attempt, stage, ..counts().window }, ..counts() };
+            let answered = Answered { provider: None, counts: Ok(counts) };
+            answered.late(id, &rig.handle.views())
+        };
+        let (long_ago, now) = (PairId(1), PairId(u128::MAX));
+        assert_eq!(late(1, 0, now), Some(ENDED), "it never began");
+        rig.run("chat", Command::Start).await.unwrap();
+        assert_eq!(late(1, 0, now), Some(NO_GATE));
+        rig.run("chat", rig::advance()).await.unwrap();
+        assert_eq!(late(1, 1, now), None);
+        assert_eq!(late(1, 1, long_ago), Some(EARLIER), "an earlier visit");
+        assert_eq!(late(1, 0, now), Some(EARLIER), "an earlier stage");
+        rig.run("chat", Command::Rollback).await.unwrap();
+        assert_eq!(late(1, 1, now), Some(ENDED));
+        rig.run("chat", Command::Start).await.unwrap();
+        assert_eq!(late(1, 0, now), Some(EARLIER), "an earlier attempt");
+        assert_eq!(late(2, 0, now), Some(NO_GATE));
     }
 
     #[test]
@@ -257,7 +320,7 @@ mod tests {
             at: crate::domain::Timestamp(0),
             why: crate::domain::Skip::NoRollout,
         };
-        let told = Answered::remembered(&passed).told();
+        let told = Answered::remembered(&passed).told(None);
         assert!(told.provider.is_empty() && told.not_counted.contains("no rollout"), "{told:?}");
     }
 

@@ -10,6 +10,7 @@ use super::{
     proto::{self, pair_service_server::PairService},
     request::{Which, page_len, wrong_token},
 };
+use crate::controller::Handle;
 use crate::domain::PairId;
 use crate::store::{self, PairsError, Query};
 use crate::tasks::Pool;
@@ -27,6 +28,8 @@ pub struct Past {
     pub trail: Arc<Trail>,
     /// The way of what is said of them to the evidence.
     pub outbox: Outbox,
+    /// Who knows what counts now.
+    pub controller: Handle,
 }
 
 /// The service.
@@ -140,16 +143,19 @@ impl PairService for Pairs {
                 None => return Err(errors::unknown_request(&id.to_string())),
             },
         };
-        self.scores.give(given, &answered, &self.past.outbox).map(Response::new)
+        let late = answered.late(id, &self.past.controller.views());
+        self.scores.give(given, (&answered, late), &self.past.outbox).map(Response::new)
     }
 }
 
 #[cfg(test)]
 impl Past {
     /// With nothing in it.
-    pub(super) fn none() -> Self {
-        let outbox = crate::controller::rig::setup(Err(String::new())).outbox;
-        Self { pairs: Arc::default(), trail: Arc::default(), outbox }
+    pub(super) async fn none() -> Self {
+        let setup = crate::controller::rig::setup(Err(String::new()));
+        let outbox = setup.outbox.clone();
+        let (_, controller) = crate::controller::Controller::new(setup).await;
+        Self { pairs: Arc::default(), trail: Arc::default(), outbox, controller }
     }
 }
 
@@ -169,7 +175,8 @@ mod tests {
     #[tokio::test]
     async fn without_a_store_pairs_are_unavailable_and_say_so() {
         let request = proto::GetPairRequest { name: format!("rollouts/-/pairs/{}", PairId(1)) };
-        let status = Pairs::new(Past::none()).get_pair(Request::new(request)).await.unwrap_err();
+        let pairs = Pairs::new(Past::none().await);
+        let status = pairs.get_pair(Request::new(request)).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable);
         assert!(status.message().contains("store of pairs is not usable"));
     }

@@ -144,7 +144,7 @@ mod tests {
         let (listener, address) = bind(control, &mut Passed::default()).unwrap();
         let health = HealthReporter::new();
         health.set_not_serving::<PairServiceServer<Pairs>>().await;
-        let router = router(&health, Pairs::new(Past::none())).unwrap();
+        let router = router(&health, Pairs::new(Past::none().await)).unwrap();
         tasks.start("api", |stop| listen(listener, router, announce(stop.clone(), health), stop));
         address
     }

@@ -68,6 +68,7 @@ impl Opening {
             pairs: Arc::clone(&parts.operations.pairs),
             trail: Arc::clone(&parts.trail),
             outbox: parts.outbox.clone(),
+            controller: handle.clone(),
         };
         let grace = Duration::from_millis(config.limits.grace_ms);
         let Some(control) = control.take() else { return };

@@ -42,7 +42,9 @@ pub(super) async fn feedback(
     let provider = ladder::short(&told.provider);
     match (out.output(), told.not_counted.as_str()) {
         (Output::Json, _) => out.json("SubmitFeedbackResponse", &told)?,
-        (Output::Table, "") => out.note(&format!("✔ it counts for {provider}"))?,
+        (Output::Table, "") => out.note(&format!(
+            "✔ it counts for {provider}, as the first of its conversation or user"
+        ))?,
         (Output::Table, why) => out.note(&format!("· it does not count: {}", harmless(why)))?,
     }
     Ok(Exit::Done)

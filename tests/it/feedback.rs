@@ -32,10 +32,11 @@ async fn a_candidate_whose_answers_displease_is_sent_back_by_what_callers_say() 
     let world = World::new().await;
     let serve = world.serve(HALF).await;
     until("the stage is open", || async { ask(&world, &serve).await.1 == "candidate" }).await;
-    let mut said = 0;
+    let (mut said, mut first) = (0, None);
     while serve.json(&["status", "chat"]).await["state"] == "STATE_RUNNING" {
         for _ in 0..8 {
             let (id, provider) = ask(&world, &serve).await;
+            first.get_or_insert(id.clone());
             let score = if provider == "candidate" { "0" } else { "1" };
             let (code, text) = serve.cli(&["feedback", &id, score]).await;
             assert_eq!(code, 0, "{text}");
@@ -48,7 +49,11 @@ async fn a_candidate_whose_answers_displease_is_sent_back_by_what_callers_say() 
     let reason = &status["reason"];
     assert_eq!((&reason["code"], &reason["metric"]), (&"GATE_BREACHED".into(), &"feedback".into()));
     assert_eq!(gate(&serve).await["candidateValue"], 0.0);
-    assert_eq!(ask(&world, &serve).await.1, "primary");
+    let (id, provider) = ask(&world, &serve).await;
+    assert_eq!(provider, "primary");
+    let told = serve.cli(&["feedback", &first.unwrap(), "1"]).await.1;
+    assert!(told.contains("is not under way"), "{told}");
+    assert!(serve.cli(&["feedback", &id, "1"]).await.1.contains("does not count"));
 
     assert!(serve.stop().await.success());
     let again = played(&world.dir.path().join("store"), &[]).await;
@@ -75,8 +80,10 @@ async fn an_opinion_counts_once_outlasts_a_restart_and_needs_a_known_request() {
         text
     };
     assert!(say(&candidate, "0.5", 0).await.contains("it counts for candidate"));
-    for _ in 0..3 {
-        say(&primary, "1", 0).await;
+    assert!(say(&primary, "1", 0).await.contains("it counts for primary"));
+    for _ in 0..2 {
+        let again = say(&primary, "1", 0).await;
+        assert!(again.contains("does not count") && again.contains("the first stands"), "{again}");
     }
     until("it is counted", || async { gate(&serve).await["samples"] == "1" }).await;
     let told = gate(&serve).await;
