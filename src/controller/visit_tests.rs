@@ -49,6 +49,15 @@ impl Store {
         Rig::set_up(self.sim.clone(), setup).await
     }
 
+    /// A process whose rollout has stages of so many minutes, and 100 requests answered well.
+    async fn begun(&self, minutes: u64) -> Rig {
+        let rig = self.open(START).await;
+        rig.handle.create(name("a"), short(minutes), by("")).await.unwrap();
+        rig.run("a", Command::Start).await.unwrap();
+        self.answer(&rig, 100).await;
+        rig
+    }
+
     /// Requests of the rollout that both sides answer well.
     async fn answer(&self, rig: &Rig, requests: usize) {
         let window = rig.view("a").rollout.window().unwrap();
@@ -77,10 +86,7 @@ async fn minutes(rig: &Rig) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn neither_down_time_nor_a_set_clock_is_time_in_a_stage_and_a_restart_waits_for_news() {
     let store = Store::new();
-    let rig = store.open(START).await;
-    rig.handle.create(name("a"), short(60), by("")).await.unwrap();
-    rig.run("a", Command::Start).await.unwrap();
-    store.answer(&rig, 100).await;
+    let rig = store.begun(60).await;
     advance(20 * MINUTE).await;
     assert_eq!(minutes(&rig).await, 20);
     until("it is kept", || store.kept_minutes() == 20).await;
@@ -109,10 +115,7 @@ async fn neither_down_time_nor_a_set_clock_is_time_in_a_stage_and_a_restart_wait
 #[tokio::test(start_paused = true)]
 async fn without_the_stored_evidence_a_stage_begins_again_and_it_counts_once_it_is_back() {
     let store = Store::new();
-    let rig = store.open(START).await;
-    rig.handle.create(name("a"), short(60), by("")).await.unwrap();
-    rig.run("a", Command::Start).await.unwrap();
-    store.answer(&rig, 100).await;
+    let rig = store.begun(60).await;
     advance(20 * MINUTE).await;
     until("it is kept", || store.kept_minutes() == 20).await;
     drop(rig);

@@ -1,6 +1,6 @@
 //! One rollout of a story: the real machine, bets and tripwire, and what was written of them.
 
-use crate::analysis::{Ledger, Sample, Ticket, Tripwire, UnderWay};
+use crate::analysis::{Ledger, News, Observation, Said, Sample, Ticket, Tripwire, UnderWay};
 use crate::domain::{Event, Evidence, Input, Name, Plan, Refusal, Rollout, Timestamp};
 
 use super::traffic::Seen;
@@ -138,25 +138,28 @@ impl Managed {
         if !matches!(seen, Seen::Noise(_)) {
             (self.heard, self.unheard) = (self.heard.max(at), false);
         }
+        // What was told when that ended which the sides of a request took so long for.
+        let made = |seen: &Observation| {
+            let calls = [seen.primary, seen.candidate].into_iter().flatten();
+            let lasted = calls.map(|it| it.lasted_ms()).max().unwrap_or(0);
+            Timestamp(at.0.saturating_sub(lasted))
+        };
+        let mut hear = |made, said| self.ledger.hear(&News { at, made, said });
         match seen {
-            Seen::Noise(seen) => self.ledger.observe_noise(at, seen),
-            Seen::Lost => self.ledger.copy_lost(at),
+            Seen::Noise(seen) => hear(made(seen), Said::Noise(seen.clone())),
+            Seen::Lost => hear(at, Said::CopyLost),
             Seen::Known(seen, score, scored) => {
                 let well = |it: Sample| it.outcome.counts().then_some(!it.outcome.failed());
                 let [primary, candidate] =
                     [seen.primary, seen.candidate].map(|it| it.and_then(well));
                 self.tripped |= self.wire.see(at, primary, candidate);
-                let calls = [seen.primary, seen.candidate].into_iter().flatten();
-                let lasted = calls.map(|it| it.lasted_ms()).max().unwrap_or(0);
-                if self.ledger.is_early(Timestamp(at.0.saturating_sub(lasted))) {
-                    return self.ledger.leave_out(at);
-                }
-                self.ledger.observe(at, seen);
+                let (made, watched) = (made(seen), || seen.watched.clone());
+                hear(made, Said::Request(seen.clone()));
                 if let Some([primary, candidate]) = *score {
-                    self.ledger.score(at, &seen.watched, primary, candidate);
+                    hear(made, Said::Score { watched: watched(), primary, candidate });
                 }
                 if let Some(scored) = *scored {
-                    self.ledger.opinion(at, &seen.watched, scored);
+                    hear(made, Said::Opinion { watched: watched(), scored });
                 }
             }
         }

@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::world::{Answer, Serve, rollout, until};
+use crate::world::{Answer, Serve, configured, rollout, until};
 
 use stub::{Says, Stub, good};
 
@@ -30,17 +30,8 @@ impl Rig {
     async fn start(lines: &str, more: &str) -> Self {
         let (primary, candidate) = (Stub::start("primary").await, Stub::start("candidate").await);
         let dir = tempfile::TempDir::new().unwrap();
-        let text = format!(
-            "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
-             store = \"{}\"\nprimary = \"primary\"\n\
-             [provider.primary]\nbase_url = \"http://{}/v1\"\n\
-             [provider.candidate]\nbase_url = \"http://{}/v1\"\n{lines}\n{more}",
-            dir.path().join("store").display(),
-            primary.address,
-            candidate.address,
-        );
-        let file = dir.path().join("c.toml");
-        std::fs::write(&file, text).unwrap();
+        let addresses = [primary.address, candidate.address];
+        let file = configured(dir.path(), addresses, &format!("{lines}\n{more}"));
         let rig = Self { primary, candidate, serve: Serve::start(&file).await, _dir: dir };
         until("the candidate is asked", || async {
             rig.chat().await;

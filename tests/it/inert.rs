@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::{
     breaker::stub::{Says, Stub},
-    world::{Serve, rollout, until},
+    world::{Serve, configured, rollout, until},
 };
 
 /// Clears the screen, names the window, hides, turns the line round, breaks it, and is a script.
@@ -62,18 +62,8 @@ impl Rig {
     async fn start(logs: &str) -> Self {
         let providers = [Stub::start("primary").await, Stub::start("candidate").await];
         let dir = TempDir::new().unwrap();
-        let text = format!(
-            "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
-             store = \"{}\"\nprimary = \"primary\"\n\
-             [provider.primary]\nbase_url = \"http://{}/v1\"\n\
-             [provider.candidate]\nbase_url = \"http://{}/v1\"\n{}",
-            dir.path().join("store").display(),
-            providers[0].address,
-            providers[1].address,
-            rollout("0%", "100%"),
-        );
-        let file = dir.path().join("c.toml");
-        fs::write(&file, text).unwrap();
+        let addresses = [providers[0].address, providers[1].address];
+        let file = configured(dir.path(), addresses, &rollout("0%", "100%"));
         let log = fs::File::create(dir.path().join("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_crossfade"));
         command.args(["serve", "--logs", logs, "-c"]).arg(&file).env("RUST_LOG", "trace");
@@ -93,6 +83,12 @@ impl Rig {
         let headers = headers.map(|it| (it, header.as_str()));
         let answer = self.serve.chat(body.to_string().into_bytes(), &headers).await;
         answer.header("x-crossfade-request-id").to_owned()
+    }
+
+    /// The whole log, to its last line: what a program that runs has just begun to write is no line yet.
+    async fn log(self) -> Vec<u8> {
+        assert!(self.serve.stop().await.success());
+        fs::read(self.dir.path().join("log")).unwrap()
     }
 
     /// A verb's output, both streams and both forms, is inert; its lines of JSON.
@@ -163,7 +159,7 @@ async fn b58_nothing_that_is_printed_of_others_texts_steers_a_terminal() {
     for page in ["/metrics", "/readyz"] {
         is_inert(page, rig.serve.page(page).await.as_bytes());
     }
-    is_inert("the log", &fs::read(rig.dir.path().join("log")).unwrap());
+    is_inert("the log", &rig.log().await);
 }
 
 #[tokio::test]
@@ -176,7 +172,7 @@ async fn b58_every_line_of_a_log_in_json_is_one_object_and_inert() {
         }
     }
     rig.prints(&["rollback", "chat", "--comment", &EVIL.replace('\0', "")]).await;
-    let log = fs::read(rig.dir.path().join("log")).unwrap();
+    let log = rig.log().await;
     is_inert("the log", &log);
     let lines = String::from_utf8(log).unwrap();
     let told = lines.lines().map(|it| serde_json::from_str::<Value>(it).unwrap());

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     hygiene::Reader,
-    world::{Serve, World, rollout, skipped, until},
+    world::{Serve, World, configured, rollout, skipped, until},
 };
 
 #[tokio::test]
@@ -47,18 +47,8 @@ async fn the_official_sdk_of_anthropic_sees_no_difference() {
     let Some(python) = python("anthropic") else { return };
     let (primary, candidate) = (Messages::start().await, Messages::start().await);
     let dir = tempfile::TempDir::new().unwrap();
-    let text = format!(
-        "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
-         store = \"{}\"\nprimary = \"primary\"\n\
-         [provider.primary]\nbase_url = \"http://{}/v1\"\n\
-         [provider.candidate]\nbase_url = \"http://{}/v1\"\n{}",
-        dir.path().join("store").display(),
-        primary.address,
-        candidate.address,
-        rollout("0%", "100%"),
-    );
-    let file = dir.path().join("c.toml");
-    std::fs::write(&file, text).unwrap();
+    let addresses = [primary.address, candidate.address];
+    let file = configured(dir.path(), addresses, &rollout("0%", "100%"));
     let serve = Serve::start(&file).await;
     until("requests are copied", || async {
         let body = json!({ "model": "m", "max_tokens": 9, "messages": [{ "role": "user", "content": "plain" }] });

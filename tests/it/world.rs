@@ -1,7 +1,12 @@
 //! The real binary as a process, providers on loopback sockets, and what tests do with them.
 
 use std::{
-    fmt::Write as _, net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration,
+    fmt::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,6 +26,21 @@ use tokio::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Instant, sleep, timeout},
 };
+
+/// A configuration in this folder: two providers at these addresses, a primary and a candidate whose
+/// table ends the text, and then `more`.
+pub(crate) fn configured(dir: &Path, [primary, candidate]: [SocketAddr; 2], more: &str) -> PathBuf {
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
+         store = \"{}\"\nprimary = \"primary\"\n\
+         [provider.primary]\nbase_url = \"http://{primary}/v1\"\n\
+         [provider.candidate]\nbase_url = \"http://{candidate}/v1\"\n{more}",
+        dir.join("store").display(),
+    );
+    let file = dir.join("c.toml");
+    std::fs::write(&file, text).unwrap();
+    file
+}
 
 /// Longest wait for anything that has to happen.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
