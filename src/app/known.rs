@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret as _;
 
 use crate::config::{Config, KnownBy};
-use crate::patterns::Redactor;
+use crate::patterns::{Keys, Redactor};
 use crate::proxy::{Callers, Marks};
 
 /// The marks of applications, by whatever they are known.
@@ -37,6 +37,6 @@ pub(super) fn redactor(config: &Config) -> Redactor {
         KnownBy::Key(key) => Some(key),
         KnownBy::Path(_) => None,
     });
-    let keys = providers.chain(judge).chain(callers).map(|it| it.expose_secret().to_owned());
-    Redactor::new(config.redacted.clone(), keys.collect())
+    let keys = providers.chain(judge).chain(callers).map(|it| it.expose_secret());
+    Redactor::new(config.redacted.clone(), Keys::new(keys))
 }
