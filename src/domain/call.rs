@@ -306,6 +306,8 @@ pub struct Score {
     pub parts: Vec<ScorePart>,
     /// Why, in the judge's words.
     pub rationale: String,
+    /// Whose answer the judge was shown first; none where nobody noted it.
+    pub first: Option<Side>,
 }
 
 /// One dimension of a score.

@@ -100,6 +100,8 @@ struct ScoreJson {
     candidate: f64,
     parts: Vec<ScorePartJson>,
     rationale: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,8 +136,7 @@ pub(super) fn encode(pair: &Pair) -> Vec<u8> {
 /// The pair of an id and some bytes.
 pub(super) fn decode(id: PairId, bytes: &[u8]) -> Result<Pair, DecodeError> {
     let json: PairJson = json::decode(bytes)?;
-    let sides = [Side::Primary, Side::Candidate];
-    let served = sides.into_iter().find(|it| it.as_str() == json.served);
+    let served = side(&json.served);
     let agreement = Agreement::from_name(&json.agreement);
     Ok(Pair {
         id,
@@ -168,12 +169,14 @@ pub(super) fn encode_score(score: &Score) -> Vec<u8> {
         candidate: score.candidate,
         parts: score.parts.iter().take(PARTS_LEN_MAX).map(ScorePartJson::from).collect(),
         rationale: shortened(&score.rationale, RATIONALE_LEN_MAX),
+        first: score.first.map(|it| it.as_str().to_owned()),
     })
 }
 
 /// The score of a pair's id and some bytes.
 pub(super) fn decode_score(pair: PairId, bytes: &[u8]) -> Result<Score, DecodeError> {
     let json: ScoreJson = json::decode(bytes)?;
+    let side = |name: &str| known("first", name, side(name));
     Ok(Score {
         pair,
         window: json.window.window()?,
@@ -185,7 +188,12 @@ pub(super) fn decode_score(pair: PairId, bytes: &[u8]) -> Result<Score, DecodeEr
         candidate: json.candidate,
         parts: json.parts.into_iter().map(ScorePartJson::part).collect(),
         rationale: json.rationale,
+        first: json.first.as_deref().map(side).transpose()?,
     })
+}
+
+fn side(name: &str) -> Option<Side> {
+    [Side::Primary, Side::Candidate].into_iter().find(|it| it.as_str() == name)
 }
 
 impl From<Lot> for LotJson {

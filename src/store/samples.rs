@@ -288,5 +288,6 @@ pub(super) fn score(pair: &Pair, source: &str) -> Score {
         candidate: 1.0 / 3.0,
         parts: vec![ScorePart { dimension: "tone".to_owned(), primary: 0.9, candidate: 0.1 }],
         rationale: "terse".to_owned(),
+        first: Some(Side::Candidate),
     }
 }
