@@ -1,6 +1,6 @@
 //! What the configuration knows of callers and secrets, as the proxy takes it.
 
-use secrecy::ExposeSecret as _;
+use secrecy::ExposeSecret;
 
 use crate::config::{Config, KnownBy};
 use crate::patterns::{Keys, Redactor};
@@ -37,6 +37,6 @@ pub(super) fn redactor(config: &Config) -> Redactor {
         KnownBy::Key(key) => Some(key),
         KnownBy::Path(_) => None,
     });
-    let keys = providers.chain(judge).chain(callers).map(|it| it.expose_secret());
+    let keys = providers.chain(judge).chain(callers).map(ExposeSecret::expose_secret);
     Redactor::new(config.redacted.clone(), Keys::new(keys))
 }
