@@ -94,9 +94,9 @@ fn escaped(text: &str) -> Option<(&str, u8, &str)> {
     // Few are, and without a branch the compiler makes one comparison of many letters.
     let is_escaped = |it: &u8| (*it < b' ') | (*it == b'"') | (*it == b'\\');
     let bytes = text.as_bytes();
-    let (pieces, _) = bytes.as_chunks::<32>();
-    let plain = |piece: &&[u8; 32]| !piece.iter().fold(false, |any, it| any | is_escaped(it));
-    let from = 32 * pieces.iter().take_while(plain).count();
+    let (pieces, _) = bytes.as_chunks::<16>();
+    let plain = |piece: &&[u8; 16]| !piece.iter().fold(false, |any, it| any | is_escaped(it));
+    let from = 16 * pieces.iter().take_while(plain).count();
     let at = from + bytes[from..].iter().position(is_escaped)?;
     Some((&text[..at], bytes[at], &text[at + 1..]))
 }
