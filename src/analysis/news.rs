@@ -69,7 +69,7 @@ impl News {
                     let seen = Observation::noise(served, again, watched);
                     (before(served.total_ms.max(again.total_ms)), Said::Noise(seen))
                 }
-                Told::Feedback { request, lot, side, score_millionths, watched } => {
+                Told::Feedback { request, lot, side, score_millionths, watched, .. } => {
                     let scored = Scored::new(*request, (*lot, *side), *score_millionths);
                     (request.at(), Said::Opinion { watched: watched.clone(), scored })
                 }

@@ -259,8 +259,11 @@ pub struct Pair {
     pub at: Timestamp,
     /// The evidence it belongs to.
     pub window: Window,
-    /// Which side the caller saw.
+    /// Which side was to answer the caller.
     pub served: Side,
+    /// Which side did; none where another provider did in its place, and for pairs kept before
+    /// this was kept too.
+    pub answered: Option<Side>,
     /// The path of the request.
     pub path: String,
     /// The feature it came from; empty when unmarked.
