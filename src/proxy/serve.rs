@@ -419,7 +419,7 @@ impl Proxy {
     /// The request as the primary gets it: the caller's own.
     pub(super) fn primary_request(&self, mut head: Parts, body: Body) -> Option<Request<Body>> {
         let primary = self.upstream.provider(&self.primary)?;
-        let uri = primary.uri(path_and_query(&head.uri)).ok()?;
+        let uri = primary.uri(head.uri.path_and_query()?).ok()?;
         let has_credential = has_credential(&head);
         let has_length = head.headers.contains_key(CONTENT_LENGTH);
         headers::to_primary(&mut head.headers);
@@ -450,7 +450,7 @@ impl Proxy {
         let (path, body) = dialect::adapt(endpoint, path, body, asked, &edits).ok()?;
         let mut headers = headers::to_candidate(&head.headers, id);
         provider.authorize(&mut headers);
-        let uri = provider.uri(&path).ok()?;
+        let uri = provider.uri(&path.parse().ok()?).ok()?;
         Some(build(head.method.clone(), uri, headers, full(Bytes::from(body))))
     }
 }

@@ -35,7 +35,7 @@ use hyper::{
     Request, Response, Uri,
     body::Incoming,
     header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
-    http::uri::{Authority, Scheme},
+    http::uri::{self, Authority, PathAndQuery, Scheme},
 };
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -135,16 +135,20 @@ impl Provider {
     ///
     /// # Errors
     /// When the two make no URI.
-    pub fn uri(&self, path_and_query: &str) -> Result<Uri, hyper::http::Error> {
+    pub fn uri(&self, asked: &PathAndQuery) -> Result<Uri, hyper::http::Error> {
         let version = self.path.rsplit_once('/').map_or("", |(_, last)| last);
-        let rest = path_and_query.strip_prefix('/').and_then(|it| it.strip_prefix(version));
+        let rest = asked.as_str().strip_prefix('/').and_then(|it| it.strip_prefix(version));
         let rest = rest.filter(|it| !version.is_empty() && it.starts_with(['/', '?']));
-        let path = rest.unwrap_or(path_and_query);
-        Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone())
-            .path_and_query(format!("{}{path}", self.path))
-            .build()
+        let path = rest.unwrap_or(asked.as_str());
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        // Mostly both have the same path before the rest, and what was asked is shared.
+        parts.path_and_query = Some(match asked.as_str().strip_suffix(path) {
+            Some(before) if before == self.path => asked.clone(),
+            _ => PathAndQuery::try_from([&self.path, path].concat())?,
+        });
+        Ok(Uri::from_parts(parts)?)
     }
 
     /// Puts the provider's own credential on a request, if it has one.
