@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use hyper::{
     body::{Body as _, Frame, Incoming},
-    header::HeaderMap,
+    header::{CONTENT_TYPE, HeaderMap},
     http::request::Parts,
 };
 use tokio_stream::StreamExt as _;
@@ -120,7 +120,7 @@ pub(super) fn endpoint(head: &Parts) -> Result<Endpoint, Skip> {
 
 /// Whether the body calls itself JSON.
 fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers::text(headers, "content-type").split(';').next().unwrap_or("").trim();
+    let kind = headers::text(headers, CONTENT_TYPE).split(';').next().unwrap_or("").trim();
     kind.eq_ignore_ascii_case("application/json")
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use hyper::http::request::Parts;
+use hyper::{header::HeaderName, http::request::Parts};
 use scopeguard::ScopeGuard;
 use tokio::time;
 
@@ -20,8 +20,11 @@ use super::{
 
 /// Headers in which callers say how many seconds they wait for an answer: ours, and those of the
 /// SDKs of providers.
-const DEADLINES: [&str; 3] =
-    ["x-crossfade-deadline", "x-stainless-read-timeout", "x-stainless-timeout"];
+static DEADLINES: [HeaderName; 3] = [
+    HeaderName::from_static("x-crossfade-deadline"),
+    HeaderName::from_static("x-stainless-read-timeout"),
+    HeaderName::from_static("x-stainless-timeout"),
+];
 /// Longest that a caller is believed to wait.
 const DEADLINE_MAX: Duration = Duration::from_hours(24);
 
