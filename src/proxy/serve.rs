@@ -283,8 +283,7 @@ impl Proxy {
         body: Body,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
-        let (body, moved) = upload::watched(body);
-        let late = moved.stands(self.settings.upstream_timeout);
+        let late = moved.stands(self.settings.upstream_timeout, own_line);
         let mut waiting = waiting(self.primary.clone(), self.counted());
         waiting.known = Known::Asked(started);
         let primary = self.ask_primary(own_line, (head, body), late).await;

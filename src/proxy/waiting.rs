@@ -1,15 +1,18 @@
 //! Waiting for an answer to begin on behalf of a caller: how long, and what it means that the caller
 //! leaves meanwhile.
 
-use std::time::{Duration, Instant};
+use std::{
+    future::poll_fn,
+    time::{Duration, Instant},
+};
 
 use hyper::{header::HeaderName, http::request::Parts};
 use scopeguard::ScopeGuard;
 use tokio::time;
 
-use crate::clock;
+use crate::clock::{self, Alarm};
 use crate::domain::Name;
-use crate::upstream::UNHEARD;
+use crate::upstream::{Line, UNHEARD};
 
 use super::{
     Proxy,
@@ -92,6 +95,16 @@ pub(super) struct Waiting {
     primary: Name,
     pub(super) known: Known,
     pub(super) done: Done,
+}
+
+/// Resolves when a time has come that may be put off meanwhile.
+pub(super) async fn late(own_line: Option<&Line>, at: impl Fn() -> time::Instant) {
+    let mut alarm = Alarm::default();
+    poll_fn(|context| match own_line {
+        Some(line) => line.poll_until(at(), context),
+        None => alarm.poll(at(), context),
+    })
+    .await;
 }
 
 /// Tells `done` how it went with the primary if the caller leaves before the waiting is over.
