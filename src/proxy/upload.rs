@@ -21,18 +21,21 @@ use super::waiting::late;
 #[derive(Clone, Debug)]
 pub(super) struct Moved(Arc<Mutex<Instant>>);
 
-struct Upload {
-    body: Body,
+struct Upload<B> {
+    body: B,
     moved: Moved,
 }
 
 /// The same body, and when it moved last.
-pub(super) fn watched(body: Body) -> (Body, Moved) {
+pub(super) fn watched<B>(body: B) -> (Body, Moved)
+where
+    B: HttpBody<Data = Bytes, Error = BoxError> + Send + Sync + Unpin + 'static,
+{
     let moved = Moved(Arc::new(Mutex::new(Instant::now())));
     if body.is_end_stream() {
-        return (body, moved);
+        return (body.boxed(), moved);
     }
-    (BodyExt::boxed(Upload { body, moved: moved.clone() }), moved)
+    (Upload { body, moved: moved.clone() }.boxed(), moved)
 }
 
 impl Moved {
@@ -47,7 +50,7 @@ impl Moved {
     }
 }
 
-impl HttpBody for Upload {
+impl<B: HttpBody<Data = Bytes, Error = BoxError> + Unpin> HttpBody for Upload<B> {
     type Data = Bytes;
     type Error = BoxError;
 

@@ -25,6 +25,7 @@ pub use trust::aside;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -272,9 +273,10 @@ impl Upstream {
         mut request: Request<Body>,
     ) -> Result<Response<Incoming>, BoxError> {
         let before = Before::of(&mut request);
+        let sending = pin!(line.send(&self.plain, request));
         let sent = tokio::select! {
             biased;
-            sent = line.send(&self.plain, request) => sent?,
+            sent = sending => sent?,
             flood = before.flood() => return Err(flood.into()),
         };
         match sent {
