@@ -119,7 +119,10 @@ fn draft(received: &Received<'_>, body: &[u8]) -> Draft {
         gemini::array(body, &mut draft);
     } else {
         draft.done = true;
-        if let Ok(value) = Json::read(body) {
+        // Of what is passed on unread there is no body.
+        if !body.is_empty()
+            && let Ok(value) = Json::read(body)
+        {
             take_whole(received.endpoint, &value, &mut draft);
         }
     }

@@ -9,7 +9,11 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::{body::Incoming, http::response};
+use hyper::{
+    body::Incoming,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+    http::response,
+};
 
 use crate::clock::{elapsed_ms, instant};
 use crate::dialect::{self, End, Prelude, Received};
@@ -141,8 +145,8 @@ impl Taken {
         Self {
             provider,
             status: head.status.as_u16(),
-            content_type: headers::text(&head.headers, "content-type").to_owned(),
-            content_encoding: headers::text(&head.headers, "content-encoding").to_owned(),
+            content_type: headers::text(&head.headers, CONTENT_TYPE).to_owned(),
+            content_encoding: headers::text(&head.headers, CONTENT_ENCODING).to_owned(),
             retry_after: match head.status.as_u16() {
                 429 | 529 => headers::retry_after(&head.headers),
                 _ => String::new(),
