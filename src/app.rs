@@ -355,7 +355,7 @@ fn setup(
         providers: config.providers.iter().map(cleared).collect(),
         priced: priced.map(|it| it.name.clone()).collect(),
         primary: config.primary.clone(),
-        judge: if config.judge.is_some() { Judged::Yes } else { Judged::No },
+        judge: if config.judge.is_some() { Judged::Yes(config.kin()) } else { Judged::No },
         wanted: config.rollouts.iter().map(wanted).collect(),
         seen,
         outbox: parts.outbox.clone(),

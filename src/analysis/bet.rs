@@ -31,12 +31,12 @@ const SAFE_WEIGHTS: [f64; 2] = [0.7, 0.3];
 /// As long as each one's gains are fair or worse under the null and all the money put in
 /// is at most 1, the total is an e-process: P(ever ≥ 1/α) ≤ α.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Bet<A> {
+pub(super) struct Bet<A> {
     ln: A,
 }
 
 impl<const N: usize> Bet<[f64; N]> {
-    fn new(weights: [f64; N], money: f64) -> Self {
+    pub(super) fn new(weights: [f64; N], money: f64) -> Self {
         Self { ln: weights.map(|weight| (weight * money).ln()) }
     }
 
@@ -62,7 +62,7 @@ impl<const N: usize> Bet<[f64; N]> {
         at
     }
 
-    fn win(&mut self, gains: [f64; N]) {
+    pub(super) fn win(&mut self, gains: [f64; N]) {
         for (ln, gain) in self.ln.iter_mut().zip(gains) {
             *ln += gain;
         }
@@ -75,7 +75,7 @@ impl<const N: usize> Bet<[f64; N]> {
         }
     }
 
-    fn ln_e(&self) -> f64 {
+    pub(super) fn ln_e(&self) -> f64 {
         ln_sum(&self.ln)
     }
 }

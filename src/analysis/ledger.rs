@@ -13,6 +13,7 @@ use super::{
     money::Money,
     opinion::Scored,
     pace::Pace,
+    score::Marks,
     tally::Tally,
 };
 
@@ -286,13 +287,13 @@ impl Ledger {
         }
     }
 
-    /// Takes a pair of scores, 0 to 1 each, of this stage and of a pair in this watched slice;
-    /// anything else counts as lost.
-    pub fn score(&mut self, at: Timestamp, watched: &str, primary: f64, candidate: f64) {
+    /// Takes how a pair of this stage and in this watched slice was marked; what is not from 0 to 1
+    /// counts as lost.
+    pub fn score(&mut self, at: Timestamp, watched: &str, marks: Marks) {
         self.pass(at);
         for (_, instrument) in self.taking(watched) {
             if let Instrument::Score(it) = instrument {
-                it.observe(primary, candidate);
+                it.observe(marks);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::tests::{Draws, LATER, SHADOW, plan};
 use super::*;
-use crate::analysis::tests::call;
+use crate::analysis::{Marks, tests::call};
 use crate::domain::{Excluded, Outcome, Verdict};
 
 #[test]
@@ -52,7 +52,7 @@ fn lost_copies_prove_neither_cost_nor_score() {
                 let (primary, candidate) = (Some(primary), Some(candidate));
                 let watched = String::new();
                 ledger.observe(at, &Observation { lot: None, primary, candidate, watched });
-                ledger.score(at, "", 0.8, 0.8);
+                ledger.score(at, "", Marks::unplaced(0.8, 0.8));
             }
             ledger.instrument(metric, None).unwrap().wealth().verdict()
         };

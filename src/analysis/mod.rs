@@ -28,6 +28,7 @@ mod noise;
 mod odds;
 mod opinion;
 mod pace;
+mod position;
 mod quantile;
 mod rate;
 mod ratio;
@@ -45,6 +46,7 @@ pub use ledger::{Chances, Ledger};
 pub use news::{News, Said};
 pub use opinion::Scored;
 pub use pace::Pace;
+pub use score::Marks;
 pub use tripwire::Tripwire;
 pub use under_way::{Ticket, UnderWay};
 

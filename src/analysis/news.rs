@@ -3,7 +3,7 @@
 
 use crate::domain::{Seen, Timestamp, Told, Weather};
 
-use super::{Ledger, Observation, Scored};
+use super::{Ledger, Marks, Observation, Scored};
 
 /// One thing that was told of a rollout's traffic.
 #[derive(Clone, Debug)]
@@ -28,10 +28,8 @@ pub enum Said {
     Score {
         /// The watched slice it is in; empty for none.
         watched: String,
-        /// The primary's, 0 to 1.
-        primary: f64,
-        /// The candidate's, 0 to 1.
-        candidate: f64,
+        /// How.
+        marks: Marks,
     },
     /// What somebody thinks of an answer that a caller got.
     Opinion {
@@ -59,9 +57,8 @@ impl News {
         let (made, said) = match seen {
             Seen::Pair(pair) => (pair.at, Said::Request(Observation::of(pair))),
             Seen::Score(score) => {
-                let (primary, candidate) = (score.primary, score.candidate);
                 let watched = score.watched.clone();
-                (score.pair.at(), Said::Score { watched, primary, candidate })
+                (score.pair.at(), Said::Score { watched, marks: Marks::of(score) })
             }
             Seen::Note(note) => match &note.told {
                 Told::Solo { lot, side, call, watched } => {
@@ -72,7 +69,7 @@ impl News {
                     let seen = Observation::noise(served, again, watched);
                     (before(served.total_ms.max(again.total_ms)), Said::Noise(seen))
                 }
-                Told::Feedback { request, lot, side, score_millionths, watched } => {
+                Told::Feedback { request, lot, side, score_millionths, watched, .. } => {
                     let scored = Scored::new(*request, (*lot, *side), *score_millionths);
                     (request.at(), Said::Opinion { watched: watched.clone(), scored })
                 }
@@ -112,9 +109,7 @@ impl Ledger {
                 if early => {}
             Said::Request(seen) => self.observe(at, seen),
             Said::Noise(seen) => self.observe_noise(at, seen),
-            Said::Score { watched, primary, candidate } => {
-                self.score(at, watched, *primary, *candidate);
-            }
+            Said::Score { watched, marks } => self.score(at, watched, *marks),
             Said::Opinion { watched, scored } => self.opinion(at, watched, *scored),
             Said::ScoreLost => self.score_lost(),
             Said::CopyLost => self.copy_lost(at),

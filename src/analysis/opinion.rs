@@ -7,7 +7,7 @@ use crate::domain::{Lot, PairId, Side};
 use super::{
     gate::{Shown, Terms},
     lots::Keys,
-    score::Score,
+    score::{Marks, Score},
 };
 
 /// Millionths in one.
@@ -91,7 +91,9 @@ impl Opinion {
             return; // Two of one side tell nothing.
         }
         match (primary, candidate) {
-            (Some(primary), Some(candidate)) => self.score.observe(primary, candidate),
+            (Some(primary), Some(candidate)) => {
+                self.score.observe(Marks::unplaced(primary, candidate));
+            }
             first => (self.primary, self.candidate) = first,
         }
     }

@@ -2,12 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::{self, Side};
+
 use super::{
     bet::{BEYOND_MULTIPLES, HARM_MULTIPLES, HarmGains, SAFE_MULTIPLES, Wealth},
     float,
     gate::{Shown, Terms},
     interval::Differences,
     odds::Alarm,
+    position::Position,
 };
 
 /// Most of the wealth that is staked at once.
@@ -41,6 +44,37 @@ pub(super) struct Score {
     /// The first score, and whether another one was different.
     first: Option<f64>,
     varies: bool,
+    position: Position,
+}
+
+/// How the answers of a pair were marked.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks {
+    /// The primary's, 0 to 1.
+    pub primary: f64,
+    /// The candidate's, 0 to 1.
+    pub candidate: f64,
+    /// Whose answer was shown first; none where nobody noted it.
+    pub first: Option<Side>,
+}
+
+impl Marks {
+    /// Those of answers that nobody saw side by side, or nobody knows in which order.
+    pub fn unplaced(primary: f64, candidate: f64) -> Self {
+        Self { primary, candidate, first: None }
+    }
+
+    /// Those of a score.
+    pub fn of(score: &domain::Score) -> Self {
+        Self { primary: score.primary, candidate: score.candidate, first: score.first }
+    }
+
+    /// Whether the answer that stood first was marked higher; none where it is not known which it
+    /// was, or both were marked alike.
+    fn first_is_higher(self) -> Option<bool> {
+        let apart = self.primary.partial_cmp(&self.candidate).filter(|it| it.is_ne())?;
+        Some(self.first? == if apart.is_gt() { Side::Primary } else { Side::Candidate })
+    }
 }
 
 /// A mean that begins with a guess worth [`SCORES_PRIOR`] scores.
@@ -80,6 +114,7 @@ impl Score {
             lost: 0,
             first: None,
             varies: false,
+            position: Position::new(),
         }
     }
 
@@ -87,7 +122,7 @@ impl Score {
     pub(super) fn enter(&mut self, reach: Option<f64>) {
         self.wealth.renew_safe();
         (self.sum, self.differences, self.lost) = (0.0, Differences::default(), 0);
-        (self.first, self.varies) = (None, false);
+        (self.first, self.varies, self.position) = (None, false, Position::new());
         self.reach = reach;
     }
 
@@ -113,7 +148,8 @@ impl Score {
     }
 
     /// Bets on a pair of scores with stakes made from the earlier ones.
-    pub(super) fn observe(&mut self, primary: f64, candidate: f64) {
+    pub(super) fn observe(&mut self, marks: Marks) {
+        let Marks { primary, candidate, .. } = marks;
         if ![primary, candidate].iter().all(|it| (0.0..=1.0).contains(it)) {
             self.lose();
             return;
@@ -122,6 +158,9 @@ impl Score {
             self.bet(reach, primary, candidate);
         }
         let first = *self.first.get_or_insert(primary);
+        if let Some(first_is_higher) = marks.first_is_higher() {
+            self.position.observe(first_is_higher);
+        }
         self.varies |= [primary, candidate].iter().any(|it| it.to_bits() != first.to_bits());
         self.primary.add(primary);
         self.sum += primary;
@@ -183,12 +222,13 @@ impl Score {
             ));
         }
         let alike = DUE_MIN <= count && !self.varies;
-        self.first.filter(|_| alike).map(|score| {
+        let stuck = self.first.filter(|_| alike).map(|score| {
             format!(
                 "all {count} answers of both sides were given the same score, {score}: a judge that \
                  tells nothing apart proves nothing; see what it is asked and what it says"
             )
-        })
+        });
+        stuck.or_else(|| self.position.problem())
     }
 }
 
@@ -236,7 +276,7 @@ mod tests {
         gate.enter(Some(0.95));
         gate.wealth.fund(0.4);
         for (scores, expected) in list(&case["scores"]).iter().zip(list(&case["ln_e"])) {
-            gate.observe(number(&scores[0]), number(&scores[1]));
+            gate.observe(Marks::unplaced(number(&scores[0]), number(&scores[1])));
             assert_near(gate.wealth.ln_e()[0], &expected[0]);
             assert_near(gate.wealth.ln_e()[1], &expected[1]);
         }
@@ -247,15 +287,15 @@ mod tests {
     fn a_judge_that_tells_nothing_apart_proves_nothing() {
         let mut gate = Score::new(reference_terms());
         gate.enter(Some(0.95));
-        (0..200).for_each(|_| gate.observe(0.9, 0.9));
+        (0..200).for_each(|_| gate.observe(Marks::unplaced(0.9, 0.9)));
         let problem = gate.shown().problem.unwrap();
         assert!(problem.starts_with("all 200 answers of both sides"), "{problem}");
-        gate.observe(0.9, 0.8);
+        gate.observe(Marks::unplaced(0.9, 0.8));
         assert_eq!(gate.shown().problem, None, "it does tell answers apart");
         gate.enter(Some(0.95));
-        (0..19).for_each(|_| gate.observe(0.9, 0.9));
+        (0..19).for_each(|_| gate.observe(Marks::unplaced(0.9, 0.9)));
         assert_eq!(gate.shown().problem, None, "too few to say");
-        gate.observe(0.9, 0.9);
+        gate.observe(Marks::unplaced(0.9, 0.9));
         assert!(gate.shown().problem.is_some(), "each stage asks anew");
     }
 
@@ -268,7 +308,7 @@ mod tests {
             (1..2_000_u32).find(|turn| {
                 // Three times in four the candidate is preferred outright.
                 let candidate = if turn % 4 == 0 { 0.1 } else { 0.9 };
-                gate.observe(1.0 - candidate, candidate);
+                gate.observe(Marks::unplaced(1.0 - candidate, candidate));
                 safe <= gate.wealth.ln_e()[1]
             })
         };
@@ -333,15 +373,15 @@ mod tests {
         let mut gate = Score::new(reference_terms());
         gate.enter(Some(0.95));
         for _ in 0..18 {
-            gate.observe(0.5, 0.5);
+            gate.observe(Marks::unplaced(0.5, 0.5));
         }
-        gate.observe(f64::NAN, 0.5);
+        gate.observe(Marks::unplaced(f64::NAN, 0.5));
         assert_eq!(gate.problem(), None);
-        gate.observe(0.5, 1.1);
+        gate.observe(Marks::unplaced(0.5, 1.1));
         assert!(gate.problem().unwrap().starts_with("2 of 20 scores"));
         assert!(gate.shown().candidate.is_finite());
         gate.enter(Some(0.95));
-        (0..19).for_each(|_| gate.observe(0.5, 0.5));
+        (0..19).for_each(|_| gate.observe(Marks::unplaced(0.5, 0.5)));
         gate.lose();
         assert_eq!(gate.problem(), None);
     }
@@ -350,8 +390,8 @@ mod tests {
     fn means_are_shown_and_what_may_be_missing_from_the_primarys() {
         let mut gate = Score::new(reference_terms());
         gate.enter(Some(0.95));
-        gate.observe(0.8, 0.6);
-        gate.observe(0.6, 0.5);
+        gate.observe(Marks::unplaced(0.8, 0.6));
+        gate.observe(Marks::unplaced(0.6, 0.5));
         let Shown { samples, primary, candidate, difference, bound, .. } = gate.shown();
         let shown = [primary, candidate, difference, bound].map(|it| format!("{it:.3}"));
         assert_eq!((samples, shown), (2, ["0.700", "0.550", "-0.150", "-0.035"].map(String::from)));

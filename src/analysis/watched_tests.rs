@@ -115,7 +115,11 @@ fn scores_count_in_their_slice_and_lost_ones_in_all_traffic_alone() {
     for score in 0..1_000 {
         let (slice, candidate) = if score % 25 == 0 { ("tools", 0.4) } else { ("", 0.81) };
         let noise = 0.1 * world.random.uniform();
-        world.ledger.score(Timestamp(score * 1_000), slice, 0.7 + noise, candidate);
+        world.ledger.score(
+            Timestamp(score * 1_000),
+            slice,
+            Marks::unplaced(0.7 + noise, candidate),
+        );
     }
     world.ledger.score_lost();
     let evidence = world.ledger.evidence();

@@ -1,20 +1,20 @@
 //! Feedback: what somebody thinks of the answer a caller got, on its way to the evidence.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     hash::Hash,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use tonic::Status;
 
 use super::{errors, proto, request::word};
 use crate::controller::Views;
-use crate::domain::{Lot, Metric, Name, Outcome, Pair, PairId, Rollout, Seen, Side, Told, Window};
-use crate::traffic::{Outbox, Routed, Trace};
+use crate::domain::{Lot, Metric, Name, Note, Pair, PairId, Rollout, Seen, Side, Told, Window};
+use crate::traffic::{Outbox, Trace};
 
 /// Scores remembered, so that one that is said again is not counted again.
-const GIVEN_LEN_MAX: usize = 65_536;
+pub(super) const GIVEN_LEN_MAX: usize = 65_536;
 /// Millionths in one.
 const MILLION: f64 = 1e6;
 
@@ -22,7 +22,6 @@ const MILLION: f64 = 1e6;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) request: PairId,
-    signal: String,
     score_millionths: u32,
     /// Empty for none.
     key: String,
@@ -50,9 +49,12 @@ pub(super) struct Scores(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// With what was answered, which the same key is answered again.
-    by_key: Recent<String, (Given, proto::SubmitFeedbackResponse)>,
+    /// With what was answered, which the same key is answered again; none where an earlier process
+    /// did.
+    by_key: Recent<String, (Given, Option<proto::SubmitFeedbackResponse>)>,
     by_request: Recent<PairId, ()>,
+    /// Where what earlier processes were told is known too.
+    recalled: HashSet<Window>,
 }
 
 /// The newest entries of a table.
@@ -75,9 +77,15 @@ impl Given {
             return Err(errors::argument("score", "score is 0 (bad) to 1 (good)"));
         }
         let score_millionths = format!("{:.0}", asked.score * MILLION).parse().unwrap_or(0);
-        let signal = word("signal", asked.signal)?;
+        word("signal", asked.signal)?;
         let key = word("request_id", asked.request_id)?;
-        Ok(Self { request, signal, score_millionths, key })
+        Ok(Self { request, score_millionths, key })
+    }
+
+    /// One that was told before, by the note of it.
+    pub(super) fn noted(note: Note) -> Option<Self> {
+        let Told::Feedback { request, score_millionths, key, .. } = note.told else { return None };
+        Some(Self { request, score_millionths, key })
     }
 }
 
@@ -94,12 +102,15 @@ impl Answered {
         if let Some(name) = routed.failover.get() {
             return none(Some(name.clone()), "another provider answered in place of the primary");
         }
-        let side = routed.answered.get().copied().unwrap_or(Side::Primary);
+        let answered = routed.own_answer();
+        let side = answered.unwrap_or(Side::Primary);
         let provider = match side {
             Side::Primary => &lane.primary,
             Side::Candidate => &lane.candidate,
         };
-        let lot = routed.route.lot.filter(|_| was_drawn(routed, side));
+        // What was kept from a side is left out on both.
+        let drawn = answered == Some(routed.route.serve) && routed.kept().is_none();
+        let lot = routed.route.lot.filter(|_| drawn);
         let counts = lot.zip(lane.window.clone()).map(|(lot, window)| {
             let watched = lane.watched(&routed.facts).to_owned();
             Counts { window, lot, side, watched }
@@ -109,18 +120,22 @@ impl Answered {
 
     /// By the pair that it became.
     pub(super) fn paired(pair: &Pair) -> Self {
+        let provider = pair.answered.map(|it| match it {
+            Side::Primary => pair.primary.provider.clone(),
+            Side::Candidate => pair.candidate.provider.clone(),
+        });
         let side = pair.served;
-        let call = match side {
-            Side::Primary => &pair.primary,
-            Side::Candidate => &pair.candidate,
-        };
-        // The primary may have answered because the candidate could not.
-        let drawn = side == Side::Candidate || pair.candidate.outcome == Outcome::Ok;
-        let counts = pair.lot.filter(|_| drawn).map(|lot| {
+        let lot = pair.lot.filter(|_| pair.answered == Some(side));
+        let counts = lot.map(|lot| {
             let (window, watched) = (pair.window.clone(), pair.watched.clone());
             Counts { window, lot, side, watched }
         });
-        Self { provider: Some(call.provider.clone()), counts: counts.ok_or(NOT_DRAWN) }
+        Self { provider, counts: counts.ok_or(NOT_DRAWN) }
+    }
+
+    /// The evidence it belongs to, if it is any.
+    pub(super) fn window(&self) -> Option<&Window> {
+        self.counts.as_ref().ok().map(|it| &it.window)
     }
 
     /// Why it is no evidence of the rollouts as they stand, if so.
@@ -152,12 +167,30 @@ const EARLIER: &str =
 const NO_GATE: &str = "no gate of its stage is on `feedback`";
 const SAID_BEFORE: &str = "a score of the same request came before; the first stands";
 
-/// Whether the answer is that of the side which the lot drew.
-fn was_drawn(routed: &Routed, side: Side) -> bool {
-    routed.route.serve == side && routed.kept().is_none()
-}
-
 impl Scores {
+    /// Whether what earlier processes were told of a window is known.
+    pub(super) fn recalls(&self, window: &Window) -> bool {
+        self.known().recalled.contains(window)
+    }
+
+    /// Takes note of what earlier processes were told of a window, oldest first.
+    pub(super) fn recall(&self, window: Window, told: impl IntoIterator<Item = Given>) {
+        let mut known = self.known();
+        for given in told {
+            if !given.key.is_empty() && !known.by_key.held.contains_key(&given.key) {
+                known.by_key.add(given.key.clone(), (given.clone(), None));
+            }
+            if !known.by_request.held.contains_key(&given.request) {
+                known.by_request.add(given.request, ());
+            }
+        }
+        known.recalled.insert(window);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Hands a score to the evidence, unless it was handed over before. Of one that comes too
     /// late that is told; whether it does is for the controller to decide.
     pub(super) fn give(
@@ -166,9 +199,13 @@ impl Scores {
         (answered, late): (&Answered, Option<&'static str>),
         outbox: &Outbox,
     ) -> Result<proto::SubmitFeedbackResponse, Status> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         match known.by_key.held.get(&given.key) {
-            Some((before, told)) if *before == given => return Ok(told.clone()),
+            Some((before, told)) if *before == given => {
+                // What was kept counted, but where nothing was to count it.
+                let first = || answered.told(late.filter(|it| *it == NO_GATE));
+                return Ok(told.clone().unwrap_or_else(first));
+            }
             Some(_) => {
                 let problem = "request_id was used for another score; use a new one";
                 return Err(errors::argument("request_id", problem));
@@ -186,7 +223,7 @@ impl Scores {
             known.by_request.add(given.request, ());
         }
         if !given.key.is_empty() {
-            known.by_key.add(given.key.clone(), (given, told.clone()));
+            known.by_key.add(given.key.clone(), (given, Some(told.clone())));
         }
         Ok(told)
     }
@@ -203,9 +240,9 @@ impl Counts {
     }
 
     fn seen(&self, given: &Given) -> Seen {
-        let &Given { request, score_millionths, .. } = given;
+        let Given { request, score_millionths, key } = given.clone();
         let (lot, side, watched) = (self.lot, self.side, self.watched.clone());
-        let told = Told::Feedback { request, lot, side, score_millionths, watched };
+        let told = Told::Feedback { request, lot, side, score_millionths, watched, key };
         Seen::note(&self.window, told)
     }
 }
@@ -233,8 +270,8 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
 mod tests {
     use super::*;
     use crate::controller::rig::{self, Rig};
-    use crate::domain::{Command, Gate, Margin, Role};
-    use crate::store::sim::Sim;
+    use crate::domain::{Command, Gate, Margin, Outcome, Role};
+    use crate::store::{samples, sim::Sim};
 
     fn given(id: u128, signal: &str, score: f64, key: &str) -> Result<Given, Status> {
         Given::read(proto::SubmitFeedbackRequest {
@@ -322,6 +359,55 @@ mod tests {
         };
         let told = Answered::remembered(&passed).told(None);
         assert!(told.provider.is_empty() && told.not_counted.contains("no rollout"), "{told:?}");
+    }
+
+    /// Whose side a stored answer counts for, where lots drew `served` and `answered` answered.
+    fn stored(served: Side, answered: Option<Side>, candidate: Outcome) -> Option<Side> {
+        let mut pair = samples::pair("chat", 1_000, 1);
+        (pair.served, pair.answered, pair.candidate.outcome) = (served, answered, candidate);
+        Answered::paired(&pair).counts.ok().map(|it| it.side)
+    }
+
+    #[test]
+    fn a_stored_answer_counts_where_the_side_that_was_drawn_gave_it() {
+        let (primary, candidate) = (Side::Primary, Side::Candidate);
+        for outcome in [Outcome::Ok, Outcome::Timeout, Outcome::ProviderError] {
+            for side in [primary, candidate] {
+                assert_eq!(stored(side, Some(side), outcome), Some(side), "{outcome:?}");
+                assert_eq!(stored(side, Some(side.other()), outcome), None, "a fallback");
+                assert_eq!(stored(side, None, outcome), None, "a failover");
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_process_was_told_is_known_by_its_key_and_its_request() {
+        let mut setup = rig::setup(Err(String::new()));
+        let scores = Scores::default();
+        let window = counts().window;
+        assert!(!scores.recalls(&window));
+        let told = [given(1, "", 0.25, "a"), given(2, "", 1.0, "")].map(Result::unwrap);
+        let notes = told.iter().map(|it| {
+            let Seen::Note(note) = counts().seen(it) else { panic!("a score is a note") };
+            Given::noted(*note).unwrap()
+        });
+        scores.recall(window.clone(), notes);
+        assert!(scores.recalls(&window));
+        let mut give = |it: Result<Given, Status>, late| {
+            let told = scores.give(it.unwrap(), (&answered(), late), &setup.outbox);
+            let handed = std::iter::from_fn(|| setup.seen.try_recv().ok()).count();
+            (told.map(|it| it.not_counted).ok(), handed)
+        };
+        let (counted, again) = (Some(String::new()), Some(SAID_BEFORE.to_owned()));
+        for late in [None, Some(ENDED), Some(EARLIER)] {
+            assert_eq!(give(given(1, "", 0.25, "a"), late), (counted.clone(), 0), "a retry");
+        }
+        let ungated = Some(NO_GATE.to_owned());
+        assert_eq!(give(given(1, "", 0.25, "a"), Some(NO_GATE)), (ungated, 0), "a retry");
+        assert_eq!(give(given(1, "", 0.5, "a"), None), (None, 0), "another key is needed");
+        assert_eq!(give(given(1, "", 0.25, "b"), None), (again.clone(), 0), "the first stands");
+        assert_eq!(give(given(2, "", 1.0, ""), None), (again, 0));
+        assert_eq!(give(given(3, "", 1.0, ""), None), (counted, 1));
     }
 
     #[test]

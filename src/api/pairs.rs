@@ -1,12 +1,15 @@
 //! `PairService`: what both sides answered, and why requests went where they went.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+};
 
 use tonic::{Request, Response, Status};
 
 use super::{
     convert, errors,
-    feedback::{Answered, Given, Scores},
+    feedback::{Answered, GIVEN_LEN_MAX, Given, Scores},
     proto::{self, pair_service_server::PairService},
     request::{Which, page_len, wrong_token},
 };
@@ -64,6 +67,29 @@ impl Pairs {
         });
         let done = done.await.map_err(|error| errors::store(&error.to_string()))?;
         done.map_err(|error| errors::store(&error.to_string()))
+    }
+}
+
+impl Pairs {
+    /// An answer that this process may not have seen given, once it is known what earlier ones were
+    /// told of its window.
+    async fn recalled(&self, answered: Answered) -> Result<Answered, Status> {
+        let window = answered.window().filter(|it| !self.scores.recalls(it)).cloned();
+        if let Some(window) = window {
+            let of = window.clone();
+            let told = self.read(move |store| {
+                let mut told = VecDeque::new();
+                store.notes(&of, &mut |note| {
+                    told.extend(Given::noted(note));
+                    if GIVEN_LEN_MAX < told.len() {
+                        told.pop_front();
+                    }
+                })?;
+                Ok(told)
+            });
+            self.scores.recall(window, told.await?);
+        }
+        Ok(answered)
     }
 }
 
@@ -139,7 +165,7 @@ impl PairService for Pairs {
         let answered = match self.past.trail.find(id) {
             Some(trace) => Answered::remembered(&trace),
             None => match self.read(move |store| store.get(id)).await? {
-                Some((pair, _)) => Answered::paired(&pair),
+                Some((pair, _)) => self.recalled(Answered::paired(&pair)).await?,
                 None => return Err(errors::unknown_request(&id.to_string())),
             },
         };

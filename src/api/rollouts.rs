@@ -131,8 +131,8 @@ impl RolloutService for Rollouts {
         &self,
         request: Request<proto::StopRolloutsRequest>,
     ) -> Result<Response<proto::StopRolloutsResponse>, Status> {
-        let comment = request.get_ref().comment.clone();
-        let by = rollback_requester(&request, &Said { comment, ..Said::default() });
+        let proto::StopRolloutsRequest { comment, request_id } = request.get_ref().clone();
+        let by = rollback_requester(&request, &Said { comment, request_id, ..Said::default() });
         // It goes on when the caller leaves, as a rollback does.
         let (reply, answer) = oneshot::channel();
         let handle = self.handle.clone();
@@ -140,7 +140,8 @@ impl RolloutService for Rollouts {
         let views = answer.await.map_err(|_| errors::stopping())?;
         let views = views.map_err(|error| errors::rejected(&error))?;
         let rollouts = views.iter().map(convert::rollout).collect();
-        Ok(Response::new(proto::StopRolloutsResponse { rollouts }))
+        let stopped = self.handle.views().stopped.clone().unwrap_or_default();
+        Ok(Response::new(proto::StopRolloutsResponse { rollouts, stopped }))
     }
 
     async fn lift_stop(

@@ -63,12 +63,17 @@ pub(super) async fn stop(
     out: &mut Out,
     global: &Global,
 ) -> Result<Exit, Problem> {
-    let request = proto::StopRolloutsRequest { comment: comment(global) };
+    let request =
+        proto::StopRolloutsRequest { comment: comment(global), request_id: request_id(global) };
     let answer = client.stop_rollouts(request).await?;
     for rollout in &answer.rollouts {
         tell(out, rollout)?;
     }
-    out.note("‼ everything is stopped: no rollout starts\nnext  crossfade stop --lift")?;
+    out.note(if answer.stopped.is_empty() {
+        "· that stop was lifted since; to stop again leave out its --request-id"
+    } else {
+        "‼ everything is stopped: no rollout starts\nnext  crossfade stop --lift"
+    })?;
     Ok(Exit::Done)
 }
 

@@ -9,6 +9,7 @@ mod egress;
 mod faults;
 mod form;
 mod guard;
+mod kinship;
 mod leave;
 mod limits;
 mod provider;
@@ -27,6 +28,7 @@ pub use egress::{LinkLocal, is_link_local};
 pub use faults::{Fault, Faults, Place};
 pub use form::share;
 pub use guard::{Breaker, Health};
+pub use kinship::Kin;
 pub use limits::Limits;
 pub use provider::{Auth, Caller, Judge, KnownBy, ModelMap, Provider};
 pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan};
@@ -177,6 +179,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
         primary: primary.as_ref(),
         providers: Some(&providers),
         judge: judge.as_ref().map(|it| it.share),
+        kin: kinship::kin(judge.as_ref(), &providers, primary.as_ref()),
     };
     let rollouts = rollout::read(&tables, &around);
     let store = top.text("store", &SOME).map_or_else(|| "crossfade-data".into(), PathBuf::from);

@@ -8,6 +8,7 @@ use tokio_rustls::rustls::RootCertStore;
 use crate::domain::{Name, Price, Prices, RequestRules, Share};
 
 use super::{
+    Kin,
     egress::LinkLocal,
     form::{Environment, NAME, PREFIX, PRICE, SHARE, SOME, Unit, base_url, secret},
     guard::{self, Breaker, Health},
@@ -88,6 +89,8 @@ pub struct Judge {
     pub concurrency_max: usize,
     /// Share of pairs it sees, unless a rollout says otherwise.
     pub share: Share,
+    /// Whether it may judge its own kin.
+    pub kin: Kin,
 }
 
 /// How the requests of an application are told from others.
@@ -205,6 +208,7 @@ pub(super) fn judge(top: &Table<'_>, environment: Environment<'_>) -> Option<Jud
         retries_max: table.amount("retries_max", Unit::Count, 0..=10).unwrap_or(2),
         concurrency_max: table.amount("concurrency_max", Unit::Count, 1..=1_024).unwrap_or(8),
         share: table.text("share", &SHARE).unwrap_or(Share::ALL),
+        kin: table.choice("allow_kin", Kin::Allowed, Kin::Refused).unwrap_or_default(),
     };
     needs_key(&table, &judge.base_url);
     table.close();

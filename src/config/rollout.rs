@@ -1,5 +1,7 @@
 //! Rollouts: from tables to plans that can be run.
 
+use std::collections::BTreeMap;
+
 use toml::de::DeTable;
 
 use crate::domain::{
@@ -43,6 +45,8 @@ pub(super) struct Around<'a> {
     pub(super) providers: Option<&'a [Provider]>,
     /// The share of pairs that is judged unless the rollout says; none without a judge.
     pub(super) judge: Option<Share>,
+    /// The providers that are the judge's kin, and why.
+    pub(super) kin: BTreeMap<Name, String>,
 }
 
 /// A rollout's table and name.
@@ -81,7 +85,12 @@ pub fn plan(text: &str, file: &str) -> Result<RolloutConfig, Faults> {
     let named = tables.first().filter(|(_, table)| table.has("primary"));
     let primary = named.and_then(|(_, table)| table.text("primary", &NAME));
     let primary = primary.or_else(|| "primary".parse().ok());
-    let around = Around { primary: primary.as_ref(), providers: None, judge: Some(Share::ALL) };
+    let around = Around {
+        primary: primary.as_ref(),
+        providers: None,
+        judge: Some(Share::ALL),
+        kin: BTreeMap::new(),
+    };
     let rollout = read(&tables, &around).into_iter().next();
     report.finish(rollout)
 }
@@ -151,6 +160,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
         report(&fault, table, &tables);
     }
     check_prices(&plan, table, around);
+    check_kin(&plan, table, around);
     Some(RolloutConfig { name: name.clone(), plan, autostart })
 }
 
@@ -198,6 +208,17 @@ fn check_prices(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
             let remedy = format!("add a table [provider.{name}.price.\"*\"], or leave it \"off\"");
             table.fault("gates", &problem, remedy);
         }
+    }
+}
+
+/// A judge favours its own kin, so its scores of them prove nothing unless somebody says they do.
+fn check_kin(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
+    let gated = plan.gates(Metric::JudgeScore);
+    let kin = [&plan.primary, &plan.candidate].into_iter().filter_map(|it| around.kin.get(it));
+    for why in kin.filter(|_| gated) {
+        let problem = format!("have one on `judge_score`, but {why}");
+        let remedy = "take another model to judge, or write `allow_kin = true` in [judge]";
+        table.fault("gates", &problem, remedy);
     }
 }
 

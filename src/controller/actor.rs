@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::domain::{Event, Name, Record, Seen, State, Timestamp};
+use crate::domain::{Event, Name, Record, Requests, Seen, State, Timestamp};
 use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
@@ -57,6 +57,8 @@ pub struct Controller {
     pub(super) pairs: Option<Pairs>,
     /// Who stopped everything, while it is stopped.
     pub(super) stopped: Option<Arc<Record>>,
+    /// Idempotency keys of stops.
+    pub(super) stops: Arc<Requests>,
     /// The flags in force, each by the record that set it.
     pub(super) flags: BTreeMap<Name, Arc<Record>>,
     pub(super) primary: Name,
@@ -112,6 +114,7 @@ impl Controller {
             providers: setup.providers,
             pairs: setup.pairs,
             stopped: None,
+            stops: Arc::default(),
             flags: BTreeMap::new(),
             primary: setup.primary,
             judge: setup.judge,
@@ -149,9 +152,9 @@ impl Controller {
     /// Stands where the journal left off, and does what the configuration asks for.
     async fn begin(&mut self, (journal, history): (Journal, History)) {
         self.book = Book::new(Ok(journal));
-        let History { past, records, stopped, flags, .. } = history;
+        let History { past, records, stopped, stops, flags, .. } = history;
         self.records = Arc::new(records.into_iter().map(Arc::new).collect());
-        self.stopped = stopped.map(Arc::new);
+        (self.stopped, self.stops) = (stopped.map(Arc::new), Arc::new(stops));
         self.flags = flags.into_iter().map(|(name, it)| (name, Arc::new(it))).collect();
         let now = self.clock.now();
         for (name, past) in past {
@@ -422,9 +425,16 @@ impl Controller {
         let (stopped, stopped_at) = (self.stop_text(), self.stopped.as_ref().map(|it| it.at));
         let flags = self.flags.values().cloned().collect();
         let flags_durable = self.book.is_durable(&Name::every());
-        let views =
-            Views { rollouts, records, degraded, stopped, stopped_at, flags, flags_durable };
-        self.views.send_replace(Arc::new(views));
+        self.views.send_replace(Arc::new(Views {
+            rollouts,
+            records,
+            degraded,
+            stopped,
+            stopped_at,
+            stops: Arc::clone(&self.stops),
+            flags,
+            flags_durable,
+        }));
     }
 }
 

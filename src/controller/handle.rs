@@ -8,7 +8,8 @@ use tokio::{
 };
 
 use crate::domain::{
-    Command, Evidence, Flag, Foresight, Name, Plan, PlanFault, Record, Refusal, Rollout, Timestamp,
+    Command, Evidence, Flag, Foresight, Name, Plan, PlanFault, Record, Refusal, Requests, Rollout,
+    Timestamp,
 };
 use crate::traffic::Board;
 
@@ -39,6 +40,8 @@ pub struct Views {
     pub stopped: Option<String>,
     /// When: which stop that is, as the revision of a rollout is for its state.
     pub stopped_at: Option<Timestamp>,
+    /// Idempotency keys of stops.
+    pub stops: Arc<Requests>,
     /// The flags in force, by name, each by the record that set it.
     pub flags: Vec<Arc<Record>>,
     /// Whether they are so on disk.
@@ -276,14 +279,18 @@ impl Handle {
     }
 
     /// Sends every rollout back, and lets none start until [`Self::lift`]. Answers those that
-    /// moved traffic; their views say whether that is durable yet.
+    /// moved traffic; their views say whether that is durable yet. The same request id again
+    /// answers the same ones, and after a lift changes nothing.
     ///
     /// # Errors
     /// When the controller does not answer in time; the data path has obeyed all the same. When
     /// nobody knows which rollouts there are.
     pub async fn stop(&self, by: Requester) -> Result<Vec<View>, Rejected> {
-        let mut moving = self.views().rollouts.clone();
-        moving.retain(|it| it.rollout.stage().is_some());
+        let views = self.views();
+        let mut moving = views.rollouts.clone();
+        // One that was lifted since stops nothing again.
+        let again = views.stopped.is_none() && views.stops.get(&by.request_id).is_some();
+        moving.retain(|it| !again && it.rollout.stage().is_some());
         for view in &moving {
             self.board.halt(view.rollout.name());
         }

@@ -97,10 +97,19 @@ impl Controller {
         if !self.providers.contains_key(&plan.candidate) {
             fault("candidate", format!("provider `{}` is not configured", plan.candidate));
         }
-        if plan.gates(Metric::JudgeScore) && self.judge == Judged::No {
-            fault("stages", "has a judge_score gate, but no [judge] is configured".to_owned());
-        }
         let sides = [("primary", &plan.primary), ("candidate", &plan.candidate)];
+        match &self.judge {
+            Judged::No if plan.gates(Metric::JudgeScore) => {
+                fault("stages", "has a judge_score gate, but no [judge] is configured".to_owned());
+            }
+            Judged::Yes(kin) if plan.gates(Metric::JudgeScore) => {
+                for (side, why) in sides.iter().filter_map(|(side, it)| Some((*side, kin.get(it)?)))
+                {
+                    fault(side, format!("{why}; the configuration may allow it: `allow_kin`"));
+                }
+            }
+            Judged::No | Judged::Yes(_) => {}
+        }
         for (side, name) in sides.into_iter().filter(|_| plan.gates(Metric::Cost)) {
             if !self.priced.contains(name) {
                 fault(side, format!("`{name}` has no price, and a stage has a gate on cost"));

@@ -71,6 +71,7 @@ fn pair(window: &Window, order: Order, candidate: Outcome) -> Pair {
         at: Timestamp(order.at.0 - order.seq % 700),
         window: window.clone(),
         served: Side::Primary,
+        answered: Some(Side::Primary),
         path: String::new(),
         feature: String::new(),
         segment: String::new(),
@@ -105,6 +106,7 @@ fn told(window: &Window, places: std::ops::Range<u64>) -> Vec<Seen> {
                 side: if seq % 40 < 20 { Side::Primary } else { Side::Candidate },
                 score_millionths: u32::try_from(seq % 11).unwrap() * 100_000,
                 watched: slice(seq),
+                key: String::new(),
             }),
             _ => solo(Side::Primary, "gpt"),
         }

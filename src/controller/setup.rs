@@ -58,10 +58,10 @@ pub struct Takeover {
 }
 
 /// Whether pairs are judged at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Judged {
-    /// There is a judge.
-    Yes,
+    /// There is a judge, who should not judge between these providers, for these reasons.
+    Yes(BTreeMap<Name, String>),
     /// There is none: no gate may need one.
     No,
 }

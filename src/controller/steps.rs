@@ -11,9 +11,7 @@ use tokio::{
 };
 
 use crate::clock;
-use crate::domain::{
-    Cause, Command, Consent, Event, Input, Name, Record, Refusal, Rollout, State, Undecided,
-};
+use crate::domain::{Cause, Command, Event, Name, Record, Refusal, Rollout, State};
 
 use super::{
     actor::{ASKS_LEN_MAX, Controller},
@@ -164,21 +162,27 @@ impl Controller {
         by: &Requester,
         reply: Option<Reply<Vec<View>>>,
     ) {
-        let before = self.managed.get(name).map(|it| it.rollout.clone());
-        let from = before.as_ref().map_or(State::Pending, Rollout::state);
-        let to = before.clone().map_or(State::Pending, |mut after| {
-            after.apply(self.clock.now(), &event);
-            after.state()
-        });
         let fall = self.is_fall(name, &event);
-        let record = self.record(name, event, by, (from, to));
+        let record = self.record_of(name, event, by);
         if fall {
             self.go_back(name, record, reply);
         } else if self.book.ready() == Ready::Yes {
+            let before = self.managed.get(name).map(|it| it.rollout.clone());
             let rollout = name.clone();
             self.pending = Some(Pending { rollout, before, overtaken: None, reply });
             self.book.forward(record);
         }
+    }
+
+    /// The record of a step that a rollout takes now.
+    fn record_of(&self, name: &Name, event: Event, by: &Requester) -> Record {
+        let before = self.managed.get(name).map(|it| &it.rollout);
+        let from = before.map_or(State::Pending, Rollout::state);
+        let to = before.cloned().map_or(State::Pending, |mut after| {
+            after.apply(self.clock.now(), &event);
+            after.state()
+        });
+        self.record(name, event, by, (from, to))
     }
 
     fn go_back(&mut self, name: &Name, record: Record, reply: Option<Reply<Vec<View>>>) {
@@ -307,8 +311,7 @@ impl Controller {
                 let regret = self.regret(&record);
                 self.take_effect(&record);
                 if let Some(back) = regret {
-                    let by = Requester { comment: LATE.to_owned(), ..Requester::controller() };
-                    self.send_back(&name, &Input::Command(&back), &by);
+                    self.go_back(&name, back, None);
                 }
             }
             Some(back) => {
@@ -327,20 +330,17 @@ impl Controller {
 
     /// The way back from a step up that the controller took and the disk held up for so long that
     /// it would not be taken any more. It is on disk and so it holds, but nobody sees its share.
-    fn regret(&mut self, record: &Record) -> Option<Command> {
-        let (_, stage) = record.event.entered()?;
-        let now = self.clock.now();
-        let late = clock::millis(WRITE_WAIT) <= now.millis_since(record.at);
-        if !late || record.actor != Requester::controller().actor {
+    fn regret(&mut self, late: &Record) -> Option<Record> {
+        let (now, mut by) = (self.clock.now(), Requester::controller());
+        if now.millis_since(late.at) < clock::millis(WRITE_WAIT) || late.actor != by.actor {
             return None;
         }
-        if self.due(&record.rollout, now).as_ref() == Some(&record.event) {
-            return None;
-        }
-        let stages = &self.managed.get(&record.rollout)?.rollout.plan().stages;
-        let to_stage = stages.get(stage.checked_sub(1)?)?.name.clone();
-        let (undecided, consent) = (Undecided::Hold, Consent::Withheld);
-        Some(Command::Jump { to_stage, undecided, consent })
+        let managed = self.managed.get_mut(&late.rollout)?;
+        managed.weigh(now);
+        let (rollout, input) = (&managed.rollout, managed.input(now));
+        let back = rollout.regret(now, &late.event, &input, &managed.evidence)?;
+        LATE.clone_into(&mut by.comment);
+        Some(self.record_of(&late.rollout, back, &by))
     }
 
     /// Makes a step so, with what hangs on it.
@@ -431,6 +431,10 @@ impl Step {
 pub(super) fn respond<T>(reply: Reply<T>, result: Result<T, Rejected>) {
     drop(reply.send(result));
 }
+
+#[cfg(test)]
+#[path = "late_tests.rs"]
+mod late_tests;
 
 #[cfg(test)]
 #[path = "steps_tests.rs"]

@@ -1,15 +1,13 @@
 //! Steps while the disk hangs or fails: what comes between a write's beginning and its end.
 
-use std::sync::Arc;
-
 use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::controller::{
-    Controller, Rejected, Requester,
-    rig::{Rig, SOON, advance, by, kind, name, plan, saved, setup, until},
+    Rejected, Requester,
+    rig::{Rig, SOON, advance, by, kind, name, plan, saved, until},
 };
-use crate::domain::{Cause, Command, Consent, Event, Plan, Share, State, Undecided};
+use crate::domain::{Command, Consent, Plan, Share, State, Undecided};
 use crate::store::sim::{Errno, Fault, Lasts, Sim};
 
 #[tokio::test]
@@ -199,35 +197,6 @@ async fn a_jump_back_that_gives_the_candidate_other_requests_is_written_before_i
     timeout(SOON, back.recv()).await.unwrap().unwrap().unwrap();
     assert_eq!(rig.serves("a"), plan.stages[1].serve);
     rig.agrees_with_its_journal().await;
-}
-
-#[tokio::test]
-async fn a_step_up_that_came_late_and_would_not_be_taken_now_raises_nothing() {
-    let rig = Rig::new(Sim::default()).await;
-    rig.handle.create(name("a"), plan("a"), by("")).await.unwrap();
-    rig.run("a", Command::Start).await.unwrap();
-    let sim = rig.end().await;
-    for late in [true, false] {
-        let sim = Sim::with(&sim.seen());
-        let (mut controller, _handle) =
-            Controller::new(setup(Ok(sim.endless_journal().unwrap()))).await;
-        if late {
-            sim.hang();
-        }
-        let up = Event::StageEntered { attempt: 1, stage: 1, cause: Cause::GatesPassed };
-        controller.carry_out(&name("a"), up, &Requester::controller(), None);
-        until("the write is slow", || !late || controller.book.problem().is_some()).await;
-        sim.go_on();
-        let written = controller.book.written().await;
-        controller.written(written);
-        let lane = Arc::clone(&controller.board.load().snapshot.lanes[0]);
-        assert!(lane.window.is_some());
-        assert_eq!(lane.serve == Share::NONE, late);
-        controller.settle().await;
-        let (_, history) = sim.endless_journal().unwrap();
-        let kinds: Vec<String> = history.records.iter().skip(2).map(kind).collect();
-        assert_eq!(kinds, if late { vec!["a stage 1", "a stage 0"] } else { vec!["a stage 1"] });
-    }
 }
 
 #[tokio::test]

@@ -22,12 +22,20 @@ impl Controller {
         let every = Name::every();
         let lifting = self.is_under_way(&every) && self.book.under_way() == Some(&Event::Lifted);
         let lifts = lifting || self.waiting.iter().any(|it| matches!(it.wish, Wish::Lift));
-        if self.stopped.is_none() || lifts {
+        let lifted = self.stopped.is_none() || lifts;
+        if lifted && self.stops.get(&by.request_id).is_some() {
+            // Asked once more it does not undo a lift.
+            return self.owe(self.fallen_by(by), reply);
+        }
+        if lifted {
             let record = self.record(&every, Event::Stopped, by, (State::Pending, State::Pending));
             tracing::warn!(actor = record.actor, comment = record.comment, "everything is stopped");
-            self.stopped = Some(Arc::new(record.clone()));
+            self.note_stop(&record);
             self.overtake(&record);
             self.book.note(record);
+        } else {
+            // In memory alone.
+            Arc::make_mut(&mut self.stops).insert(&by.request_id, &Event::Stopped);
         }
         let moving = self.managed.values().filter(|it| it.rollout.stage().is_some());
         let mut shown: Vec<Name> = moving.map(|it| it.rollout.name().clone()).collect();
@@ -44,8 +52,19 @@ impl Controller {
         // Nothing moves any more, so no halt in the data path has anything left to hold.
         self.managed.keys().for_each(|name| self.board.release(name));
         self.publish();
+        let before = self.fallen_by(by).into_iter().filter(|it| !shown.contains(it));
+        let before: Vec<Name> = before.collect();
+        shown.extend(before);
         shown.push(every);
         self.owe(shown, reply);
+    }
+
+    /// The rollouts that went back by the stop of this request.
+    fn fallen_by(&self, by: &Requester) -> Vec<Name> {
+        let fell = Event::RolledBack(Cause::Stopped);
+        let fallen =
+            self.managed.values().filter(|it| it.requests.get(&by.request_id) == Some(&fell));
+        fallen.map(|it| it.rollout.name().clone()).collect()
     }
 
     /// What a lift comes to: none when nothing is stopped.
@@ -61,7 +80,10 @@ impl Controller {
     /// Takes note of a record about the whole node; says whether it was one.
     pub(super) fn note_stop(&mut self, record: &Record) -> bool {
         match record.event {
-            Event::Stopped => self.stopped = Some(Arc::new(record.clone())),
+            Event::Stopped => {
+                self.stopped = Some(Arc::new(record.clone()));
+                Arc::make_mut(&mut self.stops).insert(&record.request_id, &record.event);
+            }
             Event::Lifted => self.stopped = None,
             Event::Created(_)
             | Event::Revised(_)

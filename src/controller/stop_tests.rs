@@ -70,6 +70,46 @@ async fn a_stop_is_remembered_by_a_journal_that_has_forgotten_its_record() {
 }
 
 #[tokio::test]
+async fn a_stop_that_is_asked_again_by_its_key_undoes_no_lift_also_after_compaction() {
+    let sim = Sim::default();
+    let mut rig = Rig::on(sim.clone(), sim.short_journal().unwrap()).await;
+    for it in ["a", "b", "c"] {
+        rig.handle.create(name(it), plan(it), by("")).await.unwrap();
+    }
+    rig.run("a", Command::Start).await.unwrap();
+    rig.run("b", Command::Start).await.unwrap();
+    let stop = async |rig: &Rig, key| {
+        let views = rig.handle.stop(by(key)).await.unwrap();
+        views.iter().map(|it| it.rollout.name().to_string()).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        assert_eq!(stop(&rig, "fire").await, ["a", "b"], "while it holds too");
+    }
+    assert_eq!(rig.told(3), ["- Stopped", "a back", "b back"]);
+    rig.handle.lift(by("")).await.unwrap();
+    for _ in 0..6 {
+        rig.run("c", Command::Start).await.unwrap();
+        rig.run("c", Command::Rollback).await.unwrap();
+    }
+    rig.run("a", Command::Start).await.unwrap();
+    rig.run("c", Command::Start).await.unwrap();
+    for _ in 0..2 {
+        let last = rig.handle.views().records.last().unwrap().seq;
+        assert_eq!(stop(&rig, "fire").await, ["a", "b"]);
+        assert!(rig.moves("a") && rig.moves("c") && rig.handle.views().stopped.is_none());
+        assert!(rig.board.load().live.iter().filter(|it| it.is_open()).count() == 2);
+        assert_eq!(rig.handle.views().records.last().unwrap().seq, last, "nothing happened");
+        rig.tasks.take().unwrap().run(async {}, SOON).await.unwrap();
+        let journal = sim.short_journal().unwrap();
+        assert!(6 < journal.1.forgotten, "the stop is older than every record that is left");
+        rig = Rig::on(sim.clone(), journal).await;
+        until("it is shown", || rig.handle.views().rollouts.len() == 3 && rig.moves("a")).await;
+    }
+    assert_eq!(stop(&rig, "smoke").await, ["a", "c"], "another key stops");
+    assert!(is_stopped(&rig.run("b", Command::Start).await));
+}
+
+#[tokio::test]
 async fn a_stop_does_not_wait_for_the_disk_and_overtakes_what_is_being_written() {
     let starts = [("a", advance()), ("c", Command::Start)];
     for (rollout, command) in starts {

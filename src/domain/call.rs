@@ -259,8 +259,11 @@ pub struct Pair {
     pub at: Timestamp,
     /// The evidence it belongs to.
     pub window: Window,
-    /// Which side the caller saw.
+    /// Which side was to answer the caller.
     pub served: Side,
+    /// Which side did; none where another provider did in its place, and for pairs kept before
+    /// this was kept too.
+    pub answered: Option<Side>,
     /// The path of the request.
     pub path: String,
     /// The feature it came from; empty when unmarked.
@@ -306,6 +309,8 @@ pub struct Score {
     pub parts: Vec<ScorePart>,
     /// Why, in the judge's words.
     pub rationale: String,
+    /// Whose answer the judge was shown first; none where nobody noted it.
+    pub first: Option<Side>,
 }
 
 /// One dimension of a score.

@@ -71,6 +71,8 @@ pub enum Told {
         score_millionths: u32,
         /// The watched slice of the request; empty for none.
         watched: String,
+        /// The idempotency key with which it was told; empty for none.
+        key: String,
     },
     /// A copy was sent, and how it ended was lost.
     CopyLost,

@@ -221,6 +221,7 @@ impl Judge {
             candidate: marked.candidate,
             parts: marked.parts,
             rationale,
+            first: Some(order.first()),
         })
     }
 }

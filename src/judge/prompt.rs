@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::domain::ScorePart;
+use crate::domain::{ScorePart, Side};
 
 /// Names the wording below in every score; changes whenever the wording does.
 pub(super) const RUBRIC: &str = "rubric-1";
@@ -24,6 +24,16 @@ pub(super) enum Order {
     PrimaryFirst,
     /// The candidate's.
     CandidateFirst,
+}
+
+impl Order {
+    /// Whose answer that is.
+    pub(super) fn first(self) -> Side {
+        match self {
+            Self::PrimaryFirst => Side::Primary,
+            Self::CandidateFirst => Side::Candidate,
+        }
+    }
 }
 
 /// What is judged, fenced with a nonce that the texts cannot know.

@@ -266,6 +266,7 @@ impl Proxy {
             at: exchange.at,
             window,
             served,
+            answered: exchange.routed.own_answer(),
             path: shown_path(exchange, cleared),
             feature: exchange.routed.facts.feature.clone(),
             segment: exchange.routed.facts.segment.clone(),

@@ -347,10 +347,11 @@ impl Proxy {
                 Err(own)
             }
             Got::Other(name, begun) => {
+                // Before its pair is told of, which says whose answer it was.
+                let _ = exchange.routed.failover.set(name.clone());
                 if let Known::Failed(failed) = known {
                     done(failed);
                 }
-                let _ = exchange.routed.failover.set(name.clone());
                 Ok(self.from_other((name, begun), (exchange.endpoint, started)))
             }
         }

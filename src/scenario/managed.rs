@@ -1,6 +1,6 @@
 //! One rollout of a story: the real machine, bets and tripwire, and what was written of them.
 
-use crate::analysis::{Ledger, News, Observation, Said, Sample, Ticket, Tripwire, UnderWay};
+use crate::analysis::{Ledger, Marks, News, Observation, Said, Sample, Ticket, Tripwire, UnderWay};
 use crate::domain::{Event, Evidence, Input, Name, Plan, Refusal, Rollout, Timestamp};
 
 use super::traffic::Seen;
@@ -156,7 +156,8 @@ impl Managed {
                 let (made, watched) = (made(seen), || seen.watched.clone());
                 hear(made, Said::Request(seen.clone()));
                 if let Some([primary, candidate]) = *score {
-                    hear(made, Said::Score { watched: watched(), primary, candidate });
+                    let marks = Marks::unplaced(primary, candidate);
+                    hear(made, Said::Score { watched: watched(), marks });
                 }
                 if let Some(scored) = *scored {
                     hear(made, Said::Opinion { watched: watched(), scored });

@@ -73,7 +73,8 @@ impl Recorded {
                 player.follow(step);
             }
             player.now = player.now.max(heard.order.at);
-            if player.has_ended() || (!heard.news.is_begin() && player.take(heard)) {
+            let counts = !heard.news.is_begin() && player.is_current(heard);
+            if player.has_ended() || (counts && player.take(heard)) {
                 break;
             }
         }
@@ -168,6 +169,14 @@ impl Player {
 
     fn has_ended(&self) -> bool {
         self.simulation.rollout().state() == State::RolledBack
+    }
+
+    /// Whether it was asked in the stage that holds. What was on its way while a step was being
+    /// written was asked in the stage before, and once the step is taken it counts in neither.
+    fn is_current(&self, heard: &Heard) -> bool {
+        let rollout = self.simulation.rollout();
+        let stage = rollout.window().map(|it| it.stage);
+        rollout.guarded().is_some() && stage == Some(heard.stage)
     }
 
     /// Takes a step that was taken live, and notes it where what is stored does not ask for it.

@@ -75,6 +75,8 @@ pub(super) struct Taken {
 #[derive(Clone, Debug)]
 pub(super) struct Heard {
     pub(super) order: Order,
+    /// The stage in which that was asked which it is about.
+    pub(super) stage: u32,
     /// The pair it is, or is about.
     pub(super) pair: Option<PairId>,
     pub(super) news: News,
@@ -179,7 +181,8 @@ impl Heard {
             Seen::Score(score) => Some(score.pair),
             Seen::Note(_) => None,
         };
-        Self { order: seen.order(), pair, news: News::of(seen) }
+        let (order, stage) = (seen.order(), seen.window().stage);
+        Self { order, stage, pair, news: News::of(seen) }
     }
 }
 
@@ -210,3 +213,7 @@ fn unknown(asked: &Name, history: &History) -> BacktestError {
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
     BacktestError::NoRollout { asked: asked.clone(), known }
 }
+
+#[cfg(test)]
+#[path = "recorded_tests.rs"]
+mod tests;

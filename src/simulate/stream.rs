@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 
 use serde::Serialize;
 
-use crate::analysis::{Chances, Climate, News, Observation, Said, Sample};
+use crate::analysis::{Chances, Climate, Marks, News, Observation, Said, Sample};
 use crate::domain::{Cause, Event, Lot, Name, Plan, State, Timestamp};
 
 use super::{
@@ -184,7 +184,8 @@ impl Player {
         let (Part::Score(primary), Part::Score(candidate)) = (line.p, line.c) else {
             return Err(self.nonsense("`p` and `c` are scores, 0 to 1".to_owned()));
         };
-        let said = Said::Score { watched: line.slice.clone(), primary, candidate };
+        let said =
+            Said::Score { watched: line.slice.clone(), marks: Marks::unplaced(primary, candidate) };
         self.simulation.hear(&News { at: self.now, made: self.now, said });
         Ok(())
     }

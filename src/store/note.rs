@@ -60,6 +60,8 @@ struct FeedbackJson {
     score_millionths: u32,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     slice: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    key: String,
 }
 
 const SOLO: &str = "solo";
@@ -94,11 +96,11 @@ pub(super) fn encode(window: &Window, notes: &[Note]) -> Vec<u8> {
                 let noise = NoiseJson { served, again, slice: watched.clone() };
                 NoteJson { noise: Some(noise), ..plain(NOISE) }
             }
-            Told::Feedback { request, lot, side, score_millionths, watched } => {
+            Told::Feedback { request, lot, side, score_millionths, watched, key } => {
                 let (request, side) = (request.to_string(), side.as_str().to_owned());
                 let (lot, slice) = ((*lot).into(), watched.clone());
-                let score_millionths = *score_millionths;
-                let feedback = FeedbackJson { request, lot, side, score_millionths, slice };
+                let (score_millionths, key) = (*score_millionths, key.clone());
+                let feedback = FeedbackJson { request, lot, side, score_millionths, slice, key };
                 NoteJson { feedback: Some(feedback), ..plain(FEEDBACK) }
             }
             Told::Entered(weather) => {
@@ -155,8 +157,8 @@ impl FeedbackJson {
     fn told(self) -> Result<Told, DecodeError> {
         let request = known("request", &self.request, self.request.parse::<PairId>().ok())?;
         let (lot, side) = (self.lot.into(), side(&self.side)?);
-        let (score_millionths, watched) = (self.score_millionths, self.slice);
-        Ok(Told::Feedback { request, lot, side, score_millionths, watched })
+        let (score_millionths, watched, key) = (self.score_millionths, self.slice, self.key);
+        Ok(Told::Feedback { request, lot, side, score_millionths, watched, key })
     }
 }
 

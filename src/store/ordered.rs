@@ -10,7 +10,7 @@ use super::{
     pairs::Pairs,
     pairs_error::{PairsError, to},
 };
-use crate::domain::{Order, Seen, Timestamp, Told, Window};
+use crate::domain::{Note, Order, Seen, Timestamp, Told, Window};
 
 /// How much later than its neighbours something may have been written, in milliseconds: what
 /// was told at once passes through a queue and is written in batches.
@@ -61,7 +61,7 @@ impl Pairs {
             {
                 let (first, payload) = batch.map_err(to("list notes"))?;
                 waiting.give(first.min(asked), each);
-                self.read_notes(&payload, &mut |it| waiting.add(it));
+                self.read_notes(&payload, &mut |it| waiting.add(Seen::Note(Box::new(it))));
             }
             waiting.give(asked, each);
             let score = self.scores(pair.id)?.pop();
@@ -74,7 +74,7 @@ impl Pairs {
         for batch in notes {
             let (first, payload) = batch.map_err(to("list notes"))?;
             waiting.give(first, each);
-            self.read_notes(&payload, &mut |it| waiting.add(it));
+            self.read_notes(&payload, &mut |it| waiting.add(Seen::Note(Box::new(it))));
         }
         waiting.give(Timestamp(u64::MAX), each);
         Ok(())
@@ -86,25 +86,28 @@ impl Pairs {
     /// # Errors
     /// When the index refuses. A record that cannot be read is passed over and counted.
     pub fn begun(&self, window: &Window, each: &mut dyn FnMut(Order)) -> Result<(), PairsError> {
+        self.notes(window, &mut |note| {
+            if matches!(note.told, Told::Entered(_) | Told::Guarded) {
+                each(note.order);
+            }
+        })
+    }
+
+    /// The notes of a window, about in their order.
+    ///
+    /// # Errors
+    /// When the index refuses. A record that cannot be read is passed over and counted.
+    pub fn notes(&self, window: &Window, each: &mut dyn FnMut(Note)) -> Result<(), PairsError> {
         for batch in self.index().notes(window) {
             let (_, payload) = batch.map_err(to("list notes"))?;
-            self.read_notes(&payload, &mut |seen| match seen {
-                Seen::Note(note) if matches!(note.told, Told::Entered(_) | Told::Guarded) => {
-                    each(note.order);
-                }
-                Seen::Note(_) | Seen::Pair(_) | Seen::Score(_) => {}
-            });
+            self.read_notes(&payload, each);
         }
         Ok(())
     }
 
-    fn read_notes(&self, payload: &[u8], each: &mut dyn FnMut(Seen)) {
+    fn read_notes(&self, payload: &[u8], each: &mut dyn FnMut(Note)) {
         match entry::decode(payload) {
-            Ok(Entry::Notes(notes)) => {
-                for note in notes {
-                    each(Seen::Note(Box::new(note)));
-                }
-            }
+            Ok(Entry::Notes(notes)) => notes.into_iter().for_each(each),
             Ok(Entry::Block(_) | Entry::Score(_)) | Err(_) => self.count_unreadable(),
         }
     }

@@ -24,6 +24,8 @@ struct PairJson {
     at: u64,
     window: WindowJson,
     served: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answered: Option<String>,
     path: String,
     feature: String,
     segment: String,
@@ -100,6 +102,8 @@ struct ScoreJson {
     candidate: f64,
     parts: Vec<ScorePartJson>,
     rationale: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,6 +122,7 @@ pub(super) fn encode(pair: &Pair) -> Vec<u8> {
         at: pair.at.0,
         window: WindowJson::from(&pair.window),
         served: pair.served.as_str().to_owned(),
+        answered: pair.answered.map(|it| it.as_str().to_owned()),
         path: shortened(&pair.path, TEXT_LEN_MAX),
         feature: shortened(&pair.feature, TEXT_LEN_MAX),
         segment: shortened(&pair.segment, TEXT_LEN_MAX),
@@ -134,14 +139,14 @@ pub(super) fn encode(pair: &Pair) -> Vec<u8> {
 /// The pair of an id and some bytes.
 pub(super) fn decode(id: PairId, bytes: &[u8]) -> Result<Pair, DecodeError> {
     let json: PairJson = json::decode(bytes)?;
-    let sides = [Side::Primary, Side::Candidate];
-    let served = sides.into_iter().find(|it| it.as_str() == json.served);
+    let side = |name: &str| known("side", name, side(name));
     let agreement = Agreement::from_name(&json.agreement);
     Ok(Pair {
         id,
         at: Timestamp(json.at),
         window: json.window.window()?,
-        served: known("served", &json.served, served)?,
+        served: side(&json.served)?,
+        answered: json.answered.as_deref().map(side).transpose()?,
         path: json.path,
         feature: json.feature,
         segment: json.segment,
@@ -168,12 +173,14 @@ pub(super) fn encode_score(score: &Score) -> Vec<u8> {
         candidate: score.candidate,
         parts: score.parts.iter().take(PARTS_LEN_MAX).map(ScorePartJson::from).collect(),
         rationale: shortened(&score.rationale, RATIONALE_LEN_MAX),
+        first: score.first.map(|it| it.as_str().to_owned()),
     })
 }
 
 /// The score of a pair's id and some bytes.
 pub(super) fn decode_score(pair: PairId, bytes: &[u8]) -> Result<Score, DecodeError> {
     let json: ScoreJson = json::decode(bytes)?;
+    let first = |name: &str| known("first", name, side(name));
     Ok(Score {
         pair,
         window: json.window.window()?,
@@ -185,7 +192,12 @@ pub(super) fn decode_score(pair: PairId, bytes: &[u8]) -> Result<Score, DecodeEr
         candidate: json.candidate,
         parts: json.parts.into_iter().map(ScorePartJson::part).collect(),
         rationale: json.rationale,
+        first: json.first.as_deref().map(first).transpose()?,
     })
+}
+
+fn side(name: &str) -> Option<Side> {
+    [Side::Primary, Side::Candidate].into_iter().find(|it| it.as_str() == name)
 }
 
 impl From<Lot> for LotJson {
@@ -314,7 +326,7 @@ mod tests {
     fn a_pair_of_an_older_program_has_no_lot_and_no_order() {
         let pair = samples::pair("chat", 1_000, 1);
         let mut json: serde_json::Value = serde_json::from_slice(&encode(&pair)).unwrap();
-        for added in ["lot", "order", "slice"] {
+        for added in ["lot", "order", "slice", "answered"] {
             json.as_object_mut().unwrap().remove(added);
         }
         for side in ["primary", "candidate"] {
@@ -324,6 +336,7 @@ mod tests {
         }
         let old = decode(pair.id, json.to_string().as_bytes()).unwrap();
         assert_eq!((old.lot, old.order, old.watched.as_str()), (None, None, ""));
+        assert_eq!(old.answered, None);
         assert_eq!(old.primary.cost_nano_usd, None);
         assert_eq!((old.window, old.agreement), (pair.window, pair.agreement));
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"v":2,"seq":S,"rollouts":n}     every record up to S is in what follows; with the stop of the
-//!                                  whole node and the flags, while they hold
+//!                                  whole node and the flags, while they hold, and the keys of stops
 //! {"v":2,"name":…,"keys":m}        one rollout; n times, each with
 //! {"v":2,"key":…,"event":{…}}      what one idempotency key did, m times
 //! ```
@@ -46,6 +46,8 @@ pub struct History {
     pub past: BTreeMap<Name, Past>,
     /// The stop of the whole node that held then.
     pub stopped: Option<Record>,
+    /// Idempotency keys of stops that were used up to then.
+    pub stops: Requests,
     /// The flags that were in force then, each by the record that set it.
     pub flags: BTreeMap<Name, Record>,
     /// The records after it, without holes.
@@ -59,6 +61,8 @@ struct HeadJson {
     rollouts: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stopped: Option<RecordJson>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    stops: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     flags: Vec<RecordJson>,
 }
@@ -128,7 +132,10 @@ impl History {
         for record in self.records.drain(..count) {
             self.forgotten = record.seq;
             match (&record.event, self.past.get_mut(&record.rollout)) {
-                (Event::Stopped, _) => self.stopped = Some(record),
+                (Event::Stopped, _) => {
+                    self.stops.insert(&record.request_id, &record.event);
+                    self.stopped = Some(record);
+                }
                 (Event::Lifted, _) => self.stopped = None,
                 (Event::Flagged(flag), _) => drop(self.flags.insert(flag.name.clone(), record)),
                 (Event::Unflagged(name), _) => drop(self.flags.remove(name)),
@@ -150,7 +157,8 @@ impl History {
         let stopped = self.stopped.as_ref().map(RecordJson::from);
         let (seq, rollouts) = (self.forgotten, self.past.len());
         let flags = self.flags.values().map(RecordJson::from).collect();
-        let head = HeadJson { v, seq, rollouts, stopped, flags };
+        let stops = self.stops.iter().map(|(key, _)| key.to_owned()).collect();
+        let head = HeadJson { v, seq, rollouts, stopped, stops, flags };
         let mut payloads = vec![json::encode(&head)];
         for past in self.past.values() {
             payloads.push(json::encode(&PastJson::from(past)));
@@ -180,6 +188,8 @@ impl History {
             past.insert(one.rollout.name().clone(), one);
         }
         let stopped = head.stopped.map(RecordJson::record).transpose()?;
+        let mut stops = Requests::default();
+        head.stops.iter().for_each(|key| stops.insert(key, &Event::Stopped));
         let mut flags = BTreeMap::new();
         for json in head.flags {
             let record = json.record()?;
@@ -187,7 +197,7 @@ impl History {
                 flags.insert(name, record);
             }
         }
-        Ok(Self { forgotten: head.seq, past, stopped, flags, records: Vec::new() })
+        Ok(Self { forgotten: head.seq, past, stopped, stops, flags, records: Vec::new() })
     }
 }
 

@@ -222,6 +222,7 @@ pub(crate) fn pair(rollout: &str, at: u64, number: u64) -> Pair {
         at: Timestamp(at),
         window: Window { rollout: rollout.parse().unwrap(), attempt: 1, stage: 0 },
         served: Side::Candidate,
+        answered: Some(Side::Primary),
         path: "/v1/chat/completions".to_owned(),
         feature: "chat".to_owned(),
         segment: String::new(),
@@ -253,6 +254,7 @@ pub(super) fn notes(pair: &Pair, seq: u64, len: u64) -> Vec<Note> {
             side: Side::Candidate,
             score_millionths: 250_000,
             watched: pair.watched.clone(),
+            key: format!("thumb-{number}"),
         },
         _ => Told::Solo {
             lot: if number.is_multiple_of(2) { Lot::Once } else { Lot::Sticky(number) },
@@ -288,5 +290,6 @@ pub(super) fn score(pair: &Pair, source: &str) -> Score {
         candidate: 1.0 / 3.0,
         parts: vec![ScorePart { dimension: "tone".to_owned(), primary: 0.9, candidate: 0.1 }],
         rationale: "terse".to_owned(),
+        first: Some(Side::Candidate),
     }
 }

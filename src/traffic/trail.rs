@@ -143,6 +143,12 @@ impl Routed {
         Self { lane: Some(lane), ..self }
     }
 
+    /// The side whose answer the caller gets; none where another provider takes its place, or
+    /// nobody answers yet.
+    pub fn own_answer(&self) -> Option<Side> {
+        self.answered.get().copied().filter(|_| self.failover.get().is_none())
+    }
+
     /// Why it was kept from one of the sides, whatever lots drew, if so.
     pub fn kept(&self) -> Option<Skip> {
         let skip = self.copy.get()?.err()?;

@@ -1,10 +1,11 @@
 //! Backtests: what a store remembers gives the decision that was taken live, and others.
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{fs, net::SocketAddr, path::Path, time::UNIX_EPOCH};
 
 use bytes::Bytes;
-use crossfade::domain::Share;
+use crossfade::domain::{Seen, Share, Window};
 use crossfade::players::{Delivery, Latency};
+use crossfade::store::{Limits, Pairs};
 use http_body_util::Full;
 use hyper::Request;
 use serde_json::Value;
@@ -70,6 +71,29 @@ pub(crate) async fn played(store: &Path, more: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
+/// The pair by which a stage was proven broken live, by what is stored alone: as many counted up to
+/// it as the event knew, it was told before the event, and the next one was not.
+fn broken_by(store: &Path, event: &Value) -> String {
+    let limits =
+        Limits { bytes_max: u64::MAX, age_ms_max: u64::MAX, free_bytes_min: 0, queue_len_max: 1 };
+    let (mut told, window) =
+        (Vec::new(), Window { rollout: "chat".parse().unwrap(), attempt: 1, stage: 0 });
+    let mut each = |seen| {
+        if let Seen::Pair(pair) = seen {
+            told.push((pair.order.unwrap(), pair.id));
+        }
+    };
+    Pairs::open(store, limits).unwrap().of_window(&window, &mut each).unwrap();
+    told.sort_by_key(|it| it.0);
+    let known = event["evidence"][0]["samples"].as_str().unwrap().parse::<usize>().unwrap();
+    let at = humantime::parse_rfc3339(event["createTime"].as_str().unwrap()).unwrap();
+    let at = u64::try_from(at.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let (last, id) = told[known - 1];
+    assert!(last.at.0 <= at, "{event}");
+    assert!(told.get(known).is_none_or(|(next, _)| at <= next.at.0), "{event}");
+    id.to_string()
+}
+
 #[tokio::test]
 async fn a_backtest_rolls_back_by_the_pair_that_did_it_live() {
     let world = World::with(|_, candidate| {
@@ -94,6 +118,7 @@ async fn a_backtest_rolls_back_by_the_pair_that_did_it_live() {
     let live = event["evidence"][0]["samples"].as_str().unwrap().parse::<u64>().unwrap();
     let again = step["pairs"].as_u64().unwrap();
     assert_eq!(again, live, "{own}");
+    assert_eq!(step["pair"], broken_by(&store, &event), "{own}");
 
     let file = world.dir.path().join("wide.toml");
     fs::write(&file, ladder("+60pp")).unwrap();

@@ -28,8 +28,6 @@ const IDS: &[(char, &[u32])] = &[
 #[rustfmt::skip]
 const WITHOUT: &[(&str, &str)] = &[
     ("F9",  "a configuration is read once, at the start; there is no reload to go wrong"),
-    ("O4",  "places are drawn by lot, but a judge that prefers one is not noticed"),
-    ("O5",  "nothing knows of which family a judge is"),
     ("O7",  "there are no webhooks; approvals come over the API alone"),
     ("O9",  "there are no notifications; whoever wants to know watches the API"),
 ];

@@ -125,7 +125,7 @@ async fn one_rollout_supersedes_another_and_a_stop_outlasts_a_restart() {
     );
     assert_eq!(serve.json(&["status", "next"]).await["state"], "STATE_RUNNING");
 
-    said(&serve, &["stop", "--comment", "fire"], 0).await;
+    said(&serve, &["stop", "--comment", "fire", "--request-id", "s-1"], 0).await;
     let status = serve.json(&["status", "next"]).await;
     assert_eq!(
         (&status["state"], &status["reason"]["code"]),
@@ -139,6 +139,8 @@ async fn one_rollout_supersedes_another_and_a_stop_outlasts_a_restart() {
     assert!(said(&serve, &["list"], 0).await.contains("fire"));
     said(&serve, &["stop", "--lift"], 0).await;
     said(&serve, &["start", "next"], 0).await;
+    let again = said(&serve, &["stop", "--request-id", "s-1"], 0).await;
+    assert!(again.contains("next is at") && again.contains("was lifted since"), "{again}");
     let events = serve.json_lines(&["events", "-"]).await;
     let kinds: Vec<_> =
         events.iter().rev().map(|it| it["type"].as_str().unwrap()).take(4).collect();

@@ -60,6 +60,37 @@ async fn a_candidate_whose_answers_displease_is_sent_back_by_what_callers_say() 
     assert_eq!((&again["outcome"], &again["gate"]), (&"rolled_back".into(), &"feedback".into()));
 }
 
+/// INV6
+#[tokio::test]
+async fn an_opinion_that_is_told_again_after_a_restart_is_known_by_its_key_and_its_request() {
+    let world = World::new().await;
+    let serve = world.serve(&HALF.replace("mirror = \"1%\"", "mirror = \"100%\"")).await;
+    until("the stage is open", || async { ask(&world, &serve).await.1 == "candidate" }).await;
+    let (id, _) = ask(&world, &serve).await;
+    let (other, _) = ask(&world, &serve).await;
+    let (_, first) = serve.cli(&["feedback", &id, "1", "--request-id", "thumb-1"]).await;
+    assert!(first.contains("it counts for"), "{first}");
+    until("both are stored", || async {
+        let listed = serve.json_lines(&["pairs", "chat"]).await;
+        let name = |it: &serde_json::Value| it["name"].as_str().unwrap().to_owned();
+        let listed: Vec<String> = listed.iter().map(name).collect();
+        [&id, &other].iter().all(|id| listed.iter().any(|it| it.ends_with(*id)))
+    })
+    .await;
+    assert!(serve.stop().await.success());
+    let serve = Serve::start(&world.dir.path().join("crossfade.toml")).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    let say = async |args: &[&str]| serve.cli(&[&["feedback"], args].concat()).await;
+    let again = say(&[&id, "1", "--request-id", "thumb-1"]).await;
+    assert_eq!(again, (0, first), "a retry is answered the same");
+    let stands = say(&[&id, "1"]).await;
+    assert!(stands.1.contains("the first stands"), "{stands:?}");
+    let reused = say(&[&other, "1", "--request-id", "thumb-1"]).await;
+    assert!(reused.0 == 2 && reused.1.contains("another score"), "{reused:?}");
+    let counts = say(&[&other, "0"]).await;
+    assert!(counts.1.contains("it counts for"), "{counts:?}");
+}
+
 #[tokio::test]
 async fn an_opinion_counts_once_outlasts_a_restart_and_needs_a_known_request() {
     let world = World::new().await;

@@ -48,10 +48,14 @@ fn said(text: &str) -> Says {
     Says::Sends(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).leak())
 }
 
-/// A rollout with a judge that says this, until its gate is `verdict`; how it stands then.
-async fn judged(world: &World, says: Says, verdict: &str) -> (Serve, Value, TempDir) {
+/// A rollout with a judge that says this, or with the fair one of the world, until its gate is
+/// `verdict`; how it stands then.
+async fn judged(world: &World, says: Option<Says>, verdict: &str) -> (Serve, Value, TempDir) {
     let judge = Stub::start("judge").await;
-    judge.says(says);
+    let is_fair = says.is_none();
+    if let Some(says) = says {
+        judge.says(says);
+    }
     let ours = format!("base_url = \"http://{}/v1\"\nmodel = \"judge\"\n", world.judge.address());
     let wait = if matches!(says, Says::Hang) { "100ms" } else { "20s" };
     let theirs = format!(
@@ -62,7 +66,8 @@ async fn judged(world: &World, says: Says, verdict: &str) -> (Serve, Value, Temp
     assert!(text.contains(&ours), "{text}");
     let dir = TempDir::new_in(world.dir.path()).unwrap();
     let store = |dir: &std::path::Path| format!("store = \"{}\"", dir.join("store").display());
-    let text = text.replace(&ours, &theirs).replace(&store(world.dir.path()), &store(dir.path()));
+    let text = if is_fair { text } else { text.replace(&ours, &theirs) };
+    let text = text.replace(&store(world.dir.path()), &store(dir.path()));
     let file = dir.path().join("c.toml");
     fs::write(&file, text).unwrap();
     let serve = Serve::start(&file).await;
@@ -84,13 +89,10 @@ async fn judged(world: &World, says: Says, verdict: &str) -> (Serve, Value, Temp
 async fn b23_a_judge_that_cannot_be_believed_neither_advances_nor_sends_back() {
     let world = World::new().await;
     // One that can be believed ends the stage.
-    let marks = r#"{"accuracy":9,"relevance":9,"tone":9}"#;
-    let other = r#"{"accuracy":9,"relevance":9,"tone":8}"#;
-    let fair = format!(r#"{{"answer_1":{marks},"answer_2":{other},"reason":"as good"}}"#);
-    let (_, status, _dir) = judged(&world, said(&fair), "VERDICT_PASS").await;
+    let (_, status, _dir) = judged(&world, None, "VERDICT_PASS").await;
     assert_ne!(status["evidence"][0]["verdict"], "VERDICT_INVALID", "{status}");
     for (what, says) in nonsense() {
-        let (serve, status, _dir) = judged(&world, says, "VERDICT_INVALID").await;
+        let (serve, status, _dir) = judged(&world, Some(says), "VERDICT_INVALID").await;
         assert_eq!(status["state"], "STATE_RUNNING", "{what}: {status}");
         let problem = status["evidence"][0]["problem"].as_str().unwrap();
         assert!(problem.contains("scores due in this stage were lost"), "{what}: {problem}");
@@ -111,9 +113,25 @@ async fn b23_a_judge_that_gives_everybody_the_same_marks_proves_nothing() {
     let world = World::new().await;
     let marks = r#"{"accuracy":9,"relevance":9,"tone":9}"#;
     let stuck = format!(r#"{{"answer_1":{marks},"answer_2":{marks},"reason":"as good"}}"#);
-    let (serve, status, _dir) = judged(&world, said(&stuck), "VERDICT_INVALID").await;
+    let (serve, status, _dir) = judged(&world, Some(said(&stuck)), "VERDICT_INVALID").await;
     assert_eq!(status["state"], "STATE_RUNNING", "{status}");
     let problem = status["evidence"][0]["problem"].as_str().unwrap();
     assert!(problem.contains("tells nothing apart"), "{problem}");
+    assert_ne!(serve.cli(&["advance", "chat"]).await.0, 0);
+}
+
+/// O4 B-80
+#[tokio::test]
+async fn a_judge_that_prefers_what_stands_first_proves_nothing() {
+    let world = World::new().await;
+    let marks = |mark| format!(r#"{{"accuracy":{mark},"relevance":{mark},"tone":{mark}}}"#);
+    let (better, worse) = (marks("9"), marks("8.9"));
+    let always = format!(r#"{{"answer_1":{better},"answer_2":{worse},"reason":"it is first"}}"#);
+    let (serve, status, _dir) = judged(&world, Some(said(&always)), "VERDICT_INVALID").await;
+    assert_eq!(status["state"], "STATE_RUNNING", "{status}");
+    let problem = status["evidence"][0]["problem"].as_str().unwrap();
+    assert!(problem.contains("the answer that stood first was marked higher"), "{problem}");
+    let (_, told) = serve.cli(&["explain", "chat"]).await;
+    assert!(told.contains("a judge that goes by the place proves nothing"), "{told}");
     assert_ne!(serve.cli(&["advance", "chat"]).await.0, 0);
 }

@@ -162,6 +162,7 @@ mod tests {
             at: Timestamp(1_001),
             window,
             served: Side::Candidate,
+            answered: None,
             path: "/v1/chat/completions".to_owned(),
             feature: String::new(),
             segment: "free".to_owned(),

@@ -17,6 +17,7 @@
 //! those that go back, and the next tick goes back.
 
 mod obey;
+mod regret;
 mod revise;
 mod saved;
 
