@@ -42,13 +42,13 @@ pub(super) fn serve(proxy: &Arc<Proxy>, stream: TcpStream, place: Place, watcher
     let proxy = Arc::clone(proxy);
     Pool::run(place, "connection", async move {
         let served = match &proxy.settings.tls {
-            None => speak(&proxy, stream, builder(), watcher).await,
+            None => speak(&proxy, stream, &builder(), watcher).await,
             Some(tls) => match greet(tls, stream, proxy.settings.header_timeout).await {
                 // Who agreed on HTTP/2 speaks nothing else.
                 Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                    speak(&proxy, stream, builder().http2_only(), watcher).await
+                    speak(&proxy, stream, &builder().http2_only(), watcher).await
                 }
-                Ok(stream) => speak(&proxy, stream, builder(), watcher).await,
+                Ok(stream) => speak(&proxy, stream, &builder(), watcher).await,
                 Err(error) => Err(error.into()),
             },
         };
@@ -72,7 +72,7 @@ async fn greet(
 fn speak<S>(
     proxy: &Arc<Proxy>,
     stream: S,
-    http: auto::Builder<TokioExecutor>,
+    http: &auto::Builder<TokioExecutor>,
     watcher: Watcher,
 ) -> impl Future<Output = Result<(), BoxError>> + Send + use<S>
 where
