@@ -479,6 +479,6 @@ fn long_texts_take_time_in_proportion_to_their_length() {
         detector.classes(text.as_bytes());
         redactor.document(text.as_bytes(), &[]);
     }
-    let took = on_the_processor() - begun;
+    let took = on_the_processor().saturating_sub(begun);
     assert!(took < Duration::from_secs(30), "{took:?}");
 }
