@@ -47,7 +47,7 @@ impl<const N: usize> Bet<[f64; N]> {
     }
 
     /// Falls no deeper than this much below the money it began with.
-    fn hold(&mut self, weights: [f64; N], floor: f64) {
+    pub(super) fn hold(&mut self, weights: [f64; N], floor: f64) {
         for (ln, weight) in self.ln.iter_mut().zip(weights) {
             *ln = ln.max(floor + weight.ln());
         }

@@ -169,6 +169,15 @@ impl Instrument {
         }
     }
 
+    /// Whether what it is told can be believed: what a judge says who fails speaks neither for nor
+    /// against.
+    pub(super) fn is_believed(&self) -> bool {
+        match self {
+            Self::Score(it) => it.problem().is_none(),
+            Self::Rate(_) | Self::Quantile(_) | Self::Ratio(_) | Self::Opinion(_) => true,
+        }
+    }
+
     pub(super) fn wealth_mut(&mut self) -> &mut Wealth {
         match self {
             Self::Rate(it) => &mut it.wealth,

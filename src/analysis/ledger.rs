@@ -289,7 +289,7 @@ impl Ledger {
 
     /// Takes how a pair of this stage and in this watched slice was marked; what is not from 0 to 1
     /// counts as lost.
-    pub fn score(&mut self, at: Timestamp, watched: &str, marks: Marks) {
+    pub fn score(&mut self, at: Timestamp, watched: &str, marks: &Marks) {
         self.pass(at);
         for (_, instrument) in self.taking(watched) {
             if let Instrument::Score(it) = instrument {
@@ -329,17 +329,19 @@ impl Ledger {
         }
     }
 
-    /// Whether so many copies were sent and lost that what came of the others may mislead, in
-    /// either direction.
-    pub fn has_lost_too_many(&self) -> bool {
-        self.state.tally.has_lost_too_many()
-    }
-
     /// Whether some gate of the stage is proven broken, over all traffic or in a watched slice.
     pub fn is_broken(&self) -> bool {
         let gated = |it: &Measured| self.gates().iter().any(|gate| gate.metric() == it.metric);
         let mut all = self.measured.iter().zip(&self.state.instruments);
-        all.any(|(measured, it)| it.wealth().is_breached() && gated(measured))
+        !self.state.tally.has_lost_too_many()
+            && all.any(|(measured, it)| {
+                it.wealth().is_breached() && gated(measured) && self.is_believed(measured.metric)
+            })
+    }
+
+    /// Whether what is told of a metric can be believed, in any slice.
+    pub(super) fn is_believed(&self, metric: Metric) -> bool {
+        self.instrument(metric, None).is_none_or(Instrument::is_believed)
     }
 
     /// What gets that which is in this watched slice, or in none.

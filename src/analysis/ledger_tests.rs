@@ -92,7 +92,7 @@ impl World {
         for scores in 1..=scores_max {
             let primary = (0.8 + 0.1 * self.random.normal()).clamp(0.0, 1.0);
             let candidate = (0.8 * reach + 0.1 * self.random.normal()).clamp(0.0, 1.0);
-            self.ledger.score(self.at, "", Marks::unplaced(primary, candidate));
+            self.ledger.score(self.at, "", &Marks::unplaced(primary, candidate));
             self.at.0 += 1_000;
             if self.verdict(Metric::JudgeScore) != Verdict::Undecided {
                 return scores;
@@ -140,7 +140,7 @@ fn numbers_that_are_none_never_enter() {
         }
         let primary = Some(call(Outcome::Timeout, odd));
         world.ledger.observe(at, &seen(None, primary, None));
-        world.ledger.score(at, "", Marks::unplaced(odd, 0.5));
+        world.ledger.score(at, "", &Marks::unplaced(odd, 0.5));
     }
     let evidence = world.ledger.evidence();
     assert_eq!((evidence.pairs, evidence.solos), (9_000, 0));

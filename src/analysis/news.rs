@@ -109,7 +109,7 @@ impl Ledger {
                 if early => {}
             Said::Request(seen) => self.observe(at, seen),
             Said::Noise(seen) => self.observe_noise(at, seen),
-            Said::Score { watched, marks } => self.score(at, watched, *marks),
+            Said::Score { watched, marks } => self.score(at, watched, marks),
             Said::Opinion { watched, scored } => self.opinion(at, watched, *scored),
             Said::ScoreLost => self.score_lost(),
             Said::CopyLost => self.copy_lost(at),

@@ -92,7 +92,7 @@ impl Opinion {
         }
         match (primary, candidate) {
             (Some(primary), Some(candidate)) => {
-                self.score.observe(Marks::unplaced(primary, candidate));
+                self.score.observe(&Marks::unplaced(primary, candidate));
             }
             first => (self.primary, self.candidate) = first,
         }
@@ -100,7 +100,7 @@ impl Opinion {
 
     pub(super) fn shown(&self) -> Shown {
         // That everybody is content is no fault of an instrument.
-        Shown { problem: None, ..self.score.shown() }
+        Shown { problem: None, voids_harm: false, ..self.score.shown() }
     }
 }
 

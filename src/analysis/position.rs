@@ -15,6 +15,9 @@ const BORNE: f64 = 1.0 / 3.0;
 const STAKES: [f64; 3] = [0.1, 0.3, 0.6];
 /// How the money is split over them.
 const WEIGHTS: [f64; 3] = [0.4, 0.3, 0.3];
+/// The logarithm of the wealth below which it does not fall, so that a judge who begins to go by the
+/// place after a long fair time is seen.
+const FLOOR: f64 = -6.0;
 /// Chance that a judge within what is borne is ever called biased, for both places together.
 const CHANCE: f64 = 0.001;
 
@@ -41,6 +44,7 @@ impl Position {
         let payoff = if first_is_higher { 1.0 } else { -1.0 };
         for (bet, payoff) in self.bets.iter_mut().zip([payoff, -payoff]) {
             bet.win(STAKES.map(|stake| (stake * (payoff - BORNE)).ln_1p()));
+            bet.hold(WEIGHTS, FLOOR);
         }
     }
 
@@ -54,7 +58,8 @@ impl Position {
         };
         Some(format!(
             "the answer that stood {place} was marked higher in {count} of {} pairs, though a lot \
-             drew the places: a judge that goes by the place proves nothing; take another model",
+             drew the places: a judge that goes by the place proves nothing; take another model, which \
+             counts afresh as a new stage or attempt does",
             self.count
         ))
     }
@@ -69,7 +74,7 @@ mod tests {
     /// Pairs after which a judge is called biased who prefers the first place with this chance.
     fn biased_after(seed: u64, chance: f64) -> Option<u64> {
         let (mut numbers, mut position) = (Splitmix(seed), Position::new());
-        (1..=5_000).find(|_| {
+        (1..=2_000).find(|_| {
             position.observe(float(numbers.roll() >> 11) / 2.0_f64.powi(53) < chance);
             position.problem().is_some()
         })
@@ -91,10 +96,17 @@ mod tests {
             found.sort_unstable();
             assert!(found[0].is_some() && found[25] < Some(80), "{chance}: {found:?}");
         }
+        let mut late = Position::new();
+        (0..2_000).for_each(|it| late.observe(it % 2 == 0));
+        let pairs = (1..200).find(|_| {
+            late.observe(true);
+            late.problem().is_some()
+        });
+        assert!(pairs < Some(60), "{pairs:?}");
         // The last two are as bad as is borne.
-        for chance in [0.5, 0.6, 0.4, 2.0 / 3.0, 1.0 / 3.0] {
-            let wrong = (0..400).filter(|it| biased_after(*it, chance).is_some()).count();
-            assert!(wrong <= 2, "{chance}: {wrong} of 400");
+        for chance in [0.5, 0.4, 2.0 / 3.0, 1.0 / 3.0] {
+            let wrong = (0..200).filter(|it| biased_after(*it, chance).is_some()).count();
+            assert!(wrong <= 2, "{chance}: {wrong} of 200");
         }
     }
 }

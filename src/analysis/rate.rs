@@ -177,6 +177,7 @@ impl Rate {
             upper,
             bound,
             problem: None,
+            voids_harm: false,
         };
         match better {
             Better::Lower => shown,

@@ -177,6 +177,7 @@ impl Ratio {
             upper: upper * PERCENT,
             bound: limit * PERCENT,
             problem: self.problem(),
+            voids_harm: false,
         }
     }
 

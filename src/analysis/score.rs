@@ -45,10 +45,12 @@ pub(super) struct Score {
     first: Option<f64>,
     varies: bool,
     position: Position,
+    /// Who judges.
+    source: String,
 }
 
 /// How the answers of a pair were marked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Marks {
     /// The primary's, 0 to 1.
     pub primary: f64,
@@ -56,22 +58,25 @@ pub struct Marks {
     pub candidate: f64,
     /// Whose answer was shown first; none where nobody noted it.
     pub first: Option<Side>,
+    /// Who gave them: of another judge nothing is known yet.
+    pub source: String,
 }
 
 impl Marks {
     /// Those of answers that nobody saw side by side, or nobody knows in which order.
     pub fn unplaced(primary: f64, candidate: f64) -> Self {
-        Self { primary, candidate, first: None }
+        Self { primary, candidate, first: None, source: String::new() }
     }
 
     /// Those of a score.
     pub fn of(score: &domain::Score) -> Self {
-        Self { primary: score.primary, candidate: score.candidate, first: score.first }
+        let (primary, candidate, source) = (score.primary, score.candidate, score.source.clone());
+        Self { primary, candidate, first: score.first, source }
     }
 
     /// Whether the answer that stood first was marked higher; none where it is not known which it
     /// was, or both were marked alike.
-    fn first_is_higher(self) -> Option<bool> {
+    fn first_is_higher(&self) -> Option<bool> {
         let apart = self.primary.partial_cmp(&self.candidate).filter(|it| it.is_ne())?;
         Some(self.first? == if apart.is_gt() { Side::Primary } else { Side::Candidate })
     }
@@ -115,6 +120,7 @@ impl Score {
             first: None,
             varies: false,
             position: Position::new(),
+            source: String::new(),
         }
     }
 
@@ -148,8 +154,12 @@ impl Score {
     }
 
     /// Bets on a pair of scores with stakes made from the earlier ones.
-    pub(super) fn observe(&mut self, marks: Marks) {
-        let Marks { primary, candidate, .. } = marks;
+    pub(super) fn observe(&mut self, marks: &Marks) {
+        let Marks { primary, candidate, .. } = *marks;
+        if self.source != marks.source {
+            self.enter(self.reach);
+            self.source.clone_from(&marks.source);
+        }
         if ![primary, candidate].iter().all(|it| (0.0..=1.0).contains(it)) {
             self.lose();
             return;
@@ -209,10 +219,13 @@ impl Score {
             upper: interval.upper,
             bound: reach * primary - primary,
             problem: self.problem(),
+            // What a judge says who fails, or goes by the place, speaks neither for nor against.
+            voids_harm: true,
         }
     }
 
-    fn problem(&self) -> Option<String> {
+    /// Why the judge cannot be believed.
+    pub(super) fn problem(&self) -> Option<String> {
         let (count, lost) = (self.differences.count, self.lost);
         let due = count + lost;
         if DUE_MIN <= due && due < LOST_ONE_IN * lost {
@@ -267,6 +280,7 @@ mod tests {
         ledger::tests::reference_terms,
         tests::{assert_near, list, number, vectors},
     };
+    use crate::domain::{Gate, Margin, Metric, Role, Verdict};
 
     #[test]
     fn wealth_is_that_of_the_reference() {
@@ -276,7 +290,7 @@ mod tests {
         gate.enter(Some(0.95));
         gate.wealth.fund(0.4);
         for (scores, expected) in list(&case["scores"]).iter().zip(list(&case["ln_e"])) {
-            gate.observe(Marks::unplaced(number(&scores[0]), number(&scores[1])));
+            gate.observe(&Marks::unplaced(number(&scores[0]), number(&scores[1])));
             assert_near(gate.wealth.ln_e()[0], &expected[0]);
             assert_near(gate.wealth.ln_e()[1], &expected[1]);
         }
@@ -287,16 +301,52 @@ mod tests {
     fn a_judge_that_tells_nothing_apart_proves_nothing() {
         let mut gate = Score::new(reference_terms());
         gate.enter(Some(0.95));
-        (0..200).for_each(|_| gate.observe(Marks::unplaced(0.9, 0.9)));
+        (0..200).for_each(|_| gate.observe(&Marks::unplaced(0.9, 0.9)));
         let problem = gate.shown().problem.unwrap();
         assert!(problem.starts_with("all 200 answers of both sides"), "{problem}");
-        gate.observe(Marks::unplaced(0.9, 0.8));
+        gate.observe(&Marks::unplaced(0.9, 0.8));
         assert_eq!(gate.shown().problem, None, "it does tell answers apart");
         gate.enter(Some(0.95));
-        (0..19).for_each(|_| gate.observe(Marks::unplaced(0.9, 0.9)));
+        (0..19).for_each(|_| gate.observe(&Marks::unplaced(0.9, 0.9)));
         assert_eq!(gate.shown().problem, None, "too few to say");
-        gate.observe(Marks::unplaced(0.9, 0.9));
+        gate.observe(&Marks::unplaced(0.9, 0.9));
         assert!(gate.shown().problem.is_some(), "each stage asks anew");
+    }
+
+    /// O1
+    #[test]
+    fn a_judge_that_fails_sends_nobody_back_and_what_was_proven_counts_once_it_is_well() {
+        let mut gate = Score::new(reference_terms());
+        gate.enter(Some(0.95));
+        gate.wealth.fund(1.0);
+        let verdict = |gate: &Score| {
+            let margin = Margin::default_of(Metric::JudgeScore);
+            let asked = Gate { margin, role: Role::Prove };
+            gate.shown().evidence(asked, &gate.wealth, Alarm::AtMargin).verdict
+        };
+        for _ in 0..60 {
+            gate.observe(&Marks::unplaced(0.9, 0.3));
+            gate.lose();
+        }
+        assert!(gate.wealth.is_breached());
+        assert_eq!(verdict(&gate), Verdict::Invalid, "half of the scores are lost");
+        (0..1_200).for_each(|_| gate.observe(&Marks::unplaced(0.9, 0.3)));
+        assert_eq!(verdict(&gate), Verdict::Breach);
+    }
+
+    #[test]
+    fn of_another_judge_nothing_is_known_yet() {
+        let mut gate = Score::new(reference_terms());
+        gate.enter(Some(0.95));
+        let marks = |source: &str| Marks {
+            first: Some(Side::Primary),
+            source: source.to_owned(),
+            ..Marks::unplaced(0.9, 0.8)
+        };
+        (0..60).for_each(|_| gate.observe(&marks("judge:one@rubric-1")));
+        assert!(gate.problem().unwrap().contains("stood first"));
+        gate.observe(&marks("judge:two@rubric-1"));
+        assert_eq!((gate.problem(), gate.shown().samples), (None, 1));
     }
 
     #[test]
@@ -308,7 +358,7 @@ mod tests {
             (1..2_000_u32).find(|turn| {
                 // Three times in four the candidate is preferred outright.
                 let candidate = if turn % 4 == 0 { 0.1 } else { 0.9 };
-                gate.observe(Marks::unplaced(1.0 - candidate, candidate));
+                gate.observe(&Marks::unplaced(1.0 - candidate, candidate));
                 safe <= gate.wealth.ln_e()[1]
             })
         };
@@ -373,15 +423,15 @@ mod tests {
         let mut gate = Score::new(reference_terms());
         gate.enter(Some(0.95));
         for _ in 0..18 {
-            gate.observe(Marks::unplaced(0.5, 0.5));
+            gate.observe(&Marks::unplaced(0.5, 0.5));
         }
-        gate.observe(Marks::unplaced(f64::NAN, 0.5));
+        gate.observe(&Marks::unplaced(f64::NAN, 0.5));
         assert_eq!(gate.problem(), None);
-        gate.observe(Marks::unplaced(0.5, 1.1));
+        gate.observe(&Marks::unplaced(0.5, 1.1));
         assert!(gate.problem().unwrap().starts_with("2 of 20 scores"));
         assert!(gate.shown().candidate.is_finite());
         gate.enter(Some(0.95));
-        (0..19).for_each(|_| gate.observe(Marks::unplaced(0.5, 0.5)));
+        (0..19).for_each(|_| gate.observe(&Marks::unplaced(0.5, 0.5)));
         gate.lose();
         assert_eq!(gate.problem(), None);
     }
@@ -390,8 +440,8 @@ mod tests {
     fn means_are_shown_and_what_may_be_missing_from_the_primarys() {
         let mut gate = Score::new(reference_terms());
         gate.enter(Some(0.95));
-        gate.observe(Marks::unplaced(0.8, 0.6));
-        gate.observe(Marks::unplaced(0.6, 0.5));
+        gate.observe(&Marks::unplaced(0.8, 0.6));
+        gate.observe(&Marks::unplaced(0.6, 0.5));
         let Shown { samples, primary, candidate, difference, bound, .. } = gate.shown();
         let shown = [primary, candidate, difference, bound].map(|it| format!("{it:.3}"));
         assert_eq!((samples, shown), (2, ["0.700", "0.550", "-0.150", "-0.035"].map(String::from)));

@@ -20,14 +20,20 @@ impl Ledger {
     pub fn evidence(&self) -> Evidence {
         let places = (0..self.watched.len()).map(Some);
         let gates = std::iter::once(None).chain(places).flat_map(|it| self.evidence_of(it));
-        let tally = &self.state.tally;
+        let (tally, lost) = (&self.state.tally, self.state.tally.lost());
+        let gates = gates.map(|known| match &lost {
+            Some(problem) => {
+                GateEvidence { verdict: Verdict::Invalid, problem: problem.clone(), ..known }
+            }
+            None => known,
+        });
         Evidence {
             gates: gates.collect(),
             pairs: tally.pairs,
             solos: tally.solos,
             per_minute: self.per_minute(Timestamp(self.state.now_ms)),
             excluded: tally.excluded(),
-            problem: self.problem(),
+            problem: lost.clone().or_else(|| self.problem()),
             outage: self.state.footing.outage().or_else(|| tally.outage()),
             unsettled: None,
         }
@@ -41,7 +47,18 @@ impl Ledger {
             let instrument = self.instrument(gate.metric(), place)?;
             let known = instrument.evidence(*gate, self.terms);
             let (watched, noise) = (slice.to_owned(), self.noise(gate.metric(), place));
-            Some(GateEvidence { watched, noise, ..known })
+            let known = GateEvidence { watched, noise, ..known };
+            let stands = match known.verdict {
+                // A slice only guards: it need not be fit to prove anything by itself.
+                Verdict::Invalid => false,
+                Verdict::Breach => self.is_believed(gate.metric()),
+                Verdict::Pass | Verdict::Undecided => true,
+            };
+            if place.is_none() || stands {
+                return Some(known);
+            }
+            let (verdict, problem) = (Verdict::Undecided, String::new());
+            Some(GateEvidence { verdict, problem, ..known })
         })
     }
 

@@ -45,8 +45,22 @@ impl Tally {
         *(if lot.is_some() { &mut self.same_key } else { &mut self.not_drawn }) += 1;
     }
 
+    /// Whether so many copies were sent and lost that what came of the others may mislead, in
+    /// either direction.
     pub(super) fn has_lost_too_many(&self) -> bool {
-        self.pairs + self.copies_lost < LOST_ONE_IN * self.copies_lost
+        let sent = self.pairs + self.copies_lost;
+        CALLS_MIN <= sent && sent < LOST_ONE_IN * self.copies_lost
+    }
+
+    /// The same in words.
+    pub(super) fn lost(&self) -> Option<String> {
+        let Self { pairs, copies_lost, .. } = self;
+        self.has_lost_too_many().then(|| {
+            format!(
+                "how {copies_lost} of {} copies that were sent ended was lost; at most 1% may be",
+                pairs + copies_lost
+            )
+        })
     }
 
     /// What was left out, and why.

@@ -118,7 +118,7 @@ fn scores_count_in_their_slice_and_lost_ones_in_all_traffic_alone() {
         world.ledger.score(
             Timestamp(score * 1_000),
             slice,
-            Marks::unplaced(0.7 + noise, candidate),
+            &Marks::unplaced(0.7 + noise, candidate),
         );
     }
     world.ledger.score_lost();
@@ -126,6 +126,36 @@ fn scores_count_in_their_slice_and_lost_ones_in_all_traffic_alone() {
     let broken = evidence.breach().unwrap();
     assert_eq!((broken.watched.as_str(), broken.samples), ("tools", 40));
     assert!(evidence.gates.iter().all(|it| it.verdict != Verdict::Invalid), "{evidence:?}");
+}
+
+#[test]
+fn a_slice_whose_scores_are_all_the_same_holds_nothing() {
+    let plan = watching(plan(&[Metric::JudgeScore]), &["easy"]);
+    let mut world = World::new(&plan, 1);
+    for score in 0..2_000_u32 {
+        let marks = match score % 25 {
+            0 => Marks::unplaced(1.0, 1.0),
+            it => Marks::unplaced(0.8, 0.7 + f64::from(it) / 100.0),
+        };
+        let slice = if score % 25 == 0 { "easy" } else { "" };
+        world.ledger.score(Timestamp(u64::from(score) * 1_000), slice, &marks);
+    }
+    let verdicts = world.ledger.evidence().gates.into_iter().map(|it| it.verdict);
+    assert_eq!(verdicts.collect::<Vec<_>>(), [Verdict::Pass, Verdict::Undecided]);
+}
+
+#[test]
+fn a_judge_that_fails_breaks_no_slice_either() {
+    let plan = watching(plan(&[Metric::JudgeScore]), &["tools"]);
+    let mut world = World::new(&plan, 1);
+    for score in 0..200 {
+        let marks = Marks::unplaced(0.9, if score % 7 == 0 { 0.4 } else { 0.3 });
+        world.ledger.score(Timestamp(score * 1_000), "tools", &marks);
+        world.ledger.score_lost();
+    }
+    assert!(!world.ledger.is_broken());
+    let verdicts = world.ledger.evidence().gates.into_iter().map(|it| it.verdict);
+    assert_eq!(verdicts.collect::<Vec<_>>(), [Verdict::Invalid, Verdict::Undecided]);
 }
 
 #[test]

@@ -335,12 +335,16 @@ fn footer(rollout: &proto::Rollout) -> String {
     lines.push(match rollout.state() {
         State::Pending => format!("next  crossfade start {name}"),
         State::Paused => format!("next  crossfade resume {name}"),
-        State::AwaitingApproval => {
+        State::AwaitingApproval if rollout.obstacle.is_none() => {
             let stage = current(rollout).map_or("STAGE", |it| it.stage_id.as_str());
             format!("next  crossfade approve {name} {stage} --attempt {}", rollout.attempt)
         }
         State::RolledBack => format!("next  crossfade pairs {name}"),
-        State::Running | State::Succeeded | State::Baked | State::Unspecified => {
+        State::AwaitingApproval
+        | State::Running
+        | State::Succeeded
+        | State::Baked
+        | State::Unspecified => {
             format!("undo  crossfade rollback {name}   (at once, no questions asked)")
         }
     });

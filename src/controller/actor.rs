@@ -256,7 +256,10 @@ impl Controller {
 
     /// Marks a rollout whose providers the configuration does not have, under the plan it has now.
     pub(super) fn find_broken(&mut self, name: &Name) {
+        let Some(managed) = self.managed.get(name) else { return };
+        let unjudged = self.unjudged(managed.rollout.plan());
         let Some(managed) = self.managed.get_mut(name) else { return };
+        managed.unjudged = unjudged;
         let plan = managed.rollout.plan();
         let mut sides = [&plan.primary, &plan.candidate].into_iter();
         let unknown = sides.find(|it| !self.providers.contains_key(*it));

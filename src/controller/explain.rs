@@ -2,7 +2,9 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use crate::domain::{Cause, Event, Evidence, Gate, GateEvidence, Kind, Role, Stage, Verdict};
+use crate::domain::{
+    Cause, Event, Evidence, Gate, GateEvidence, Kind, Role, Stage, State, Verdict,
+};
 
 use super::handle::View;
 
@@ -30,11 +32,11 @@ pub(super) fn explain(view: &View, decided: Option<&Event>) -> String {
     for gate in &stage.gates {
         lines.push(view.evidence.of(gate.metric()).map_or_else(
             || format!("{}: no evidence yet", gate.metric().as_str()),
-            |known| sentence(*gate, known, &view.evidence),
+            |known| sentence(*gate, known, view),
         ));
         let of_gate = |it: &&GateEvidence| it.metric == gate.metric() && !it.watched.is_empty();
         let in_slices = view.evidence.gates.iter().filter(of_gate);
-        lines.extend(in_slices.map(|known| sentence(*gate, known, &view.evidence)));
+        lines.extend(in_slices.map(|known| sentence(*gate, known, view)));
     }
     lines.push(counted(&view.evidence));
     lines.join("\n")
@@ -42,6 +44,16 @@ pub(super) fn explain(view: &View, decided: Option<&Event>) -> String {
 
 /// Time and pairs of the stage against the least of them.
 fn stay(view: &View, stage: &Stage) -> String {
+    if view.rollout.state() == State::Succeeded {
+        let guarded = span(view.rollout.dwelt_ms(view.now));
+        let bake = view.rollout.plan().times.bake_ms;
+        let of = bake.map_or(String::new(), |it| format!(" of {}", span(it)));
+        let rate = view.evidence.per_minute;
+        return format!(
+            "stage {} guards: for {guarded}{of}, {rate:.1} observations a minute",
+            stage.name
+        );
+    }
     format!(
         "stage {}: {} of at least {}, {} of at least {} pairs, {:.1} observations a minute",
         stage.name,
@@ -53,10 +65,11 @@ fn stay(view: &View, stage: &Stage) -> String {
     )
 }
 
-fn sentence(gate: Gate, known: &GateEvidence, evidence: &Evidence) -> String {
-    let metric = gate.metric();
+fn sentence(gate: Gate, known: &GateEvidence, view: &View) -> String {
+    let (metric, evidence) = (gate.metric(), &view.evidence);
+    let climbs = view.rollout.state() != State::Succeeded;
     let duty = match gate.role {
-        Role::Prove if known.watched.is_empty() => "must be proven here",
+        Role::Prove if known.watched.is_empty() && climbs => "must be proven here",
         Role::Prove | Role::Guard => "only guards here",
     };
     let unit = metric.unit();
@@ -87,16 +100,12 @@ fn sentence(gate: Gate, known: &GateEvidence, evidence: &Evidence) -> String {
     if known.verdict == Verdict::Undecided {
         text.push_str(&missing(known, evidence));
     }
-    let mode = if known.alarm_from_percent < 100 {
-        format!("goes back from {}% of the margin on", known.alarm_from_percent)
-    } else {
-        "goes back beyond the margin only".to_owned()
-    };
     let _ = write!(
         text,
-        "; proof of safety {:.0}%, of harm {:.0}%, {mode}",
+        "; proof of safety {:.0}%, of harm {:.0}%, {}",
         known.safe * 100.0,
-        known.harm * 100.0
+        known.harm * 100.0,
+        known.mode()
     );
     text
 }

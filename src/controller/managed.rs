@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::analysis::Ledger;
 use crate::domain::{
     Answer, Caps, Cause, Command, Event, Evidence, Flags, Foresight, GateEvidence, Input, Lane,
-    Name, Note, Order, Plan, Record, Requests, Rollout, Share, Slice, Stage, State, Timestamp,
-    Told, Undecided, Verdict, Weather, Window,
+    Metric, Name, Note, Order, Plan, Record, Requests, Rollout, Share, Slice, Stage, State,
+    Timestamp, Told, Undecided, Verdict, Weather, Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
@@ -29,6 +29,8 @@ pub(super) struct Managed {
     pub(super) flags: Flags,
     /// Why its traffic cannot move whatever its state: a provider that is not configured.
     pub(super) broken: Option<String>,
+    /// Why nobody can judge what it wants judged.
+    pub(super) unjudged: Option<String>,
     /// Idempotency keys already used, with what they did.
     pub(super) requests: Requests,
     /// That the bets of a stage or of the guard began, and when, until it is noted.
@@ -64,6 +66,7 @@ impl Managed {
             evidence: Evidence::default(),
             flags: Flags::default(),
             broken: None,
+            unjudged: None,
             requests: Requests::default(),
             begun: None,
             wanted: None,
@@ -95,6 +98,7 @@ impl Managed {
             evidence: Evidence::default(),
             flags: Flags::default(),
             broken: None,
+            unjudged: None,
             requests,
             wanted,
             foresight: Arc::default(),
@@ -131,7 +135,10 @@ impl Managed {
         let (visit, live) = (self.rollout.since(), Arc::clone(&self.live));
         self.rollout.apply(record.at, &record.event);
         (self.updated, self.heard) = (record.at, self.heard.max(record.at));
-        (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
+        // Whoever edits the plan meanwhile is not who brought it where it stands.
+        if record.event.is_step() || self.rollout.cause().is_none() {
+            (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
+        }
         self.note(record);
         if self.rollout.attempt() != attempt {
             self.ledger = Ledger::new(self.rollout.plan());
@@ -157,6 +164,10 @@ impl Managed {
             Event::RolledBack(_) => {
                 self.live.close();
                 self.begun = None;
+                // What proved it is shown after a restart too.
+                if self.evidence.gates.is_empty() {
+                    self.evidence.gates.clone_from(&record.evidence);
+                }
             }
             // Other shares or gates: evidence begins anew, and what was told before says nothing.
             Event::Revised(_) if self.rollout.since() != visit => {
@@ -259,8 +270,7 @@ impl Managed {
         let kept = || self.live.kept().problem();
         if let Some(problem) = coverage.or_else(kept).or_else(|| self.flagged()) {
             // What was never asked says nothing of either side, so proof of harm stands.
-            let stands = !self.ledger.has_lost_too_many();
-            let doubted = |gate: &&mut GateEvidence| !(stands && gate.verdict == Verdict::Breach);
+            let doubted = |gate: &&mut GateEvidence| gate.verdict != Verdict::Breach;
             for gate in evidence.gates.iter_mut().filter(doubted) {
                 gate.verdict = Verdict::Invalid;
                 gate.problem.clone_from(&problem);
@@ -270,6 +280,13 @@ impl Managed {
             let cap = self.rollout.plan().copies_per_day_max;
             evidence.problem =
                 Some(format!("the day's {cap} copies are used up; it goes on tomorrow (UTC)"));
+        }
+        if let Some(why) = &self.unjudged {
+            let judged = |it: &&mut GateEvidence| it.metric == Metric::JudgeScore;
+            let gates = evidence.gates.iter_mut().filter(judged);
+            for gate in gates.filter(|it| it.verdict != Verdict::Breach) {
+                (gate.verdict, gate.problem) = (Verdict::Invalid, why.clone());
+            }
         }
         evidence.unsettled = if self.unheard {
             Some("nothing of it was heard since the program started".to_owned())
@@ -430,13 +447,19 @@ impl Managed {
                 format!("held: no pair came for too long; `crossfade resume {name}` goes on")
             }
             State::Paused => format!("held by {}; `crossfade resume {name}` goes on", self.actor),
+            State::AwaitingApproval if self.rollout.obstacle(now, &self.evidence).is_some() => {
+                format!("was proven and waits for approval, but now: {}", waits())
+            }
             State::AwaitingApproval => {
                 let attempt = self.rollout.attempt();
                 format!(
                     "proven; `crossfade approve {name} {stage} --attempt {attempt}` lets it go on"
                 )
             }
-            State::Succeeded => "the candidate serves; the last stage's gates guard it".to_owned(),
+            State::Succeeded => match self.rollout.distrust(&self.evidence) {
+                Some(doubt) => format!("the candidate serves, guarded but in part: {doubt}"),
+                None => "the candidate serves; the last stage's gates guard it".to_owned(),
+            },
             State::Baked => "the candidate serves, and nothing is copied any more".to_owned(),
             State::RolledBack => self.epitaph(),
         }
@@ -465,3 +488,7 @@ pub(super) enum Replayed {
 #[cfg(test)]
 #[path = "visit_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "told_tests.rs"]
+mod told_tests;

@@ -98,17 +98,8 @@ impl Controller {
             fault("candidate", format!("provider `{}` is not configured", plan.candidate));
         }
         let sides = [("primary", &plan.primary), ("candidate", &plan.candidate)];
-        match &self.judge {
-            Judged::No if plan.gates(Metric::JudgeScore) => {
-                fault("stages", "has a judge_score gate, but no [judge] is configured".to_owned());
-            }
-            Judged::Yes(kin) if plan.gates(Metric::JudgeScore) => {
-                for (side, why) in sides.iter().filter_map(|(side, it)| Some((*side, kin.get(it)?)))
-                {
-                    fault(side, format!("{why}; the configuration may allow it: `allow_kin`"));
-                }
-            }
-            Judged::No | Judged::Yes(_) => {}
+        if let Some(why) = self.unjudged(plan) {
+            fault("stages", format!("has a judge_score gate, but {why}"));
         }
         for (side, name) in sides.into_iter().filter(|_| plan.gates(Metric::Cost)) {
             if !self.priced.contains(name) {
@@ -116,6 +107,21 @@ impl Controller {
             }
         }
         faults
+    }
+
+    /// Why nobody can judge what a plan wants judged.
+    pub(super) fn unjudged(&self, plan: &Plan) -> Option<String> {
+        if !plan.gates(Metric::JudgeScore) {
+            return None;
+        }
+        match &self.judge {
+            Judged::No => Some("no [judge] is configured".to_owned()),
+            Judged::Yes(kin) => {
+                let why =
+                    [&plan.primary, &plan.candidate].into_iter().find_map(|it| kin.get(it))?;
+                Some(format!("{why}; `allow_kin = true` in [judge] allows it"))
+            }
+        }
     }
 
     /// What a command comes to: none when it changes nothing.

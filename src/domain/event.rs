@@ -165,6 +165,11 @@ impl Event {
         }
     }
 
+    /// Whether it is a step of a rollout, and not only about its plan or its time.
+    pub fn is_step(&self) -> bool {
+        !matches!(self, Self::Created(_) | Self::Revised(_) | Self::Overdue)
+    }
+
     /// The attempt and the position of the stage that began, if one did.
     pub fn entered(&self) -> Option<(u32, usize)> {
         if let Self::StageEntered { attempt, stage, .. } = self {

@@ -240,13 +240,28 @@ impl GateEvidence {
         }
     }
 
-    /// The numbers of a broken gate in one line: difference, interval, bound, samples.
+    /// The numbers of a broken gate in one line: difference, interval, bound, samples, and from
+    /// where on it goes back.
     pub fn figures(&self) -> String {
         let unit = self.metric.unit();
         format!(
-            "{:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, n={}",
-            self.difference, self.lower, self.upper, self.bound, self.samples
+            "{:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, n={}; {}",
+            self.difference,
+            self.lower,
+            self.upper,
+            self.bound,
+            self.samples,
+            self.mode()
         )
+    }
+
+    /// From where on it goes back, in words.
+    pub fn mode(&self) -> String {
+        if self.alarm_from_percent < 100 {
+            format!("goes back from {}% of the margin on", self.alarm_from_percent)
+        } else {
+            "goes back beyond the margin only".to_owned()
+        }
     }
 
     /// The numbers of a gate that is not decided, and how many more samples it needs; else why it

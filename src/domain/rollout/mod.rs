@@ -314,8 +314,7 @@ impl Rollout {
             Event::RolledBack(_) => (self.state, self.held) = (State::RolledBack, None),
             Event::Stopped | Event::Lifted | Event::Flagged(_) | Event::Unflagged(_) => {}
         }
-        // These are no steps of its own.
-        if !matches!(event, Event::Created(_) | Event::Revised(_) | Event::Overdue) {
+        if event.is_step() {
             self.cause = Some(event.cause());
         }
     }
@@ -387,7 +386,7 @@ impl Rollout {
     }
 
     /// What nobody may pass over: a broken gate, or evidence that cannot be trusted.
-    fn distrust(&self, evidence: &Evidence) -> Option<Refusal> {
+    pub fn distrust(&self, evidence: &Evidence) -> Option<Refusal> {
         let stage = self.guarded()?;
         if let Some(refusal) = self.gate_obstacle(evidence, Verdict::Breach) {
             return Some(refusal);
