@@ -172,6 +172,9 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let tables = rollout::named(top);
     let primary = primary(top, &providers, &tables);
     let failover = serving::failover(top, &providers, primary.as_ref());
+    if let Some(primary) = &primary {
+        provider::keys(top, &providers, primary);
+    }
     let around = Around {
         primary: primary.as_ref(),
         providers: Some(&providers),

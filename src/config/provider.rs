@@ -139,7 +139,7 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
     for ((name, spot), table) in tables {
         let base_url = base_url(&table);
         let authorities = authorities(&table);
-        let key = secret(&table, environment);
+        let key = own_key(&table, environment);
         let auth = auth(&table);
         let models = ModelMap(table.pairs("model_map").into_iter().collect());
         let rules = request::rules(&table);
@@ -200,7 +200,7 @@ pub(super) fn judge(top: &Table<'_>, environment: Environment<'_>) -> Option<Jud
         base_url,
         link_local,
         authorities: authorities(&table),
-        key: secret(&table, environment),
+        key: own_key(&table, environment),
         auth: auth(&table),
         model: table.text("model", &SOME).unwrap_or_default(),
         cleared: table.list("data"),
@@ -210,8 +210,33 @@ pub(super) fn judge(top: &Table<'_>, environment: Environment<'_>) -> Option<Jud
         share: table.text("share", &SHARE).unwrap_or(Share::ALL),
         kin: table.choice("allow_kin", Kin::Allowed, Kin::Refused).unwrap_or_default(),
     };
+    needs_key(&table, &judge.base_url);
     table.close();
     Some(judge)
+}
+
+/// A caller's key goes to the primary alone, so everybody else has one or says that it wants none.
+pub(super) fn keys(top: &Table<'_>, providers: &[Provider], primary: &Name) {
+    for ((name, _), table) in top.named("provider") {
+        let provider = providers.iter().find(|it| it.name.as_str() == name);
+        if let Some(provider) = provider.filter(|it| it.name != *primary) {
+            needs_key(&table, &provider.base_url);
+        }
+    }
+}
+
+/// By plain HTTP a key would be anybody's to read, so whoever is asked so is taken to want none.
+fn needs_key(table: &Table<'_>, base_url: &str) {
+    if base_url.starts_with("https:") {
+        let remedy = "refer to our key there by \"file:/path\" or \"env:NAME\"; if it wants none, \
+                      write `key = \"none\"`";
+        table.need("key", remedy);
+    }
+}
+
+/// Our key at a provider; none where it wants none.
+fn own_key(table: &Table<'_>, environment: Environment<'_>) -> Option<SecretString> {
+    if table.is_word("key", "none") { None } else { secret(table, environment) }
 }
 
 /// Every caller, in the order of the file.
@@ -265,4 +290,31 @@ fn auth(table: &Table<'_>) -> Auth {
         ("x-goog-api-key", Auth::XGoogApiKey),
     ];
     table.word("auth", &words).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::{faults, parse};
+
+    /// B-73
+    #[test]
+    fn who_is_asked_by_tls_and_is_not_the_primary_has_a_key_or_wants_none() {
+        let text = |more: &str| {
+            format!(
+                "primary = 'a'\nprovider.a.base_url = 'https://a'\n\
+                 provider.local.base_url = 'http://127.0.0.1:1'\n\
+                 [provider.b]\nbase_url = 'HTTPS://b'\n{more}"
+            )
+        };
+        let told = faults(&text("[judge]\nmodel = 'm'\nbase_url = 'https://c'\n"));
+        assert!(told.contains("`key` is missing in [provider.b]"), "{told}");
+        assert!(told.contains("`key` is missing in [judge]"), "{told}");
+        assert!(told.contains("write `key = \"none\"`") && !told.contains("provider.a]"), "{told}");
+        let config = parse(&text("key = 'env:B_KEY'\n")).unwrap();
+        assert!(config.provider(&"b".parse().unwrap()).unwrap().key.is_some());
+        let judge = "[judge]\nmodel = 'm'\nbase_url = 'https://c'\nkey = 'none'\n";
+        let config = parse(&text(&format!("key = 'none'\n{judge}"))).unwrap();
+        assert!(config.providers.iter().all(|it| it.key.is_none()));
+        assert!(config.judge.is_some_and(|it| it.key.is_none()));
+    }
 }

@@ -104,7 +104,7 @@ mod tests {
         let with = |ca: &str| {
             format!(
                 "[provider.a]\nbase_url = 'https://a'\n{ca}\n\
-                 [judge]\nmodel = 'm'\nbase_url = 'https://b'\n{ca}"
+                 [judge]\nmodel = 'm'\nbase_url = 'https://b'\nkey = 'none'\n{ca}"
             )
         };
         let lens = |ca: &str| {

@@ -25,7 +25,7 @@ use crate::tasks::{Tasks, spawn};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Outbox};
 
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_mins(2);
 /// Observations that wait for the controller.
 const SEEN_LEN_MAX: usize = 1_024;
 

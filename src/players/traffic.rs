@@ -360,7 +360,7 @@ mod tests {
         let report = traffic.run(&rows, 0..21, pending()).await.unwrap();
         assert!(Duration::from_millis(100) <= start.elapsed());
         assert_eq!(report.ok, 21);
-        let stop = time::sleep(Duration::from_millis(50));
+        let stop = time::sleep(Duration::from_millis(500));
         let report = traffic.run(&rows, 21..usize::MAX, stop).await.unwrap();
         assert!(0 < report.sent && report.sent == report.ok, "{report:?}");
         let wrong = Traffic { base_url: "not a url".to_owned(), ..traffic };

@@ -54,9 +54,13 @@ pub(super) fn serve(proxy: &Arc<Proxy>, stream: TcpStream, place: Place, ends: E
     let proxy = Arc::clone(proxy);
     Pool::run(place, "connection", async move {
         let served = match &proxy.settings.tls {
-            None => speak(&proxy, stream, ends).await,
+            None => speak(&proxy, stream, &builder(), ends).await,
             Some(tls) => match greet(tls, stream, proxy.settings.header_timeout).await {
-                Ok(stream) => speak(&proxy, stream, ends).await,
+                // Who agreed on HTTP/2 speaks nothing else.
+                Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                    speak(&proxy, stream, &builder().http2_only(), ends).await
+                }
+                Ok(stream) => speak(&proxy, stream, &builder(), ends).await,
                 Err(error) => Err(error.into()),
             },
         };
@@ -80,6 +84,7 @@ async fn greet(
 fn speak<S>(
     proxy: &Arc<Proxy>,
     stream: S,
+    http: &auto::Builder<TokioExecutor>,
     mut ends: Ends,
 ) -> impl Future<Output = Result<(), BoxError>> + Send + use<S>
 where
@@ -101,7 +106,7 @@ where
             }
         })
     };
-    let connection = builder().serve_connection(stream, service).into_owned();
+    let connection = http.serve_connection(stream, service).into_owned();
     let proxy = Arc::clone(proxy);
     line.along(async move {
         let (mut connection, mut ends) = (pin!(connection), pin!(ends.changed()));

@@ -195,6 +195,24 @@ impl Index {
         by_second(self.windows.range(first..end).rev())
     }
 
+    /// The same with pairs whose ids are below one that is not there: what is newer is skipped,
+    /// window by window, without a look at it.
+    pub(super) fn older_of(
+        &self,
+        rollout: &Name,
+        before: PairId,
+    ) -> sled::Result<impl Iterator<Item = sled::Result<Vec<Place>>> + use<>> {
+        let (first, id) = (rollout_key(rollout), before.0.to_be_bytes());
+        let (mut end, mut rows) = ([&first[..], &[0xFF; 8 + ID_LEN]].concat(), Vec::new());
+        while let Some(key) = self.windows.range(&first[..]..&end[..]).keys().next_back() {
+            let key = key?;
+            let window = key.get(..key.len().saturating_sub(ID_LEN)).unwrap_or_default();
+            rows.push(self.windows.range(window..&[window, &id].concat()[..]).rev());
+            end = window.to_vec();
+        }
+        Ok(by_second(rows.into_iter().flatten()))
+    }
+
     /// Blocks of a window, oldest first, those of a second together.
     pub(super) fn of_window(
         &self,

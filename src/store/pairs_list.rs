@@ -49,17 +49,8 @@ impl Pairs {
         if let Some(rollout) = &query.rollout {
             return self.list_of(rollout, query.before, len_max);
         }
-        let mut pairs = Vec::new();
-        for places in self.0.index.newest(query.before) {
-            if len_max <= pairs.len() {
-                break;
-            }
-            let mut second = self.read(&places.map_err(to("list pairs"))?)?;
-            second.retain(|it| query.before.is_none_or(|before| it.id < before));
-            pairs.extend(second.into_iter().rev());
-        }
-        pairs.truncate(len_max);
-        Ok(pairs)
+        let comes = |it: &Pair| query.before.is_none_or(|before| it.id < before);
+        self.page(self.0.index.newest(query.before), comes, len_max)
     }
 
     fn list_of(
@@ -72,19 +63,36 @@ impl Pairs {
             Some(id) => self.get(id)?.map(|it| it.0).filter(|it| it.window.rollout == *rollout),
             None => None,
         };
-        let from = last.as_ref().map(|it| (&it.window, it.id));
-        let comes = |pair: &Pair| match (from, before) {
-            (Some((window, id)), _) => pair.window != *window || pair.id < id,
+        let index = &self.0.index;
+        match (last, before) {
+            (Some(last), _) => {
+                let blocks = index.newest_of(rollout, Some((&last.window, last.id)));
+                let comes = |it: &Pair| it.window != last.window || it.id < last.id;
+                self.page(blocks, comes, len_max)
+            }
             // A last pair that is no longer there is made up for by comparing ids.
-            (None, before) => before.is_none_or(|before| pair.id < before),
-        };
+            (None, Some(before)) => {
+                let blocks = index.older_of(rollout, before).map_err(to("list pairs"))?;
+                self.page(blocks, |it| it.id < before, len_max)
+            }
+            (None, None) => self.page(index.newest_of(rollout, None), |_| true, len_max),
+        }
+    }
+
+    /// So many pairs of some blocks that come, those of a second at a time and newest first.
+    fn page(
+        &self,
+        blocks: impl Iterator<Item = sled::Result<Vec<Place>>>,
+        comes: impl Fn(&Pair) -> bool,
+        len_max: usize,
+    ) -> Result<Vec<Pair>, PairsError> {
         let mut pairs = Vec::new();
-        for places in self.0.index.newest_of(rollout, from) {
+        for places in blocks {
             if len_max <= pairs.len() {
                 break;
             }
             let second = self.read(&places.map_err(to("list pairs"))?)?;
-            pairs.extend(second.into_iter().rev().filter(comes));
+            pairs.extend(second.into_iter().rev().filter(&comes));
         }
         pairs.truncate(len_max);
         Ok(pairs)

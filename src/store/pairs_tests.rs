@@ -85,6 +85,29 @@ fn lists_come_newest_first_and_in_pages() {
     assert_eq!(times(&pairs, &Query { before: unknown, ..of("chat") }), [4_000, 2_000]);
 }
 
+#[test]
+fn a_page_after_a_pair_that_was_swept_looks_at_none_that_is_newer() {
+    let (dir, pairs) = store();
+    put(&pairs, "chat", 1_000);
+    put(&pairs, "chat", 2_000);
+    let segment = dir.path().join("segments").join(&files(dir.path())[0]);
+    let old_len = usize::try_from(fs::metadata(&segment).unwrap().len()).unwrap();
+    for at in 3..=30 {
+        let mut pair = samples::pair("chat", at * 1_000, at * 1_000);
+        pair.window.stage = u32::try_from(at).unwrap() % 3;
+        pairs.put_batch(&[(pair, Bodies::default())]).unwrap();
+    }
+    // A look at them would be counted.
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[old_len..].fill(0);
+    fs::write(&segment, bytes).unwrap();
+    let swept = Some(samples::id(2_500, 0));
+    assert_eq!(times(&pairs, &Query { before: swept, ..of("chat") }), [2_000, 1_000]);
+    assert_eq!(pairs.counters().unreadable, 0);
+    assert_eq!(times(&pairs, &of("chat")), [2_000, 1_000]);
+    assert_eq!(pairs.counters().unreadable, 28);
+}
+
 /// Everything of the window of samples, as places and what stands there.
 fn told(pairs: &Pairs) -> Vec<(u64, &'static str)> {
     let mut told = Vec::new();

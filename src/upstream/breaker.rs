@@ -197,40 +197,42 @@ impl Breaker {
 
     /// Takes a health check. One that fails opens it after a few, and keeps it open. One that goes
     /// well after the cool-down is as good as a caller who is answered, while there is none to try
-    /// it: callers ask for more than a list of models. True when it opens by it.
-    pub(super) fn check(&self, now: Timestamp, went: Went) -> bool {
+    /// it: callers ask for more than a list of models. Tells how it stands if it opens or closes by it.
+    pub(super) fn check(&self, now: Timestamp, went: Went) -> Option<Standing> {
         let mut state = self.state();
         if went == Went::Well {
             state.checks = 0;
-            self.find_well(&mut state, now);
-            return false;
+            return self.find_well(&mut state, now).then_some(Standing::Closed);
         }
         self.begin_row(&mut state);
         state.checks += 1;
         match state.phase {
-            Phase::Closed if state.checks < CHECKS => false,
+            Phase::Closed if state.checks < CHECKS => None,
             Phase::Closed => {
                 self.open(&mut state, now);
-                true
+                Some(Standing::Open)
             }
             Phase::Open { .. } | Phase::HalfOpen { .. } => {
                 self.keep_open(&mut state, now);
-                false
+                None
             }
         }
     }
 
-    fn find_well(&self, state: &mut State, now: Timestamp) {
+    /// True when it closes by it.
+    fn find_well(&self, state: &mut State, now: Timestamp) -> bool {
         let answered = match state.phase {
             Phase::Open { until } if until <= now => 1,
             Phase::HalfOpen { trying: 0, answered } => answered + 1,
-            Phase::Closed | Phase::Open { .. } | Phase::HalfOpen { .. } => return,
+            Phase::Closed | Phase::Open { .. } | Phase::HalfOpen { .. } => return false,
         };
         if PROBES <= answered {
-            return self.close(state);
+            self.close(state);
+            return true;
         }
         state.phase = Phase::HalfOpen { trying: 0, answered };
         self.gate.store(LOOK, Relaxed);
+        false
     }
 
     fn fail(&self, now: Timestamp) -> bool {

@@ -125,31 +125,29 @@ fn a_probe_whose_caller_waited_in_vain_keeps_it_open() {
 fn health_checks_open_it_where_no_call_goes_well_and_close_it_where_no_caller_does() {
     let silent = breaker(TERMS);
     let opened = [0, 1, 2].map(|it| silent.check(at(it * 30_000), Went::Badly));
-    assert_eq!(opened, [false, false, true]);
+    assert_eq!(opened, [None, None, Some(Standing::Open)]);
     silent.check(at(60_001), Went::Well);
     assert_eq!(silent.standing(), Standing::Open);
     silent.check(at(64_000), Went::Badly);
     assert!(probe(&silent, 68_999).is_none() && probe(&silent, 69_000).is_some());
     // Callers try it, so what checks find is not asked for; and then none comes any more.
     let trying = probe(&silent, 69_100).unwrap();
-    (0..5).for_each(|_| assert!(!silent.check(at(69_200), Went::Well)));
+    (0..5).for_each(|_| assert_eq!(silent.check(at(69_200), Went::Well), None));
     assert_eq!(silent.standing(), Standing::HalfOpen);
     assert!(!trying.ended(at(69_300), Went::Badly));
-    let standing = [99_000, 129_000, 159_000].map(|ms| {
-        assert!(!silent.check(at(ms), Went::Well));
-        silent.standing()
-    });
-    assert_eq!(standing, [Standing::HalfOpen, Standing::HalfOpen, Standing::Closed]);
+    let told = [99_000, 129_000, 159_000, 189_000].map(|ms| silent.check(at(ms), Went::Well));
+    assert_eq!(told, [None, None, Some(Standing::Closed), None]);
+    assert_eq!(silent.standing(), Standing::Closed);
     // One that fails between them begins it anew.
     let tried = self::opened();
     for went in [Went::Well, Went::Well, Went::Badly, Went::Well, Went::Well] {
-        assert!(!tried.check(at(99_000), went));
+        assert_eq!(tried.check(at(99_000), went), None);
     }
     assert_eq!((tried.standing(), tried.opened()), (Standing::Open, 1));
 
     let served = breaker(TERMS);
     for minute in 0..10 {
-        assert!(!served.check(at(minute * 60_000), Went::Badly));
+        assert_eq!(served.check(at(minute * 60_000), Went::Badly), None);
         assert!(!served.see(at(minute * 60_000 + 1), Went::Well));
     }
 }

@@ -118,9 +118,9 @@ impl Guard {
         self.breaker.as_ref().is_some_and(|it| it.see(now, went))
     }
 
-    /// Takes a health check. True when the breaker opens by it.
-    pub(super) fn check(&self, now: Timestamp, went: Went) -> bool {
-        self.breaker.as_ref().is_some_and(|it| it.check(now, went))
+    /// Takes a health check. Tells how the breaker stands if it opens or closes by it.
+    pub(super) fn check(&self, now: Timestamp, went: Went) -> Option<Standing> {
+        self.breaker.as_ref()?.check(now, went)
     }
 
     /// Counts a call of it that is asked again elsewhere.

@@ -14,7 +14,10 @@ use crate::domain::{Name, Splitmix};
 use crate::tasks::{BoxError, Stop, describe, spawn};
 use crate::telemetry::Metrics;
 
-use super::{Provider, Resolver, Upstream, aside, breaker::Went};
+use super::{
+    Provider, Resolver, Upstream, aside,
+    breaker::{Standing, Went},
+};
 
 /// Longest a check takes; one that comes every second or more often has till the next.
 const CHECK_MS_MAX: u64 = 5_000;
@@ -76,21 +79,27 @@ impl Provider {
 
     async fn check(&self, name: &Name, client: &Client, (metrics, clock): (&Metrics, Clock)) {
         let Some(health) = &self.health else { return };
-        let problem = match self.ask(client, health).await {
-            Ok(()) => None,
-            Err(error) => Some(describe(error.as_ref())),
+        let (went, problem) = match self.ask(client, health).await {
+            Ok(went) => (went, None),
+            Err(error) => (Some(Went::Badly), Some(describe(error.as_ref()))),
         };
-        let went = if problem.is_none() { Went::Well } else { Went::Badly };
         metrics.health(name, problem.as_deref());
-        if self.guard.check(clock.now(), went) {
-            metrics.breaker_opened(name);
-            let problem = problem.unwrap_or_default();
-            tracing::warn!(provider = %name, problem, "its breaker opened: health checks failed");
+        match went.and_then(|it| self.guard.check(clock.now(), it)) {
+            Some(Standing::Open) => {
+                metrics.breaker_opened(name);
+                let problem = problem.unwrap_or_default();
+                tracing::warn!(provider = %name, problem, "its breaker opened: health checks failed");
+            }
+            Some(Standing::Closed) => {
+                tracing::info!(provider = %name, "its breaker closed: it answers health checks");
+            }
+            Some(Standing::HalfOpen) | None => {}
         }
     }
 
-    /// Whether it answers at all: what it thinks of the request is another matter.
-    async fn ask(&self, client: &Client, health: &Health) -> Result<(), BoxError> {
+    /// Whether it answers at all: what it thinks of the request is another matter. That it refuses
+    /// our key says nothing: callers may fare the same, or the key may be for them alone.
+    async fn ask(&self, client: &Client, health: &Health) -> Result<Option<Went>, BoxError> {
         let Self { scheme, authority, path, .. } = self;
         let url = Url::parse(&format!("{scheme}://{authority}{path}{}", health.path))?;
         let wait = Duration::from_millis(CHECK_MS_MAX.min(health.every_ms / 2));
@@ -102,6 +111,7 @@ impl Provider {
         if status.is_server_error() && status.as_u16() != 529 {
             return Err(format!("it answered with status {status}").into());
         }
-        Ok(())
+        let refused = self.credential.is_some() && matches!(status.as_u16(), 401 | 403);
+        Ok((!refused).then_some(Went::Well))
     }
 }

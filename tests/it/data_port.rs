@@ -14,12 +14,12 @@ use tokio::{
 
 use crate::world::{SOON, World, faulty, http, rollout, slow, until, whole};
 
-/// Sends raw bytes and reads until the peer closes or falls silent.
+/// Sends raw bytes and reads until the peer closes, which it is asked to.
 async fn raw(address: std::net::SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     let mut answer = Vec::new();
-    let _ = timeout(Duration::from_millis(800), stream.read_to_end(&mut answer)).await;
+    let _ = timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap();
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -43,7 +43,7 @@ async fn echo(
 }
 
 /// A server in front of one raw upstream.
-async fn before(address: std::net::SocketAddr) -> (crate::world::Serve, tempfile::TempDir) {
+async fn before(address: std::net::SocketAddr) -> (crate::world::Serve, crate::world::Dir) {
     crate::hygiene::before(address, "[limits]\nbody_max = \"1MiB\"\n").await
 }
 
@@ -105,20 +105,20 @@ async fn a_stream_arrives_chunk_by_chunk_and_byte_for_byte() {
 #[tokio::test]
 async fn the_first_chunk_is_there_before_the_last_one_is_made() {
     let world = World::with(|primary, _| {
-        primary.latency = crossfade::players::Latency::Fixed { first_byte_ms: 10, total_ms: 3_000 };
+        primary.latency = crossfade::players::Latency::Fixed { first_byte_ms: 10, total_ms: 4_000 };
     })
     .await;
     let serve = world.serve("").await;
     let uri = format!("http://{}/v1/chat/completions", serve.data);
     let request = Request::post(uri).header("content-type", "application/json");
     let body = Bytes::from(world.body(5, Delivery::Stream));
-    let started = tokio::time::Instant::now();
     let mut response = http().request(request.body(Full::new(body)).unwrap()).await.unwrap();
     let first = response.body_mut().frame().await.unwrap().unwrap();
     assert!(first.is_data());
-    // The whole takes three seconds at the provider; half of it is far more than a busy machine needs.
-    assert!(started.elapsed() < Duration::from_millis(1_500));
+    // The whole takes four seconds at the provider; held back, all of it would be here by now.
+    let first_at = tokio::time::Instant::now();
     assert!(whole(response).await.body.ends_with(b"data: [DONE]\n\n"));
+    assert!(Duration::from_secs(1) < first_at.elapsed(), "{:?}", first_at.elapsed());
 }
 
 #[tokio::test]
@@ -144,10 +144,17 @@ async fn our_own_errors_have_the_form_clients_understand() {
     let large = serve.post("/v1/files", vec![b'x'; (1 << 20) + 1], &[]).await;
     assert_eq!((large.status, &large.json()["error"]["code"]), (413, &"request_too_large".into()));
 
-    let connect =
-        raw(serve.data, b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    let connect = raw(
+        serve.data,
+        b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+    )
+    .await;
     assert!(connect.starts_with("HTTP/1.1 501"), "{connect}");
-    let other = raw(serve.data, b"GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    let other = raw(
+        serve.data,
+        b"GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+    )
+    .await;
     assert!(other.starts_with("HTTP/1.1 501"), "{other}");
     let garbage = raw(serve.data, b"\x16\x03\x01\r\n\r\n").await;
     assert!(garbage.is_empty() || garbage.starts_with("HTTP/1.1 400"), "{garbage}");

@@ -4,12 +4,11 @@
 use std::{fs, process::Stdio};
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::{
     breaker::stub::{Says, Stub},
-    world::{Serve, configured, rollout, until},
+    world::{Dir, Serve, configured, rollout, until},
 };
 
 /// Clears the screen, names the window, hides, turns the line round, breaks it, and is a script.
@@ -55,13 +54,13 @@ fn error() -> &'static str {
 struct Rig {
     providers: [Stub; 2],
     serve: Serve,
-    dir: TempDir,
+    dir: Dir,
 }
 
 impl Rig {
     async fn start(logs: &str) -> Self {
         let providers = [Stub::start("primary").await, Stub::start("candidate").await];
-        let dir = TempDir::new().unwrap();
+        let dir = Dir::new().await;
         let addresses = [providers[0].address, providers[1].address];
         let file = configured(dir.path(), addresses, &rollout("0%", "100%"));
         let log = fs::File::create(dir.path().join("log")).unwrap();

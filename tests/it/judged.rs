@@ -57,8 +57,9 @@ async fn judged(world: &World, says: Option<Says>, verdict: &str) -> (Serve, Val
         judge.says(says);
     }
     let ours = format!("base_url = \"http://{}/v1\"\nmodel = \"judge\"\n", world.judge.address());
+    let wait = if matches!(says, Some(Says::Hang)) { "100ms" } else { "20s" };
     let theirs = format!(
-        "base_url = \"http://{}/v1\"\nmodel = \"judge\"\ntimeout = \"100ms\"\nretries_max = 0\n",
+        "base_url = \"http://{}/v1\"\nmodel = \"judge\"\ntimeout = \"{wait}\"\nretries_max = 0\n",
         judge.address
     );
     let text = world.config(STAGE);

@@ -3,6 +3,7 @@
 mod ends;
 
 use std::{
+    cell::Cell,
     fs,
     net::SocketAddr,
     os::fd::OwnedFd,
@@ -110,8 +111,16 @@ async fn b51_without_descriptors_callers_go_on_others_wait_and_the_log_is_not_fl
         assert_eq!(caller.ask(world.body(index, Delivery::Whole)).await.unwrap(), (200, true));
     }
 
-    // Somebody else takes them, such as a file system that hangs: the limit comes down.
+    // Connections that ended have given theirs back.
     let open = format!("/proc/{}/fd", serve.pid());
+    let (seen, same) = (Cell::new(0), Cell::new(0));
+    until("none is given back any more", || async {
+        let now = fs::read_dir(&open).unwrap().count();
+        same.set(if seen.replace(now) == now { same.get() + 1 } else { 0 });
+        10 < same.get()
+    })
+    .await;
+    // Somebody else takes them, such as a file system that hangs: the limit comes down.
     let taken = |it: &usize| fs::exists(format!("{open}/{it}")).unwrap();
     limit(serve.pid(), (0..DESCRIPTORS).find(|it| !taken(it)).unwrap());
     for index in 0..20 {
@@ -131,11 +140,11 @@ async fn b51_without_descriptors_callers_go_on_others_wait_and_the_log_is_not_fl
     assert_eq!(serve.cli(&["list"]).await.0, 0);
     drop(ready);
 
+    assert!(serve.stop().await.success());
     let log = fs::read_to_string(&log).unwrap();
     let said = |what: &str| log.lines().filter(|it| it.contains(what)).count();
     assert!((1..=3).contains(&said("no connection could be accepted")), "{log}");
     assert_eq!(said("limits.connections_max does not fit"), 1, "{log}");
-    assert!(serve.stop().await.success());
 }
 
 /// A primary whose answers take so long from their first byte to their last.
@@ -171,8 +180,8 @@ async fn whole(stream: &mut JoinSet<String>) -> bool {
 
 #[tokio::test]
 async fn b62_readiness_goes_false_first_and_streams_finish_within_the_grace_time() {
-    let world = World::with(streaming(4_000)).await;
-    let limits = "[limits]\ndrain_delay = \"1500ms\"\ngrace = \"20s\"\n";
+    let world = World::with(streaming(15_000)).await;
+    let limits = "[limits]\ndrain_delay = \"5s\"\ngrace = \"90s\"\n";
     let serve = world.serve(&(rollout("0%", "100%") + limits)).await;
     until("it is ready", || async { serve.page("/readyz").await.contains("\"ready\"") }).await;
     let mut streams = Vec::new();
@@ -288,7 +297,7 @@ async fn b62_successors_take_the_sockets_over_and_nothing_is_refused_or_lost() {
 
 #[tokio::test]
 async fn a_successor_serves_at_once_and_control_stays_until_the_last_stream_has_ended() {
-    let world = World::with(streaming(3_000)).await;
+    let world = World::with(streaming(12_000)).await;
     let socket = world.dir.path().join("control.sock");
     let text = world
         .config(&rollout("100%", "1%"))
@@ -300,11 +309,12 @@ async fn a_successor_serves_at_once_and_control_stays_until_the_last_stream_has_
     let idle = Caller::connect(first.data).await;
     let mut stream = begun(&world, first.data, 1).await;
     let second = successor(&config).await;
-    let answer = second.chat(world.body(2, Delivery::Whole), &[]).await;
-    assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
     assert!(second.page("/readyz").await.contains(&format!("in use by process {}", first.pid())));
     // Either process may be asked to go back, at any time.
-    assert_eq!(second.cli(&["rollback", "chat"]).await.0, 0);
+    let asked = second.chat(world.body(2, Delivery::Whole), &[]);
+    let (answer, (code, text)) = tokio::join!(asked, second.cli(&["rollback", "chat"]));
+    assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
+    assert_eq!(code, 0, "{text}");
     assert!(whole(&mut stream).await);
     assert!(first.ended().await.success());
     drop(idle);

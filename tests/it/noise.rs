@@ -32,6 +32,7 @@ async fn a_primary_that_fails_by_chance_is_shown_against_itself_also_after_a_res
     let id = answer.header("x-crossfade-request-id");
     let (_, told) = serve.cli(&["explain", "--request", id]).await;
     assert!(told.contains("The primary was asked a second time"), "{told}");
+    serve.is_quiet().await;
     // Each is a copy, and counts as one.
     let (primary, candidate) = (world.primary.stats().requests, world.candidate.stats().requests);
     until("all copies are counted", || async {

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     hygiene::Reader,
-    world::{Serve, World, configured, rollout, skipped, until},
+    world::{Dir, Serve, World, configured, rollout, skipped, until},
 };
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn the_official_sdk_of_openai_sees_no_difference() {
 async fn the_official_sdk_of_anthropic_sees_no_difference() {
     let Some(python) = python("anthropic") else { return };
     let (primary, candidate) = (Messages::start().await, Messages::start().await);
-    let dir = tempfile::TempDir::new().unwrap();
+    let dir = Dir::new().await;
     let addresses = [primary.address, candidate.address];
     let file = configured(dir.path(), addresses, &rollout("0%", "100%"));
     let serve = Serve::start(&file).await;

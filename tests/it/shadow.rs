@@ -99,17 +99,14 @@ async fn what_is_not_copied_counts_for_the_primary_and_a_conversation_counts_onc
 async fn a_request_is_explained_by_its_id() {
     let world = World::new().await;
     let serve = world.serve(&rollout("0%", "100%")).await;
-    until("the lane is open", || async {
-        serve.chat(world.body(0, Delivery::Whole), &[]).await;
-        0 < world.candidate.stats().requests
-    })
-    .await;
+    world.copied(&serve).await;
     let explained = async |headers: &[(&str, &str)]| {
         let answer = serve.chat(world.body(1, Delivery::Whole), headers).await;
         let id = answer.header("x-crossfade-request-id").to_owned();
         until("its calls have ended", || async {
             let told = serve.json(&["explain", "--request", &id]).await;
-            !told["primary"].is_null()
+            let copied = told["skipReason"] == "";
+            !told["primary"].is_null() && (!copied || !told["candidate"].is_null())
         })
         .await;
         serve.json(&["explain", "--request", &id]).await
@@ -139,12 +136,7 @@ async fn a_request_is_explained_by_its_id() {
 async fn data_the_candidate_is_not_cleared_for_is_never_copied() {
     let world = World::new().await;
     let serve = world.serve(&rollout("0%", "100%")).await;
-    until("the lane is open", || async {
-        serve.chat(world.body(0, Delivery::Whole), &[]).await;
-        0 < world.candidate.stats().requests
-    })
-    .await;
-    let before = world.candidate.stats().requests;
+    let before = world.copied(&serve).await;
     for (index, data) in ["pii", "eu, pii", "something-unknown"].into_iter().enumerate() {
         let body = world.body(index, Delivery::Whole);
         assert_eq!(serve.chat(body, &[("x-crossfade-data", data)]).await.status, 200);
@@ -169,6 +161,7 @@ async fn the_daily_cap_stops_copies_and_the_stage_says_so() {
         0.5 < serve.metric("crossfade_mirror_skipped_total{reason=\"daily_cap\"}").await
     })
     .await;
+    serve.is_quiet().await;
     assert_eq!(world.candidate.stats().requests, 5);
     until("the stage says so", || async {
         let (code, text) = serve.cli(&["status", "chat"]).await;
@@ -183,13 +176,7 @@ async fn what_may_not_be_copied_is_passed_on_and_counted_by_reason() {
     let world = World::new().await;
     let more = rollout("0%", "100%") + "[limits]\nmirror_body_max = \"4KiB\"\n";
     let serve = world.serve(&more).await;
-    until("the lane is open", || async {
-        serve.chat(world.body(0, Delivery::Whole), &[]).await;
-        0 < world.candidate.stats().requests
-    })
-    .await;
-    let copies = || world.candidate.stats().requests;
-    let before = copies();
+    let before = world.copied(&serve).await;
     let chat = "/v1/chat/completions";
     let large = format!("{{\"model\":\"x\",\"messages\":[],\"pad\":\"{}\"}}", "x".repeat(5_000));
     let cases: [Case<'_>; 6] = [
@@ -205,7 +192,7 @@ async fn what_may_not_be_copied_is_passed_on_and_counted_by_reason() {
         let series = format!("crossfade_mirror_skipped_total{{reason=\"{reason}\"}}");
         assert!((serve.metric(&series).await - 1.0).abs() < 1e-9, "{reason}");
     }
-    assert_eq!(copies(), before);
+    assert_eq!(world.candidate.stats().requests, before);
 }
 
 /// M1 INV7
@@ -247,8 +234,8 @@ async fn a_full_pool_drops_copies_counts_them_and_delays_nobody() {
 /// C11
 #[tokio::test]
 async fn copies_under_way_become_pairs_before_the_program_ends() {
-    let world = World::with(|_, candidate| candidate.latency = slow(1_500)).await;
-    let serve = world.serve(&rollout("0%", "100%")).await;
+    let world = World::with(|_, candidate| candidate.latency = slow(6_000)).await;
+    let serve = world.serve(&(rollout("0%", "100%") + "[limits]\ngrace = \"60s\"\n")).await;
     // Requests that come before the rollout moves are not copied.
     until("copies are under way", || async {
         assert_eq!(serve.chat(world.body(0, Delivery::Whole), &[]).await.status, 200);
@@ -289,7 +276,7 @@ async fn copies_that_outlast_the_end_are_no_evidence() {
 /// M4
 #[tokio::test]
 async fn a_long_prompt_is_copied_and_the_first_chunk_of_its_stream_waits_for_nobody() {
-    let world = World::with(|_, candidate| candidate.latency = slow(1_500)).await;
+    let world = World::with(|_, candidate| candidate.latency = slow(6_000)).await;
     let serve = world.serve(&rollout("0%", "100%")).await;
     let mut body: serde_json::Value =
         serde_json::from_slice(&world.body(3, Delivery::Stream)).unwrap();

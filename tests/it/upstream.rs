@@ -33,7 +33,7 @@ use tokio_rustls::{
 };
 use tokio_stream::{Stream, StreamExt as _, wrappers::WatchStream};
 
-use crate::world::{SOON, Serve, http, shared, until};
+use crate::world::{Dir, SOON, Serve, http, until};
 
 const FILES: &str = "tests/golden/tls";
 /// Streams that a server of its kind allows on one connection.
@@ -98,10 +98,10 @@ impl Provider {
     }
 
     /// The program in front of it, with another way to the same behind the primary.
-    async fn serve(&self, dir: &tempfile::TempDir, ca: &str) -> Serve {
+    async fn serve(&self, dir: &Dir, ca: &str) -> Serve {
         let provider = |name: &str| {
             format!(
-                "[provider.{name}]\nbase_url = \"https://{}/v1\"\n{ca}\nhealth = {{ every = \"200ms\" }}\n",
+                "[provider.{name}]\nbase_url = \"https://{}/v1\"\n{ca}\nkey = \"none\"\nhealth = {{ every = \"3s\" }}\n",
                 self.address
             )
         };
@@ -138,8 +138,7 @@ fn own() -> String {
 
 #[tokio::test]
 async fn callers_of_a_provider_by_tls_have_connections_of_their_own() {
-    let _shared = shared().await;
-    let (provider, dir) = (Provider::start().await, tempfile::TempDir::new().unwrap());
+    let (provider, dir) = (Provider::start().await, Dir::new().await);
     let serve = provider.serve(&dir, &own()).await;
     // These ask for a file each and do not read it.
     let mut stalled = Vec::new();
@@ -181,8 +180,7 @@ async fn callers_of_a_provider_by_tls_have_connections_of_their_own() {
 
 #[tokio::test]
 async fn a_provider_that_no_known_authority_vouches_for_gets_nothing() {
-    let _shared = shared().await;
-    let (provider, dir) = (Provider::start().await, tempfile::TempDir::new().unwrap());
+    let (provider, dir) = (Provider::start().await, Dir::new().await);
     let serve = provider.serve(&dir, "").await;
     let answer = serve.chat(b"{\"model\":\"m\"}".to_vec(), &[]).await;
     assert_eq!((answer.status, answer.header("x-crossfade-provider")), (502, ""));

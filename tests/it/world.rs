@@ -42,8 +42,8 @@ pub(crate) fn configured(dir: &Path, [primary, candidate]: [SocketAddr; 2], more
     file
 }
 
-/// Longest wait for anything that has to happen.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// Longest wait for anything that has to happen, however busy the machine is.
+pub(crate) const SOON: Duration = Duration::from_mins(2);
 /// Models of the made-up rows.
 pub(crate) const PRIMARY: &str = "big-model";
 pub(crate) const CANDIDATE: &str = "small-model";
@@ -54,8 +54,7 @@ pub(crate) struct World {
     pub(crate) primary: Provider,
     pub(crate) candidate: Provider,
     pub(crate) judge: JudgePlayer,
-    pub(crate) dir: TempDir,
-    _shared: RwLockReadGuard<'static, ()>,
+    pub(crate) dir: Dir,
 }
 
 /// Whole rehearsals need the machine to themselves; everything else shares it.
@@ -66,9 +65,21 @@ pub(crate) async fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().await
 }
 
-/// Keeps whoever needs the machine to itself waiting.
-pub(crate) async fn shared() -> RwLockReadGuard<'static, ()> {
-    MACHINE.read().await
+/// A folder of a test, which keeps whoever needs the machine to itself waiting. A test has one at a
+/// time: a second one might wait for somebody who waits for the first.
+pub(crate) struct Dir {
+    dir: TempDir,
+    _shared: RwLockReadGuard<'static, ()>,
+}
+
+impl Dir {
+    pub(crate) async fn new() -> Self {
+        Self { _shared: MACHINE.read().await, dir: TempDir::new().unwrap() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
 }
 
 /// A running `crossfade serve`.
@@ -103,13 +114,13 @@ impl World {
         let (mut primary, mut candidate) =
             (ProviderPlan::new(PRIMARY), ProviderPlan::new(CANDIDATE));
         change(&mut primary, &mut candidate);
+        let dir = Dir::new().await;
         Self {
-            _shared: shared().await,
             primary: Provider::start(Arc::clone(&rows), primary, local()).await.unwrap(),
             candidate: Provider::start(Arc::clone(&rows), candidate, local()).await.unwrap(),
             judge: JudgePlayer::start(Arc::clone(&rows), Latency::None, local()).await.unwrap(),
             rows,
-            dir: TempDir::new().unwrap(),
+            dir,
         }
     }
 
@@ -151,6 +162,17 @@ impl World {
         let file = self.dir.path().join("crossfade.toml");
         std::fs::write(&file, self.config(more)).unwrap();
         Serve::start(&file).await
+    }
+
+    /// Asks until copies are made and none is under way; how many the candidate got.
+    pub(crate) async fn copied(&self, serve: &Serve) -> u64 {
+        until("requests are copied", || async {
+            serve.chat(self.body(0, crossfade::players::Delivery::Whole), &[]).await;
+            0 < self.candidate.stats().requests
+        })
+        .await;
+        serve.is_quiet().await;
+        self.candidate.stats().requests
     }
 
     /// The body of a request of which every player knows the answer.
@@ -275,6 +297,14 @@ impl Serve {
         let uri = format!("http://{}{path}", self.operations).parse().unwrap();
         let answer = whole(http().get(uri).await.unwrap()).await;
         String::from_utf8(answer.body.to_vec()).unwrap()
+    }
+
+    /// Waits until no copy is under way.
+    pub(crate) async fn is_quiet(&self) {
+        until("no copy is under way", || async {
+            self.metric("crossfade_mirror_in_flight ").await < 0.5
+        })
+        .await;
     }
 
     /// The value of a metric, 0 where it has none; all series whose name and labels begin so, added.

@@ -1,9 +1,9 @@
 //! Others behind the primary: who answers when it cannot, for whom, and at what cost.
 
-use crate::world::{Answer, Serve, until};
+use crate::world::{Answer, Dir, Serve, until};
 
 use super::{
-    NEVER_OPEN,
+    NEVER_OPEN, free_since,
     stub::{Says, Stub},
 };
 
@@ -13,7 +13,7 @@ struct Rig {
     azure: Stub,
     bedrock: Stub,
     serve: Serve,
-    _dir: tempfile::TempDir,
+    _dir: Dir,
 }
 
 const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
@@ -24,7 +24,7 @@ impl Rig {
     async fn start(top: &str, lines: &str, more: &str) -> Self {
         let (primary, azure) = (Stub::start("primary").await, Stub::start("azure").await);
         let bedrock = Stub::start("bedrock").await;
-        let dir = tempfile::TempDir::new().unwrap();
+        let dir = Dir::new().await;
         let text = format!(
             "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
              store = \"{}\"\nprimary = \"primary\"\n{top}\n\
@@ -86,7 +86,7 @@ async fn without_a_failover_callers_get_the_primarys_own_error() {
 /// B-15
 #[tokio::test]
 async fn a_primary_that_cannot_answer_has_another_in_its_place() {
-    let rig = Rig::start(BOTH, "", "[limits]\nupstream_timeout = \"2s\"\n").await;
+    let rig = Rig::start(BOTH, "", "[limits]\nupstream_timeout = \"5s\"\n").await;
     assert_eq!(rig.answered_by(&[]).await, "primary");
     for says in
         [Says::Status(500, ""), Says::Status(503, ""), Says::Cut(0), Says::Cut(20), Says::Hang]
@@ -179,9 +179,10 @@ async fn each_in_the_chain_leaves_the_next_one_half_of_its_callers_time() {
     rig.primary.says(Says::Hang);
     rig.azure.says(Says::Hang);
     let began = tokio::time::Instant::now();
-    assert_eq!(rig.answered_by(&[("x-stainless-timeout", "4")]).await, "bedrock");
+    // The last one has two seconds, which is enough on a busy machine.
+    assert_eq!(rig.answered_by(&[("x-stainless-timeout", "16")]).await, "bedrock");
     let took = began.elapsed().as_millis();
-    assert!((3_000..4_000).contains(&took), "{took} ms");
+    assert!((12_000..16_000).contains(&took), "{took} ms");
 }
 
 #[tokio::test]
@@ -205,7 +206,7 @@ async fn what_nobody_else_may_answer_closes_the_breaker_of_the_primary_too() {
 #[tokio::test]
 async fn checks_open_and_close_the_breaker_of_a_primary_that_nobody_asks() {
     let served = crate::world::rollout("100%", "1%").replace("candidate\"", "azure\"");
-    let often = "health = { path = \"/health\", every = \"100ms\" }\n\
+    let often = "health = { path = \"/health\", every = \"1s\" }\n\
                  breaker = { cool_down = \"200ms\" }";
     let rig = Rig::start("failover = [\"bedrock\"]", often, &served).await;
     until("another serves", || async {
@@ -242,13 +243,13 @@ async fn where_all_breakers_are_open_the_primary_is_asked_all_the_same() {
 async fn at_most_one_call_in_ten_of_the_primary_is_asked_again_elsewhere() {
     let rig = Rig::start(BOTH, NEVER_OPEN, "").await;
     rig.primary.says(Says::EverySecond);
-    let (requests, mut failed) = (200, 0);
+    let (requests, began, mut failed) = (200, tokio::time::Instant::now(), 0);
     for _ in 0..requests {
         failed += usize::from(rig.chat(&[]).await.status == 500);
     }
     let elsewhere = rig.azure.asked() + rig.bedrock.asked();
     assert_eq!(rig.primary.asked(), requests, "never twice");
-    assert!((10..=requests / 10 + 10).contains(&elsewhere), "{elsewhere}");
+    assert!((10..=requests / 10 + free_since(began)).contains(&elsewhere), "{elsewhere}");
     assert_eq!(failed + elsewhere, requests / 2, "the others get what the primary says");
 }
 

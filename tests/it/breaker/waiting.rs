@@ -17,6 +17,11 @@ use super::{NEVER_OPEN, Rig, TOUCHY, stub::Says};
 const BODY: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
 const STREAM: &str = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
 
+/// How long a caller waits whose silence is the provider's, and one for whom it is a time-out: a
+/// little longer than three and ten seconds, after which the program says so, on a busy machine.
+const LEFT: Duration = Duration::from_secs(5);
+const LEFT_LATE: Duration = Duration::from_secs(13);
+
 /// So many callers at once, who wait so long and no longer; how many of them heard nothing.
 async fn in_vain(rig: &Rig, callers: usize, patience: Duration) -> usize {
     let mut all = JoinSet::new();
@@ -41,10 +46,7 @@ async fn in_vain(rig: &Rig, callers: usize, patience: Duration) -> usize {
 async fn callers_of_a_candidate_that_hangs_are_the_primarys_again_though_each_of_them_left() {
     let rig = Rig::start("", &rollout("100%", "20%")).await;
     rig.candidate.says(Says::Hang);
-    until("nobody waits in vain", || async {
-        in_vain(&rig, 6, Duration::from_millis(3_300)).await == 0
-    })
-    .await;
+    until("nobody waits in vain", || async { in_vain(&rig, 6, LEFT).await == 0 }).await;
     assert!(1.5 < rig.serve.metric("crossfade_breaker_open{provider=\"candidate\"}").await);
     assert!(rig.candidate.asked() < 40, "{}", rig.candidate.asked());
     until("the stage holds and says why", || async {
@@ -63,12 +65,12 @@ async fn a_candidate_that_hangs_is_sent_back_though_each_of_its_callers_left() {
         let rig = Rig::start(NEVER_OPEN, mirror).await;
         rig.candidate.says(Says::Hang);
         until("it is rolled back", || async {
-            in_vain(&rig, 12, Duration::from_millis(10_300)).await;
+            in_vain(&rig, 12, LEFT_LATE).await;
             let status = rig.serve.json(&["status", "chat"]).await;
             status["reason"]["code"] == "TRIPWIRE"
         })
         .await;
-        assert!(rig.candidate.asked() <= 30, "{}", rig.candidate.asked());
+        assert!(rig.candidate.asked() <= 40, "{}", rig.candidate.asked());
     };
     tokio::join!(sent_back(&alone), sent_back(&copied));
 }
@@ -90,7 +92,7 @@ async fn what_hangs_is_a_timeout_in_the_evidence_though_each_of_its_callers_left
         let before = counted().await;
         (if side == "primary" { &rig.primary } else { &rig.candidate }).says(Says::Hang);
         let all = usize::try_from(callers).unwrap();
-        let left = in_vain(&rig, all, Duration::from_millis(10_300)).await;
+        let left = in_vain(&rig, all, LEFT_LATE).await;
         assert!((3..=all).contains(&left), "{left} of {all}");
         // One of them may have been copied by chance, and then nothing is compared.
         until("all count, and those who left as what they were", || async {
@@ -115,7 +117,7 @@ async fn where_callers_leave_the_candidate_at_once_the_stage_holds_and_says_so()
     .await;
     let left =
         "crossfade_requests_total{provider=\"candidate\",role=\"serve\",outcome=\"abandoned\"";
-    assert!(19.5 < rig.serve.metric(left).await, "each of them is counted");
+    until("each of them is counted", || async { 19.5 < rig.serve.metric(left).await }).await;
 }
 
 /// B-11
@@ -123,21 +125,24 @@ async fn where_callers_leave_the_candidate_at_once_the_stage_holds_and_says_so()
 async fn the_primary_takes_over_while_its_caller_still_waits() {
     let rig = Rig::start(NEVER_OPEN, &rollout("100%", "1%")).await;
     rig.candidate.says(Says::Hang);
-    for header in ["x-crossfade-deadline", "x-stainless-read-timeout", "x-stainless-timeout"] {
-        for body in [BODY, STREAM] {
-            let began = Instant::now();
-            let answer = rig.serve.chat(body.into(), &[(header, "1.6")]).await;
-            assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
-            let took = began.elapsed();
-            let in_time = Duration::from_millis(800) <= took && took < Duration::from_millis(1_600);
-            assert!(in_time, "{header}: {took:?}");
-        }
-    }
+    let asked = async |header: &str, body: &str| {
+        let began = Instant::now();
+        let answer = rig.serve.chat(body.into(), &[(header, "10")]).await;
+        assert_eq!((answer.status, answer.header("x-crossfade-provider")), (200, "primary"));
+        let took = began.elapsed().as_millis();
+        assert!((5_000..10_000).contains(&took), "{header}: {took} ms");
+    };
+    let both = async |header: &str| tokio::join!(asked(header, BODY), asked(header, STREAM));
+    tokio::join!(
+        both("x-crossfade-deadline"),
+        both("x-stainless-read-timeout"),
+        both("x-stainless-timeout"),
+    );
 }
 
 #[tokio::test]
 async fn comments_and_blank_lines_are_no_answer() {
-    let limits = "[limits]\nfirst_byte_timeout = \"300ms\"\n";
+    let limits = "[limits]\nfirst_byte_timeout = \"3s\"\n";
     let rig = Rig::start(NEVER_OPEN, &(rollout("100%", "1%") + limits)).await;
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n";
     let pieces = [": wait\n\n", "\n", ": wait\n", "data: {}\n\n", "data: [DONE]\n\n"];
@@ -155,7 +160,7 @@ async fn comments_and_blank_lines_are_no_answer() {
 
 #[tokio::test]
 async fn a_whole_answer_may_take_longer_than_the_first_byte_of_a_stream() {
-    let world = World::with(|_, candidate| candidate.latency = slow(700)).await;
+    let world = World::with(|_, candidate| candidate.latency = slow(2_000)).await;
     let limits = "[limits]\nfirst_byte_timeout = \"200ms\"\n";
     let serve = world.serve(&(rollout("100%", "1%") + limits)).await;
     until("the candidate serves", || async {

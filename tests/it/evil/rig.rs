@@ -5,15 +5,13 @@ use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, body::Incoming};
-use tempfile::TempDir;
 use tokio::{
     net::TcpListener,
-    sync::RwLockReadGuard,
     time::{Instant, timeout},
 };
 
 use super::Evil;
-use crate::world::{Http, SOON, Serve, http, rollout, shared, until};
+use crate::world::{Dir, Http, SOON, Serve, http, rollout, until};
 
 /// The program, a primary that is good until told otherwise, and a candidate.
 pub(crate) struct Rig {
@@ -21,8 +19,7 @@ pub(crate) struct Rig {
     pub(crate) primary: Evil,
     pub(crate) candidate: Evil,
     pub(crate) http: Http,
-    _dir: TempDir,
-    _shared: RwLockReadGuard<'static, ()>,
+    _dir: Dir,
 }
 
 /// How an answer is asked for.
@@ -60,9 +57,8 @@ impl Rig {
 
     /// The same with another way to the candidate.
     pub(crate) async fn to(url: &str, candidate: Evil, more: &str) -> Self {
-        let shared = shared().await;
         let primary = Evil::start("primary").await;
-        let dir = TempDir::new().unwrap();
+        let dir = Dir::new().await;
         let mut text = format!(
             "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
              store = \"{}\"\nprimary = \"primary\"\n",
@@ -70,13 +66,17 @@ impl Rig {
         );
         for (name, url) in [("primary", primary.url().as_str()), ("candidate", url)] {
             // Callers are not kept from it, so that they meet its faults.
-            write!(text, "[provider.{name}]\nbase_url = \"{url}\"\nbreaker = \"off\"\n").unwrap();
+            write!(
+                text,
+                "[provider.{name}]\nbase_url = \"{url}\"\nkey = \"none\"\nbreaker = \"off\"\n"
+            )
+            .unwrap();
         }
         text.push_str(more);
         let file = dir.path().join("crossfade.toml");
         std::fs::write(&file, text).unwrap();
         let serve = Serve::start(&file).await;
-        Self { serve, primary, candidate, http: http(), _dir: dir, _shared: shared }
+        Self { serve, primary, candidate, http: http(), _dir: dir }
     }
 
     /// Waits until requests are copied or moved, and nothing is under way.
@@ -91,10 +91,7 @@ impl Rig {
 
     /// Waits until no copy is under way.
     pub(crate) async fn is_quiet(&self) {
-        until("no copy is under way", || async {
-            self.serve.metric("crossfade_mirror_in_flight ").await < 0.5
-        })
-        .await;
+        self.serve.is_quiet().await;
     }
 
     /// Asks the program.
@@ -172,8 +169,12 @@ fn status(serve: &Serve, field: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// What callers say of their patience, in seconds: half of it is the candidate's.
-const PATIENCE_S: &str = "0.8";
+/// In which callers say how many seconds they wait: half of them are the candidate's.
+const PATIENCE: &str = "x-crossfade-deadline";
+/// Of those who meet a candidate that says nothing.
+pub(crate) const HASTY: (&str, &str) = (PATIENCE, "2");
+/// Of all others, who are not kept waiting by a busy machine.
+const PATIENT: (&str, &str) = (PATIENCE, "60");
 
 /// A rollout on all traffic that no gate ends.
 pub(crate) fn patient(serve: &str, mirror: &str) -> String {
@@ -210,9 +211,9 @@ async fn try_begin(
     body: &str,
 ) -> Result<Response<Incoming>, hyper_util::client::legacy::Error> {
     let mut request = Request::post(format!("http://{address}/v1/chat/completions"))
-        .header("content-type", "application/json")
-        .header("x-crossfade-deadline", PATIENCE_S);
-    for (name, value) in headers {
+        .header("content-type", "application/json");
+    let says = headers.iter().any(|(name, _)| *name == PATIENCE);
+    for (name, value) in headers.iter().chain((!says).then_some(&PATIENT)) {
         request = request.header(*name, *value);
     }
     let request = request.body(Full::new(Bytes::from(body.to_owned())));
@@ -280,4 +281,4 @@ pub(crate) async fn deaf() -> TcpListener {
 }
 
 /// How long something may take that has to happen at once, on a busy machine.
-pub(crate) const AT_ONCE: Duration = Duration::from_secs(5);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(15);

@@ -18,11 +18,11 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::world::Serve;
+use crate::world::{Dir, Serve};
 
 /// A server in front of one raw provider.
-pub(crate) async fn before(provider: SocketAddr, more: &str) -> (Serve, tempfile::TempDir) {
-    let dir = tempfile::TempDir::new().unwrap();
+pub(crate) async fn before(provider: SocketAddr, more: &str) -> (Serve, Dir) {
+    let dir = Dir::new().await;
     let text = format!(
         "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\noperations = \"127.0.0.1:0\"\n\
          store = \"{}\"\n[provider.only]\nbase_url = \"http://{provider}/v1\"\n{more}",

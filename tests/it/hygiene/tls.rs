@@ -70,6 +70,18 @@ async fn both_versions_of_http_are_spoken_over_tls() {
 }
 
 #[tokio::test]
+async fn who_agreed_on_http_2_is_answered_in_nothing_else() {
+    let provider = Provider::start().await;
+    let (serve, _dir) = before(provider.address, &tls()).await;
+    let mut caller = connect(&serve, &[b"h2"]).await;
+    caller.write_all(b"GET /v1/x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = timeout(SOON, caller.read_to_end(&mut answer)).await.unwrap();
+    assert!(!answer.starts_with(b"HTTP"), "{}", answer.escape_ascii());
+    assert!(provider.take().0.is_empty());
+}
+
+#[tokio::test]
 async fn who_does_not_speak_tls_or_never_finishes_its_greeting_is_let_go() {
     let provider = Provider::start().await;
     let limits = "[limits]\nheader_read_timeout = \"300ms\"\n";
