@@ -3,7 +3,6 @@
 use std::{
     future::{Future, poll_fn},
     panic::{self, AssertUnwindSafe},
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -297,26 +296,31 @@ fn panicked(name: &'static str) {
 }
 
 /// Runs work to its end, or to its panic: then there is none of what it would have answered.
-pub async fn caught<T>(name: &'static str, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
-    let result = poll_fn(|context| {
+///
+/// The work stays where it is put once: whoever held it by value would have room for it twice, and
+/// move all of that wherever it goes itself.
+pub fn caught<T>(
+    name: &'static str,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = Option<T>> {
+    let mut work = Box::pin(work);
+    poll_fn(move |context| {
         // What a panic leaves half done is dropped with the work, and locks say when they saw one.
         let polled = panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
-        polled.map_or(Poll::Ready(None), |it| it.map(Some))
-    });
-    let result = result.await;
-    if result.is_none() {
-        panicked(name);
-    }
-    result
+        polled.map_or_else(
+            |_| {
+                panicked(name);
+                Poll::Ready(None)
+            },
+            |it| it.map(Some),
+        )
+    })
 }
 
 /// Runs work whose number is limited by its own caller, such as a connection.
 pub fn spawn(name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
     #[expect(clippy::disallowed_methods, reason = "the one home of spawning")]
-    drop(tokio::spawn(async move {
-        let _ = caught(name, work).await;
-    }));
+    drop(tokio::spawn(caught(name, work)));
 }
 
 #[cfg(test)]

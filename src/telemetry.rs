@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
-use std::sync::atomic::AtomicU64;
+use std::sync::{PoisonError, RwLock, atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
@@ -11,7 +11,7 @@ use prometheus_client::{
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::domain::{Evidence, Name, Rollout, Share, Skip, State, Verdict};
+use crate::domain::{Call, Evidence, Name, Outcome, Rollout, Share, Skip, State, Verdict};
 
 /// A gauge of a real number.
 type Real = Gauge<f64, AtomicU64>;
@@ -155,9 +155,40 @@ impl Role {
     }
 }
 
+/// What calls of one kind are counted in: looked for once, and then at hand.
+#[derive(Debug)]
+struct Meter {
+    provider: Name,
+    role: Role,
+    outcome: Outcome,
+    calls: Counter,
+    durations: Histogram,
+    /// Of calls whose answer began.
+    first_bytes: Option<Histogram>,
+}
+
+impl Meter {
+    fn is_of(&self, call: &Call, role: Role) -> bool {
+        self.role == role
+            && self.outcome == call.outcome
+            && self.first_bytes.is_some() == call.first_byte_ms.is_some()
+            && self.provider == call.provider
+    }
+
+    fn count(&self, call: &Call) {
+        self.calls.inc();
+        self.durations.observe(f64::from(call.total_ms) / 1e3);
+        if let (Some(first_bytes), Some(ms)) = (&self.first_bytes, call.first_byte_ms) {
+            first_bytes.observe(f64::from(ms) / 1e3);
+        }
+    }
+}
+
 /// Every metric of the program.
 #[derive(Debug)]
 pub struct Metrics {
+    /// One for each kind of call that there was.
+    meters: RwLock<Vec<Meter>>,
     calls: Family<CallLabels, Counter>,
     durations: Family<ProviderLabels, Histogram, fn() -> Histogram>,
     first_bytes: Family<ProviderLabels, Histogram, fn() -> Histogram>,
@@ -203,6 +234,7 @@ impl Metrics {
     /// The table, with nothing counted.
     pub fn new() -> Self {
         Self {
+            meters: RwLock::default(),
             calls: Family::default(),
             durations: Family::new_with_constructor(seconds),
             first_bytes: Family::new_with_constructor(seconds),
@@ -232,16 +264,29 @@ impl Metrics {
     }
 
     /// Counts a call that ended.
-    pub fn call(&self, call: &crate::domain::Call, role: Role) {
-        let (provider, role) = (Named(call.provider.clone()), role.as_str());
-        let outcome = call.outcome.as_str();
-        let labels = CallLabels { provider: provider.clone(), role, outcome };
-        self.calls.get_or_create(&labels).inc();
-        let labels = ProviderLabels { provider, role };
-        self.durations.get_or_create(&labels).observe(f64::from(call.total_ms) / 1e3);
-        if let Some(ms) = call.first_byte_ms {
-            self.first_bytes.get_or_create(&labels).observe(f64::from(ms) / 1e3);
+    pub fn call(&self, call: &Call, role: Role) {
+        let meters = self.meters.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meter) = meters.iter().find(|it| it.is_of(call, role)) {
+            return meter.count(call);
         }
+        drop(meters);
+        let meter = self.meter(call, role);
+        meter.count(call);
+        self.meters.write().unwrap_or_else(PoisonError::into_inner).push(meter);
+    }
+
+    fn meter(&self, call: &Call, role: Role) -> Meter {
+        let (provider, outcome) = (Named(call.provider.clone()), call.outcome);
+        let labels = CallLabels {
+            provider: provider.clone(),
+            role: role.as_str(),
+            outcome: outcome.as_str(),
+        };
+        let calls = self.calls.get_or_create_owned(&labels);
+        let labels = ProviderLabels { provider, role: role.as_str() };
+        let durations = self.durations.get_or_create_owned(&labels);
+        let begun = call.first_byte_ms.map(|_| self.first_bytes.get_or_create_owned(&labels));
+        Meter { provider: labels.provider.0, role, outcome, calls, durations, first_bytes: begun }
     }
 
     /// Counts a request that is not copied.

@@ -1,9 +1,9 @@
 //! What the configuration knows of callers and secrets, as the proxy takes it.
 
-use secrecy::ExposeSecret as _;
+use secrecy::ExposeSecret;
 
 use crate::config::{Config, KnownBy};
-use crate::patterns::Redactor;
+use crate::patterns::{Keys, Redactor};
 use crate::proxy::{Callers, Marks};
 
 /// The marks of applications, by whatever they are known.
@@ -37,6 +37,6 @@ pub(super) fn redactor(config: &Config) -> Redactor {
         KnownBy::Key(key) => Some(key),
         KnownBy::Path(_) => None,
     });
-    let keys = providers.chain(judge).chain(callers).map(|it| it.expose_secret().to_owned());
-    Redactor::new(config.redacted.clone(), keys.collect())
+    let keys = providers.chain(judge).chain(callers).map(ExposeSecret::expose_secret);
+    Redactor::new(config.redacted.clone(), Keys::new(keys))
 }

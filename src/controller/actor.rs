@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     sync::{broadcast, mpsc, watch},
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -215,6 +215,8 @@ impl Controller {
                 Some(ask) = self.asks.recv() => self.answer(ask),
                 1.. = self.seen.recv_many(&mut seen, SEEN_BATCH_MAX) => {
                     seen.drain(..).for_each(|it| self.take(it));
+                    // Others have their turn first, so that what they bring is taken together.
+                    yield_now().await;
                 }
                 Some(store) = self.takeover.recv() => self.take_over(store).await,
                 () = stop.wait() => break,

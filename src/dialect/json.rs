@@ -26,7 +26,8 @@ static NULL: Json<'static> = Json::Null;
 impl<'a> Json<'a> {
     /// The value of some bytes.
     pub(super) fn read(bytes: &'a [u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(bytes)
+        // All at once it costs less to see that they are UTF-8 than text by text.
+        str::from_utf8(bytes).map_or_else(|_| serde_json::from_slice(bytes), serde_json::from_str)
     }
 
     pub(super) fn is_null(&self) -> bool {

@@ -19,7 +19,7 @@ use tokio::{
 use crate::clock::Clock;
 use crate::config;
 use crate::domain::{Score, Seen, Share, Told};
-use crate::patterns::Redactor;
+use crate::patterns::{Keys, Redactor};
 use crate::store::{Offered, RecorderHandle};
 use crate::tasks::{BoxError, Stop, spawn};
 use crate::telemetry::{Loss, Metrics};
@@ -207,7 +207,7 @@ impl Judge {
         let content = choice.and_then(|it| it.message.content).ok_or("the judge said nothing")?;
         let marked = prompt::read(&content, order)?;
         let rationale = match job.reasons {
-            Reasons::Kept => self.redactor.text(&marked.reason, &[]).into_owned(),
+            Reasons::Kept => self.redactor.text(&marked.reason, &Keys::default()).into_owned(),
             Reasons::Withheld => String::new(),
         };
         Ok(Score {

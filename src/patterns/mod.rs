@@ -4,20 +4,19 @@
 //! nothing, and neither does a document inside a text, as the arguments of a tool are. Everything
 //! takes time in proportion to the text.
 
+mod keys;
 mod pattern;
 mod texts;
 
+pub use keys::Keys;
 pub use pattern::{BadPattern, Pattern};
 
-use std::{borrow::Cow, fmt, ops::Range};
+use std::{borrow::Cow, ops::Range};
 
 use texts::{Place, outward, snap, texts, unescaped};
 
 /// How deep a document is looked for inside a text: a text of JSON, in JSON, in JSON.
 const DEPTH_MAX: usize = 3;
-
-/// A shorter key is found in innocent words.
-const KEY_LEN_MIN: usize = 8;
 
 /// What stands for a key that is known, as `[redacted:key]`.
 const KEY: &str = "key";
@@ -43,7 +42,7 @@ impl Detector {
         if missing.is_empty() {
             return Vec::new();
         }
-        let document = String::from_utf8_lossy(document);
+        let document = read(document);
         for place in texts(&document) {
             let (text, depth) = match place {
                 Place::Quoted(range) => (&document[range], 0),
@@ -69,10 +68,10 @@ fn shows(text: &str, patterns: &[Pattern], depth: usize) -> bool {
 /// Takes out of texts what must not be kept: what patterns find, and keys that are known.
 ///
 /// `[redacted:NAME]` takes their place, with the name of the pattern, or `key`.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Redactor {
     patterns: Vec<Pattern>,
-    keys: Vec<String>,
+    keys: Keys,
 }
 
 /// What is taken out.
@@ -83,13 +82,13 @@ struct Span<'r> {
 
 impl Redactor {
     /// A redactor of these patterns and keys.
-    pub fn new(patterns: Vec<Pattern>, keys: Vec<String>) -> Self {
+    pub fn new(patterns: Vec<Pattern>, keys: Keys) -> Self {
         Self { patterns, keys }
     }
 
     /// A JSON document without what must not be kept, `keys` included. JSON stays JSON.
-    pub fn document<'d>(&self, document: &'d [u8], keys: &[&str]) -> Cow<'d, [u8]> {
-        let text = String::from_utf8_lossy(document);
+    pub fn document<'d>(&self, document: &'d [u8], keys: &Keys) -> Cow<'d, [u8]> {
+        let text = read(document);
         let (mut redacted, mut from) = (String::new(), 0);
         for place in texts(&text) {
             match place {
@@ -124,7 +123,7 @@ impl Redactor {
     }
 
     /// A text without what must not be kept, `keys` included.
-    pub fn text<'t>(&self, text: &'t str, keys: &[&str]) -> Cow<'t, str> {
+    pub fn text<'t>(&self, text: &'t str, keys: &Keys) -> Cow<'t, str> {
         let (mut redacted, mut from) = (String::new(), 0);
         for Span { range, name } in self.spans(text, keys, 0) {
             redacted.push_str(&text[from..range.start]);
@@ -140,7 +139,7 @@ impl Redactor {
 
     /// What to take out of a text and of what it says once its escapes are undone: in order, none
     /// empty, and none overlaps the next.
-    fn spans(&self, text: &str, keys: &[&str], depth: usize) -> Vec<Span<'_>> {
+    fn spans(&self, text: &str, keys: &Keys, depth: usize) -> Vec<Span<'_>> {
         let mut spans = merged(self.spans_as_is(text, keys));
         let inner = if depth < DEPTH_MAX { unescaped(text) } else { None };
         if let Some(inner) = inner {
@@ -151,13 +150,10 @@ impl Redactor {
         spans
     }
 
-    fn spans_as_is(&self, text: &str, keys: &[&str]) -> Vec<Span<'_>> {
+    fn spans_as_is(&self, text: &str, keys: &Keys) -> Vec<Span<'_>> {
         let mut spans = Vec::new();
-        let ours = self.keys.iter().map(String::as_str);
-        for key in ours.chain(keys.iter().copied()).filter(|it| KEY_LEN_MIN <= it.len()) {
-            let found = text.match_indices(key);
-            spans.extend(found.map(|(at, _)| Span { range: at..at + key.len(), name: KEY }));
-        }
+        self.keys.each(text, |range| spans.push(Span { range, name: KEY }));
+        keys.each(text, |range| spans.push(Span { range, name: KEY }));
         for pattern in &self.patterns {
             spans.extend(pattern.all(text).map(|range| Span { range, name: pattern.name() }));
         }
@@ -165,10 +161,9 @@ impl Redactor {
     }
 }
 
-impl fmt::Debug for Redactor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redactor").field("patterns", &self.patterns).finish_non_exhaustive()
-    }
+/// A document as text. Nearly all are UTF-8, which is seen faster than what is not is mended.
+fn read(document: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(document).map_or_else(|_| String::from_utf8_lossy(document), Cow::Borrowed)
 }
 
 /// Spans of the unescaped text, where they stand in the text itself.

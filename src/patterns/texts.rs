@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use memchr::{memchr, memchr2};
+
 /// A number of fewer digits is not looked at: nothing tells it from any other.
 const NUMBER_LEN_MIN: usize = 8;
 
@@ -40,12 +42,12 @@ pub(super) fn texts(document: &str) -> impl Iterator<Item = Place> {
 /// The quotation mark that ends a text, or the end of everything.
 fn closing(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'"' => return at,
-            b'\\' => at += 2,
-            _ => at += 1,
+    while let Some(next) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += next;
+        if bytes[at] == b'"' {
+            return at;
         }
+        at += 2;
     }
     bytes.len()
 }
@@ -110,7 +112,7 @@ fn unicode(text: &str) -> Option<(char, usize)> {
 
 /// A text with its escapes undone; none where it has none.
 pub(super) fn unescaped(text: &str) -> Option<String> {
-    text.contains('\\').then(|| {
+    memchr(b'\\', text.as_bytes()).is_some().then(|| {
         let (mut plain, mut from) = (String::with_capacity(text.len()), 0);
         for escape in escapes(text) {
             plain.push_str(&text[from..escape.source.start]);

@@ -2,13 +2,26 @@
 
 use std::{borrow::Cow, collections::HashMap, fmt};
 
-use hyper::{header::HeaderMap, http::request::Parts};
+use hyper::{
+    header::{HeaderMap, HeaderName},
+    http::request::Parts,
+};
 
 use crate::dialect::{self, Asked};
 use crate::domain::{Endpoint, Facts, Key, MarkFields, PairId, Route, Skip, Snapshot, Sticky};
 use crate::patterns::Detector;
 
 use super::{headers, serve::path_and_query};
+
+static CONVERSATION: HeaderName = HeaderName::from_static("x-crossfade-conversation");
+static USER: HeaderName = HeaderName::from_static("x-crossfade-user");
+static FEATURE: HeaderName = HeaderName::from_static("x-crossfade-feature");
+static SEGMENT: HeaderName = HeaderName::from_static("x-crossfade-segment");
+static TASK: HeaderName = HeaderName::from_static("x-crossfade-task");
+static DATA: HeaderName = HeaderName::from_static("x-crossfade-data");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static RETRIES: HeaderName = HeaderName::from_static("x-stainless-retry-count");
+static IDEMPOTENCY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Longest mark that is read, in bytes; marks are remembered for many requests.
 const MARK_LEN_MAX: usize = 256;
@@ -77,30 +90,31 @@ impl Callers {
         let headers = &head.headers;
         let said = self.said(body);
         let marks = self.marks(head, &said);
-        let own = |name: &str, mark: &str| {
-            let text = headers::text(headers, name);
-            bounded(if text.is_empty() { mark } else { text }).to_owned()
-        };
+        let bounded_or =
+            |text: &str, mark: &str| bounded(if text.is_empty() { mark } else { text }).to_owned();
+        let own = |name: &HeaderName, mark: &str| bounded_or(headers::text(headers, name), mark);
         let some = |text: String| (!text.is_empty()).then_some(text);
         let key = self.sticky.iter().find_map(|it| match it {
-            Sticky::Header(name) => some(own(name, "")).map(Key::Conversation),
+            Sticky::Header(name) => {
+                some(bounded_or(headers::text(headers, name), "")).map(Key::Conversation)
+            }
             Sticky::Conversation => {
                 let named = asked.conversation.as_deref().unwrap_or("");
-                some(own("x-crossfade-conversation", named)).map(Key::Conversation)
+                some(own(&CONVERSATION, named)).map(Key::Conversation)
             }
             Sticky::User => {
                 let named = Some(said.user.as_str()).filter(|it| !it.is_empty());
                 let named = named.or(asked.user.as_deref()).unwrap_or("");
-                some(own("x-crossfade-user", named)).map(Key::User)
+                some(own(&USER, named)).map(Key::User)
             }
             Sticky::Opening => dialect::opening(endpoint, body).map(Key::Conversation),
         });
-        let key = key.unwrap_or_else(|| Key::Request(own("x-request-id", &id.to_string())));
+        let key = key.unwrap_or_else(|| Key::Request(own(&REQUEST_ID, &id.to_string())));
         Facts {
             key,
-            feature: own("x-crossfade-feature", &marks.feature),
-            segment: own("x-crossfade-segment", &marks.segment),
-            task: own("x-crossfade-task", &said.task),
+            feature: own(&FEATURE, &marks.feature),
+            segment: own(&SEGMENT, &marks.segment),
+            task: own(&TASK, &said.task),
             model: asked.model.clone(),
             data: self.data(headers, &marks),
             barred: barred(headers).or(asked.barred),
@@ -149,7 +163,8 @@ impl Callers {
     /// and the first segment, and all data.
     fn marks(&self, head: &Parts, said: &Said) -> Marks {
         let mut all = said.marks.clone();
-        let by_key = credentials(head).filter_map(|it| self.by_key.get(it.as_ref()));
+        let keys = (!self.by_key.is_empty()).then(|| credentials(head));
+        let by_key = keys.into_iter().flatten().filter_map(|it| self.by_key.get(it.as_ref()));
         let entrance = head.extensions.get::<Entrance>();
         let by_path = entrance.and_then(|it| self.by_path.get(it.0)).map(|(_, marks)| marks);
         for marks in by_key.chain(by_path) {
@@ -167,7 +182,7 @@ impl Callers {
 
     /// Data classes of headers and marks together; the default only where neither says any.
     fn data(&self, headers: &HeaderMap, marks: &Marks) -> Vec<String> {
-        let named = headers.get_all("x-crossfade-data").iter();
+        let named = headers.get_all(&DATA).iter();
         let mut all = classes(named.map(|it| it.to_str().unwrap_or(UNREADABLE)));
         all.extend(marks.data.iter().cloned());
         if all.is_empty() {
@@ -217,7 +232,7 @@ fn classes(lists: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
 
 /// Every API key a request carries, wherever a dialect puts one.
 pub(super) fn credentials(head: &Parts) -> impl Iterator<Item = Cow<'_, str>> {
-    let in_headers = headers::CREDENTIALS.iter().flat_map(|name| head.headers.get_all(*name));
+    let in_headers = headers::CREDENTIALS.iter().flat_map(|name| head.headers.get_all(name));
     let in_headers = in_headers.filter_map(|it| it.to_str().ok()).map(|it| {
         // `Bearer KEY`, whatever the case of the scheme; a bare key has no space.
         it.trim().rsplit_once(' ').map_or(it.trim(), |(_, key)| key)
@@ -228,18 +243,18 @@ pub(super) fn credentials(head: &Parts) -> impl Iterator<Item = Cow<'_, str>> {
 
 /// Whether the caller brought a credential of its own, of whatever kind.
 pub(super) fn has_credential(head: &Parts) -> bool {
-    headers::CREDENTIALS.iter().any(|it| head.headers.contains_key(*it))
+    headers::CREDENTIALS.iter().any(|it| head.headers.contains_key(it))
         || dialect::credentials(head.uri.query().unwrap_or("")).next().is_some()
 }
 
 /// Why a request may not be copied, by its headers alone.
 fn barred(headers: &HeaderMap) -> Option<Skip> {
-    let retry = headers::text(headers, "x-stainless-retry-count");
+    let retry = headers::text(headers, &RETRIES);
     if headers.contains_key(&headers::COPY_MARK) {
         Some(Skip::Loop)
     } else if !retry.is_empty() && retry != "0" {
         Some(Skip::Retry)
-    } else if headers.contains_key("idempotency-key") {
+    } else if headers.contains_key(&IDEMPOTENCY) {
         Some(Skip::Idempotent)
     } else {
         None

@@ -1,15 +1,24 @@
 //! One caller's connection: what is spoken on it, and what it may cost.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::Watcher},
+    server::conn::auto,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    sync::watch,
+    task::coop,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
@@ -34,17 +43,20 @@ const RESETS_MAX: usize = 20;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WAIT: Duration = Duration::from_secs(20);
 
+/// Changes when connections end with what is under way on them.
+pub(super) type Ends = watch::Receiver<()>;
+
 /// Serves a caller to the end of its connection.
-pub(super) fn serve(proxy: &Arc<Proxy>, stream: TcpStream, place: Place, watcher: Watcher) {
+pub(super) fn serve(proxy: &Arc<Proxy>, stream: TcpStream, place: Place, ends: Ends) {
     if let Err(error) = limit(&stream, proxy.settings.write_timeout) {
         tracing::debug!(%error, "a connection has no limit for what is not taken");
     }
     let proxy = Arc::clone(proxy);
     Pool::run(place, "connection", async move {
         let served = match &proxy.settings.tls {
-            None => speak(&proxy, stream, watcher).await,
+            None => speak(&proxy, stream, ends).await,
             Some(tls) => match greet(tls, stream, proxy.settings.header_timeout).await {
-                Ok(stream) => speak(&proxy, stream, watcher).await,
+                Ok(stream) => speak(&proxy, stream, ends).await,
                 Err(error) => Err(error.into()),
             },
         };
@@ -68,7 +80,7 @@ async fn greet(
 fn speak<S>(
     proxy: &Arc<Proxy>,
     stream: S,
-    watcher: Watcher,
+    mut ends: Ends,
 ) -> impl Future<Output = Result<(), BoxError>> + Send + use<S>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -90,7 +102,22 @@ where
         })
     };
     let connection = builder().serve_connection(stream, service).into_owned();
-    line.along(watcher.watch(connection))
+    let proxy = Arc::clone(proxy);
+    line.along(async move {
+        let (mut connection, mut ends) = (pin!(connection), pin!(ends.changed()));
+        let (mut is_heard, mut has_ended) = (false, false);
+        poll_fn(|context| {
+            // It wakes the connection once, at the end, and is asked for no more than that.
+            let may_end = !is_heard || proxy.drains.load(Ordering::Relaxed);
+            is_heard |= coop::has_budget_remaining();
+            if may_end && !has_ended && ends.as_mut().poll(context).is_ready() {
+                has_ended = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(context)
+        })
+        .await
+    })
 }
 
 /// Has the system end the connection when nothing of what it is sent is taken for so long. Where

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use hyper::{Response, body::Incoming, http::request::Parts};
 use scopeguard::ScopeGuard;
-use tokio::time::sleep;
+use tokio::time;
 
 use crate::clock;
 use crate::dialect::{Asked, Purpose};
@@ -23,7 +23,7 @@ use super::{
     answer::{Own, full},
     serve::{Answer, Exchange, tee},
     tee::{Done, Ended, Keep, Taken},
-    waiting::{Known, Limit, Waiting, waiting},
+    waiting::{Known, Limit, Waiting, late, waiting},
 };
 
 /// A request whole in memory, as any provider may be asked it.
@@ -72,7 +72,8 @@ impl Proxy {
         let others: Vec<&Name> = self.others(facts).collect();
         let ask = |wait: Duration| {
             let request = (whole.head.clone(), full(whole.body.clone()));
-            self.ask_primary(own_line, request, sleep(wait))
+            let until = time::Instant::now() + wait;
+            self.ask_primary(own_line, request, late(own_line, move || until))
         };
         let guard = self.upstream.provider(&self.primary).map(Provider::guard);
         let Some(guard) = guard.filter(|_| !self.failover.is_empty()) else {

@@ -1,29 +1,16 @@
 //! Which headers pass: hop-by-hop ones never, ours never outwards, a copy's by a short list.
 
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST,
-    HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, AsHeaderName, CONNECTION, CONTENT_TYPE, HeaderMap,
+    HeaderName, HeaderValue, USER_AGENT,
 };
 
 use crate::domain::PairId;
+
 /// Prefix of headers that speak to or of Crossfade and never reach a provider.
 const OURS: &str = "x-crossfade-";
 /// Marks a copy, so that a proxy further on does not copy it again.
 pub(super) const COPY_MARK: HeaderName = HeaderName::from_static("x-crossfade-copy");
-
-/// Hop-by-hop by RFC 9110, 7.6.1, and its predecessors.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
 
 /// Says which trace a request belongs to (W3C Trace Context).
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -40,7 +27,7 @@ const COPIED: [HeaderName; 6] = [
 
 /// Drops hop-by-hop headers, also those the `Connection` header names.
 pub(super) fn end_to_end(headers: &mut HeaderMap) {
-    drop_all(headers, |name| HOP_BY_HOP.contains(name));
+    drop_all(headers, is_hop_by_hop);
 }
 
 /// Leaves the headers of a request as its primary gets them: the caller's own, end to end.
@@ -49,26 +36,37 @@ pub(super) fn end_to_end(headers: &mut HeaderMap) {
 /// answered here: the body is asked for when the primary is.
 pub(super) fn to_primary(headers: &mut HeaderMap) {
     drop_all(headers, |name| {
-        HOP_BY_HOP.contains(name)
-            || *name == HOST
-            || *name == CONTENT_LENGTH
-            || *name == EXPECT
-            || *name == FORWARDED
-            || name.as_str().starts_with("x-forwarded-")
-            || name.as_str().starts_with(OURS)
+        is_hop_by_hop(name)
+            || matches!(name, "host" | "content-length" | "expect" | "forwarded")
+            || name.starts_with("x-forwarded-")
+            || name.starts_with(OURS)
     });
 }
 
-/// Drops these headers, and those the `Connection` header names. Mostly there are none.
-fn drop_all(headers: &mut HeaderMap, dropped: impl Fn(&HeaderName) -> bool) {
-    let named = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|it| it.to_str().ok())
-        .flat_map(|it| it.split(','))
-        .filter_map(|it| it.trim().parse().ok());
-    let all: Vec<HeaderName> =
-        named.chain(headers.keys().filter(|it| dropped(it)).cloned()).collect();
+/// Whether a header is hop-by-hop, by RFC 9110, 7.6.1, and its predecessors.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Drops these headers, `Connection` among them, and those it names. Mostly there are none.
+fn drop_all(headers: &mut HeaderMap, dropped: impl Fn(&str) -> bool) {
+    let mut all: Vec<HeaderName> =
+        headers.keys().filter(|it| dropped(it.as_str())).cloned().collect();
+    if all.contains(&CONNECTION) {
+        let listed = headers.get_all(CONNECTION).iter().filter_map(|it| it.to_str().ok());
+        all.extend(listed.flat_map(|it| it.split(',')).filter_map(|it| it.trim().parse().ok()));
+    }
     for name in all {
         headers.remove(name);
     }
@@ -111,8 +109,12 @@ fn continued(headers: &HeaderMap, request: PairId) -> Option<HeaderValue> {
 }
 
 /// Headers in which the dialects carry an API key.
-pub(super) const CREDENTIALS: [&str; 4] =
-    ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+pub(super) static CREDENTIALS: [HeaderName; 4] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
 
 /// How long an answer asks to be left alone, as [`crate::upstream::retry_after_ms`] reads it; empty
 /// when it does not.
@@ -123,8 +125,9 @@ pub(super) fn retry_after(headers: &HeaderMap) -> String {
     }
 }
 
-/// A header as text; empty when it is missing or not text.
-pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+/// A header as text; empty when it is missing or not text. A name that is known before costs much
+/// less as a [`HeaderName`].
+pub(super) fn text(headers: &HeaderMap, name: impl AsHeaderName) -> &str {
     headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or("").trim()
 }
 

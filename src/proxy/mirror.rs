@@ -13,6 +13,7 @@ use crate::clock;
 use crate::dialect::{self, Purpose};
 use crate::domain::{Call, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Window};
 use crate::memory::{Full, Held, Need, Seat};
+use crate::patterns::Keys;
 use crate::store::{Bodies, Offered};
 use crate::tasks::{self, Place};
 use crate::telemetry::{Loss, Role};
@@ -24,7 +25,7 @@ use super::{
     answer::full,
     half::{Half, JUDGED_LEN_MAX, judged, stored},
     headers,
-    redact::shown_path,
+    redact::{keys, shown_path},
     serve::{Exchange, Use},
     tee::{Done, Ended, Keep, Reading, Taken},
 };
@@ -153,8 +154,9 @@ impl Proxy {
         (room, due): (Room, Due),
     ) {
         let (other, served) = self.meet(exchange, side, room, served).await;
+        let keys = keys(exchange);
         // Read together, because what is read of an answer may be larger than what came of it.
-        let copy = self.half(exchange, &other);
+        let copy = self.half(exchange, &other, &keys);
         self.count(&copy.call, Role::Mirror);
         let served = match served {
             Served::Here(served) => served,
@@ -167,7 +169,7 @@ impl Proxy {
             }
         };
         let lost = self.lost(&served, &other);
-        let served = self.half(exchange, &served);
+        let served = self.half(exchange, &served, &keys);
         self.count(&served.call, Role::Serve);
         let lost = lost.or_else(|| coding(&served.call, &copy.call));
         let halves = match side {
@@ -175,7 +177,7 @@ impl Proxy {
             Side::Primary => (copy, served),
         };
         match lost {
-            None => self.pair(exchange, side.other(), halves, due),
+            None => self.pair((exchange, &keys), side.other(), halves, due),
             Some(Loss::CallerGone) => {
                 // Nobody would have left the copy, so the two are not compared; that callers get
                 // nothing counts all the same.
@@ -204,8 +206,8 @@ impl Proxy {
         }
     }
 
-    fn half(&self, exchange: &Exchange, taken: &Taken) -> Half {
-        let (call, reading) = self.read(exchange, taken);
+    fn half(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Half {
+        let (call, reading) = self.read(exchange, taken, keys);
         Half { call, reading }
     }
 
@@ -249,7 +251,7 @@ impl Proxy {
     /// Two calls of one request: to the bets, the store and the judge, none of which is waited for.
     fn pair(
         &self,
-        exchange: &Exchange,
+        (exchange, keys): (&Exchange, &Keys),
         served: Side,
         (mut primary, mut candidate): (Half, Half),
         due: Due,
@@ -278,12 +280,12 @@ impl Proxy {
             lot: exchange.routed.route.lot,
             order: None,
         };
-        self.redact_texts(exchange, [&mut pair.path, &mut pair.feature, &mut pair.segment]);
+        self.redact_texts([&mut pair.path, &mut pair.feature, &mut pair.segment], keys);
         // All that looks into texts is done before anything is told: it is told whole or not at all.
         let (mut bodies, mut job) = (Bodies::default(), None);
         if cleared.judge || cleared.store {
             let answers = [&mut primary.reading, &mut candidate.reading];
-            let request = self.redact(exchange, answers);
+            let request = self.redact(exchange, answers, keys);
             let reasons = if cleared.store { Reasons::Kept } else { Reasons::Withheld };
             job = self.to_judge(exchange, &pair, (&request, reasons), (&primary, &candidate));
             if cleared.store {
@@ -330,7 +332,7 @@ impl Proxy {
     }
 
     /// What an answer comes to, with its cost and whether it has the form that was asked for.
-    pub(super) fn read(&self, exchange: &Exchange, taken: &Taken) -> (Call, Reading) {
+    pub(super) fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> (Call, Reading) {
         let (mut call, reading) = taken.read(exchange.endpoint);
         if let Some(provider) = self.upstream.provider(&call.provider) {
             let asked = exchange.asked.model.as_str();
@@ -342,7 +344,7 @@ impl Proxy {
         }
         // Of an answer that is not here to its end nobody can say what form it has.
         let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
-        self.redact_call(exchange, &mut call);
+        self.redact_call(&mut call, keys);
         call.well_formed = exchange.asked.form.kept(call.outcome, whole);
         (call, reading)
     }
@@ -410,7 +412,7 @@ impl Proxy {
                 Use::Nothing => (taken, None),
             };
             tasks::spawn("read", async move {
-                let (call, _) = proxy.read(&exchange, &taken);
+                let (call, _) = proxy.read(&exchange, &taken, &keys(&exchange));
                 proxy.count(&call, Role::Serve);
                 let side = side(&exchange, &call);
                 exchange.routed.ended(side, &call);

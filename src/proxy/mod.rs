@@ -33,10 +33,9 @@ use std::{
     time::Duration,
 };
 
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
     net::TcpListener,
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::rustls::ServerConfig;
@@ -176,7 +175,7 @@ pub async fn serve(
     listener: TcpListener,
     mut stop: Stop,
 ) -> Result<(), BoxError> {
-    let graceful = GracefulShutdown::new();
+    let (end_all, told) = watch::channel(());
     let mut drain = stop.clone();
     let (mut arrivals, mut closed) = (Arrivals::tcp("listen", listener), Seldom::default());
     loop {
@@ -194,28 +193,29 @@ pub async fn serve(
             }
             continue;
         };
-        connection::serve(&proxy, stream, place, graceful.watcher());
+        connection::serve(&proxy, stream, place, told.clone());
     }
     // Those that the system has accepted already are in nobody's hands but ours.
     let ends = Instant::now() + LAST_WAIT;
     while !stop.has_left() {
         let Ok(stream) = timeout_at(ends, arrivals.next()).await else { break };
         let Some(place) = proxy.connections.try_enter() else { break };
-        connection::serve(&proxy, stream, place, graceful.watcher());
+        connection::serve(&proxy, stream, place, told.clone());
     }
     drop(arrivals);
-    end(&proxy, graceful, stop).await;
+    end(&proxy, end_all, stop).await;
     Ok(())
 }
 
 /// Lets requests under way end.
-async fn end(proxy: &Proxy, graceful: GracefulShutdown, mut stop: Stop) {
+async fn end(proxy: &Proxy, end_all: watch::Sender<()>, mut stop: Stop) {
     proxy.drains.store(true, Ordering::Relaxed);
     if stop.has_left() {
         let _ = timeout(LINGER, proxy.connections.emptied()).await;
     }
     let ends = Instant::now() + proxy.settings.grace;
-    if timeout_at(ends, graceful.shutdown()).await.is_err() {
+    let _ = end_all.send(());
+    if timeout_at(ends, proxy.connections.emptied()).await.is_err() {
         tracing::warn!("requests were still under way when the grace time was over");
     }
     stop.wait().await;

@@ -11,6 +11,7 @@ use crate::telemetry::{Loss, Role};
 use super::{
     Proxy,
     mirror::{Served, coding},
+    redact::keys,
     serve::{Exchange, Use},
     tee::{Done, Taken},
 };
@@ -55,7 +56,8 @@ impl Proxy {
 
     /// Two calls of the primary for one request: to the controller.
     fn tell_noise(&self, exchange: &Exchange, again: &Taken, served: Served) {
-        let call = |taken: &Taken| -> Call { self.read(exchange, taken).0 };
+        let keys = keys(exchange);
+        let call = |taken: &Taken| -> Call { self.read(exchange, taken, &keys).0 };
         let (other, again) = (again, call(again));
         // The other one is counted where it is served.
         self.count(&again, Role::Mirror);

@@ -16,36 +16,16 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until},
+    time::Instant,
 };
 
+use crate::clock::Alarm;
 use crate::tasks::BoxError;
 
 use super::presence::Presence;
 
 /// Least bytes a second of a body, once it has been waited for.
 pub(super) const RATE_MIN: u64 = 500;
-
-/// A timer that is set anew seldom, however often its time is put off.
-#[derive(Debug, Default)]
-struct Alarm(Option<Pin<Box<Sleep>>>);
-
-impl Alarm {
-    /// Whether the time has come.
-    fn poll(&mut self, at: Instant, context: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
-        if at < sleep.deadline() {
-            sleep.as_mut().reset(at);
-        }
-        loop {
-            ready!(sleep.as_mut().poll(context));
-            if at <= sleep.deadline() {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(at);
-        }
-    }
-}
 
 /// Longest waits between requests.
 #[derive(Clone, Copy, Debug)]

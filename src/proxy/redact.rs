@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::dialect;
 use crate::domain::{Call, Transcript, is_cleared};
+use crate::patterns::Keys;
 use crate::telemetry::Withheld;
 
 use super::{
@@ -51,30 +52,33 @@ impl Proxy {
     }
 
     /// Takes out of both answers what must not be kept, and out of the request, which is returned.
-    pub(super) fn redact(&self, exchange: &Exchange, answers: [&mut Reading; 2]) -> Bytes {
+    pub(super) fn redact(
+        &self,
+        exchange: &Exchange,
+        answers: [&mut Reading; 2],
+        keys: &Keys,
+    ) -> Bytes {
         for Reading { transcript, trouble } in answers {
-            self.redact_texts(exchange, trouble.iter_mut());
+            self.redact_texts(trouble.iter_mut(), keys);
             if let Some(trouble) = trouble {
                 shorten(trouble, TROUBLE_LEN_MAX);
             }
             let Some(Transcript { text, tool_calls, refusal }) = transcript else { continue };
-            self.redact_texts(exchange, std::iter::once(text).chain(refusal));
+            self.redact_texts(std::iter::once(text).chain(refusal), keys);
             for call in tool_calls {
-                self.redact_texts(exchange, [&mut call.id, &mut call.name, &mut call.arguments]);
+                self.redact_texts([&mut call.id, &mut call.name, &mut call.arguments], keys);
             }
         }
-        let keys: Vec<_> = credentials(&exchange.head).collect();
-        let keys: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
-        match self.redactor.document(&exchange.body, &keys) {
+        match self.redactor.document(&exchange.body, keys) {
             Cow::Borrowed(_) => exchange.body.clone(),
             Cow::Owned(redacted) => redacted.into(),
         }
     }
 
     /// The same for what a call says of itself, in the words of its provider.
-    pub(super) fn redact_call(&self, exchange: &Exchange, call: &mut Call) {
+    pub(super) fn redact_call(&self, call: &mut Call, keys: &Keys) {
         for text in [&mut call.model, &mut call.finish_reason].into_iter().flatten() {
-            self.redact_texts(exchange, [&mut *text]);
+            self.redact_texts([&mut *text], keys);
             shorten(text, NAME_LEN_MAX);
         }
     }
@@ -82,17 +86,20 @@ impl Proxy {
     /// Takes out of texts what must not be kept.
     pub(super) fn redact_texts<'t>(
         &self,
-        exchange: &Exchange,
         texts: impl IntoIterator<Item = &'t mut String>,
+        keys: &Keys,
     ) {
-        let keys: Vec<_> = credentials(&exchange.head).collect();
-        let keys: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
         for text in texts {
-            if let Cow::Owned(redacted) = self.redactor.text(text, &keys) {
+            if let Cow::Owned(redacted) = self.redactor.text(text, keys) {
                 *text = redacted;
             }
         }
     }
+}
+
+/// The keys that a request brought, which nobody may keep of it or of its answers.
+pub(super) fn keys(exchange: &Exchange) -> Keys {
+    Keys::new(credentials(&exchange.head))
 }
 
 /// The path of a request as it is kept: the caller's own words in it only where those are.

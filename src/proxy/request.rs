@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use hyper::{
     body::{Body as _, Frame, Incoming},
-    header::HeaderMap,
+    header::{CONTENT_TYPE, HeaderMap},
     http::request::Parts,
 };
 use tokio_stream::StreamExt as _;
@@ -30,8 +30,8 @@ pub(super) enum Gathered {
 }
 
 /// The whole body within a limit, never buffered.
-pub(super) fn limited(body: Paced<Incoming>, bytes_max: usize) -> Body {
-    Limited::new(body, bytes_max).boxed()
+pub(super) fn limited(body: Paced<Incoming>, bytes_max: usize) -> Limited<Paced<Incoming>> {
+    Limited::new(body, bytes_max)
 }
 
 /// What to answer when a request could not be passed on because of its own body.
@@ -65,7 +65,7 @@ pub(super) async fn gather(
     if let Some(length) = body.size_hint().exact()
         && u64::try_from(copy_bytes_max).is_ok_and(|it| it < length)
     {
-        return Ok(Gathered::Long(limited(body, bytes_max), Skip::Size));
+        return Ok(Gathered::Long(limited(body, bytes_max).boxed(), Skip::Size));
     }
     let mut read = BytesMut::new();
     loop {
@@ -120,7 +120,7 @@ pub(super) fn endpoint(head: &Parts) -> Result<Endpoint, Skip> {
 
 /// Whether the body calls itself JSON.
 fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers::text(headers, "content-type").split(';').next().unwrap_or("").trim();
+    let kind = headers::text(headers, CONTENT_TYPE).split(';').next().unwrap_or("").trim();
     kind.eq_ignore_ascii_case("application/json")
 }
 

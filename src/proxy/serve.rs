@@ -1,6 +1,7 @@
 //! One request, from its first byte to the answer's head. Reads top to bottom.
 
 use std::{
+    pin::pin,
     sync::{Arc, OnceLock, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -38,7 +39,7 @@ use super::{
     request::{self, Gathered},
     strict,
     tee::{Done, Ended, Keep, Taken, Taking, Tee},
-    upload,
+    upload::{self, Moved},
     waiting::{Deadline, Known, Waiting, waiting},
 };
 
@@ -101,8 +102,9 @@ impl Proxy {
         // Requests of one HTTP/2 caller come at the same time.
         let version = request.version();
         let own_line = Some(line).filter(|_| version != Version::HTTP_2);
-        let result = caught("answer", self.dispatch(id, own_line, request)).await;
-        let result = result.unwrap_or(Err(Own::Defect));
+        // It is large, and stays where it is made.
+        let dispatched = pin!(self.dispatch(id, own_line, request));
+        let result = caught("answer", dispatched).await.unwrap_or(Err(Own::Defect));
         let (mut response, provider) = match result {
             Ok((response, provider)) => (response, Some(provider)),
             Err(own) => (own.response(version), None),
@@ -137,9 +139,8 @@ impl Proxy {
         let board = self.board.load();
         if board.snapshot.is_idle() && self.failover.is_empty() {
             self.remember_passed(id, Skip::NoRollout);
-            return self
-                .pass(own_line, head, request::limited(body, self.settings.body_bytes_max))
-                .await;
+            let body = request::limited(body, self.settings.body_bytes_max);
+            return self.pass(own_line, head, upload::watched(body)).await;
         }
         // 1 facts
         let settings = &self.settings;
@@ -147,9 +148,8 @@ impl Proxy {
             Ok(endpoint) => endpoint,
             Err(skip) => {
                 self.skipped(id, skip);
-                return self
-                    .pass(own_line, head, request::limited(body, settings.body_bytes_max))
-                    .await;
+                let body = request::limited(body, settings.body_bytes_max);
+                return self.pass(own_line, head, upload::watched(body)).await;
             }
         };
         let lens_max = (settings.copy_bytes_max, settings.body_bytes_max);
@@ -158,14 +158,14 @@ impl Proxy {
             Gathered::Whole(body, holding) => (body, holding),
             Gathered::Long(body, skip) => {
                 self.skipped(id, skip);
-                return self.pass(own_line, head, body).await;
+                return self.pass(own_line, head, upload::watched(body)).await;
             }
         };
         let asked = match dialect::ask(endpoint, path_and_query(&head.uri), &body) {
             Ok(asked) => asked.naming_user_at(&self.callers.fields.user, &body),
             Err(skip) => {
                 self.skipped(id, skip);
-                return self.pass(own_line, head, full(body)).await;
+                return self.pass(own_line, head, upload::watched(full(body))).await;
             }
         };
         let facts = self.callers.facts(id, &head, (endpoint, &asked, &body));
@@ -186,7 +186,7 @@ impl Proxy {
         let (Some((lane, live)), Some(fair)) = (open, fair) else {
             let routed = self.ungoverned(open.map(|(_, live)| live), routed);
             if self.failover.is_empty() {
-                return self.pass(own_line, head, full(body)).await;
+                return self.pass(own_line, head, upload::watched(full(body))).await;
             }
             let whole = Whole { id, endpoint, head: &head, body: &body, asked: &asked };
             return self.pass_whole(own_line, whole, &routed).await;
@@ -280,11 +280,10 @@ impl Proxy {
         self: &Arc<Self>,
         own_line: Option<&Line>,
         head: Parts,
-        body: Body,
+        (body, moved): (Body, Moved),
     ) -> Result<Answer, Own> {
         let started = clock::instant();
-        let (body, moved) = upload::watched(body);
-        let late = moved.stands(self.settings.upstream_timeout);
+        let late = moved.stands(self.settings.upstream_timeout, own_line);
         let mut waiting = waiting(self.primary.clone(), self.counted());
         waiting.known = Known::Asked(started);
         let primary = self.ask_primary(own_line, (head, body), late).await;
@@ -396,15 +395,16 @@ impl Proxy {
         let Some(request) = self.primary_request(head, body) else {
             return Err((Own::Defect, Ended::Abandoned));
         };
-        let sent = async {
+        // What is large stays where it is made.
+        let sending = pin!(async {
             match own_line {
                 Some(line) => self.upstream.send_along(line, request).await,
                 None => self.upstream.send(request).await,
             }
-        };
+        });
         let sent = tokio::select! {
             biased;
-            sent = sent => sent,
+            sent = sending => sent,
             () = late => return Err((Own::PrimaryTimeout, Ended::Timeout)),
         };
         sent.map_err(|error| {
@@ -420,7 +420,7 @@ impl Proxy {
     /// The request as the primary gets it: the caller's own.
     pub(super) fn primary_request(&self, mut head: Parts, body: Body) -> Option<Request<Body>> {
         let primary = self.upstream.provider(&self.primary)?;
-        let uri = primary.uri(path_and_query(&head.uri)).ok()?;
+        let uri = primary.uri(head.uri.path_and_query()?).ok()?;
         let has_credential = has_credential(&head);
         let has_length = head.headers.contains_key(CONTENT_LENGTH);
         headers::to_primary(&mut head.headers);
@@ -451,7 +451,7 @@ impl Proxy {
         let (path, body) = dialect::adapt(endpoint, path, body, asked, &edits).ok()?;
         let mut headers = headers::to_candidate(&head.headers, id);
         provider.authorize(&mut headers);
-        let uri = provider.uri(&path).ok()?;
+        let uri = provider.uri(&path.parse().ok()?).ok()?;
         Some(build(head.method.clone(), uri, headers, full(Bytes::from(body))))
     }
 }

@@ -71,7 +71,7 @@ fn is_framed_once(headers: &HeaderMap) -> bool {
     match count(TRANSFER_ENCODING) {
         0 => lengths <= 1,
         1 => {
-            let coding = headers::text(headers, TRANSFER_ENCODING.as_str());
+            let coding = headers::text(headers, TRANSFER_ENCODING);
             lengths == 0 && coding.eq_ignore_ascii_case("chunked")
         }
         _ => false,

@@ -10,39 +10,38 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::tasks::BoxError;
-use crate::upstream::Body;
+use crate::upstream::{Body, Line};
+
+use super::waiting::late;
 
 /// When a body moved last.
 #[derive(Clone, Debug)]
 pub(super) struct Moved(Arc<Mutex<Instant>>);
 
-struct Upload {
-    body: Body,
+struct Upload<B> {
+    body: B,
     moved: Moved,
 }
 
 /// The same body, and when it moved last.
-pub(super) fn watched(body: Body) -> (Body, Moved) {
+pub(super) fn watched<B>(body: B) -> (Body, Moved)
+where
+    B: HttpBody<Data = Bytes, Error = BoxError> + Send + Sync + Unpin + 'static,
+{
     let moved = Moved(Arc::new(Mutex::new(Instant::now())));
     if body.is_end_stream() {
-        return (body, moved);
+        return (body.boxed(), moved);
     }
-    (BodyExt::boxed(Upload { body, moved: moved.clone() }), moved)
+    (Upload { body, moved: moved.clone() }.boxed(), moved)
 }
 
 impl Moved {
     /// Resolves when it has not moved for so long.
-    pub(super) async fn stands(self, time: Duration) {
-        loop {
-            let until = *self.at() + time;
-            if until <= Instant::now() {
-                return;
-            }
-            sleep_until(until).await;
-        }
+    pub(super) async fn stands(self, time: Duration, own_line: Option<&Line>) {
+        late(own_line, || *self.at() + time).await;
     }
 
     /// A poisoned lock still guards a time.
@@ -51,7 +50,7 @@ impl Moved {
     }
 }
 
-impl HttpBody for Upload {
+impl<B: HttpBody<Data = Bytes, Error = BoxError> + Unpin> HttpBody for Upload<B> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -91,7 +90,7 @@ mod tests {
         let frames = ReceiverStream::new(receiver).map(|it| Ok(Frame::data(it)));
         let (body, moved) = watched(BodyExt::boxed(StreamBody::new(frames)));
         let started = Instant::now();
-        let stands = async { moved.stands(TIME).await };
+        let stands = moved.stands(TIME, None);
         let send = async move {
             for _ in 0..5 {
                 sleep(TIME / 2).await;

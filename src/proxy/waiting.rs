@@ -1,15 +1,18 @@
 //! Waiting for an answer to begin on behalf of a caller: how long, and what it means that the caller
 //! leaves meanwhile.
 
-use std::time::{Duration, Instant};
+use std::{
+    future::poll_fn,
+    time::{Duration, Instant},
+};
 
-use hyper::http::request::Parts;
+use hyper::{header::HeaderName, http::request::Parts};
 use scopeguard::ScopeGuard;
 use tokio::time;
 
-use crate::clock;
+use crate::clock::{self, Alarm};
 use crate::domain::Name;
-use crate::upstream::UNHEARD;
+use crate::upstream::{Line, UNHEARD};
 
 use super::{
     Proxy,
@@ -20,8 +23,11 @@ use super::{
 
 /// Headers in which callers say how many seconds they wait for an answer: ours, and those of the
 /// SDKs of providers.
-const DEADLINES: [&str; 3] =
-    ["x-crossfade-deadline", "x-stainless-read-timeout", "x-stainless-timeout"];
+static DEADLINES: [HeaderName; 3] = [
+    HeaderName::from_static("x-crossfade-deadline"),
+    HeaderName::from_static("x-stainless-read-timeout"),
+    HeaderName::from_static("x-stainless-timeout"),
+];
 /// Longest that a caller is believed to wait.
 const DEADLINE_MAX: Duration = Duration::from_hours(24);
 
@@ -89,6 +95,16 @@ pub(super) struct Waiting {
     primary: Name,
     pub(super) known: Known,
     pub(super) done: Done,
+}
+
+/// Resolves when a time has come that may be put off meanwhile.
+pub(super) async fn late(own_line: Option<&Line>, at: impl Fn() -> time::Instant) {
+    let mut alarm = Alarm::default();
+    poll_fn(|context| match own_line {
+        Some(line) => line.poll_until(at(), context),
+        None => alarm.poll(at(), context),
+    })
+    .await;
 }
 
 /// Tells `done` how it went with the primary if the caller leaves before the waiting is over.

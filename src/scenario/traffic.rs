@@ -149,7 +149,9 @@ impl Traffic {
             return Seen::Lost;
         }
         let samples = [self.sample(0), self.sample(1)];
-        let score = self.score.map(|means| means.map(|it| it + 0.1 * (self.dice.unit() - 0.5)));
+        let mut near =
+            |mean: f64| (mean + 0.1 * (self.dice.unit() - 0.5)).clamp(f64::MIN, mean.max(1.0));
+        let score = self.score.map(|means| means.map(&mut near));
         let watched = self.slice.clone();
         match self.shape {
             Shape::Pairs => {

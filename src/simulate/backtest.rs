@@ -4,9 +4,11 @@
 //! told: so it knows at each of them what was known live, and says where what is stored does not
 //! ask for it. Another plan decides for itself.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
-use crate::analysis::{Chances, Said};
+use crate::analysis::{Chances, News, Observation, Said};
 use crate::domain::{Approval, Cause, Event, Metric, PairId, Plan, State, Timestamp};
 
 use super::{
@@ -102,9 +104,15 @@ impl Recorded {
         player.notes.extend(unwatched);
         player.notes.push(UNSEEN.to_owned());
         player.start();
+        let (mut recorded, mut steps) = (&self.plan, self.steps.iter().peekable());
         for heard in &self.heard {
+            while let Some(step) = steps.next_if(|it| it.is_before(heard)) {
+                recorded = step.event.plan().unwrap_or(recorded);
+            }
             player.wait(heard.order.at);
-            if player.take(heard) {
+            let drawn = recorded.stages.get(usize::try_from(heard.stage).unwrap_or(usize::MAX));
+            let heard = player.as_drawn(heard, drawn.map(Chances::of));
+            if heard.is_some_and(|it| player.take(&it)) {
                 break;
             }
             player.step();
@@ -135,6 +143,8 @@ const UNSEEN: &str =
 
 struct Player {
     simulation: Simulation,
+    /// Requests of which one side was seen, by lots of other shares than those of the stage.
+    drawn_otherwise: u64,
     now: Timestamp,
     pair: Option<PairId>,
     pairs: u64,
@@ -151,6 +161,7 @@ impl Player {
         }
         Self {
             simulation: Simulation::new(recorded.name.clone(), plan),
+            drawn_otherwise: 0,
             now: recorded.steps.first().map_or_else(Timestamp::default, |it| it.at),
             pair: None,
             pairs: 0,
@@ -247,6 +258,22 @@ impl Player {
         }
     }
 
+    /// What was told, as it counts in the stage that holds here. Where that has other shares than
+    /// those by which it was drawn, a pair is still a pair, and one side alone says nothing.
+    fn as_drawn<'a>(&mut self, heard: &'a Heard, drawn: Option<Chances>) -> Option<Cow<'a, Heard>> {
+        let here = self.chances(self.simulation.rollout().stage_index());
+        let Said::Request(seen) = &heard.news.said else { return Some(Cow::Borrowed(heard)) };
+        if seen.lot.is_none() || drawn == Some(here) {
+            return Some(Cow::Borrowed(heard));
+        }
+        if seen.primary.is_none() || seen.candidate.is_none() {
+            self.drawn_otherwise += 1;
+            return None;
+        }
+        let said = Said::Request(Observation { lot: None, ..seen.clone() });
+        Some(Cow::Owned(Heard { news: News { said, ..heard.news.clone() }, ..heard.clone() }))
+    }
+
     /// Lets time pass. A stage that waits for nothing but its end is left at that moment.
     fn wait(&mut self, until: Timestamp) {
         let rollout = self.simulation.rollout();
@@ -313,7 +340,14 @@ impl Player {
         });
     }
 
-    fn end(self, recorded: &Recorded) -> Backtest {
+    fn end(mut self, recorded: &Recorded) -> Backtest {
+        if 0 < self.drawn_otherwise {
+            self.notes.push(format!(
+                "{} requests of which one side was seen are left out: they were drawn by other \
+                 shares than this plan's, and count by their pairs alone",
+                self.drawn_otherwise
+            ));
+        }
         let ended_in = self.stage_name();
         let rollout = self.simulation.rollout();
         let state = rollout.state();

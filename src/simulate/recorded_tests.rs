@@ -1,7 +1,8 @@
 //! What is played of what was recorded.
 
 use super::*;
-use crate::domain::{Outcome, Pair, Timestamp};
+use crate::analysis::{Observation, Said};
+use crate::domain::{Lot, Outcome, Pair, Share, Timestamp};
 use crate::simulate::tests::plan;
 use crate::store::samples;
 
@@ -44,4 +45,38 @@ fn what_was_on_its_way_while_a_step_was_written_counts_in_no_stage_as_it_did_liv
     // Another plan takes its steps itself, so it counts where it stands.
     let other = recorded.play(Some(recorded.plan.clone()));
     assert_eq!(other.outcome, "rolled_back", "{other:?}");
+}
+
+/// Half of the requests were copied, so half of the primary's answers stand alone.
+#[test]
+fn what_was_drawn_by_other_shares_counts_in_another_plan_by_its_pairs_alone() {
+    let (name, mut plan) = plan("error_rate = \"+5pp\"", &["0%", "50%"]);
+    plan.stages[0].mirror = Share::from_basis_points(5_000).unwrap();
+    let entered = Taken {
+        at: Timestamp(1_000),
+        event: Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator },
+        samples: Vec::new(),
+        after: Some(0),
+        weather: Vec::new(),
+    };
+    let drawn = |seq: u64| {
+        let mut heard = heard(seq, 0, 1_000 + seq, Outcome::Ok);
+        let Said::Request(seen) = &mut heard.news.said else { panic!("{heard:?}") };
+        let alone = seq.is_multiple_of(2);
+        let candidate = seen.candidate.filter(|_| !alone);
+        *seen = Observation { lot: Some(Lot::Once), candidate, ..seen.clone() };
+        heard.pair = heard.pair.filter(|_| !alone);
+        heard
+    };
+    let (steps, heard) = (vec![entered], (1..=2_000).map(drawn).collect());
+    let recorded = Recorded { name, plan, attempt: 1, steps, heard };
+    let same = recorded.play(Some(recorded.plan.clone()));
+    assert!(!same.notes.iter().any(|it| it.contains("other shares")), "{same:?}");
+    let mut other = recorded.plan.clone();
+    other.stages[0].mirror = Share::from_basis_points(1_000).unwrap();
+    let other = recorded.play(Some(other));
+    let note = "1000 requests of which one side was seen are left out";
+    assert!(other.notes.iter().any(|it| it.starts_with(note)), "{other:?}");
+    assert!(!other.why.contains("mismatch"), "{other:?}");
+    assert_eq!(other.pairs, 1_000);
 }

@@ -52,7 +52,9 @@ impl Block {
         packer: &Packer,
         records: &[(PairId, Vec<u8>, Bodies)],
     ) -> io::Result<Vec<u8>> {
-        let (mut heads, mut bodies) = (Vec::new(), Vec::new());
+        let said = |(.., kept): &(_, _, Bodies)| kept.len() + 3 * size_of::<u32>();
+        let mut bodies = Vec::with_capacity(records.iter().map(said).sum());
+        let mut heads = Vec::new();
         for (id, record, kept) in records {
             heads.extend(id.0.to_be_bytes());
             push(&mut heads, record)?;

@@ -20,8 +20,8 @@ use crate::domain::{Note, Pair, Score, Timestamp};
 /// Pairs and scores written at once.
 const BATCH_LEN_MAX: usize = 256;
 /// How long a batch waits for more. It sleeps so long, because to wake it for each pair would cost
-/// whoever brings them.
-const BATCH_WAIT: Duration = Duration::from_millis(5);
+/// whoever brings them, and because pairs that are written together take less room.
+const BATCH_WAIT: Duration = Duration::from_millis(50);
 /// Notes written at once at most; fewer are when the disk's turn comes.
 const NOTES_LEN_MAX: usize = 1_024;
 /// How long a stored pair may wait for the disk.
@@ -250,7 +250,9 @@ impl<C: Fn() -> Timestamp> Writer<C> {
     /// Writes an item and those that follow within a moment; breaks where nothing more is written.
     fn write(&mut self, first: Item) -> ControlFlow<()> {
         let (mut pairs, mut scores) = (Vec::new(), Vec::new());
-        thread::sleep(BATCH_WAIT);
+        if self.backlog.len() < self.notes.len() + BATCH_LEN_MAX {
+            thread::sleep(BATCH_WAIT);
+        }
         let (mut next, mut goes) = (Some(first), ControlFlow::Continue(()));
         while let Some(item) = next {
             self.backlog.bytes.fetch_sub(item.bytes(), Relaxed);

@@ -9,7 +9,7 @@ use std::{
     mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use hyper::{
@@ -19,9 +19,10 @@ use hyper::{
     header::{HOST, HeaderValue},
     http::uri::{Authority, Scheme},
 };
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 use tower::ServiceExt as _;
 
+use crate::clock::Alarm;
 use crate::tasks::BoxError;
 
 use super::{Body, HEAD_BYTES_MAX, IDLE_MAX, Plain, beside::beside};
@@ -33,6 +34,8 @@ pub struct Line(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     caller: Caller,
+    /// Rings when an answer is late.
+    alarm: Alarm,
     open: Option<Open>,
     /// Wakes whoever drives the connection, while there is none.
     driver: Option<Waker>,
@@ -53,7 +56,8 @@ struct Open {
     /// None while a request waits for the head of its answer.
     sender: Option<SendRequest<Body>>,
     used: Used,
-    look: Pin<Box<Sleep>>,
+    look: Alarm,
+    look_at: Instant,
 }
 
 type Driven = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
@@ -122,6 +126,12 @@ impl Line {
         }
     }
 
+    /// Whether a time has come while it is waited for an answer, by a timer that is kept from one
+    /// request to the next.
+    pub fn poll_until(&self, at: Instant, context: &mut Context<'_>) -> Poll<()> {
+        self.state().alarm.poll(at, context)
+    }
+
     async fn open(&self, connector: &Plain, uri: &Uri) -> Result<(), BoxError> {
         let Some(to) = uri.authority().cloned() else { return Ok(()) };
         let host = match to.port_u16().filter(|it| *it != 80) {
@@ -139,7 +149,8 @@ impl Line {
             connection: Box::pin(connection),
             sender: Some(sender),
             used: Used::Yes,
-            look: Box::pin(sleep(IDLE_MAX / 2)),
+            look: Alarm::default(),
+            look_at: Instant::now() + IDLE_MAX / 2,
         });
         if let Some(driver) = state.driver.take() {
             driver.wake();
@@ -176,13 +187,13 @@ impl Line {
 impl Open {
     /// Whether nobody used it from one look to the next, and nobody does now.
     fn is_idle(&mut self, context: &mut Context<'_>) -> bool {
-        while self.look.as_mut().poll(context).is_ready() {
+        while self.look.poll(self.look_at, context).is_ready() {
             let is_free = self.sender.as_ref().is_some_and(SendRequest::is_ready);
             if is_free && self.used == Used::No {
                 return true;
             }
             self.used = if is_free { Used::No } else { Used::Yes };
-            self.look.as_mut().reset(Instant::now() + IDLE_MAX / 2);
+            self.look_at = Instant::now() + IDLE_MAX / 2;
         }
         false
     }

@@ -25,6 +25,7 @@ pub use trust::aside;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -35,7 +36,7 @@ use hyper::{
     Request, Response, Uri,
     body::Incoming,
     header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
-    http::uri::{Authority, Scheme},
+    http::uri::{self, Authority, PathAndQuery, Scheme},
 };
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -135,16 +136,20 @@ impl Provider {
     ///
     /// # Errors
     /// When the two make no URI.
-    pub fn uri(&self, path_and_query: &str) -> Result<Uri, hyper::http::Error> {
+    pub fn uri(&self, asked: &PathAndQuery) -> Result<Uri, hyper::http::Error> {
         let version = self.path.rsplit_once('/').map_or("", |(_, last)| last);
-        let rest = path_and_query.strip_prefix('/').and_then(|it| it.strip_prefix(version));
+        let rest = asked.as_str().strip_prefix('/').and_then(|it| it.strip_prefix(version));
         let rest = rest.filter(|it| !version.is_empty() && it.starts_with(['/', '?']));
-        let path = rest.unwrap_or(path_and_query);
-        Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone())
-            .path_and_query(format!("{}{path}", self.path))
-            .build()
+        let path = rest.unwrap_or(asked.as_str());
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        // Mostly both have the same path before the rest, and what was asked is shared.
+        parts.path_and_query = Some(match asked.as_str().strip_suffix(path) {
+            Some(before) if before == self.path => asked.clone(),
+            _ => PathAndQuery::try_from([&self.path, path].concat())?,
+        });
+        Ok(Uri::from_parts(parts)?)
     }
 
     /// Puts the provider's own credential on a request, if it has one.
@@ -268,9 +273,10 @@ impl Upstream {
         mut request: Request<Body>,
     ) -> Result<Response<Incoming>, BoxError> {
         let before = Before::of(&mut request);
+        let sending = pin!(line.send(&self.plain, request));
         let sent = tokio::select! {
             biased;
-            sent = line.send(&self.plain, request) => sent?,
+            sent = sending => sent?,
             flood = before.flood() => return Err(flood.into()),
         };
         match sent {

@@ -50,6 +50,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("tonic",             &["api"]),
     ("prost",             &["api"]),
     ("regex",             &["patterns"]),
+    ("memchr",            &["patterns"]),         // what `regex` itself looks for bytes with
     ("reqwest",           &["judge", "upstream"]), // off the hot path: judge and health checks; callers go by hyper's own client
     ("hyper_rustls",      &["upstream"]),
     ("webpki_roots",      &["upstream"]),
