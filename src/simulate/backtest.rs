@@ -192,7 +192,8 @@ impl Player {
 
     /// Takes a step that was taken live, and notes it where what is stored does not ask for it.
     fn follow(&mut self, taken: &Taken) {
-        self.now = self.now.max(taken.at);
+        // Its own time, though more was told while it was being written.
+        self.now = taken.at;
         let left = self.stage_name();
         let first = self.simulation.rollout().state() == State::Pending;
         let step = match taken.event {

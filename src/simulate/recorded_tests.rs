@@ -31,14 +31,17 @@ fn what_was_on_its_way_while_a_step_was_written_counts_in_no_stage_as_it_did_liv
         plan,
         attempt: 1,
         steps: vec![entered(0, 1_000, 0), entered(1, 10_000, 20)],
-        heard: (1..=20).map(|seq| heard(seq, 0, 1_000 + seq, ok)).collect(),
+        heard: (1..=19).map(|seq| heard(seq, 0, 1_000 + seq, ok)).collect(),
     };
+    // Told while the step was being written.
+    recorded.heard.push(heard(20, 0, 9_990, ok));
     // Asked after the step was decided and before it was seen, and told after that.
     recorded.heard.extend((21..=60).map(|seq| heard(seq, 0, 10_000 + seq, Outcome::ProviderError)));
     recorded.heard.extend((61..=70).map(|seq| heard(seq, 1, 12_000 + seq, ok)));
     let played = recorded.play(None);
     assert_eq!((played.outcome, played.pairs), ("running", 30), "{played:?}");
     assert_eq!(played.steps.len(), 1, "{played:?}");
+    assert_eq!(played.steps[0].at, "1970-01-01T00:00:10.000Z", "when it was decided");
     // Another plan takes its steps itself, so it counts where it stands.
     let other = recorded.play(Some(recorded.plan.clone()));
     assert_eq!(other.outcome, "rolled_back", "{other:?}");

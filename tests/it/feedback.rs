@@ -81,12 +81,12 @@ async fn an_opinion_that_is_told_again_after_a_restart_is_known_by_its_key_and_i
     let serve = Serve::start(&world.dir.path().join("crossfade.toml")).await;
     until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
     let say = async |args: &[&str]| serve.cli(&[&["feedback"], args].concat()).await;
-    let again = say(&[&id, "1", "--request-id", "thumb-1"]).await;
-    assert_eq!(again, (0, first), "a retry is answered the same");
     let stands = say(&[&id, "1"]).await;
     assert!(stands.1.contains("the first stands"), "{stands:?}");
     let reused = say(&[&other, "1", "--request-id", "thumb-1"]).await;
     assert!(reused.0 == 2 && reused.1.contains("another score"), "{reused:?}");
+    let again = say(&[&id, "1", "--request-id", "thumb-1"]).await;
+    assert_eq!(again, (0, first), "a retry is answered the same");
     let counts = say(&[&other, "0"]).await;
     assert!(counts.1.contains("it counts for"), "{counts:?}");
 }
