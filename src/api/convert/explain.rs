@@ -21,11 +21,15 @@ pub(in crate::api) fn trace(trace: &Trace) -> Told {
 
 /// What a stored pair says of its request.
 pub(in crate::api) fn trace_of_pair(pair: &Pair) -> Told {
-    let explanation = vec![
-        format!(
-            "It was asked of both sides, and the caller got the {}'s answer.",
+    let got = match pair.answered {
+        Some(answered) => format!("and the caller got the {}'s answer", side(answered)),
+        None => format!(
+            "and the {} was to answer the caller; whether another did is no longer known",
             side(pair.served)
         ),
+    };
+    let explanation = vec![
+        format!("It was asked of both sides, {got}."),
         "It is a pair; where its key fell is no longer known.".to_owned(),
     ];
     Told {
@@ -36,7 +40,7 @@ pub(in crate::api) fn trace_of_pair(pair: &Pair) -> Told {
         stage_index: int(pair.window.stage),
         feature: pair.feature.clone(),
         segment: pair.segment.clone(),
-        served: served(pair.served).into(),
+        served: served(pair.answered.unwrap_or(pair.served)).into(),
         counted: proto::explain_request_response::Counted::Pair.into(),
         primary: Some(call(&pair.primary)),
         candidate: Some(call(&pair.candidate)),
