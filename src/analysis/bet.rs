@@ -115,8 +115,10 @@ pub(super) struct Wealth {
     /// The same before the primary became doubtful: what was won since is on credit.
     sure: Bet<[f64; 2]>,
     measure: Measure,
-    /// Harm was proven once; it stays so for the attempt.
+    /// Harm was proven once; it stays so for the attempt, unless it is forgiven.
     breached: bool,
+    /// All the money that was put on harm at once.
+    funded: f64,
 }
 
 /// The logarithmic gains of both bets on harm.
@@ -132,12 +134,13 @@ impl Wealth {
         let (harm, safe) = (Bet::new(HARM_WEIGHTS, 0.0), Bet::new(SAFE_WEIGHTS, 1.0));
         let (beyond, sure) = (Bet::new(BEYOND_WEIGHTS, 1.0), safe.clone());
         let (late, measure) = (Default::default(), Measure::Steady);
-        Self { limits, harm, late, beyond, safe, sure, measure, breached: false }
+        Self { limits, harm, late, beyond, safe, sure, measure, breached: false, funded: 0.0 }
     }
 
     /// Puts fresh money on harm; must not depend on what it will be bet on.
     pub(super) fn fund(&mut self, money: f64) {
         if 0.0 < money {
+            self.funded += money;
             self.harm.add(HARM_WEIGHTS, money);
         }
     }
@@ -195,6 +198,15 @@ impl Wealth {
     /// Whether anything is staked on safety now.
     pub(super) fn is_staked(&self) -> bool {
         self.measure != Measure::Down
+    }
+
+    /// Gives up what was won on harm from what cannot be believed. No more is left than was put in,
+    /// so what is proven from here on is proven.
+    pub(super) fn forgive(&mut self) {
+        self.harm.give_back(&Bet::new(HARM_WEIGHTS, self.funded));
+        self.beyond.give_back(&Bet::new(BEYOND_WEIGHTS, 1.0));
+        self.late.iter_mut().for_each(Reserve::call_back);
+        self.breached = false;
     }
 
     /// Whether harm was proven.

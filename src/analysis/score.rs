@@ -126,6 +126,9 @@ impl Score {
 
     /// Begins a stage: the proof of safety and the counters start fresh.
     pub(super) fn enter(&mut self, reach: Option<f64>) {
+        if self.problem().is_some() {
+            self.wealth.forgive();
+        }
         self.wealth.renew_safe();
         (self.sum, self.differences, self.lost) = (0.0, Differences::default(), 0);
         (self.first, self.varies, self.position) = (None, false, Position::new());
@@ -157,7 +160,11 @@ impl Score {
     pub(super) fn observe(&mut self, marks: &Marks) {
         let Marks { primary, candidate, .. } = *marks;
         if self.source != marks.source {
-            self.enter(self.reach);
+            // The first one is no other one: what was lost before it speaks was its own to say.
+            if !self.source.is_empty() {
+                self.wealth.forgive();
+                self.enter(self.reach);
+            }
             self.source.clone_from(&marks.source);
         }
         if ![primary, candidate].iter().all(|it| (0.0..=1.0).contains(it)) {
@@ -347,6 +354,41 @@ mod tests {
         assert!(gate.problem().unwrap().contains("stood first"));
         gate.observe(&marks("judge:two@rubric-1"));
         assert_eq!((gate.problem(), gate.shown().samples), (None, 1));
+        // What was lost before a judge's first word stays lost.
+        let mut gate = Score::new(reference_terms());
+        gate.enter(Some(0.95));
+        (0..20).for_each(|_| gate.lose());
+        gate.observe(&marks("judge:one@rubric-1"));
+        assert!(gate.problem().unwrap().starts_with("20 of 21 scores"));
+    }
+
+    #[test]
+    fn what_nobody_could_believe_sends_nobody_back_later() {
+        let broken = |then: fn(&mut Score)| {
+            let mut gate = Score::new(reference_terms());
+            gate.enter(Some(0.95));
+            gate.wealth.fund(1.0);
+            for _ in 0..60 {
+                let source = "one".to_owned();
+                gate.observe(&Marks { source, ..Marks::unplaced(0.9, 0.3) });
+                gate.lose();
+            }
+            assert!(gate.wealth.is_breached() && gate.problem().is_some());
+            then(&mut gate);
+            let source = gate.source.clone();
+            gate.observe(&Marks { source: source.clone(), ..Marks::unplaced(0.9, 0.3) });
+            let at_once = gate.wealth.is_breached();
+            for _ in 0..60 {
+                gate.observe(&Marks { source: source.clone(), ..Marks::unplaced(0.9, 0.3) });
+            }
+            assert!(gate.problem().is_none() && gate.wealth.is_breached(), "it is proven anew");
+            at_once
+        };
+        assert!(!broken(|gate| gate.enter(Some(0.95))), "in the next stage");
+        let other = |gate: &mut Score| {
+            gate.observe(&Marks { source: "two".to_owned(), ..Marks::unplaced(0.9, 0.9) });
+        };
+        assert!(!broken(other), "by another judge");
     }
 
     #[test]

@@ -228,8 +228,8 @@ pub(super) fn keys(top: &Table<'_>, providers: &[Provider], primary: &Name) {
 /// By plain HTTP a key would be anybody's to read, so whoever is asked so is taken to want none.
 fn needs_key(table: &Table<'_>, base_url: &str) {
     if base_url.starts_with("https:") {
-        let remedy = "refer to our key there by \"file:/path\" or \"env:NAME\"; if it wants none, \
-                      write `key = \"none\"`";
+        let remedy = "a caller's own key goes to the primary alone: refer to ours by \
+                      \"file:/path\" or \"env:NAME\"; if it wants none, write `key = \"none\"`";
         table.need("key", remedy);
     }
 }

@@ -180,12 +180,14 @@ pub async fn serve(
     let (mut arrivals, mut closed) = (Arrivals::tcp("listen", listener), Seldom::default());
     loop {
         let stream = tokio::select! {
-            stream = arrivals.next() => stream,
+            // Who comes when it closes is left to who comes after.
+            biased;
             () = stop.closing() => break,
             () = drain.draining(), if !proxy.drains.load(Ordering::Relaxed) => {
                 proxy.drains.store(true, Ordering::Relaxed);
                 continue;
             }
+            stream = arrivals.next() => stream,
         };
         let Some(place) = proxy.connections.try_enter() else {
             if let Some(times) = closed.count() {

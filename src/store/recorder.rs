@@ -250,7 +250,8 @@ impl<C: Fn() -> Timestamp> Writer<C> {
     /// Writes an item and those that follow within a moment; breaks where nothing more is written.
     fn write(&mut self, first: Item) -> ControlFlow<()> {
         let (mut pairs, mut scores) = (Vec::new(), Vec::new());
-        if self.backlog.len() < self.notes.len() + BATCH_LEN_MAX {
+        let full = BATCH_LEN_MAX.min(self.pairs.limits().queue_len_max / 2);
+        if self.backlog.len() < self.notes.len() + full {
             thread::sleep(BATCH_WAIT);
         }
         let (mut next, mut goes) = (Some(first), ControlFlow::Continue(()));
