@@ -90,20 +90,22 @@ pub(super) struct Shown {
     pub(super) bound: f64,
     /// Why it cannot be trusted.
     pub(super) problem: Option<String>,
-    /// Whether that speaks against a proof of harm as well.
-    pub(super) voids_harm: bool,
 }
 
 impl Shown {
-    /// The evidence of a gate over all traffic.
-    pub(super) fn evidence(self, gate: Gate, wealth: &Wealth, alarm: Alarm) -> GateEvidence {
-        // Proof of harm stands even where safety can no longer be proven, unless nothing does.
+    /// The evidence of a gate over all traffic, told by somebody who can be believed or not.
+    pub(super) fn evidence(
+        self,
+        gate: Gate,
+        wealth: &Wealth,
+        alarm: Alarm,
+        is_believed: bool,
+    ) -> GateEvidence {
         let verdict = match (wealth.verdict(), &self.problem) {
-            (Verdict::Breach, None) => Verdict::Breach,
-            (Verdict::Breach, Some(_)) if !self.voids_harm => Verdict::Breach,
-            (Verdict::Breach, Some(_)) => Verdict::Invalid,
-            (Verdict::Pass | Verdict::Undecided | Verdict::Invalid, Some(_)) => Verdict::Invalid,
-            (verdict @ (Verdict::Pass | Verdict::Undecided | Verdict::Invalid), None) => verdict,
+            // Proof of harm stands even where safety can no longer be proven, unless nothing does.
+            (Verdict::Breach, _) if is_believed => Verdict::Breach,
+            (_, Some(_)) => Verdict::Invalid,
+            (verdict, None) => verdict,
         };
         let problem = self.problem.filter(|_| verdict == Verdict::Invalid);
         let metric: Metric = gate.metric();

@@ -190,7 +190,8 @@ impl Instrument {
 
     /// The evidence of a gate on it, as if it measured all traffic.
     pub(super) fn evidence(&self, gate: Gate, terms: Terms) -> GateEvidence {
-        self.shown(gate.metric()).evidence(gate, self.wealth(), self.alarm(terms))
+        let shown = self.shown(gate.metric());
+        shown.evidence(gate, self.wealth(), self.alarm(terms), self.is_believed())
     }
 
     /// What is known of a metric of its kind.

@@ -74,7 +74,7 @@ impl Chances {
 
 /// All bets of one attempt of a rollout.
 ///
-/// Feed it with [`observe`](Self::observe) and [`score`](Self::score), ask
+/// Feed it with [`hear`](Self::hear), ask
 /// [`is_broken`](Self::is_broken) after each, and read [`evidence`](Self::evidence) when it is
 /// to be shown. Nothing but observations and their time moves it.
 ///
@@ -257,13 +257,13 @@ impl Ledger {
     }
 
     /// Takes note of a request that was left out for that.
-    pub fn leave_out(&mut self, at: Timestamp) {
+    pub(super) fn leave_out(&mut self, at: Timestamp) {
         self.pass(at);
         self.state.tally.early += 1;
     }
 
     /// Takes what one request said, at the time when all of it was known. Time does not go back.
-    pub fn observe(&mut self, at: Timestamp, seen: &Observation) {
+    pub(super) fn observe(&mut self, at: Timestamp, seen: &Observation) {
         let at = self.pass(at);
         let Some(stream) = self.admit(at, seen) else { return };
         for (measured, instrument) in self.taking(&seen.watched) {
@@ -289,7 +289,7 @@ impl Ledger {
 
     /// Takes how a pair of this stage and in this watched slice was marked; what is not from 0 to 1
     /// counts as lost.
-    pub fn score(&mut self, at: Timestamp, watched: &str, marks: &Marks) {
+    pub(super) fn score(&mut self, at: Timestamp, watched: &str, marks: &Marks) {
         self.pass(at);
         for (_, instrument) in self.taking(watched) {
             if let Instrument::Score(it) = instrument {
@@ -299,7 +299,7 @@ impl Ledger {
     }
 
     /// Takes a score that the answer of a request in this watched slice was given.
-    pub fn opinion(&mut self, at: Timestamp, watched: &str, scored: Scored) {
+    pub(super) fn opinion(&mut self, at: Timestamp, watched: &str, scored: Scored) {
         self.pass(at);
         for (_, instrument) in self.taking(watched) {
             if let Instrument::Opinion(it) = instrument {
@@ -309,7 +309,7 @@ impl Ledger {
     }
 
     /// Takes note of a judgement that was due in this stage and could not be had.
-    pub fn score_lost(&mut self) {
+    pub(super) fn score_lost(&mut self) {
         for (_, instrument) in self.taking(NONE) {
             if let Instrument::Score(it) = instrument {
                 it.lose();
@@ -320,7 +320,7 @@ impl Ledger {
     /// Takes note of a candidate call that was made and whose outcome was lost. It may have
     /// been a failure: lost failures must never add up to a proof of safety, which is one over
     /// all traffic.
-    pub fn copy_lost(&mut self, at: Timestamp) {
+    pub(super) fn copy_lost(&mut self, at: Timestamp) {
         self.pass(at);
         self.state.tally.copies_lost += 1;
         let judged = part(self.judged);

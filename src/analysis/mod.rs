@@ -171,6 +171,12 @@ impl Observation {
         let (primary, candidate) = (Some(Sample::of(served)), Some(Sample::of(again)));
         Self { lot: None, primary, candidate, watched: watched.to_owned() }
     }
+
+    /// What the longer of its calls took, in ms; 0 if it shows none.
+    pub fn lasted_ms(&self) -> u64 {
+        let calls = [self.primary, self.candidate].into_iter().flatten();
+        calls.map(|it| it.lasted_ms()).max().unwrap_or(0)
+    }
 }
 
 /// The primary's quantile and the share of calls beyond it that latency gates compare.

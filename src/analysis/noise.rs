@@ -39,7 +39,7 @@ impl Reach {
 
 impl Ledger {
     /// Takes both calls of a request that the primary was asked twice.
-    pub fn observe_noise(&mut self, at: Timestamp, seen: &Observation) {
+    pub(super) fn observe_noise(&mut self, at: Timestamp, seen: &Observation) {
         let at = self.pass(at);
         let sides = (seen.primary, seen.candidate);
         if ![sides.0, sides.1].iter().all(|it| it.is_some_and(|it| it.outcome.counts())) {

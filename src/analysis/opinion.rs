@@ -100,7 +100,7 @@ impl Opinion {
 
     pub(super) fn shown(&self) -> Shown {
         // That everybody is content is no fault of an instrument.
-        Shown { problem: None, voids_harm: false, ..self.score.shown() }
+        Shown { problem: None, ..self.score.shown() }
     }
 }
 

@@ -239,7 +239,6 @@ impl Quantile {
             upper: interval.upper,
             bound: self.allowed_ms(running).unwrap_or_default(),
             problem: None,
-            voids_harm: false,
         }
     }
 }

@@ -177,7 +177,6 @@ impl Rate {
             upper,
             bound,
             problem: None,
-            voids_harm: false,
         };
         match better {
             Better::Lower => shown,

@@ -177,7 +177,6 @@ impl Ratio {
             upper: upper * PERCENT,
             bound: limit * PERCENT,
             problem: self.problem(),
-            voids_harm: false,
         }
     }
 

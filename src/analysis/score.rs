@@ -226,8 +226,6 @@ impl Score {
             upper: interval.upper,
             bound: reach * primary - primary,
             problem: self.problem(),
-            // What a judge says who fails, or goes by the place, speaks neither for nor against.
-            voids_harm: true,
         }
     }
 
@@ -284,6 +282,7 @@ pub(super) fn mean_gains(alarm: Alarm, (margin, payoff): (f64, f64), squares: f6
 mod tests {
     use super::*;
     use crate::analysis::{
+        instrument::Instrument,
         ledger::tests::reference_terms,
         tests::{assert_near, list, number, vectors},
     };
@@ -329,7 +328,7 @@ mod tests {
         let verdict = |gate: &Score| {
             let margin = Margin::default_of(Metric::JudgeScore);
             let asked = Gate { margin, role: Role::Prove };
-            gate.shown().evidence(asked, &gate.wealth, Alarm::AtMargin).verdict
+            Instrument::Score(gate.clone()).evidence(asked, reference_terms()).verdict
         };
         for _ in 0..60 {
             gate.observe(&Marks::unplaced(0.9, 0.3));

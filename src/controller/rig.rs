@@ -9,13 +9,14 @@ use std::{
     time::Duration,
 };
 
+use tempfile::TempDir;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
 
 use crate::clock::Clock;
-use crate::controller::{Controller, Handle, Judged, Rejected, Requester, Setup, View};
+use crate::controller::{Controller, Evaluation, Handle, Judged, Rejected, Requester, Setup, View};
 use crate::domain::{
     Command, Event, Margin, Metric, Name, Outcome, Pair, Plan, Record, Risk, Rollout, Saved, Seen,
     Share, Slice, Times, Timestamp, Undecided, Window, default_ladder,
@@ -130,6 +131,39 @@ pub(crate) fn setup_at(clock: Clock, journal: Result<(Journal, History), String>
     }
 }
 
+/// What outlives a process: the journal's disk and the store of pairs.
+pub(crate) struct Store {
+    pub(crate) sim: Sim,
+    pub(crate) pairs: Pairs,
+    _dir: TempDir,
+}
+
+impl Store {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pairs = Pairs::open(dir.path(), samples::LIMITS).unwrap();
+        Self { sim: Sim::default(), pairs, _dir: dir }
+    }
+
+    /// What a process is made of that begins when its wall clock says this.
+    pub(crate) fn setup(&self, at: Timestamp) -> Setup {
+        let journal = self.sim.endless_journal().unwrap();
+        Setup { pairs: Some(self.pairs.clone()), ..setup_at(Clock::at(at), Ok(journal)) }
+    }
+
+    /// A process that begins then.
+    pub(crate) async fn open(&self, at: Timestamp) -> Rig {
+        Rig::set_up(self.sim.clone(), self.setup(at)).await
+    }
+
+    /// Requests of rollout `a` that both sides have just answered, the candidate like this.
+    pub(crate) async fn answer(&self, rig: &Rig, candidates: &[Outcome]) {
+        let now = rig.look("a").await.view.now;
+        let window = rig.view("a").rollout.window().unwrap();
+        tell(&rig.outbox, &self.pairs, &window, candidates, now);
+    }
+}
+
 impl Rig {
     pub(crate) async fn new(sim: Sim) -> Self {
         let journal = sim.endless_journal().unwrap();
@@ -208,6 +242,11 @@ impl Rig {
         let board = self.board.load();
         let mut lanes = board.snapshot.lanes.iter();
         lanes.find(|it| it.rollout == name(rollout)).map_or(Share::NONE, |it| it.serve)
+    }
+
+    /// What it would do now.
+    pub(crate) async fn look(&self, rollout: &str) -> Evaluation {
+        self.handle.evaluate(name(rollout)).await.unwrap()
     }
 
     pub(crate) fn view(&self, rollout: &str) -> View {

@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use tempfile::TempDir;
-
-use crate::clock::Clock;
 use crate::controller::{
-    Judged, Requester, View,
-    rig::{Rig, by, name, plan, setup_at, tell, until},
+    Judged, Requester, Setup, View,
+    rig::{Rig, Store, by, name, plan, until},
 };
 use crate::domain::{
     Approval, Command, Gate, Margin, Metric, Outcome, Plan, Role, Share, State, Timestamp, Verdict,
 };
-use crate::store::{Pairs, samples, sim::Sim};
+
+const START: Timestamp = Timestamp(1_795_000_000_000);
 
 /// A stage that is over soon, with a gate on each of these.
 fn brief(metrics: &[Metric]) -> Plan {
@@ -27,36 +25,14 @@ fn brief(metrics: &[Metric]) -> Plan {
     plan
 }
 
-struct Store {
-    sim: Sim,
-    pairs: Pairs,
-    _dir: TempDir,
-}
-
-impl Store {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let pairs = Pairs::open(dir.path(), samples::LIMITS).unwrap();
-        Self { sim: Sim::default(), pairs, _dir: dir }
-    }
-
-    async fn open(&self, judge: Judged) -> Rig {
-        let journal = Ok(self.sim.endless_journal().unwrap());
-        let mut setup = setup_at(Clock::at(Timestamp(1_795_000_000_000)), journal);
-        (setup.pairs, setup.judge) = (Some(self.pairs.clone()), judge);
-        Rig::set_up(self.sim.clone(), setup).await
-    }
-
-    /// Requests of the rollout whose candidate did this.
-    async fn answer(&self, rig: &Rig, candidates: &[Outcome]) {
-        let now = look(rig).await.now;
-        let window = rig.view("a").rollout.window().unwrap();
-        tell(&rig.outbox, &self.pairs, &window, candidates, now);
-    }
+/// A process on what is stored.
+async fn open(store: &Store, judge: Judged) -> Rig {
+    let setup = Setup { judge, ..store.setup(START) };
+    Rig::set_up(store.sim.clone(), setup).await
 }
 
 async fn look(rig: &Rig) -> View {
-    rig.handle.evaluate(name("a")).await.unwrap().view
+    rig.look("a").await.view
 }
 
 fn asked_by(actor: &str) -> Requester {
@@ -66,7 +42,7 @@ fn asked_by(actor: &str) -> Requester {
 #[tokio::test]
 async fn what_proved_a_rollback_is_told_after_a_restart_too() {
     let store = Store::new();
-    let rig = store.open(Judged::No).await;
+    let rig = open(&store, Judged::No).await;
     rig.handle.create(name("a"), brief(&[Metric::ErrorRate]), by("")).await.unwrap();
     rig.run("a", Command::Start).await.unwrap();
     let half = [Outcome::Ok, Outcome::ProviderError].repeat(200);
@@ -77,7 +53,7 @@ async fn what_proved_a_rollback_is_told_after_a_restart_too() {
     assert!(told.starts_with("error_rate +"), "{told}");
     assert!(told.ends_with("goes back from 70% of the margin on"), "{told}");
     rig.end().await;
-    let rig = store.open(Judged::No).await;
+    let rig = open(&store, Judged::No).await;
     assert_eq!(look(&rig).await.message, told);
     // Who edits what is to come of it later is not who sent it back.
     let mut edited = brief(&[Metric::ErrorRate]);
@@ -90,13 +66,13 @@ async fn what_proved_a_rollback_is_told_after_a_restart_too() {
 #[tokio::test]
 async fn a_gate_that_nobody_can_judge_any_more_says_so() {
     let store = Store::new();
-    let rig = store.open(Judged::Yes(BTreeMap::new())).await;
+    let rig = open(&store, Judged::Yes(BTreeMap::new())).await;
     rig.handle.create(name("a"), brief(&[Metric::JudgeScore]), by("")).await.unwrap();
     rig.run("a", Command::Start).await.unwrap();
     rig.end().await;
     let related = || BTreeMap::from([(name("cheap"), "it is its own".to_owned())]);
     for (judge, why) in [(Judged::No, "no [judge]"), (Judged::Yes(related()), "it is its own")] {
-        let rig = store.open(judge).await;
+        let rig = open(&store, judge).await;
         let view = look(&rig).await;
         let gate = &view.evidence.gates[0];
         assert_eq!((gate.verdict, view.rollout.state()), (Verdict::Invalid, State::Running));
@@ -108,7 +84,7 @@ async fn a_gate_that_nobody_can_judge_any_more_says_so() {
 #[tokio::test]
 async fn what_was_proven_and_is_in_doubt_since_is_not_offered_for_approval() {
     let store = Store::new();
-    let rig = store.open(Judged::No).await;
+    let rig = open(&store, Judged::No).await;
     let mut asking = brief(&[Metric::ErrorRate]);
     asking.stages[0].gates[0].margin = Margin::parse(Metric::ErrorRate, "+20pp").unwrap();
     asking.stages[0].approval = Approval::Needed;
@@ -121,7 +97,7 @@ async fn what_was_proven_and_is_in_doubt_since_is_not_offered_for_approval() {
     rig.until_durable("a").await;
     rig.end().await;
     // Nothing of it was heard since.
-    let rig = store.open(Judged::No).await;
+    let rig = open(&store, Judged::No).await;
     let told = look(&rig).await.message;
     assert!(told.starts_with("was proven and waits for approval, but now: "), "{told}");
     assert!(!told.contains("crossfade approve"), "{told}");

@@ -3,16 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tempfile::TempDir;
 use tokio::time::advance;
 
-use crate::clock::Clock;
 use crate::controller::{
-    Decision, Evaluation,
-    rig::{Rig, by, name, plan, setup_at, tell, until},
+    Decision, Evaluation, Setup,
+    rig::{Rig, Store, by, name, plan, until},
 };
 use crate::domain::{Command, Margin, Metric, Outcome, Plan, Timestamp};
-use crate::store::{Pairs, samples, sim::Sim};
 
 const START: Timestamp = Timestamp(1_795_000_000_000);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -29,51 +26,28 @@ fn short(minutes: u64) -> Plan {
     plan
 }
 
-struct Store {
-    sim: Sim,
-    pairs: Pairs,
-    _dir: TempDir,
+/// Requests of the rollout that both sides answer well.
+async fn answer(store: &Store, rig: &Rig, requests: usize) {
+    store.answer(rig, &vec![Outcome::Ok; requests]).await;
 }
 
-impl Store {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let pairs = Pairs::open(dir.path(), samples::LIMITS).unwrap();
-        Self { sim: Sim::default(), pairs, _dir: dir }
-    }
+/// A process whose rollout has stages of so many minutes, and 100 requests answered well.
+async fn begun(store: &Store, minutes: u64) -> Rig {
+    let rig = store.open(START).await;
+    rig.handle.create(name("a"), short(minutes), by("")).await.unwrap();
+    rig.run("a", Command::Start).await.unwrap();
+    answer(store, &rig, 100).await;
+    rig
+}
 
-    /// A process that begins when its wall clock says this.
-    async fn open(&self, at: Timestamp) -> Rig {
-        let mut setup = setup_at(Clock::at(at), Ok(self.sim.endless_journal().unwrap()));
-        setup.pairs = Some(self.pairs.clone());
-        Rig::set_up(self.sim.clone(), setup).await
-    }
-
-    /// A process whose rollout has stages of so many minutes, and 100 requests answered well.
-    async fn begun(&self, minutes: u64) -> Rig {
-        let rig = self.open(START).await;
-        rig.handle.create(name("a"), short(minutes), by("")).await.unwrap();
-        rig.run("a", Command::Start).await.unwrap();
-        self.answer(&rig, 100).await;
-        rig
-    }
-
-    /// Requests of the rollout that both sides answer well.
-    async fn answer(&self, rig: &Rig, requests: usize) {
-        let window = rig.view("a").rollout.window().unwrap();
-        let now = look(rig).await.view.now;
-        tell(&rig.outbox, &self.pairs, &window, &vec![Outcome::Ok; requests], now);
-    }
-
-    /// Minutes spent in the stage that a restart would know of.
-    fn kept_minutes(&self) -> u64 {
-        let kept = self.pairs.kept("traffic/a").unwrap_or_default();
-        kept.last_chunk().map_or(0, |it| u64::from_be_bytes(*it) / MINUTE_MS)
-    }
+/// Minutes spent in the stage that a restart would know of.
+fn kept_minutes(store: &Store) -> u64 {
+    let kept = store.pairs.kept("traffic/a").unwrap_or_default();
+    kept.last_chunk().map_or(0, |it| u64::from_be_bytes(*it) / MINUTE_MS)
 }
 
 async fn look(rig: &Rig) -> Evaluation {
-    rig.handle.evaluate(name("a")).await.unwrap()
+    rig.look("a").await
 }
 
 /// Whole minutes that count in the stage.
@@ -86,41 +60,41 @@ async fn minutes(rig: &Rig) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn neither_down_time_nor_a_set_clock_is_time_in_a_stage_and_a_restart_waits_for_news() {
     let store = Store::new();
-    let rig = store.begun(60).await;
+    let rig = begun(&store, 60).await;
     advance(20 * MINUTE).await;
     assert_eq!(minutes(&rig).await, 20);
-    until("it is kept", || store.kept_minutes() == 20).await;
+    until("it is kept", || kept_minutes(&store) == 20).await;
     // Killed; days later, or by a clock that somebody set.
     drop(rig);
     let rig = store.open(Timestamp(START.0 + 5 * 24 * 60 * MINUTE_MS)).await;
     assert_eq!(minutes(&rig).await, 20);
     advance(39 * MINUTE).await;
-    store.answer(&rig, 1).await;
+    answer(&store, &rig, 1).await;
     assert_eq!(minutes(&rig).await, 59);
     assert_eq!(look(&rig).await.view.rollout.stage_index(), 0, "proven, and not for an hour");
-    until("it is kept", || store.kept_minutes() == 59).await;
+    until("it is kept", || kept_minutes(&store) == 59).await;
     drop(rig);
     let rig = store.open(START).await;
     advance(2 * MINUTE).await;
     let Evaluation { view, decision, .. } = look(&rig).await;
     assert_eq!((view.rollout.stage_index(), decision), (0, Decision::Hold));
     assert!(view.message.contains("nothing of it was heard since"), "{}", view.message);
-    store.answer(&rig, 1).await;
+    answer(&store, &rig, 1).await;
     until("it goes on", || rig.view("a").rollout.stage_index() == 1).await;
     advance(59 * MINUTE).await;
-    store.answer(&rig, 100).await;
+    answer(&store, &rig, 100).await;
     assert_eq!(look(&rig).await.view.rollout.stage_index(), 1, "one stage, and anew");
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_the_stored_evidence_a_stage_begins_again_and_it_counts_once_it_is_back() {
     let store = Store::new();
-    let rig = store.begun(60).await;
+    let rig = begun(&store, 60).await;
     advance(20 * MINUTE).await;
-    until("it is kept", || store.kept_minutes() == 20).await;
+    until("it is kept", || kept_minutes(&store) == 20).await;
     drop(rig);
     let later = Timestamp(START.0 + 5 * 24 * 60 * MINUTE_MS);
-    let setup = setup_at(Clock::at(later), Ok(store.sim.endless_journal().unwrap()));
+    let setup = Setup { pairs: None, ..store.setup(later) };
     let rig = Rig::set_up(store.sim.clone(), setup).await;
     assert_eq!(minutes(&rig).await, 0);
     advance(59 * MINUTE).await;
@@ -140,7 +114,7 @@ async fn a_stage_is_not_left_while_calls_hang_that_began_in_it() {
     rig.run("a", Command::Start).await.unwrap();
     let live = Arc::clone(&rig.board.load().live[0]);
     let hang: Vec<_> = (0..20).map(|_| live.wait(START)).collect();
-    store.answer(&rig, 100).await;
+    answer(&store, &rig, 100).await;
     advance(2 * MINUTE).await;
     let Evaluation { view, decision, .. } = look(&rig).await;
     assert_eq!((view.rollout.stage_index(), decision), (0, Decision::Hold));

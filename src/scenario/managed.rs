@@ -139,11 +139,7 @@ impl Managed {
             (self.heard, self.unheard) = (self.heard.max(at), false);
         }
         // What was told when that ended which the sides of a request took so long for.
-        let made = |seen: &Observation| {
-            let calls = [seen.primary, seen.candidate].into_iter().flatten();
-            let lasted = calls.map(|it| it.lasted_ms()).max().unwrap_or(0);
-            Timestamp(at.0.saturating_sub(lasted))
-        };
+        let made = |seen: &Observation| Timestamp(at.0.saturating_sub(seen.lasted_ms()));
         let mut hear = |made, said| self.ledger.hear(&News { at, made, said });
         match seen {
             Seen::Noise(seen) => hear(made(seen), Said::Noise(seen.clone())),

@@ -135,10 +135,7 @@ impl Traffic {
     pub(super) fn request(&mut self, index: u64, stage: Option<&Stage>) -> (Seen, u64) {
         let seen = self.seen(index, stage);
         let took_ms = match &seen {
-            Seen::Known(seen, ..) | Seen::Noise(seen) => {
-                let calls = [seen.primary, seen.candidate].into_iter().flatten();
-                calls.map(|it| it.lasted_ms()).max().unwrap_or(0)
-            }
+            Seen::Known(seen, ..) | Seen::Noise(seen) => seen.lasted_ms(),
             Seen::Lost => 0,
         };
         (seen, took_ms)
