@@ -237,20 +237,18 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Lets the controller take what it was told next, if there is anything, and stores what the
-    /// recorder would.
+    /// Lets the controller take what it was told next, if there is anything.
     fn take(&mut self) -> bool {
         let controller = &mut self.process.controller;
         let Ok(seen) = controller.seen.try_recv() else { return false };
-        if let Some(managed) = controller.managed.get_mut(&seen.window().rollout) {
-            let begun = managed.begun.clone();
-            self.pairs
-                .put_notes(managed.begun_before(seen.order().seq).into_iter().collect())
-                .unwrap();
-            managed.begun = begun;
-        }
         controller.take(seen);
         true
+    }
+
+    /// Stores what the recorder would.
+    fn record(&mut self) {
+        let managed = self.process.controller.managed.values_mut();
+        self.pairs.put_notes(managed.filter_map(|it| it.begun.take()).collect()).unwrap();
     }
 
     fn tell(&self, window: &Window, outcomes: &[Outcome], at: Timestamp) {
@@ -368,6 +366,7 @@ impl<'a> World<'a> {
             let written = self.process.controller.book.written().await;
             self.log(&format!("written: {written:?}"));
             self.process.controller.written(written);
+            self.record();
             self.rest().await;
             self.witness.wrote(&self.process, counts)?;
         }
@@ -383,6 +382,7 @@ impl<'a> World<'a> {
     }
 
     async fn look(&mut self, counts: &mut Counts) -> Checked {
+        self.record();
         self.rest().await;
         self.witness.look(&self.process, counts)?;
         self.witness.answered(&mut self.process)

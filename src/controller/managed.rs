@@ -33,8 +33,9 @@ pub(super) struct Managed {
     pub(super) unjudged: Option<String>,
     /// Idempotency keys already used, with what they did.
     pub(super) requests: Requests,
-    /// That the bets of a stage or of the guard began, and when, until it is noted.
-    pub(super) begun: Option<(Told, Timestamp)>,
+    /// The note that the bets of a stage or of the guard began, until it is kept: after what had
+    /// been told of it by then.
+    pub(super) begun: Option<Note>,
     /// The plan the configuration asked for last, if it ever did.
     pub(super) wanted: Option<Plan>,
     /// What its plan is expected to take, as it was looked at last.
@@ -147,7 +148,7 @@ impl Managed {
         match &record.event {
             Event::StageEntered { .. } | Event::Loosened(_) => {
                 self.evidence = Evidence::default();
-                self.begun = Some((Told::Entered(Vec::new()), record.at));
+                self.begin(Told::Entered(Vec::new()), record.at);
                 self.live = Arc::new(if self.rollout.attempt() == attempt {
                     self.live.next()
                 } else {
@@ -155,7 +156,7 @@ impl Managed {
                 });
             }
             Event::Succeeded(_) => {
-                self.begun = Some((Told::Guarded, record.at));
+                self.begin(Told::Guarded, record.at);
                 // A ladder that was ended early counts its copies in another window.
                 if self.rollout.stage_index() != stage {
                     self.live = Arc::new(self.live.next());
@@ -171,7 +172,7 @@ impl Managed {
             }
             // Other shares or gates: evidence begins anew, and what was told before says nothing.
             Event::Revised(_) if self.rollout.since() != visit => {
-                self.begun = Some((Told::Entered(Vec::new()), record.at));
+                self.begin(Told::Entered(Vec::new()), record.at);
                 self.live = Arc::new(self.live.next());
             }
             Event::Created(_)
@@ -196,7 +197,7 @@ impl Managed {
 
     /// Takes the weather in which the bets of a stage have just begun.
     pub(super) fn tell_weather(&mut self, weather: &[Weather]) {
-        if let Some((Told::Entered(told), _)) = &mut self.begun {
+        if let Some(Note { told: Told::Entered(told), .. }) = &mut self.begun {
             *told = weather.to_vec();
             self.ledger.tell_weather(weather);
         }
@@ -249,13 +250,10 @@ impl Managed {
         self.rollout.guarded().is_some() && self.rollout.window().as_ref() == Some(window)
     }
 
-    /// The note that the bets of a stage or of the guard began, once: all that was told before
-    /// this place was told before they did.
-    pub(super) fn begun_before(&mut self, seq: u64) -> Option<Note> {
-        let window = self.rollout.window()?;
-        let (told, at) = self.begun.take()?;
-        let order = Order { seq: seq.saturating_sub(1), at };
-        Some(Note { window, order, told })
+    /// Bets of a stage or of the guard begin: what is told from now on is theirs.
+    fn begin(&mut self, told: Told, at: Timestamp) {
+        let order = Order { seq: self.told.seq, at };
+        self.begun = self.rollout.window().map(|window| Note { window, order, told });
     }
 
     /// Brings the evidence up to date. An ended rollout keeps its last one.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::analysis::{Chances, Ledger, News};
-use crate::domain::{Cause, Event, Name, Order, Rollout, Seen, State, Timestamp, Visit, Window};
+use crate::domain::{Cause, Event, Name, Note, Order, Rollout, Seen, State, Timestamp, Visit, Window};
 use crate::store::{Checkpoint, Pairs};
 use crate::traffic::Barometer;
 
@@ -18,8 +18,8 @@ const CHECKPOINT_MS: u64 = 10_000;
 /// The bets of an attempt made anew, and what has to go on from there.
 struct Rebuilt {
     ledger: Ledger,
-    /// Whether it is noted where the bets of the visit began.
-    noted: bool,
+    /// The place after which the bets of the visit began; none where that is noted.
+    unnoted: Option<u64>,
     /// The last place that was given.
     seq: u64,
     counted: u64,
@@ -59,9 +59,10 @@ pub(super) async fn evidence(controller: &mut Controller) {
         }
         let (rollout, pairs) = (managed.rollout.clone(), pairs.clone());
         match spawn_blocking(move || rebuilt(&rollout, pairs.as_ref(), now)).await {
-            Ok(Rebuilt { ledger, noted, seq, .. }) => {
+            Ok(Rebuilt { ledger, unnoted, seq, .. }) => {
                 managed.ledger = ledger;
-                managed.begun = managed.begun.take().filter(|_| !noted);
+                let begun = managed.begun.take().zip(unnoted);
+                managed.begun = begun.map(|(it, seq)| Note { order: Order { seq, ..it.order }, ..it });
                 managed.told = Order { seq, at: now };
                 controller.outbox.resume(seq);
             }
@@ -73,7 +74,7 @@ pub(super) async fn evidence(controller: &mut Controller) {
 
 fn rebuilt(rollout: &Rollout, pairs: Option<&Pairs>, now: Timestamp) -> Rebuilt {
     let ledger = Ledger::new(rollout.plan());
-    let mut rebuilt = Rebuilt { ledger, noted: false, seq: 0, counted: 0 };
+    let mut rebuilt = Rebuilt { ledger, unnoted: None, seq: 0, counted: 0 };
     let visits = rollout.visits();
     let begun = pairs.map(|it| begun(rollout, it)).unwrap_or_default();
     let kept = pairs.and_then(|it| rebuilt.resume(rollout, it, now));
@@ -84,11 +85,13 @@ fn rebuilt(rollout: &Rollout, pairs: Option<&Pairs>, now: Timestamp) -> Rebuilt 
         let end = visits.get(index + 1).map_or(Timestamp(u64::MAX), |it| it.from);
         let after = begun.get(&visit.from).copied().unwrap_or(0);
         let after = if kept == Some(index) { after.max(rebuilt.seq) } else { after };
-        rebuilt.noted = begun.contains_key(&visit.from);
+        let mut first = None;
         if let Some(pairs) = pairs {
             let span = Span { visit: *visit, end, after, until: begun.get(&end).copied(), now };
-            rebuilt.feed(rollout, &span, pairs);
+            first = rebuilt.feed(rollout, &span, pairs);
         }
+        let before = first.map_or(rebuilt.seq, |it| it.saturating_sub(1));
+        rebuilt.unnoted = (!begun.contains_key(&visit.from)).then_some(before);
     }
     let (counted, checkpoint) = (rebuilt.counted, kept.is_some());
     let rollout = rollout.name();
@@ -145,21 +148,23 @@ impl Rebuilt {
         }
     }
 
-    /// Enters what was told in a visit of a stage.
-    fn feed(&mut self, rollout: &Rollout, span: &Span, pairs: &Pairs) {
-        let window = window(rollout, span.visit.stage);
+    /// Enters what was told in a visit of a stage; the first place of it.
+    fn feed(&mut self, rollout: &Rollout, span: &Span, pairs: &Pairs) -> Option<u64> {
+        let (window, mut first) = (window(rollout, span.visit.stage), None);
         let read = pairs.of_window(&window, &mut |seen: Seen| {
             self.seq = self.seq.max(seen.order().seq);
             let news = News::of(&seen);
             if span.holds(seen.order(), &news) {
                 self.ledger.hear(&news);
                 self.counted += u64::from(!news.is_begin());
+                first = first.or(Some(seen.order().seq));
             }
         });
         if let Err(error) = read {
             let (rollout, stage) = (&window.rollout, span.visit.stage);
             tracing::error!(%rollout, stage, %error, "stored pairs of a stage cannot be read");
         }
+        first
     }
 }
 

@@ -142,18 +142,17 @@ fn a_restart_gives_the_evidence_that_was_there_before_it() {
     let mut rollout = rollout();
     let mut live = Ledger::new(rollout.plan());
     let chances = |stage: usize| Chances::of(&plan().stages[stage]);
-    let mut managed = Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), (0, 0));
-    let mut begin = |rollout: &Rollout, seq: u64, at: u64| {
-        managed.rollout = rollout.clone();
-        managed.begun = Some((Told::Entered(Vec::new()), Timestamp(at)));
-        managed.tell_weather(&storm());
-        pairs.put_notes(vec![managed.begun_before(seq).unwrap()]).unwrap();
+    let begin = |rollout: &Rollout, seq: u64, at: u64| {
+        let order = Order { seq, at: Timestamp(at) };
+        let told = Told::Entered(storm());
+        let note = Note { window: rollout.window().unwrap(), order, told };
+        pairs.put_notes(vec![note]).unwrap();
     };
 
     let first = rollout.window().unwrap();
     live.enter(0, Timestamp(1_000), chances(0));
     live.tell_weather(&storm());
-    begin(&rollout, 1, 1_000);
+    begin(&rollout, 0, 1_000);
     let seen = told(&first, 1..3_000);
     take(&mut live, &seen, Timestamp(1_000));
     keep(&pairs, &seen);
@@ -162,7 +161,7 @@ fn a_restart_gives_the_evidence_that_was_there_before_it() {
     let second = rollout.window().unwrap();
     live.enter(1, Timestamp(61_010), chances(1));
     live.tell_weather(&storm());
-    begin(&rollout, 3_000, 61_010);
+    begin(&rollout, 2_999, 61_010);
     // A pair of the first stage that came too late to count is kept all the same.
     let late = Order { seq: 3_000, at: Timestamp(61_020) };
     keep(&pairs, &[Seen::Pair(Box::new(pair(&first, late, Outcome::Timeout)))]);
@@ -172,7 +171,7 @@ fn a_restart_gives_the_evidence_that_was_there_before_it() {
 
     let rebuilt = rebuilt(&rollout, Some(&pairs), LATER);
     assert_eq!(format!("{:?}", rebuilt.ledger.evidence()), format!("{:?}", live.evidence()));
-    assert!(500 < live.evidence().solos && rebuilt.noted && rebuilt.seq == 4_999);
+    assert!(500 < live.evidence().solos && rebuilt.unnoted.is_none() && rebuilt.seq == 4_999);
 }
 
 /// A rollout in its second stage, with a checkpoint somewhere in it, and the bets as they were.
@@ -185,9 +184,9 @@ fn checkpointed(pairs: &Pairs, revised: Option<&Plan>) -> (Rollout, Ledger) {
         step = record(Event::StageEntered { attempt: 1, stage, cause }, at);
         managed.apply(&step);
         managed.tell_weather(&storm());
+        pairs.put_notes(managed.begun.take().into_iter().collect()).unwrap();
         let window = managed.rollout.window().unwrap();
         for seen in told(&window, places) {
-            pairs.put_notes(managed.begun_before(seen.order().seq).into_iter().collect()).unwrap();
             managed.told = seen.order();
             if managed.rollout.since() <= News::of(&seen).made {
                 managed.ledger.hear(&News::of(&seen));

@@ -349,6 +349,7 @@ impl Controller {
         if let Some(managed) = self.managed.get_mut(&record.rollout) {
             managed.tell_weather(&self.barometer.weather());
         }
+        self.note_begun(&record.rollout);
         self.find_broken(&record.rollout);
         self.look_ahead(&record.rollout);
     }

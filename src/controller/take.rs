@@ -14,7 +14,6 @@ impl Controller {
         let name = seen.window().rollout.clone();
         let Some(managed) = self.managed.get_mut(&name) else { return };
         let (order, news) = (seen.order(), News::of(&seen));
-        let begun = managed.begun_before(order.seq);
         managed.told = managed.told.max(order);
         // Late news of an earlier stage or visit is kept in the store and counts no more.
         let current = managed.is_current(seen.window()) && managed.rollout.since() <= news.made;
@@ -28,8 +27,9 @@ impl Controller {
         // A breach that could not be believed, for lost coverage, waits for the next tick: to weigh
         // it again with every observation would cost a thousand of them.
         let broken = !before && managed.ledger.is_broken();
-        if let Some(begun) = begun {
-            self.note(begun);
+        // The first steps of a process are taken before there is a recorder.
+        if managed.begun.is_some() {
+            self.note_begun(&name);
         }
         if let Seen::Note(note) = seen
             && current
@@ -38,6 +38,14 @@ impl Controller {
         }
         if broken {
             self.weigh(&name);
+        }
+    }
+
+    /// Keeps the note that the bets of a visit have just begun.
+    pub(super) fn note_begun(&mut self, name: &Name) {
+        let managed = self.managed.get_mut(name).filter(|_| self.recorder.get().is_some());
+        if let Some(begun) = managed.and_then(|it| it.begun.take()) {
+            self.note(begun);
         }
     }
 
