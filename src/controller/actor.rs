@@ -78,7 +78,7 @@ pub struct Controller {
     wanted: Vec<Wanted>,
     takeover: mpsc::Receiver<Takeover>,
     asks: mpsc::Receiver<Ask>,
-    seen: mpsc::Receiver<Seen>,
+    pub(super) seen: mpsc::Receiver<Seen>,
     pub(super) outbox: Outbox,
     pub(super) barometer: Arc<Barometer>,
     pub(super) recorder: Arc<OnceLock<RecorderHandle>>,

@@ -4,10 +4,51 @@ use std::sync::Arc;
 
 use crate::controller::{
     Controller, Requester,
-    rig::{Rig, advance, by, kind, name, plan, setup, until},
+    rig::{Rig, Store, advance, by, kind, name, plan, setup, tell, until},
 };
-use crate::domain::{Cause, Command, Event, Lane, Share};
-use crate::store::sim::Sim;
+use crate::domain::{Cause, Command, Event, Lane, Outcome, Share, Timestamp};
+use crate::store::{Recorder, sim::Sim};
+
+const START: Timestamp = Timestamp(1_795_000_000_000);
+
+/// C3
+#[tokio::test]
+async fn what_was_told_before_a_success_was_written_is_none_of_the_guard_after_a_kill_either() {
+    let store = Store::new();
+    let rig = store.open(START).await;
+    let mut plan = plan("a");
+    plan.stages.truncate(1);
+    rig.handle.create(name("a"), plan, by("")).await.unwrap();
+    rig.run("a", Command::Start).await.unwrap();
+    rig.end().await;
+
+    let setup = store.setup(START);
+    let (outbox, clock) = (setup.outbox.clone(), setup.clock);
+    let (handle, recorder) = Recorder::start(store.pairs.clone(), move || clock.now()).unwrap();
+    setup.recorder.set(handle).unwrap();
+    let (mut controller, _handle) = Controller::new(setup).await;
+    let window = controller.managed[&name("a")].rollout.window().unwrap();
+    controller.carry_out(
+        &name("a"),
+        Event::Succeeded(Cause::Override),
+        &Requester::controller(),
+        None,
+    );
+    let later = Timestamp(clock.now().0 + 5);
+    until("time has passed", || later <= clock.now()).await;
+    tell(&outbox, &store.pairs, &window, &[Outcome::Ok; 30], clock.now());
+    while let Ok(seen) = controller.seen.try_recv() {
+        controller.take(seen);
+    }
+    let pairs = |it: &Controller| it.managed[&name("a")].ledger.evidence().pairs;
+    assert_eq!(pairs(&controller), 30);
+    let landed = controller.book.written().await;
+    controller.written(landed);
+    assert_eq!(pairs(&controller), 0, "the guard counts anew");
+    recorder.join().unwrap();
+    let (controller, _handle) = Controller::new(store.setup(later)).await;
+    assert_eq!(pairs(&controller), 0);
+}
 
 /// Writes that the gates of `a` have passed and it enters this stage, on a disk that hangs until it
 /// is known to be slow, if it is `late`. Tells what its traffic is then.

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::analysis::{Chances, Ledger, News};
-use crate::domain::{Cause, Event, Name, Note, Order, Rollout, Seen, State, Timestamp, Visit, Window};
+use crate::domain::{
+    Cause, Event, Name, Note, Order, Rollout, Seen, State, Timestamp, Visit, Window,
+};
 use crate::store::{Checkpoint, Pairs};
 use crate::traffic::Barometer;
 
@@ -62,7 +64,8 @@ pub(super) async fn evidence(controller: &mut Controller) {
             Ok(Rebuilt { ledger, unnoted, seq, .. }) => {
                 managed.ledger = ledger;
                 let begun = managed.begun.take().zip(unnoted);
-                managed.begun = begun.map(|(it, seq)| Note { order: Order { seq, ..it.order }, ..it });
+                managed.begun =
+                    begun.map(|(it, seq)| Note { order: Order { seq, ..it.order }, ..it });
                 managed.told = Order { seq, at: now };
                 controller.outbox.resume(seq);
             }
