@@ -429,6 +429,10 @@ impl Ledger {
         let state = &mut self.state;
         state.noise.clear();
         state.now_ms = state.now_ms.max(at.0);
+        if state.tally.has_lost_too_many() {
+            // What could not be believed proves nothing later either.
+            state.instruments.iter_mut().for_each(|it| it.wealth_mut().forgive());
+        }
         (state.since_ms, state.tally) = (state.now_ms, Tally::default());
         state.pace = Pace::default();
         state.lots.enter(state.chances);

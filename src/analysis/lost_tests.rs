@@ -34,6 +34,30 @@ fn lost_copies_are_counted_and_shown() {
     assert!(ledger.evidence().problem.unwrap().contains("copies that were sent ended was lost"));
 }
 
+#[test]
+fn harm_seen_while_copies_were_lost_sends_nobody_back_in_the_next_stage() {
+    let mut ledger = Draws::new(&plan(&[Metric::ErrorRate]), 1, Chances::PAIRS).ledger;
+    let fail = |ledger: &mut Ledger, times: std::ops::Range<u64>| {
+        for second in times {
+            let (primary, candidate) =
+                (call(Outcome::Ok, 900.0), call(Outcome::ProviderError, 9.0));
+            let (primary, candidate) = (Some(primary), Some(candidate));
+            let seen = Observation { lot: None, primary, candidate, watched: String::new() };
+            ledger.observe(Timestamp(second * 1_000), &seen);
+        }
+    };
+    ledger.copy_lost(Timestamp(1_000));
+    fail(&mut ledger, 1..60);
+    let wealth = |it: &Ledger| it.instrument(Metric::ErrorRate, None).unwrap().wealth().clone();
+    assert!(wealth(&ledger).is_breached() && !ledger.is_broken());
+    ledger.enter(1, Timestamp(60_000), Chances::PAIRS);
+    assert!(!ledger.is_broken());
+    fail(&mut ledger, 60..62);
+    assert!(!ledger.is_broken(), "two failures are no proof");
+    fail(&mut ledger, 62..120);
+    assert!(ledger.is_broken(), "it is proven anew");
+}
+
 /// One pair in thirty is lost, which may have been the dearest and the worst.
 #[test]
 fn lost_copies_prove_neither_cost_nor_score() {
