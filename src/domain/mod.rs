@@ -7,6 +7,7 @@ mod call;
 mod conversation;
 mod endpoint;
 mod event;
+mod evidence;
 mod flag;
 mod forecast;
 mod freeze;
@@ -38,12 +39,11 @@ pub use call::{
 };
 pub use endpoint::Endpoint;
 pub use event::{Answer, Cause, Command, Consent, Event, Undecided};
+pub use evidence::{Evidence, Excluded, GateEvidence, Noise};
 pub use flag::{Caps, Flag, Flags};
 pub use forecast::{Forecast, Foresight};
 pub use freeze::{Freeze, FreezeError, FreezeText, Thaw};
-pub use gate::{
-    Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Noise, Role, Verdict,
-};
+pub use gate::{Better, Gate, Kind, Metric, Role, Verdict};
 pub use margin::{Limit, Margin, MarginError};
 pub use marks::{MarkFields, Sticky};
 pub use plan::{Approval, OnIdle, Plan, PlanFault, Risk, Slice, Stage, Times, default_ladder};
