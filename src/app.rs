@@ -283,6 +283,7 @@ fn proxy(
         trail: Arc::clone(&parts.trail),
         recorder: Arc::clone(&parts.recorder),
         judge,
+        checker: proxy::Checker::default(),
         store_cleared: config.store_cleared.clone(),
         redactor: known::redactor(config),
         metrics: Arc::clone(&parts.metrics),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 use crate::domain::{
-    Approval, Freeze, FreezeText, Gate, Kind, Margin, Mark, Metric, Name, OnIdle, Plan, PlanFault,
-    Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
+    Approval, Compared, Freeze, FreezeText, Gate, Kind, Margin, Mark, Metric, Name, OnIdle, Plan,
+    PlanFault, Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
 };
 
 use super::{
@@ -131,7 +131,7 @@ pub(super) fn read(tables: &[Named<'_>], around: &Around<'_>) -> Vec<RolloutConf
 fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<RolloutConfig> {
     check_primary(table, around);
     let candidate = candidate(table, around);
-    let (slice, watched) = (slice(table), watched(table));
+    let (slice, watched, compared) = (slice(table), watched(table), compared(table));
     let judge_share = judge_share(table, around);
     let defaults = defaults(around.judge);
     let margins = margins(table, &defaults, around.judge);
@@ -149,6 +149,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
         candidate: candidate?,
         slice,
         watched,
+        compared,
         stages,
         copies_per_day_max: copies.unwrap_or(COPIES_PER_DAY_DEFAULT),
         judge_share,
@@ -243,6 +244,14 @@ fn watched(table: &Table<'_>) -> Option<Watched> {
     let values = table.has("values").then(|| table.list("values"));
     table.close();
     Some(Watched { by: by?, values: values? })
+}
+
+/// What answers are compared by, besides the whole of them.
+fn compared(table: &Table<'_>) -> Compared {
+    let Some(table) = table.table("compare") else { return Compared::default() };
+    let compared = Compared { labels: table.list("labels"), fields: table.list("fields") };
+    table.close();
+    compared
 }
 
 fn judge_share(table: &Table<'_>, around: &Around<'_>) -> Share {
@@ -430,7 +439,7 @@ fn role(margin: Margin, serve: Share, proven: Option<&[Metric]>) -> Role {
         (Some(proven), _) => proven.contains(&margin.metric()),
         (None, Kind::Quantile) => LATENCY_PROVEN_FROM_BPS <= serve.basis_points(),
         (None, Kind::Opinion) => Share::NONE < serve && serve < Share::ALL,
-        (None, Kind::Rate(_) | Kind::Score | Kind::Ratio) => true,
+        (None, Kind::Rate(_) | Kind::Score | Kind::Likeness | Kind::Ratio) => true,
     };
     if prove { Role::Prove } else { Role::Guard }
 }

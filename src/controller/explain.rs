@@ -75,7 +75,7 @@ fn sentence(gate: Gate, known: &GateEvidence, view: &View) -> String {
     let unit = metric.unit();
     let compared = match metric.kind() {
         Kind::Ratio => format!("{:.1}{unit} of the primary's", known.difference),
-        Kind::Rate(_) | Kind::Quantile | Kind::Score | Kind::Opinion => format!(
+        Kind::Rate(_) | Kind::Quantile | Kind::Score | Kind::Opinion | Kind::Likeness => format!(
             "candidate {:.3}, primary {:.3}, difference {:+.3} {unit}",
             known.candidate, known.primary, known.difference
         ),
@@ -148,7 +148,7 @@ mod tests {
         Timestamp,
     };
 
-    fn view() -> View {
+    fn plan() -> Plan {
         let gate = |metric, role| Gate { margin: Margin::default_of(metric), role };
         let stage = Stage {
             name: "shadow".to_owned(),
@@ -166,19 +166,23 @@ mod tests {
             approval: Approval::NotNeeded,
         };
         let name = |text: &str| text.parse::<Name>().unwrap();
-        let plan = Plan {
+        Plan {
             primary: name("gpt"),
             candidate: name("cheap"),
             slice: Slice::default(),
             watched: None,
+            compared: crate::domain::Compared::default(),
             stages: vec![stage],
             copies_per_day_max: 1_000,
             judge_share: Share::NONE,
             noise: Share::NONE,
             risk: Risk::default(),
             times: Times::default(),
-        };
-        let mut rollout = Rollout::new(name("chat"), plan);
+        }
+    }
+
+    fn view() -> View {
+        let mut rollout = Rollout::new("chat".parse().unwrap(), plan());
         let entered = Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator };
         rollout.apply(Timestamp(0), &entered);
         let errors = GateEvidence {

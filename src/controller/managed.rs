@@ -350,6 +350,8 @@ impl Managed {
             slice: plan.slice.clone(),
             stage_slice: stage.map_or_else(Slice::default, |it| it.slice.clone()),
             watched: plan.watched.clone(),
+            gated: Metric::ALL.into_iter().filter(|it| plan.gates(*it)).collect(),
+            compared: plan.compared.clone(),
             serve,
             mirror,
             noise,

@@ -56,6 +56,7 @@ pub(crate) fn plan(feature: &str) -> Plan {
         candidate: name("cheap"),
         slice: Slice { features: vec![feature.to_owned()], ..Slice::default() },
         watched: None,
+        compared: crate::domain::Compared::default(),
         stages: default_ladder(&[Margin::default_of(Metric::ErrorRate)], &[], &[]),
         copies_per_day_max: 1_000,
         judge_share: Share::NONE,

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Lot, Name, Order, Timestamp};
+use super::{Checks, Lot, Name, Order, Timestamp};
 
 /// Which provider of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -140,8 +140,13 @@ pub struct Call {
     pub finish_reason: Option<String>,
     /// What it cost in billionths of a US dollar; none when tokens or prices are not known.
     pub cost_nano_usd: Option<u64>,
-    /// Whether the answer is the JSON that was asked for; none where none was asked for.
-    pub well_formed: Option<bool>,
+    /// What was asked of its answer by rule, and what of that it kept to.
+    pub checks: Checks,
+    /// Characters of its answer: the text, and the arguments of tool calls; none where it is not
+    /// here as a whole.
+    pub answer_chars: Option<u32>,
+    /// ROUGE-L of its answer against the primary's, in basis points; none where nobody looked.
+    pub rouge_l_bps: Option<u16>,
 }
 
 /// An answer put together again from its bytes.

@@ -1,6 +1,6 @@
 //! Gates: the limits a candidate must keep to.
 
-use super::Margin;
+use super::{Check, Margin};
 
 /// What a gate looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,14 +17,38 @@ pub enum Metric {
     TtftP99,
     /// Share of calls whose stream ended without its end mark.
     TruncatedRate,
-    /// Share of calls in which the model declined to answer.
+    /// Share of calls in which the model declined to answer, in the words of its dialect or in
+    /// plain ones.
     RefusalRate,
-    /// Share of answers that are JSON, among those that were asked to be.
+    /// Share of answers that are valid by the JSON Schema that was given.
     SchemaValidRate,
     /// Output tokens of the candidate, as a part of the primary's.
     OutputTokensRatio,
     /// Mean score by those whom the answers were for.
     Feedback,
+    /// Share of answers that are JSON, among those that were asked to be.
+    JsonValidRate,
+    /// Share of answers whose tool calls can be made, among those that were offered tools.
+    ToolCallValidRate,
+    /// Share of answers that say nothing.
+    EmptyRate,
+    /// Share of answers that a limit of their length cut off.
+    LengthCutRate,
+    /// Share of answers that were given to several other questions too.
+    RepeatedRate,
+    /// Share of answers in another language than their question.
+    LanguageSwitchRate,
+    /// Share of answers that call the same tools alike as the primary's, among those of which one
+    /// calls any.
+    ToolCallMatchRate,
+    /// Share of answers that say the same as the primary's.
+    ExactMatchRate,
+    /// Share of answers that give the primary's label, where that gives one.
+    LabelMatchRate,
+    /// Mean ROUGE-L of the candidate's answers against the primary's.
+    RougeL,
+    /// Characters of the candidate's answers, as a part of the primary's.
+    LengthRatio,
 }
 
 /// How a metric is measured, and so which instrument proves it.
@@ -38,6 +62,8 @@ pub enum Kind {
     Score,
     /// The same of scores that callers give to the answers they got, of one side each.
     Opinion,
+    /// The mean of how much the answers of pairs are alike, 0 to 1; higher is better.
+    Likeness,
     /// A sum of paired amounts, compared as a part of the primary's; lower is better.
     Ratio,
 }
@@ -53,7 +79,7 @@ pub enum Better {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 21] = [
         Self::ErrorRate,
         Self::LatencyP99,
         Self::JudgeScore,
@@ -64,6 +90,17 @@ impl Metric {
         Self::SchemaValidRate,
         Self::OutputTokensRatio,
         Self::Feedback,
+        Self::JsonValidRate,
+        Self::ToolCallValidRate,
+        Self::EmptyRate,
+        Self::LengthCutRate,
+        Self::RepeatedRate,
+        Self::LanguageSwitchRate,
+        Self::ToolCallMatchRate,
+        Self::ExactMatchRate,
+        Self::LabelMatchRate,
+        Self::RougeL,
+        Self::LengthRatio,
     ];
 
     /// The metrics that gate unless a plan says otherwise.
@@ -82,6 +119,17 @@ impl Metric {
             Self::SchemaValidRate => "schema_valid_rate",
             Self::OutputTokensRatio => "output_tokens_ratio",
             Self::Feedback => "feedback",
+            Self::JsonValidRate => "json_valid_rate",
+            Self::ToolCallValidRate => "tool_call_valid_rate",
+            Self::EmptyRate => "empty_rate",
+            Self::LengthCutRate => "length_cut_rate",
+            Self::RepeatedRate => "repeated_rate",
+            Self::LanguageSwitchRate => "language_switch_rate",
+            Self::ToolCallMatchRate => "tool_call_match_rate",
+            Self::ExactMatchRate => "exact_match_rate",
+            Self::LabelMatchRate => "label_match_rate",
+            Self::RougeL => "rouge_l",
+            Self::LengthRatio => "length_ratio",
         }
     }
 
@@ -93,13 +141,67 @@ impl Metric {
     /// How it is measured.
     pub fn kind(self) -> Kind {
         match self {
-            Self::ErrorRate | Self::TruncatedRate | Self::RefusalRate => Kind::Rate(Better::Lower),
-            Self::SchemaValidRate => Kind::Rate(Better::Higher),
+            Self::ErrorRate
+            | Self::TruncatedRate
+            | Self::RefusalRate
+            | Self::EmptyRate
+            | Self::LengthCutRate
+            | Self::RepeatedRate
+            | Self::LanguageSwitchRate => Kind::Rate(Better::Lower),
+            Self::SchemaValidRate
+            | Self::JsonValidRate
+            | Self::ToolCallValidRate
+            | Self::ToolCallMatchRate
+            | Self::ExactMatchRate
+            | Self::LabelMatchRate => Kind::Rate(Better::Higher),
             Self::LatencyP99 | Self::TtftP99 => Kind::Quantile,
             Self::JudgeScore => Kind::Score,
             Self::Feedback => Kind::Opinion,
-            Self::Cost | Self::OutputTokensRatio => Kind::Ratio,
+            Self::RougeL => Kind::Likeness,
+            Self::Cost | Self::OutputTokensRatio | Self::LengthRatio => Kind::Ratio,
         }
+    }
+
+    /// The check whose share of answers it is, if it is one.
+    pub fn check(self) -> Option<Check> {
+        match self {
+            Self::SchemaValidRate => Some(Check::Schema),
+            Self::JsonValidRate => Some(Check::Json),
+            Self::ToolCallValidRate => Some(Check::ToolCalls),
+            Self::EmptyRate => Some(Check::NotEmpty),
+            Self::LengthCutRate => Some(Check::NotCut),
+            Self::RepeatedRate => Some(Check::NotRepeated),
+            Self::LanguageSwitchRate => Some(Check::SameLanguage),
+            Self::ToolCallMatchRate => Some(Check::ToolCallMatch),
+            Self::ExactMatchRate => Some(Check::ExactMatch),
+            Self::LabelMatchRate => Some(Check::LabelMatch),
+            Self::ErrorRate
+            | Self::LatencyP99
+            | Self::JudgeScore
+            | Self::Cost
+            | Self::TtftP99
+            | Self::TruncatedRate
+            | Self::RefusalRate
+            | Self::OutputTokensRatio
+            | Self::Feedback
+            | Self::RougeL
+            | Self::LengthRatio => None,
+        }
+    }
+
+    /// Whether it says by rule something of what the answers say: what a judge's opinion of them
+    /// can be set against.
+    pub fn is_ground(self) -> bool {
+        self.check().is_some() || self == Self::RougeL
+    }
+
+    /// Whether it is read off both answers of a pair: the primary's is the measure, and so what is
+    /// allowed is allowed of the candidate's alone.
+    pub fn is_of_pair(self) -> bool {
+        matches!(
+            self,
+            Self::ToolCallMatchRate | Self::ExactMatchRate | Self::LabelMatchRate | Self::RougeL
+        )
     }
 
     /// The unit of differences and bounds, for display.
@@ -107,7 +209,7 @@ impl Metric {
         match self.kind() {
             Kind::Rate(_) => "pp",
             Kind::Quantile => "ms",
-            Kind::Score | Kind::Opinion => "score",
+            Kind::Score | Kind::Opinion | Kind::Likeness => "score",
             Kind::Ratio => "%",
         }
     }
@@ -167,5 +269,21 @@ impl Verdict {
         [Self::Pass, Self::Undecided, Self::Invalid, Self::Breach]
             .into_iter()
             .find(|it| it.as_str() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_check_but_that_of_refusals_is_what_a_metric_counts() {
+        let of = |check: Check| Metric::ALL.into_iter().find(|it| it.check() == Some(check));
+        for check in Check::ALL {
+            assert_eq!(of(check).is_none(), check == Check::NotDeclined, "{}", check.as_str());
+            assert!(of(check).is_none_or(Metric::is_ground));
+        }
+        assert!(Metric::RougeL.is_ground() && !Metric::JudgeScore.is_ground());
+        assert!(!Metric::ErrorRate.is_ground() && !Metric::LengthRatio.is_ground());
     }
 }

@@ -4,6 +4,7 @@
 //! [`Timestamp`], randomness as a key to hash, the past as [`Event`]s.
 
 mod call;
+mod check;
 mod conversation;
 mod endpoint;
 mod event;
@@ -37,6 +38,7 @@ pub use call::{
     Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
     Window,
 };
+pub use check::{Check, Checks, Compared, words};
 pub use endpoint::Endpoint;
 pub use event::{Answer, Cause, Command, Consent, Event, Undecided};
 pub use evidence::{Evidence, Excluded, GateEvidence, Noise};

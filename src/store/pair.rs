@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{self, DecodeError, float, known, shortened};
 use crate::domain::{
-    Agreement, Call, Lot, Order, Outcome, Pair, PairId, Score, ScorePart, Side, Timestamp, Usage,
-    Window,
+    Agreement, Call, Check, Checks, Lot, Order, Outcome, Pair, PairId, Score, ScorePart, Side,
+    Timestamp, Usage, Window,
 };
 
 /// Most bytes kept of a text that callers and providers choose, such as a model's name.
@@ -74,8 +74,16 @@ pub(super) struct CallJson {
     finish_reason: Option<String>,
     #[serde(default)]
     cost_nano_usd: Option<u64>,
-    #[serde(default)]
+    /// What older programs wrote in place of the checks: whether the answer was JSON as asked.
+    #[serde(default, skip_serializing)]
     well_formed: Option<bool>,
+    /// The bits of what was asked, and of what was kept.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    checks: (u16, u16),
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chars: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rouge_l_bps: Option<u16>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -262,7 +270,10 @@ impl From<&Call> for CallJson {
             }),
             finish_reason: call.finish_reason.as_ref().map(short),
             cost_nano_usd: call.cost_nano_usd,
-            well_formed: call.well_formed,
+            well_formed: None,
+            checks: call.checks.bits(),
+            chars: call.answer_chars,
+            rouge_l_bps: call.rouge_l_bps,
         }
     }
 }
@@ -284,9 +295,16 @@ impl CallJson {
             }),
             finish_reason: self.finish_reason,
             cost_nano_usd: self.cost_nano_usd,
-            well_formed: self.well_formed,
+            checks: Checks::from_bits(self.checks).with(Check::Json, self.well_formed),
+            answer_chars: self.chars,
+            rouge_l_bps: self.rouge_l_bps,
         })
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_nothing(checks: &(u16, u16)) -> bool {
+    checks.0 == 0
 }
 
 impl From<&ScorePart> for ScorePartJson {
@@ -330,11 +348,14 @@ mod tests {
             json.as_object_mut().unwrap().remove(added);
         }
         for side in ["primary", "candidate"] {
-            for added in ["cost_nano_usd", "well_formed"] {
-                json[side].as_object_mut().unwrap().remove(added);
+            for added in ["cost_nano_usd", "checks", "chars", "rouge_l_bps"] {
+                assert!(json[side].as_object_mut().unwrap().remove(added).is_some(), "{added}");
             }
         }
+        json["candidate"]["well_formed"] = false.into();
         let old = decode(pair.id, json.to_string().as_bytes()).unwrap();
+        assert_eq!(old.primary.checks, Checks::default());
+        assert_eq!(old.candidate.checks, Checks::default().with(Check::Json, Some(false)));
         assert_eq!((old.lot, old.order, old.watched.as_str()), (None, None, ""));
         assert_eq!(old.answered, None);
         assert_eq!(old.primary.cost_nano_usd, None);

@@ -4,6 +4,7 @@
 mod backtest;
 mod behaviours;
 mod breaker;
+mod checks;
 mod control;
 mod crash;
 mod data_port;
