@@ -4,6 +4,7 @@
 mod backtest;
 mod behaviours;
 mod breaker;
+mod checked_data;
 mod checks;
 mod control;
 mod crash;
