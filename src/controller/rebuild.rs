@@ -30,6 +30,8 @@ struct Rebuilt {
 /// What of that which was told belongs to a visit of a stage.
 struct Span {
     visit: Visit,
+    /// Whether it is known by which shares its requests were drawn.
+    drawn: bool,
     /// When the next visit began.
     end: Timestamp,
     /// What has a place up to here was told before it, or is in the bets already.
@@ -90,16 +92,32 @@ fn rebuilt(rollout: &Rollout, pairs: Option<&Pairs>, now: Timestamp) -> Rebuilt 
         let after = if kept == Some(index) { after.max(rebuilt.seq) } else { after };
         let mut first = None;
         if let Some(pairs) = pairs {
-            let span = Span { visit: *visit, end, after, until: begun.get(&end).copied(), now };
+            let drawn = drawn(rollout, index, *visit).is_some();
+            let until = begun.get(&end).copied();
+            let span = Span { visit: *visit, drawn, end, after, until, now };
             first = rebuilt.feed(rollout, &span, pairs);
         }
         let before = first.map_or(rebuilt.seq, |it| it.saturating_sub(1));
-        rebuilt.unnoted = (!begun.contains_key(&visit.from)).then_some(before);
+        // The note may be older than what is kept; a checkpoint knows better than what is left.
+        let noted = begun.contains_key(&visit.from) || kept == Some(index);
+        rebuilt.unnoted = (!noted).then_some(before);
     }
     let (counted, checkpoint) = (rebuilt.counted, kept.is_some());
     let rollout = rollout.name();
     tracing::info!(%rollout, checkpoint, counted, "evidence rebuilt from what was stored");
     rebuilt
+}
+
+/// The chances in a visit, if it is known by which shares its requests were drawn: those of the
+/// last one are those of the plan.
+fn drawn(rollout: &Rollout, index: usize, visit: Visit) -> Option<Chances> {
+    let last = || rollout.plan().stages.get(visit.stage).filter(|_| is_last(rollout, index));
+    let kept = visit.shares.map(|(serve, mirror)| Chances::by(serve, mirror));
+    kept.or_else(|| last().map(Chances::of))
+}
+
+fn is_last(rollout: &Rollout, index: usize) -> bool {
+    index + 1 == rollout.visits().len()
 }
 
 /// The place after which each visit began, by its time, where that was noted.
@@ -142,11 +160,10 @@ impl Rebuilt {
     }
 
     fn enter(&mut self, rollout: &Rollout, index: usize, visit: Visit) {
-        if rollout.state() == State::Succeeded && index + 1 == rollout.visits().len() {
+        if rollout.state() == State::Succeeded && is_last(rollout, index) {
             self.ledger.follow(rollout, visit.from, &Event::Succeeded(Cause::GatesPassed));
         } else {
-            let stage = rollout.plan().stages.get(visit.stage);
-            let chances = stage.map_or_else(Chances::default, Chances::of);
+            let chances = drawn(rollout, index, visit).unwrap_or_default();
             self.ledger.enter(visit.stage, visit.from, chances);
         }
     }
@@ -157,7 +174,9 @@ impl Rebuilt {
         let read = pairs.of_window(&window, &mut |seen: Seen| {
             self.seq = self.seq.max(seen.order().seq);
             let news = News::of(&seen);
-            if span.holds(seen.order(), &news) {
+            let holds = span.holds(seen.order(), &news);
+            let news = if span.drawn { Some(news) } else { news.undrawn() };
+            if let Some(news) = news.filter(|_| holds) {
                 self.ledger.hear(&news);
                 self.counted += u64::from(!news.is_begin());
                 first = first.or(Some(seen.order().seq));
@@ -224,7 +243,9 @@ fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) {
         && [attempt, stage] == here
     {
         managed.live = Arc::new(managed.live.resumed((due, missing)));
-        if since == managed.rollout.since().0 {
+        // Another plan of the stage is another visit of it, and its time goes on.
+        let visits = managed.rollout.timed_since().0..=managed.rollout.since().0;
+        if visits.contains(&since) {
             dwelt_ms = ms;
         }
     }

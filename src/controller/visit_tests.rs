@@ -9,7 +9,7 @@ use crate::controller::{
     Decision, Evaluation, Setup,
     rig::{Rig, Store, by, name, plan, until},
 };
-use crate::domain::{Command, Margin, Metric, Outcome, Plan, Timestamp};
+use crate::domain::{Command, Consent, Margin, Metric, Outcome, Plan, Share, Timestamp, Undecided};
 
 const START: Timestamp = Timestamp(1_795_000_000_000);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -118,7 +118,34 @@ async fn a_stage_is_not_left_while_calls_hang_that_began_in_it() {
     advance(2 * MINUTE).await;
     let Evaluation { view, decision, .. } = look(&rig).await;
     assert_eq!((view.rollout.stage_index(), decision), (0, Decision::Hold));
-    assert!(view.message.contains("20 of 20 calls are still under way"), "{}", view.message);
+    assert!(
+        view.message.contains("20 of the last 20 calls are still under way"),
+        "{}",
+        view.message
+    );
     drop(hang);
     until("it goes on", || rig.view("a").rollout.stage_index() == 1).await;
+}
+
+/// C3
+#[tokio::test(start_paused = true)]
+async fn an_edit_and_a_kill_right_after_it_take_no_time_from_the_stage() {
+    let store = Store::new();
+    let rig = begun(&store, 60).await;
+    advance(20 * MINUTE).await;
+    until("it is kept", || kept_minutes(&store) == 20).await;
+    let mut edited = short(60);
+    edited.stages[0].mirror = Share::from_basis_points(3_000).unwrap();
+    rig.run("a", Command::Revise(Box::new(edited))).await.unwrap();
+    assert_eq!(minutes(&rig).await, 20);
+    drop(rig);
+    let later = |hours: u64| Timestamp(START.0 + hours * 60 * MINUTE_MS);
+    let rig = store.open(later(1)).await;
+    assert_eq!(minutes(&rig).await, 20);
+    // What was kept of a stage is not the time of another one, nor of the same one begun anew.
+    let (to_stage, undecided, consent) = ("shadow".to_owned(), Undecided::Hold, Consent::Withheld);
+    rig.run("a", Command::Jump { to_stage, undecided, consent }).await.unwrap();
+    drop(rig);
+    let rig = store.open(later(2)).await;
+    assert_eq!(minutes(&rig).await, 0);
 }
