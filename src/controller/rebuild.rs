@@ -47,7 +47,9 @@ struct Span {
 /// It goes on from the last checkpoint; without one, all that is stored is played again under the
 /// plan that holds. So a restart forgets no evidence; what the store lost (a second at most, and
 /// what its limits removed) only makes proofs take longer.
-pub(super) async fn evidence(controller: &mut Controller) {
+///
+/// Returns those whose providers are configured otherwise than when that was kept.
+pub(super) async fn evidence(controller: &mut Controller) -> Vec<Name> {
     let (pairs, now) = (controller.pairs.clone(), controller.clock.now());
     let weather = controller.barometer.weather();
     if pairs.is_none() && controller.managed.values().any(|it| it.rollout.window().is_some()) {
@@ -56,8 +58,13 @@ pub(super) async fn evidence(controller: &mut Controller) {
              evidence; mend the store and start again (`crossfade serve --takeover`) to have it back"
         );
     }
-    for managed in controller.managed.values_mut() {
-        coverage(pairs.as_ref(), managed, now);
+    let identities = controller.managed.values().map(|it| controller.identity(it.rollout.plan()));
+    let identities: Vec<u64> = identities.collect();
+    let mut others = Vec::new();
+    for (managed, identity) in controller.managed.values_mut().zip(identities) {
+        if coverage(pairs.as_ref(), managed, now).is_some_and(|it| it != identity) {
+            others.push(managed.rollout.name().clone());
+        }
         if managed.rollout.guarded().is_none() {
             continue;
         }
@@ -75,6 +82,7 @@ pub(super) async fn evidence(controller: &mut Controller) {
         }
         managed.tell_weather(&weather);
     }
+    others
 }
 
 fn rebuilt(rollout: &Rollout, pairs: Option<&Pairs>, now: Timestamp) -> Rebuilt {
@@ -209,8 +217,8 @@ impl Span {
 
 /// What a restart must not forget of a rollout's traffic: the day and its copies, then the window
 /// (attempt, stage) with the copies that were due and missing in it, then when its visit began and
-/// how many milliseconds it lasted.
-type Counts = [u64; 8];
+/// how many milliseconds it lasted, and the identity of its providers; 0 was kept by who knew none.
+type Counts = [u64; 9];
 
 fn key(rollout: &Name) -> String {
     format!("traffic/{rollout}")
@@ -234,14 +242,16 @@ pub(super) fn copies(pairs: Option<&Pairs>, rollout: &Name) -> (u64, u64) {
 /// Copies due and missing in the window that is open, as last kept: what could not be trusted
 /// before a restart cannot be trusted after it. So with the time spent in the stage, of which
 /// nothing has passed since; a visit of which nothing is known, as it is new or the store cannot be
-/// used, begins again.
-fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) {
-    let Some(window) = managed.rollout.window() else { return };
+/// used, begins again. Returns the identity of its providers then.
+fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) -> Option<u64> {
+    let window = managed.rollout.window()?;
     let here = [u64::from(window.attempt), u64::from(window.stage)];
-    let mut dwelt_ms = 0;
-    if let Some([_, _, attempt, stage, due, missing, since, ms]) = kept(pairs, &window.rollout)
+    let (mut dwelt_ms, mut identity) = (0, None);
+    if let Some(counts) = kept(pairs, &window.rollout)
+        && let [_, _, attempt, stage, due, missing, since, ms, of] = counts
         && [attempt, stage] == here
     {
+        identity = Some(of).filter(|it| *it != 0);
         managed.live = Arc::new(managed.live.resumed((due, missing)));
         // Another plan of the stage is another visit of it, and its time goes on.
         let visits = managed.rollout.timed_since().0..=managed.rollout.since().0;
@@ -250,6 +260,7 @@ fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) {
         }
     }
     managed.wake(now, dwelt_ms);
+    identity
 }
 
 /// Where the climate of a primary is kept.
@@ -293,14 +304,15 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
     let (pairs, now) = (controller.pairs.clone()?, controller.clock.now());
     let checkpoints = controller.managed.values_mut().filter_map(|it| checkpoint(it, now));
     let checkpoints: Vec<Checkpoint> = checkpoints.collect();
-    let Controller { managed, barometer, .. } = controller;
+    let (managed, barometer) = (&controller.managed, &controller.barometer);
     let counts = |it: &Managed| {
+        let identity = controller.identity(it.rollout.plan());
         let ((day, made), (due, missing)) = (it.live.copies().made(), it.live.coverage());
         let window = it.rollout.window();
         let (attempt, stage) = window.map_or((0, 0), |it| (it.attempt, it.stage));
         let (since, dwelt_ms) = (it.rollout.since().0, it.rollout.dwelt_ms(now));
         let counts: Counts =
-            [day, made, attempt.into(), stage.into(), due, missing, since, dwelt_ms];
+            [day, made, attempt.into(), stage.into(), due, missing, since, dwelt_ms, identity];
         (key(it.rollout.name()), counts.map(u64::to_be_bytes).concat())
     };
     let mut kept: Vec<(String, Vec<u8>)> = managed.values().map(counts).collect();
