@@ -231,8 +231,8 @@ async fn a_primary_that_never_says_it_twice_alike_is_its_own_measure() {
     let more = rollout("0%", "100%").replace("gates = { ", gates);
     let (serve, _dir) = with([never_alike, never_alike], &more).await;
     let gate = |status: &Value| {
-        let gates = status["evidence"].as_array().into_iter().flatten();
-        gates.filter(|it| it["metric"] == "exact_match_rate").cloned().next().unwrap_or_default()
+        let mut gates = status["evidence"].as_array().into_iter().flatten();
+        gates.find(|it| it["metric"] == "exact_match_rate").cloned().unwrap_or_default()
     };
     let many = |it: &Value| it.as_str().is_some_and(|it| 200 <= it.parse::<u64>().unwrap());
     let status = ask_until(&serve, |status| {
