@@ -157,6 +157,10 @@ impl Proxy {
         let (body, mut holding) = match request::gather(body, lens_max, holding).await? {
             Gathered::Whole(body, holding) => (body, holding),
             Gathered::Long(body, skip) => {
+                if skip == Skip::Memory {
+                    // Whose it was nobody knows yet.
+                    board.live.iter().filter(|it| it.is_open()).for_each(|it| it.miss());
+                }
                 self.skipped(id, skip);
                 return self.pass(own_line, head, upload::watched(body)).await;
             }
