@@ -1,3 +1,5 @@
+//! What is counted of what is asked, and what is proposed for it.
+
 use super::*;
 use crate::domain::Usage;
 

@@ -69,9 +69,10 @@ impl UsageService for UsageApi {
 fn earlier(store: &crate::store::Pairs, days: std::ops::Range<u64>) -> UsageDay {
     let mut usage = UsageDay::new();
     for kept in days.filter_map(|day| store.kept(&key(day))) {
-        match decode_day(&kept) {
-            Some(counts) => add_day(&mut usage, counts),
-            None => tracing::warn!("what was counted of a day cannot be read; it is left out"),
+        if let Some(counts) = decode_day(&kept) {
+            add_day(&mut usage, counts);
+        } else {
+            tracing::warn!("what was counted of a day cannot be read; it is left out");
         }
     }
     usage
@@ -88,9 +89,12 @@ fn rank(count: &UsageCount) -> std::cmp::Reverse<(u64, u64)> {
     std::cmp::Reverse((count.scaled(count.nano_usd), count.requests()))
 }
 
+/// What tells kinds apart: its name and its value.
+type Mark = (&'static str, fn(&UsageKind) -> &str);
+
 /// All of it, told apart by one thing at a time.
 fn groups(usage: &UsageDay) -> Vec<proto::UsageGroup> {
-    let by: [(&str, fn(&UsageKind) -> &str); 5] = [
+    let by: [Mark; 5] = [
         ("model", |it| &it.model),
         ("feature", |it| &it.feature),
         ("segment", |it| &it.segment),

@@ -5,7 +5,6 @@ use super::{
     commands::Format,
     ladder,
     out::Out,
-    pairs::dollars,
     paper::{Column, Paper},
 };
 use crate::api::{Client, proto};
@@ -136,7 +135,7 @@ fn figures(usage: &proto::UsageCount) -> [String; 11] {
     let cost = if usage.unpriced == usage.requests {
         "unknown".to_owned()
     } else {
-        format!("{}{}", if 0 < usage.unpriced { ">= " } else { "" }, dollars(usage.cost_nano_usd))
+        format!("{}{}", if 0 < usage.unpriced { ">= " } else { "" }, money(usage.cost_nano_usd))
     };
     [
         number(usage.requests),
@@ -188,6 +187,16 @@ fn part(some: i64, all: i64) -> String {
     format!("{}.{}%", tenths / 10, tenths % 10)
 }
 
+/// Billionths of a dollar as dollars: cents from a dollar on, else to the millionth.
+fn money(nano_usd: i64) -> String {
+    let (cents, millionths) = ((nano_usd + 5_000_000) / 10_000_000, (nano_usd + 500) / 1_000);
+    if 1_000_000_000 <= nano_usd {
+        format!("${}.{:02}", number(cents / 100), cents % 100)
+    } else {
+        format!("$0.{millionths:06}")
+    }
+}
+
 /// A number with its thousands set apart.
 fn number(number: i64) -> String {
     let digits = number.to_string();
@@ -210,6 +219,8 @@ mod tests {
         for (it, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (-12_345, "-12,345")] {
             assert_eq!(number(it), text);
         }
+        let amounts = [0, 1_499, 999_000_000, 1_234_567_890_123].map(money);
+        assert_eq!(amounts, ["$0.000000", "$0.000001", "$0.999000", "$1,234.57"]);
         assert_eq!([part(1, 3), part(0, 0), part(5, 5)], ["33.3%", "0.0%", "100.0%"]);
     }
 

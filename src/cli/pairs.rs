@@ -159,7 +159,7 @@ pub(super) fn line(side: &str, call: &proto::Call) -> String {
 }
 
 /// Billionths of a dollar as dollars, to the last of them.
-pub(super) fn dollars(nano_usd: i64) -> String {
+fn dollars(nano_usd: i64) -> String {
     let (whole, rest) = (nano_usd / 1_000_000_000, nano_usd % 1_000_000_000);
     format!("${whole}.{rest:09}")
 }

@@ -77,7 +77,9 @@ impl Paper {
                 Block::Heading(heading) => add(&mut text, &format!("## {}", plain(heading))),
                 Block::Text(words) => add(&mut text, &plain(words)),
                 Block::List(points) => {
-                    points.iter().for_each(|it| add(&mut text, &format!("- {}", plain(it))));
+                    for point in points {
+                        add(&mut text, &format!("- {}", plain(point)));
+                    }
                 }
                 Block::Table { head, rows } => {
                     let titles: Vec<String> = head.iter().map(|it| it.title().to_owned()).collect();
