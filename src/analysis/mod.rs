@@ -20,6 +20,7 @@ mod gate;
 mod histogram;
 mod instrument;
 mod interval;
+mod kappa;
 mod ledger;
 mod lots;
 mod money;
@@ -42,6 +43,7 @@ mod weather;
 
 pub use climate::Climate;
 pub use forecast::foresee;
+pub use kappa::kappa;
 pub use ledger::{Chances, Ledger};
 pub use news::{News, Said};
 pub use opinion::Scored;
