@@ -369,8 +369,10 @@ fn setup(
 /// What a plan gets over the API where its author says nothing.
 fn defaults(config: &Config) -> PlanDefaults {
     let judged = config.judge.as_ref().map(|it| it.share);
-    let metrics = Metric::DEFAULTS.into_iter();
-    let metrics = metrics.filter(|it| *it != Metric::JudgeScore || judged.is_some());
+    let metrics = Metric::DEFAULTS.into_iter().chain(Metric::GROUND_DEFAULTS);
+    let needs_judge =
+        |it: &Metric| *it == Metric::JudgeScore || Metric::GROUND_DEFAULTS.contains(it);
+    let metrics = metrics.filter(|it| judged.is_some() || !needs_judge(it));
     PlanDefaults {
         margins: metrics.map(Margin::default_of).collect(),
         copies_per_day_max: config::COPIES_PER_DAY_DEFAULT,

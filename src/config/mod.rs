@@ -42,7 +42,7 @@ use std::{
 use tokio_rustls::rustls::ServerConfig;
 use toml::de::DeTable;
 
-use crate::domain::{MarkFields, Name, Sticky};
+use crate::domain::{MarkFields, Metric, Name, Sticky};
 use crate::patterns::{Detector, Pattern};
 
 use faults::Report;
@@ -180,6 +180,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
         providers: Some(&providers),
         judge: judge.as_ref().map(|it| it.share),
         kin: kinship::kin(judge.as_ref(), &providers, primary.as_ref()),
+        ground: &Metric::GROUND_DEFAULTS,
     };
     let rollouts = rollout::read(&tables, &around);
     let store = top.text("store", &SOME).map_or_else(|| "crossfade-data".into(), PathBuf::from);

@@ -71,6 +71,26 @@ impl Metric {
     /// The metrics that gate unless a plan says otherwise.
     pub const DEFAULTS: [Self; 3] = [Self::ErrorRate, Self::LatencyP99, Self::JudgeScore];
 
+    /// The metrics that gate beside the judge unless a plan says otherwise, so that it never stands
+    /// alone: each [`is_ground`](Self::is_ground).
+    pub const GROUND_DEFAULTS: [Self; 1] = [Self::RefusalRate];
+
+    /// Whether it tells what answers are worth by a rule or by people: what a judge proves counts
+    /// only beside such a one.
+    pub fn is_ground(self) -> bool {
+        match self {
+            Self::TruncatedRate | Self::RefusalRate | Self::SchemaValidRate | Self::Feedback => {
+                true
+            }
+            Self::ErrorRate
+            | Self::LatencyP99
+            | Self::JudgeScore
+            | Self::Cost
+            | Self::TtftP99
+            | Self::OutputTokensRatio => false,
+        }
+    }
+
     /// The name in config, metrics, records and the API.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -11,6 +11,7 @@ mod flag;
 mod forecast;
 mod freeze;
 mod gate;
+mod ground;
 mod margin;
 mod marks;
 mod plan;
