@@ -93,6 +93,9 @@ fn kind(path: &str) -> String {
     if words.get(2) == Some(&"price") && 3 < words.len() {
         words[3] = "MODEL";
     }
+    if words.get(1) == Some(&"rubric") && 2 < words.len() {
+        words[2] = "NAME";
+    }
     words.join(".")
 }
 
@@ -100,7 +103,7 @@ fn kind(path: &str) -> String {
 fn collect(path: &str, table: &DeTable<'_>, keys: &mut BTreeSet<(String, String)>) {
     for (key, value) in table {
         let below = [path, key.get_ref()].join(".").trim_matches('.').to_owned();
-        let named = ["provider", "rollout", "patterns", "detect"].contains(&path);
+        let named = ["provider", "rollout", "patterns", "detect", "judge.rubric"].contains(&path);
         if !named && path.rsplit('.').next() != Some("price") {
             keys.insert((kind(path), key.get_ref().clone().into_owned()));
         }
@@ -117,6 +120,7 @@ fn collect(path: &str, table: &DeTable<'_>, keys: &mut BTreeSet<(String, String)
 fn the_example_has_every_known_key() {
     // An unknown key is answered with the known ones; so put one into every table.
     let spoil = |line: &str| match line {
+        "[judge.rubric]" => "[judge.rubric]\n".to_owned(),
         header if header.starts_with('[') => format!("{header}\nzzzzzz = 'z'\n"),
         map if FREE.iter().any(|it| map.starts_with(it)) => format!("{map}\n"),
         item if item.starts_with("  { ") => item.replacen("{ ", "{ zzzzzz = 'z', ", 1) + "\n",

@@ -34,8 +34,8 @@ pub(crate) mod invariants;
 pub(crate) mod random;
 
 pub use call::{
-    Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
-    Window,
+    Agreement, Call, Outcome, Pair, PairId, Placed, Score, ScorePart, Side, ToolCall, Transcript,
+    Usage, Window, Winner,
 };
 pub use endpoint::Endpoint;
 pub use event::{Answer, Cause, Command, Consent, Event, Undecided};

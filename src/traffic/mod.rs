@@ -2,11 +2,13 @@
 
 mod barometer;
 mod conversations;
+mod fitness;
 mod kept;
 mod outbox;
 mod trail;
 
 pub use barometer::Barometer;
+pub use fitness::{Calibrated, Fitness, Reply, Tried};
 pub use kept::{Heard, Kept};
 pub use outbox::Outbox;
 pub use trail::{Counted, REQUESTS_LEN_MAX, Routed, Trace, Trail};
