@@ -1,5 +1,8 @@
 //! A judge that cannot be believed: the gate says so, and nothing moves for it.
 
+mod deceived;
+mod thinker;
+
 use std::fs;
 
 use crossfade::players::Delivery;
