@@ -5,12 +5,14 @@ mod conversations;
 mod fitness;
 mod kept;
 mod outbox;
+mod surveyor;
 mod trail;
 
 pub use barometer::Barometer;
 pub use fitness::{Calibrated, Fitness, Reply, Tried};
 pub use kept::{Heard, Kept};
 pub use outbox::Outbox;
+pub use surveyor::{Surveyor, usage};
 pub use trail::{Counted, REQUESTS_LEN_MAX, Routed, Trace, Trail};
 
 use std::{
