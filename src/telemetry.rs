@@ -1,5 +1,9 @@
 //! What we count and log: the Prometheus table and the setting up of `tracing`.
 
+mod judging;
+
+pub use judging::Judging;
+
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::sync::{PoisonError, RwLock, atomic::AtomicU64};
@@ -214,6 +218,8 @@ pub struct Metrics {
     breakers_open: Family<BreakerLabels, Gauge>,
     breakers_opened: Family<BreakerLabels, Counter>,
     healthy: Family<BreakerLabels, Gauge>,
+    /// Of the judge.
+    pub judging: Judging,
 }
 
 impl Default for Metrics {
@@ -260,6 +266,7 @@ impl Metrics {
             breakers_open: Family::default(),
             breakers_opened: Family::default(),
             healthy: Family::default(),
+            judging: Judging::default(),
         }
     }
 
@@ -445,6 +452,7 @@ impl Metrics {
         it.register("breaker_opened", "Breakers that opened", self.breakers_opened.clone());
         it.register("healthy", "1 if its last health check found it well", self.healthy.clone());
         it.register("mirror_in_flight", "Copies being made", self.mirror_busy.clone());
+        self.judging.register(it);
         table
     }
 }

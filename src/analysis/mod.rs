@@ -22,6 +22,7 @@ mod gate;
 mod histogram;
 mod instrument;
 mod interval;
+mod kappa;
 mod ledger;
 mod lots;
 mod money;
@@ -48,6 +49,7 @@ pub use census::{
 };
 pub use climate::Climate;
 pub use forecast::foresee;
+pub use kappa::kappa;
 pub use ledger::{Chances, Ledger};
 pub use news::{News, Said};
 pub use opinion::Scored;

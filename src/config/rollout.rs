@@ -47,6 +47,8 @@ pub(super) struct Around<'a> {
     pub(super) judge: Option<Share>,
     /// The providers that are the judge's kin, and why.
     pub(super) kin: BTreeMap<Name, String>,
+    /// What gates beside the judge unless the rollout says otherwise.
+    pub(super) ground: &'a [Metric],
 }
 
 /// A rollout's table and name.
@@ -90,6 +92,8 @@ pub fn plan(text: &str, file: &str) -> Result<RolloutConfig, Faults> {
         providers: None,
         judge: Some(Share::ALL),
         kin: BTreeMap::new(),
+        // A plan by itself, as `simulate --stream` takes it, has the gates that it names.
+        ground: if top.has("judge") { &Metric::GROUND_DEFAULTS } else { &[] },
     };
     let rollout = read(&tables, &around).into_iter().next();
     report.finish(rollout)
@@ -133,8 +137,9 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
     let candidate = candidate(table, around);
     let (slice, watched, compared) = (slice(table), watched(table), compared(table));
     let judge_share = judge_share(table, around);
-    let defaults = defaults(around.judge);
-    let margins = margins(table, &defaults, around.judge);
+    let defaults = defaults(around);
+    let mut margins = margins(table, &defaults, around.judge);
+    leave_beside(&mut margins, table, around);
     let mirror = table.text("mirror", &SHARE).unwrap_or_else(mirror_default);
     let ladder = Ladder { table, margins: &margins, mirror, judge: around.judge };
     let (stages, tables) = ladder.read();
@@ -162,6 +167,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
     }
     check_prices(&plan, table, around);
     check_kin(&plan, table, around);
+    check_ground(&plan, table, around);
     Some(RolloutConfig { name: name.clone(), plan, autostart })
 }
 
@@ -219,6 +225,19 @@ fn check_kin(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
     for why in kin.filter(|_| gated) {
         let problem = format!("have one on `judge_score`, but {why}");
         let remedy = "take another model to judge, or write `allow_kin = true` in [judge]";
+        table.fault("gates", &problem, remedy);
+    }
+}
+
+/// What a judge thinks proves nothing where nothing else does.
+fn check_ground(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
+    let stage = plan.ungrounded().filter(|_| around.providers.is_some());
+    if let Some(stage) = stage {
+        let problem =
+            format!("let the judge alone prove what answers are worth in `{}`", stage.name);
+        let remedy = "a judge can be wrong or deceived: have a check by rules or what people say \
+                      proven too, in that stage or before, like repeated_rate = \"+0.5pp\" (and in \
+                      `prove`, where the stage has one)";
         table.fault("gates", &problem, remedy);
     }
 }
@@ -303,10 +322,12 @@ fn times(table: &Table<'_>) -> Times {
     }
 }
 
-/// Every gate at its default; scores only where somebody gives them.
-fn defaults(judge: Option<Share>) -> Vec<Margin> {
-    let given = |it: &Metric| *it != Metric::JudgeScore || judge.is_some();
-    Metric::DEFAULTS.into_iter().filter(given).map(Margin::default_of).collect()
+/// Every gate at its default; scores, and what stands beside them, only where somebody gives them.
+fn defaults(around: &Around<'_>) -> Vec<Margin> {
+    let given = |it: &Metric| *it != Metric::JudgeScore || around.judge.is_some();
+    let ground = around.ground.iter().copied().filter(|_| around.judge.is_some());
+    let metrics = Metric::DEFAULTS.into_iter().filter(given).chain(ground);
+    metrics.map(Margin::default_of).collect()
 }
 
 /// The gates of a table: those it names replace the inherited, `"off"` leaves one out.
@@ -338,6 +359,13 @@ fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<Share>) -> Vec
         gates.close();
     }
     margins
+}
+
+/// Where no judge is asked nothing has to stand beside it, unless it is written.
+fn leave_beside(margins: &mut Vec<Margin>, table: &Table<'_>, around: &Around<'_>) {
+    let judged = margins.iter().any(|it| it.metric() == Metric::JudgeScore);
+    let written = |it: Metric| table.table("gates").is_some_and(|gates| gates.has(it.as_str()));
+    margins.retain(|it| judged || !around.ground.contains(&it.metric()) || written(it.metric()));
 }
 
 fn mirror_default() -> Share {

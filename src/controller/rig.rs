@@ -127,6 +127,7 @@ pub(crate) fn setup_at(clock: Clock, journal: Result<(Journal, History), String>
         providers: BTreeMap::from(cleared),
         primary: name("gpt"),
         judge: Judged::No,
+        fitness: Arc::default(),
         wanted: Vec::new(),
         seen,
         metrics: Arc::new(Metrics::new()),

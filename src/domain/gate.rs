@@ -106,6 +106,10 @@ impl Metric {
     /// The metrics that gate unless a plan says otherwise.
     pub const DEFAULTS: [Self; 3] = [Self::ErrorRate, Self::LatencyP99, Self::JudgeScore];
 
+    /// The metrics that gate beside the judge unless a plan says otherwise, so that it never stands
+    /// alone: each [`is_ground`](Self::is_ground).
+    pub const GROUND_DEFAULTS: [Self; 1] = [Self::RepeatedRate];
+
     /// The name in config, metrics, records and the API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -192,7 +196,8 @@ impl Metric {
     /// Whether it says by rule something of what the answers say: what a judge's opinion of them
     /// can be set against.
     pub fn is_ground(self) -> bool {
-        self.check().is_some() || self == Self::RougeL
+        let people = matches!(self, Self::Feedback);
+        people || self.check().is_some() || matches!(self, Self::RougeL | Self::RefusalRate)
     }
 
     /// Whether it is read off both answers of a pair: the primary's is the measure, and so what is

@@ -13,6 +13,7 @@ mod flag;
 mod forecast;
 mod freeze;
 mod gate;
+mod ground;
 mod margin;
 mod marks;
 mod plan;
@@ -35,8 +36,8 @@ pub(crate) mod invariants;
 pub(crate) mod random;
 
 pub use call::{
-    Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
-    Window,
+    Agreement, Call, Outcome, Pair, PairId, Placed, Score, ScorePart, Side, ToolCall, Transcript,
+    Usage, Window, Winner,
 };
 pub use check::{Check, Checks, Compared, words};
 pub use endpoint::Endpoint;

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{self, DecodeError, float, known, shortened};
 use crate::domain::{
-    Agreement, Call, Check, Checks, Lot, Order, Outcome, Pair, PairId, Score, ScorePart, Side,
-    Timestamp, Usage, Window,
+    Agreement, Call, Check, Checks, Lot, Order, Outcome, Pair, PairId, Placed, Score, ScorePart,
+    Side, Timestamp, Usage, Window,
 };
 
 /// Most bytes kept of a text that callers and providers choose, such as a model's name.
@@ -112,6 +112,16 @@ struct ScoreJson {
     rationale: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first: Option<String>,
+    /// Where both orders were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    orders: Option<OrdersJson>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OrdersJson {
+    #[serde(with = "float")]
+    lead: f64,
+    flipped: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -170,6 +180,11 @@ pub(super) fn decode(id: PairId, bytes: &[u8]) -> Result<Pair, DecodeError> {
 
 /// The bytes of a score, without its pair's id.
 pub(super) fn encode_score(score: &Score) -> Vec<u8> {
+    let (first, orders) = match score.placed {
+        None => (None, None),
+        Some(Placed::Once(side)) => (Some(side.as_str().to_owned()), None),
+        Some(Placed::Both { lead, flipped }) => (None, Some(OrdersJson { lead, flipped })),
+    };
     json::encode(&ScoreJson {
         v: VERSION,
         at: score.at.0,
@@ -181,14 +196,16 @@ pub(super) fn encode_score(score: &Score) -> Vec<u8> {
         candidate: score.candidate,
         parts: score.parts.iter().take(PARTS_LEN_MAX).map(ScorePartJson::from).collect(),
         rationale: shortened(&score.rationale, RATIONALE_LEN_MAX),
-        first: score.first.map(|it| it.as_str().to_owned()),
+        first,
+        orders,
     })
 }
 
 /// The score of a pair's id and some bytes.
 pub(super) fn decode_score(pair: PairId, bytes: &[u8]) -> Result<Score, DecodeError> {
     let json: ScoreJson = json::decode(bytes)?;
-    let first = |name: &str| known("first", name, side(name));
+    let once = |name: &str| known("first", name, side(name)).map(Placed::Once);
+    let both = json.orders.map(|it| Placed::Both { lead: it.lead, flipped: it.flipped });
     Ok(Score {
         pair,
         window: json.window.window()?,
@@ -200,7 +217,7 @@ pub(super) fn decode_score(pair: PairId, bytes: &[u8]) -> Result<Score, DecodeEr
         candidate: json.candidate,
         parts: json.parts.into_iter().map(ScorePartJson::part).collect(),
         rationale: json.rationale,
-        first: json.first.as_deref().map(first).transpose()?,
+        placed: json.first.as_deref().map(once).transpose()?.or(both),
     })
 }
 
@@ -337,7 +354,11 @@ mod tests {
             assert_eq!(decode(pair.id, &encode(&pair)).unwrap(), pair);
         }
         let score = samples::score(&pair, "judge:m@r");
-        assert_eq!(decode_score(pair.id, &encode_score(&score)).unwrap(), score);
+        let both = Some(Placed::Both { lead: -0.125, flipped: true });
+        for placed in [score.placed, both, None] {
+            let score = Score { placed, ..score.clone() };
+            assert_eq!(decode_score(pair.id, &encode_score(&score)).unwrap(), score);
+        }
     }
 
     #[test]

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use super::{Bodies, Limits};
 use crate::domain::{
     Agreement, Approval, Call, Cause, Check, Checks, Event, Flag, Freeze, FreezeText, GateEvidence,
-    Lot, Margin, Mark, Metric, Name, Noise, Note, OnIdle, Order, Outcome, Pair, PairId, Plan,
-    Record, Risk, Role, Score, ScorePart, Share, Side, Slice, State, Times, Timestamp, Told, Usage,
-    Verdict, Watched, Weather, Window, default_ladder,
+    Lot, Margin, Mark, Metric, Name, Noise, Note, OnIdle, Order, Outcome, Pair, PairId, Placed,
+    Plan, Record, Risk, Role, Score, ScorePart, Share, Side, Slice, State, Times, Timestamp, Told,
+    Usage, Verdict, Watched, Weather, Window, default_ladder,
 };
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
@@ -296,6 +296,6 @@ pub(super) fn score(pair: &Pair, source: &str) -> Score {
         candidate: 1.0 / 3.0,
         parts: vec![ScorePart { dimension: "tone".to_owned(), primary: 0.9, candidate: 0.1 }],
         rationale: "terse".to_owned(),
-        first: Some(Side::Candidate),
+        placed: Some(Placed::Once(Side::Candidate)),
     }
 }

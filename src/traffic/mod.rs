@@ -2,6 +2,7 @@
 
 mod barometer;
 mod conversations;
+mod fitness;
 mod kept;
 mod outbox;
 mod repeats;
@@ -9,6 +10,7 @@ mod surveyor;
 mod trail;
 
 pub use barometer::Barometer;
+pub use fitness::{Calibrated, Fitness, Reply, Tried};
 pub use kept::{Heard, Kept};
 pub use outbox::Outbox;
 pub use surveyor::{Surveyor, usage};

@@ -350,6 +350,7 @@ mod tests {
             message: "waits".to_owned(),
             durable: true,
             foresight: std::sync::Arc::default(),
+            judge: String::new(),
             copies_today: 3,
             now: Timestamp(61_000),
         }
