@@ -214,6 +214,7 @@ pub struct Metrics {
     breakers_open: Family<BreakerLabels, Gauge>,
     breakers_opened: Family<BreakerLabels, Counter>,
     healthy: Family<BreakerLabels, Gauge>,
+    feedback: Family<BreakerLabels, Histogram, fn() -> Histogram>,
 }
 
 impl Default for Metrics {
@@ -260,6 +261,7 @@ impl Metrics {
             breakers_open: Family::default(),
             breakers_opened: Family::default(),
             healthy: Family::default(),
+            feedback: Family::new_with_constructor(|| Histogram::new([0.0, 0.25, 0.5, 0.75, 1.0])),
         }
     }
 
@@ -318,6 +320,12 @@ impl Metrics {
     pub fn failover(&self, provider: &Name) {
         let labels = BreakerLabels { provider: Named(provider.clone()) };
         self.failovers.get_or_create(&labels).inc();
+    }
+
+    /// Counts what somebody thinks of an answer of a provider, 0 to 1.
+    pub fn feedback(&self, provider: &Name, score: f64) {
+        let labels = BreakerLabels { provider: Named(provider.clone()) };
+        self.feedback.get_or_create(&labels).observe(score);
     }
 
     /// Counts a breaker that opened.
@@ -444,6 +452,7 @@ impl Metrics {
         );
         it.register("breaker_opened", "Breakers that opened", self.breakers_opened.clone());
         it.register("healthy", "1 if its last health check found it well", self.healthy.clone());
+        it.register("feedback_score", "What was said of answers", self.feedback.clone());
         it.register("mirror_in_flight", "Copies being made", self.mirror_busy.clone());
         table
     }

@@ -13,6 +13,7 @@ use super::{
     noise::Reach,
     odds::Alarm,
     opinion::Opinion,
+    preference::Preference,
     quantile::{self, Quantile},
     rate::Rate,
     ratio::{self, Ratio},
@@ -30,6 +31,7 @@ pub(super) enum Instrument {
     Score(Score),
     Ratio(Ratio),
     Opinion(Box<Opinion>),
+    Preference(Box<Preference>),
 }
 
 impl Instrument {
@@ -40,6 +42,7 @@ impl Instrument {
             Kind::Score => Self::Score(Score::new(terms)),
             Kind::Ratio => Self::Ratio(Ratio::new(terms)),
             Kind::Opinion => Self::Opinion(Box::new(Opinion::new(terms))),
+            Kind::Preference => Self::Preference(Box::new(Preference::new(terms))),
         }
     }
 
@@ -50,13 +53,15 @@ impl Instrument {
             | (Self::Quantile(_), Kind::Quantile)
             | (Self::Score(_), Kind::Score)
             | (Self::Ratio(_), Kind::Ratio)
-            | (Self::Opinion(_), Kind::Opinion) => true,
+            | (Self::Opinion(_), Kind::Opinion)
+            | (Self::Preference(_), Kind::Preference) => true,
             (
                 Self::Rate(_)
                 | Self::Quantile(_)
                 | Self::Score(_)
                 | Self::Ratio(_)
-                | Self::Opinion(_),
+                | Self::Opinion(_)
+                | Self::Preference(_),
                 _,
             ) => false,
         }
@@ -78,6 +83,7 @@ impl Instrument {
             Self::Score(it) => it.enter(limit.and_then(part)),
             Self::Ratio(it) => it.enter(limit.and_then(amounts)),
             Self::Opinion(it) => it.enter(limit.and_then(part)),
+            Self::Preference(it) => it.enter(limit.and_then(part)),
         }
     }
 
@@ -91,7 +97,7 @@ impl Instrument {
                 true
             }
             Self::Quantile(it) => it.know(climate.past(metric)),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => true,
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Preference(_) => true,
         }
     }
 
@@ -117,7 +123,7 @@ impl Instrument {
                     it.observe(stream, primary, candidate);
                 }
             }
-            Self::Score(_) | Self::Opinion(_) => {}
+            Self::Score(_) | Self::Opinion(_) | Self::Preference(_) => {}
             Self::Ratio(it) => {
                 if let (Some(primary), Some(candidate)) = (primary, candidate)
                     && [primary, candidate].iter().all(|it| !it.outcome.failed())
@@ -136,8 +142,8 @@ impl Instrument {
             Self::Quantile(it) => it.lose(),
             Self::Score(it) => it.lose_copy(judged),
             Self::Ratio(it) => it.lose(),
-            // A copy is nobody's answer.
-            Self::Opinion(_) => {}
+            // A copy is nobody's answer, and people are shown two.
+            Self::Opinion(_) | Self::Preference(_) => {}
         }
     }
 
@@ -146,7 +152,7 @@ impl Instrument {
         match self {
             Self::Rate(it) => it.plan(at),
             Self::Quantile(it) => it.plan(at),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => {}
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Preference(_) => {}
         }
     }
 
@@ -155,7 +161,7 @@ impl Instrument {
         match self {
             Self::Rate(it) => it.weather.tell(variance_permille),
             Self::Quantile(it) => it.weather.tell(variance_permille),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => {}
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Preference(_) => {}
         }
     }
 
@@ -166,6 +172,7 @@ impl Instrument {
             Self::Score(it) => &it.wealth,
             Self::Ratio(it) => &it.wealth,
             Self::Opinion(it) => &it.score.wealth,
+            Self::Preference(it) => &it.score.wealth,
         }
     }
 
@@ -174,7 +181,11 @@ impl Instrument {
     pub(super) fn is_believed(&self) -> bool {
         match self {
             Self::Score(it) => it.problem().is_none(),
-            Self::Rate(_) | Self::Quantile(_) | Self::Ratio(_) | Self::Opinion(_) => true,
+            Self::Rate(_)
+            | Self::Quantile(_)
+            | Self::Ratio(_)
+            | Self::Opinion(_)
+            | Self::Preference(_) => true,
         }
     }
 
@@ -185,6 +196,7 @@ impl Instrument {
             Self::Score(it) => &mut it.wealth,
             Self::Ratio(it) => &mut it.wealth,
             Self::Opinion(it) => &mut it.score.wealth,
+            Self::Preference(it) => &mut it.score.wealth,
         }
     }
 
@@ -198,13 +210,15 @@ impl Instrument {
     pub(super) fn shown(&self, metric: Metric) -> Shown {
         match (self, metric.kind()) {
             (Self::Rate(it), Kind::Rate(better)) => it.shown(better),
-            (Self::Rate(it), Kind::Quantile | Kind::Score | Kind::Ratio | Kind::Opinion) => {
-                it.shown(crate::domain::Better::Lower)
-            }
+            (
+                Self::Rate(it),
+                Kind::Quantile | Kind::Score | Kind::Ratio | Kind::Opinion | Kind::Preference,
+            ) => it.shown(crate::domain::Better::Lower),
             (Self::Quantile(it), _) => it.shown(),
             (Self::Score(it), _) => it.shown(),
             (Self::Ratio(it), _) => it.shown(),
             (Self::Opinion(it), _) => it.shown(),
+            (Self::Preference(it), _) => it.shown(),
         }
     }
 
@@ -222,7 +236,8 @@ impl Instrument {
                 | Self::Quantile(_)
                 | Self::Score(_)
                 | Self::Ratio(_)
-                | Self::Opinion(_),
+                | Self::Opinion(_)
+                | Self::Preference(_),
                 _,
             ) => {}
         }
@@ -233,7 +248,7 @@ impl Instrument {
         let noise = match self {
             Self::Rate(it) => it.noise,
             Self::Quantile(it) => it.noise,
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => None,
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Preference(_) => None,
         };
         noise.map_or(terms.alarm, |_| Alarm::AtMargin)
     }
@@ -264,7 +279,8 @@ fn hit(metric: Metric, sample: &Sample) -> Option<bool> {
         | Metric::Cost
         | Metric::TtftP99
         | Metric::OutputTokensRatio
-        | Metric::Feedback => None,
+        | Metric::Feedback
+        | Metric::HumanWinRate => None,
     }
 }
 

@@ -6,7 +6,7 @@
 //! (Ville 1939; Shafer 2021). So nothing here has to be corrected for peeking.
 //!
 //! One [`Ledger`] holds the bets of one attempt, an instrument for each metric, and again for each
-//! watched slice: a rate, a quantile, a score, an opinion or a ratio. A pair is one observation whatever the routing. A request of
+//! watched slice: a rate, a quantile, a score, an opinion, a preference or a ratio. A pair is one observation whatever the routing. A request of
 //! which one side was seen is one where a lot drew the side, once for each key that sticks to it.
 //! Everything is moved by observations and their time alone: the same ones give the same
 //! evidence, live, after a restart and in a backtest. Work for an observation and memory are constant.
@@ -20,6 +20,7 @@ mod gate;
 mod histogram;
 mod instrument;
 mod interval;
+mod kappa;
 mod ledger;
 mod lots;
 mod money;
@@ -29,6 +30,7 @@ mod odds;
 mod opinion;
 mod pace;
 mod position;
+mod preference;
 mod quantile;
 mod rate;
 mod ratio;
@@ -42,10 +44,12 @@ mod weather;
 
 pub use climate::Climate;
 pub use forecast::foresee;
+pub use kappa::kappa;
 pub use ledger::{Chances, Ledger};
 pub use news::{News, Said};
 pub use opinion::Scored;
 pub use pace::Pace;
+pub use preference::Compared;
 pub use score::Marks;
 pub use tripwire::Tripwire;
 pub use under_way::{Ticket, UnderWay};

@@ -199,6 +199,12 @@ calls! {
     pairs.explain_request(ExplainRequestRequest) -> ExplainRequestResponse;
     /// What somebody thinks of an answer.
     pairs.submit_feedback(SubmitFeedbackRequest) -> SubmitFeedbackResponse;
+    /// A pair to compare.
+    pairs.lease_review(LeaseReviewRequest) -> LeaseReviewResponse;
+    /// What somebody says of it.
+    pairs.submit_review(SubmitReviewRequest) -> SubmitReviewResponse;
+    /// How far that has come.
+    pairs.get_review_progress(GetReviewProgressRequest) -> ReviewProgress;
 }
 
 impl Caller {

@@ -1,5 +1,6 @@
 //! The gRPC API, and the client that speaks it: the only module that names `tonic`.
 
+mod blind;
 mod client;
 mod convert;
 mod errors;
@@ -9,6 +10,8 @@ mod guests;
 mod json;
 mod pairs;
 mod request;
+mod review_service;
+mod reviews;
 mod rollouts;
 mod server;
 mod watch;
@@ -16,7 +19,7 @@ mod watch;
 pub use client::{Caller, Client, Failure, FailureKind, Watch};
 pub use convert::{PlanDefaults, millis, timestamp};
 pub use json::{JsonError, from_json, to_json};
-pub use pairs::Past;
+pub use pairs::{Pairs, Past};
 pub use prost::Message;
 pub use server::{DRAIN, serve};
 

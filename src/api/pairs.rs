@@ -1,4 +1,4 @@
-//! `PairService`: what both sides answered, and why requests went where they went.
+//! `PairService`: what both sides answered, why requests went where they went, what people say.
 
 use std::{
     collections::VecDeque,
@@ -11,12 +11,14 @@ use super::{
     convert, errors,
     feedback::{Answered, GIVEN_LEN_MAX, Given, Scores},
     proto::{self, pair_service_server::PairService},
-    request::{Which, page_len, wrong_token},
+    request::{Which, actor, page_len, wrong_token},
+    reviews::Desks,
 };
 use crate::controller::Handle;
 use crate::domain::PairId;
 use crate::store::{self, PairsError, Query};
 use crate::tasks::Pool;
+use crate::telemetry::Metrics;
 use crate::traffic::{Outbox, Trail};
 
 /// Most reads of the store at a time.
@@ -33,23 +35,28 @@ pub struct Past {
     pub outbox: Outbox,
     /// Who knows what counts now.
     pub controller: Handle,
+    /// What we count.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The service.
 #[derive(Debug)]
-pub(super) struct Pairs {
-    past: Past,
+pub struct Pairs {
+    pub(super) past: Past,
     reads: Pool,
     scores: Scores,
+    pub(super) desks: Arc<Desks>,
 }
 
 impl Pairs {
-    pub(super) fn new(past: Past) -> Self {
-        Self { past, reads: Pool::new(READS_MAX), scores: Scores::default() }
+    /// With nothing asked of it yet.
+    pub fn new(past: Past) -> Self {
+        let (reads, scores) = (Pool::new(READS_MAX), Scores::default());
+        Self { past, reads, scores, desks: Arc::default() }
     }
 
     /// Reads from the store, away from the threads that must not wait.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&store::Pairs) -> Result<T, PairsError> + Send + 'static,
     ) -> Result<T, Status> {
@@ -90,6 +97,25 @@ impl Pairs {
             self.scores.recall(window, told.await?);
         }
         Ok(answered)
+    }
+
+    /// Takes what somebody thinks of an answer.
+    pub(super) async fn feedback(
+        &self,
+        asked: proto::SubmitFeedbackRequest,
+    ) -> Result<proto::SubmitFeedbackResponse, Status> {
+        let given = Given::read(asked)?;
+        let id = given.request;
+        let answered = match self.past.trail.find(id) {
+            Some(trace) => Answered::remembered(&trace),
+            None => match self.read(move |store| store.get(id)).await? {
+                Some((pair, _)) => self.recalled(Answered::paired(&pair)).await?,
+                None => return Err(errors::unknown_request(&id.to_string())),
+            },
+        };
+        let late = answered.late(id, &self.past.controller.views());
+        let to = (&self.past.outbox, &*self.past.metrics);
+        self.scores.give(given, (&answered, late), to)
     }
 }
 
@@ -160,17 +186,31 @@ impl PairService for Pairs {
         &self,
         request: Request<proto::SubmitFeedbackRequest>,
     ) -> Result<Response<proto::SubmitFeedbackResponse>, Status> {
-        let given = Given::read(request.into_inner())?;
-        let id = given.request;
-        let answered = match self.past.trail.find(id) {
-            Some(trace) => Answered::remembered(&trace),
-            None => match self.read(move |store| store.get(id)).await? {
-                Some((pair, _)) => self.recalled(Answered::paired(&pair)).await?,
-                None => return Err(errors::unknown_request(&id.to_string())),
-            },
-        };
-        let late = answered.late(id, &self.past.controller.views());
-        self.scores.give(given, (&answered, late), &self.past.outbox).map(Response::new)
+        self.feedback(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn lease_review(
+        &self,
+        request: Request<proto::LeaseReviewRequest>,
+    ) -> Result<Response<proto::LeaseReviewResponse>, Status> {
+        let reviewer = actor(&request)?;
+        self.lease(request.into_inner(), reviewer).await.map(Response::new)
+    }
+
+    async fn submit_review(
+        &self,
+        request: Request<proto::SubmitReviewRequest>,
+    ) -> Result<Response<proto::SubmitReviewResponse>, Status> {
+        let reviewer = actor(&request)?;
+        self.submit(request.into_inner(), reviewer).await.map(Response::new)
+    }
+
+    async fn get_review_progress(
+        &self,
+        request: Request<proto::GetReviewProgressRequest>,
+    ) -> Result<Response<proto::ReviewProgress>, Status> {
+        let reviewer = actor(&request)?;
+        self.progress(&request.into_inner().parent, reviewer).await.map(Response::new)
     }
 }
 
@@ -181,7 +221,8 @@ impl Past {
         let setup = crate::controller::rig::setup(Err(String::new()));
         let outbox = setup.outbox.clone();
         let (_, controller) = crate::controller::Controller::new(setup).await;
-        Self { pairs: Arc::default(), trail: Arc::default(), outbox, controller }
+        let (pairs, trail, metrics) = (Arc::default(), Arc::default(), Arc::default());
+        Self { pairs, trail, outbox, controller, metrics }
     }
 }
 

@@ -139,6 +139,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
     let ladder = Ladder { table, margins: &margins, mirror, judge: around.judge };
     let (stages, tables) = ladder.read();
     let copies = table.amount("copies_per_day", Unit::Count, 1..=1_000_000_000);
+    let review = table.text("review", &SHARE).unwrap_or_else(review_default);
     let noise = table.text("noise", &SHARE).unwrap_or_default();
     let risk = risk(table);
     let times = times(table);
@@ -152,6 +153,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
         stages,
         copies_per_day_max: copies.unwrap_or(COPIES_PER_DAY_DEFAULT),
         judge_share,
+        review,
         noise,
         risk,
         times,
@@ -335,6 +337,11 @@ fn mirror_default() -> Share {
     Share::from_basis_points(100).unwrap_or(Share::ALL)
 }
 
+/// The share of pairs that people are shown where nobody says otherwise.
+pub fn review_default() -> Share {
+    Share::from_basis_points(500).unwrap_or(Share::NONE)
+}
+
 /// What the stages of a rollout inherit from it.
 struct Ladder<'a, 'b> {
     table: &'b Table<'a>,
@@ -430,7 +437,7 @@ fn role(margin: Margin, serve: Share, proven: Option<&[Metric]>) -> Role {
         (Some(proven), _) => proven.contains(&margin.metric()),
         (None, Kind::Quantile) => LATENCY_PROVEN_FROM_BPS <= serve.basis_points(),
         (None, Kind::Opinion) => Share::NONE < serve && serve < Share::ALL,
-        (None, Kind::Rate(_) | Kind::Score | Kind::Ratio) => true,
+        (None, Kind::Rate(_) | Kind::Score | Kind::Preference | Kind::Ratio) => true,
     };
     if prove { Role::Prove } else { Role::Guard }
 }

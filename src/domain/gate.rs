@@ -27,6 +27,8 @@ pub enum Metric {
     OutputTokensRatio,
     /// Mean score by those whom the answers were for.
     Feedback,
+    /// The candidate's part of the comparisons that people make blind.
+    HumanWinRate,
 }
 
 /// How a metric is measured, and so which instrument proves it.
@@ -40,6 +42,8 @@ pub enum Kind {
     Score,
     /// The same of scores that callers give to the answers they got, of one side each.
     Opinion,
+    /// The part of comparisons that each side wins, 0 to 1, ties half; higher is better.
+    Preference,
     /// A sum of paired amounts, compared as a part of the primary's; lower is better.
     Ratio,
 }
@@ -55,7 +59,7 @@ pub enum Better {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ErrorRate,
         Self::LatencyP99,
         Self::JudgeScore,
@@ -66,6 +70,7 @@ impl Metric {
         Self::SchemaValidRate,
         Self::OutputTokensRatio,
         Self::Feedback,
+        Self::HumanWinRate,
     ];
 
     /// The metrics that gate unless a plan says otherwise.
@@ -84,6 +89,7 @@ impl Metric {
             Self::SchemaValidRate => "schema_valid_rate",
             Self::OutputTokensRatio => "output_tokens_ratio",
             Self::Feedback => "feedback",
+            Self::HumanWinRate => "human_win_rate",
         }
     }
 
@@ -100,6 +106,7 @@ impl Metric {
             Self::LatencyP99 | Self::TtftP99 => Kind::Quantile,
             Self::JudgeScore => Kind::Score,
             Self::Feedback => Kind::Opinion,
+            Self::HumanWinRate => Kind::Preference,
             Self::Cost | Self::OutputTokensRatio => Kind::Ratio,
         }
     }
@@ -109,7 +116,7 @@ impl Metric {
         match self.kind() {
             Kind::Rate(_) => "pp",
             Kind::Quantile => "ms",
-            Kind::Score | Kind::Opinion => "score",
+            Kind::Score | Kind::Opinion | Kind::Preference => "score",
             Kind::Ratio => "%",
         }
     }

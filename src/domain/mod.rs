@@ -5,6 +5,7 @@
 
 mod call;
 mod conversation;
+mod desk;
 mod endpoint;
 mod event;
 mod flag;
@@ -19,6 +20,7 @@ mod record;
 mod refusal;
 mod request_rules;
 mod requests;
+mod review;
 mod rollout;
 mod route;
 mod seen;
@@ -36,6 +38,7 @@ pub use call::{
     Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
     Window,
 };
+pub use desk::{Desk, Late, Progress};
 pub use endpoint::Endpoint;
 pub use event::{Answer, Cause, Command, Consent, Event, Undecided};
 pub use flag::{Caps, Flag, Flags};
@@ -52,6 +55,7 @@ pub use record::Record;
 pub use refusal::Refusal;
 pub use request_rules::{MessageRule, RequestRules};
 pub use requests::Requests;
+pub use review::{Choice, Counted, Lease, Review, Winner};
 pub use rollout::{Input, Rollout, Saved, State, Visit};
 pub use route::{Facts, Key, Lane, Lot, Places, Route, Snapshot, Tie, is_cleared};
 pub use seen::{Note, Order, Seen, Told, Weather};

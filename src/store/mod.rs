@@ -33,6 +33,7 @@ mod plan;
 mod rebuild;
 mod record;
 mod recorder;
+mod review;
 mod segments;
 
 pub use bodies::Bodies;

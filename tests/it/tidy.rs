@@ -27,7 +27,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("proxy",      &["domain", "dialect", "patterns", "clock", "tasks", "memory", "telemetry", "listeners", "store",
                      "upstream", "traffic"]),
     ("operations", &["domain", "tasks", "memory", "telemetry", "listeners", "store", "upstream", "controller"]),
-    ("api",        &["domain", "tasks", "config", "listeners", "store", "traffic", "controller"]),
+    ("api",        &["domain", "analysis", "dialect", "tasks", "telemetry", "config", "listeners", "store", "traffic",
+                     "controller"]),
     ("app",        &["domain", "patterns", "clock", "tasks", "memory", "telemetry", "config", "listeners", "store",
                      "upstream", "traffic", "controller", "judge", "proxy", "operations", "api"]),
     ("players",    &["domain", "clock", "tasks"]),
@@ -59,7 +60,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("hyper",             &["upstream", "proxy", "operations", "players", "api"]),
     ("prometheus_client", &["telemetry"]),
     ("clap",              &["cli"]),
-    ("rustix",            &["listeners", "store", "proxy"]),
+    ("rustix",            &["listeners", "store", "proxy", "cli"]), // keys as they are pressed
     ("listenfd",          &["listeners"]),
     ("sd_notify",         &["listeners"]),
     ("jiff",              &["domain"]),           // zones for freezes: its tz database is compiled in, so it stays pure
