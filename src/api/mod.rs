@@ -7,6 +7,7 @@ mod errors;
 mod feedback;
 mod flags;
 mod guests;
+mod http;
 mod json;
 mod pairs;
 mod request;

@@ -72,6 +72,7 @@ impl Opening {
             metrics: Arc::clone(&parts.metrics),
         };
         let pairs = Arc::new(Pairs::new(past));
+        drop(parts.operations.people.set(Arc::clone(&pairs)));
         let grace = Duration::from_millis(config.limits.grace_ms);
         let Some(control) = control.take() else { return };
         tasks.start("api", |stop| async move {
