@@ -124,7 +124,9 @@ impl Ledger {
             Said::Score { watched, marks } => self.score(at, watched, marks),
             Said::Opinion { watched, scored } => self.opinion(at, watched, *scored),
             Said::Comparison { watched, compared } => {
-                compared.iter().for_each(|it| self.compare(at, watched, *it));
+                if let Some(compared) = compared {
+                    self.compare(at, watched, *compared);
+                }
             }
             Said::ScoreLost => self.score_lost(),
             Said::CopyLost => self.copy_lost(at),

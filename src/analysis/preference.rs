@@ -109,8 +109,8 @@ impl Preference {
         let (lower, upper) =
             (self.sums.lower(known.samples), -self.sums.neg().lower(known.samples));
         Shown {
-            primary: (1.0 - difference) / 2.0,
-            candidate: (1.0 + difference) / 2.0,
+            primary: f64::midpoint(1.0, -difference),
+            candidate: f64::midpoint(1.0, difference),
             difference,
             lower,
             upper,

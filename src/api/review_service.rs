@@ -34,15 +34,10 @@ impl Pairs {
         reviewer: String,
     ) -> Result<proto::LeaseReviewResponse, Status> {
         let rollout = self.rollout(&asked.parent)?;
-        let lease_ms = match asked.lease.map_or(LEASE_MS, convert::millis) {
-            ms @ 1..=LEASE_MS_MAX => ms,
-            _ => {
-                return Err(errors::argument(
-                    "lease",
-                    "lease is more than 0 s and at most an hour",
-                ));
-            }
-        };
+        let lease_ms = asked.lease.map_or(LEASE_MS, convert::millis);
+        if !(1..=LEASE_MS_MAX).contains(&lease_ms) {
+            return Err(errors::argument("lease", "lease is more than 0 s and at most an hour"));
+        }
         let not_given = match (rollout.guarded(), rollout.plan().review.is_none()) {
             (None, _) => NOT_UNDER_WAY,
             (Some(_), true) => NONE_DRAWN,

@@ -243,7 +243,7 @@ fn judged(scores: &[Score]) -> Option<&Score> {
 
 /// A side by chance, of which nothing that is shown tells.
 fn coin() -> Side {
-    if Uuid::now_v7().as_u128() % 2 == 0 { Side::Primary } else { Side::Candidate }
+    if Uuid::now_v7().as_u128().is_multiple_of(2) { Side::Primary } else { Side::Candidate }
 }
 
 /// Cohen's kappa of a table with enough in it.
@@ -300,12 +300,12 @@ impl Drawn {
         }
         let scores = store.scores(pair.id)?;
         let settled = Timestamp(pair.order.map_or(pair.at, |it| it.at).0 + SETTLE_MS);
-        let score = judged(&scores).filter(|it| it.at <= settled);
-        let awaited = pair.judgeable && !plan.judge_share.is_none() && score.is_none();
+        let word = judged(&scores).filter(|it| it.at <= settled);
+        let awaited = pair.judgeable && !plan.judge_share.is_none() && word.is_none();
         if awaited && now <= settled {
             return Ok(());
         }
-        let Some(review) = Review::draw(plan.review, pair, score) else { return Ok(()) };
+        let Some(review) = Review::draw(plan.review, pair, word) else { return Ok(()) };
         let bodies = store.bodies(pair.id)?;
         if bodies.is_some_and(|it| Texts::read(pair, &it).is_some()) {
             self.desk.draw(review);

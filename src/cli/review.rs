@@ -112,9 +112,8 @@ impl Session<'_> {
         let request = proto::SubmitReviewRequest { lease_id, preference: choice.into(), comment };
         let mut tries = 1;
         loop {
-            let failure = match self.client.submit_review(request.clone()).await {
-                Ok(_) => return Ok(true),
-                Err(failure) => failure,
+            let Err(failure) = self.client.submit_review(request.clone()).await else {
+                return Ok(true);
             };
             let Failure { kind, message, .. } = &failure;
             match kind {

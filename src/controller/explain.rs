@@ -144,7 +144,7 @@ fn span(ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::domain::{
-        Approval, Excluded, Margin, Metric, Name, Noise, Plan, Risk, Rollout, Share, Slice, Times,
+        Approval, Excluded, Margin, Metric, Noise, Plan, Risk, Rollout, Share, Slice, Times,
         Timestamp,
     };
 
@@ -165,10 +165,9 @@ mod tests {
             ],
             approval: Approval::NotNeeded,
         };
-        let name = |text: &str| text.parse::<Name>().unwrap();
         let plan = Plan {
-            primary: name("gpt"),
-            candidate: name("cheap"),
+            primary: "gpt".parse().unwrap(),
+            candidate: "cheap".parse().unwrap(),
             slice: Slice::default(),
             watched: None,
             stages: vec![stage],
@@ -179,7 +178,7 @@ mod tests {
             risk: Risk::default(),
             times: Times::default(),
         };
-        let mut rollout = Rollout::new(name("chat"), plan);
+        let mut rollout = Rollout::new("chat".parse().unwrap(), plan);
         let entered = Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator };
         rollout.apply(Timestamp(0), &entered);
         let errors = GateEvidence {

@@ -150,7 +150,7 @@ fn keep(pairs: &Pairs, seen: &[Seen]) {
             }
             Seen::Note(note) => notes.push((**note).clone()),
             Seen::Review(review) => {
-                pairs.put_review(review, review.counted.unwrap().order.at).unwrap()
+                pairs.put_review(review, review.counted.unwrap().order.at).unwrap();
             }
             Seen::Score(_) => {}
         }

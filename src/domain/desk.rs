@@ -65,7 +65,9 @@ impl Desk {
         self.waiting += 1;
         if WAITING_LEN_MAX < self.waiting {
             let oldest = self.reviews.values().find(|it| it.leases.is_empty()).map(|it| it.pair);
-            oldest.into_iter().for_each(|it| self.forget(it));
+            if let Some(oldest) = oldest {
+                self.forget(oldest);
+            }
         }
     }
 

@@ -112,7 +112,7 @@ impl Pairs {
         match entry::decode(payload) {
             Ok(Entry::Notes(notes)) => notes.into_iter().for_each(each),
             Ok(Entry::Block(_) | Entry::Score(_) | Entry::Review(_)) | Err(_) => {
-                self.count_unreadable()
+                self.count_unreadable();
             }
         }
     }
