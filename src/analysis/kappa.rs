@@ -1,45 +1,47 @@
-//! How far two who say the same things agree beyond chance.
+//! Agreement of two who sort the same things, beyond what chance alone would give.
 
 use super::float;
 
-/// Cohen's kappa of two raters who put the same things in one of three classes each.
+/// Cohen's kappa of a table that counts how often the one said the row and the other the column.
 ///
-/// `table[i][j]` counts what the first put in class i and the second in class j. 1 is full
-/// agreement, 0 what chance alone gives, and below 0 less than that. None where nothing was rated,
-/// or both put everything in one class, of which chance explains all.
+/// 1 is full agreement, 0 as much as chance gives, below 0 less. None where it is not defined:
+/// nothing was sorted, or both put everything into the same one class.
 /// Source: Cohen 1960, Educational and Psychological Measurement 20, 37-46.
-pub fn kappa(table: &[[u64; 3]; 3]) -> Option<f64> {
-    let total = float(table.iter().flatten().sum());
-    let row = |it: usize| float(table[it].iter().sum());
-    let column = |it: usize| float(table.iter().map(|row| row[it]).sum());
-    let agreed = float((0..3).map(|it| table[it][it]).sum()) / total;
-    let by_chance: f64 = (0..3).map(|it| row(it) * column(it)).sum::<f64>() / (total * total);
-    (0.0 < total && by_chance < 1.0).then(|| (agreed - by_chance) / (1.0 - by_chance))
+pub fn kappa<const N: usize>(table: &[[u64; N]; N]) -> Option<f64> {
+    let total = float(table.as_flattened().iter().sum());
+    let part = |counts: u64| float(counts) / total;
+    let class = |it: usize| (table[it].iter().sum(), table.iter().map(|row| row[it]).sum());
+    let agreed: f64 = (0..N).map(|it| part(table[it][it])).sum();
+    let by_chance: f64 = (0..N).map(class).map(|(row, column)| part(row) * part(column)).sum();
+    let beyond = 1.0 - by_chance;
+    (0.0 < total && 1e-12 < beyond).then(|| (agreed - by_chance) / beyond)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn near(table: [[u64; 3]; 3], expected: f64) {
-        let kappa = kappa(&table).unwrap();
-        assert!((kappa - expected).abs() < 1e-12, "{kappa} {expected}");
+    #[test]
+    fn it_is_that_of_worked_examples() {
+        let near = |table: [[u64; 2]; 2], wanted: f64| {
+            let found = kappa(&table).unwrap();
+            assert!((found - wanted).abs() < 1e-4, "{table:?}: {found}");
+        };
+        near([[20, 5], [10, 15]], 0.4);
+        // The same agreement, and less of it beyond chance.
+        near([[45, 15], [25, 15]], 0.1304);
+        near([[25, 35], [5, 35]], 0.2593);
+        near([[10, 0], [0, 10]], 1.0);
+        near([[0, 10], [10, 0]], -1.0);
+        // 70 of 100 agree, and 41 would by chance.
+        let three = kappa(&[[44, 5, 1], [7, 20, 3], [9, 5, 6]]).unwrap();
+        assert!((three - 0.29 / 0.59).abs() < 1e-9, "{three}");
     }
 
     #[test]
-    fn worked_values_are_those_of_the_formula() {
-        // 84 of 100 agree; by chance 0.5·0.5 + 0.3·0.3 + 0.2·0.2 = 0.38 would.
-        near([[44, 5, 1], [5, 23, 2], [1, 2, 17]], (0.84 - 0.38) / 0.62);
-        // Two classes alone: 35 of 50 agree, 0.5 by chance.
-        near([[20, 0, 5], [0, 0, 0], [10, 0, 15]], 0.4);
-        near([[7, 0, 0], [0, 8, 0], [0, 0, 9]], 1.0);
-        near([[1, 1, 1], [1, 1, 1], [1, 1, 1]], 0.0);
-        near([[0, 0, 5], [0, 0, 0], [5, 0, 0]], -1.0);
-    }
-
-    #[test]
-    fn where_there_is_nothing_to_tell_apart_there_is_none() {
-        assert_eq!(kappa(&[[0; 3]; 3]), None);
-        assert_eq!(kappa(&[[9, 0, 0], [0; 3], [0; 3]]), None);
+    fn where_nothing_could_be_told_apart_there_is_none() {
+        assert_eq!(kappa(&[[0, 0], [0, 0]]), None);
+        assert_eq!(kappa(&[[7, 0], [0, 0]]), None);
+        assert_eq!(kappa(&[[7, 3], [0, 0]]), Some(0.0));
     }
 }

@@ -74,3 +74,48 @@ fn answer(kept: &[u8]) -> Option<ReviewedAnswer> {
         .collect();
     Some(ReviewedAnswer { text, tool_calls, refusal })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::samples;
+
+    fn bodies(primary: &str, candidate: &str) -> Bodies {
+        let request =
+            r#"{"model":"big-model","messages":[{"role":"user","content":"Where is it?"}]}"#;
+        let [request, primary, candidate] =
+            [request, primary, candidate].map(|it| bytes::Bytes::copy_from_slice(it.as_bytes()));
+        Bodies { request, primary, candidate }
+    }
+
+    const CALL: &str = r#"{"text":"","tool_calls":[{"id":"toolu_01A","name":"find","arguments":"{\"id\":7}"}],"refusal":null}"#;
+    const TEXT: &str = r#"{"text":"There.","tool_calls":[],"refusal":null}"#;
+
+    #[test]
+    fn what_is_shown_has_no_model_and_no_ids_of_calls() {
+        let pair = samples::pair("chat", 1_000, 1);
+        for first in [Side::Primary, Side::Candidate] {
+            let texts = Texts::read(&pair, &bodies(CALL, TEXT)).unwrap();
+            let (question, answers) = texts.answers(first);
+            assert_eq!(question, "user: Where is it?");
+            let calls = answers.iter().position(|it| !it.tool_calls.is_empty()).unwrap();
+            assert_eq!(calls == 0, first == Side::Primary);
+            let said = format!("{answers:?}");
+            assert!(!said.contains("toolu") && said.contains("find") && said.contains("There."));
+        }
+    }
+
+    #[test]
+    fn what_was_not_kept_or_not_to_its_end_is_not_shown() {
+        let mut pair = samples::pair("chat", 1_000, 1);
+        let shown = |pair: &Pair, bodies: &Bodies| Texts::read(pair, bodies).is_some();
+        assert!(shown(&pair, &bodies(TEXT, TEXT)));
+        assert!(!shown(&pair, &Bodies::default()));
+        assert!(!shown(&pair, &bodies(TEXT, r#"{"trouble":"500"}"#)));
+        assert!(!shown(&pair, &bodies(TEXT, r#"{"text":"","tool_calls":[],"refusal":null}"#)));
+        pair.path = "/team/v1/chat/completions".to_owned();
+        assert!(shown(&pair, &bodies(TEXT, TEXT)), "a caller's own way to it");
+        pair.path = "/v1/audio".to_owned();
+        assert!(!shown(&pair, &bodies(TEXT, TEXT)));
+    }
+}
