@@ -15,6 +15,7 @@ mod review_service;
 mod reviews;
 mod rollouts;
 mod server;
+mod usage;
 mod watch;
 
 pub use client::{Caller, Client, Failure, FailureKind, Watch};

@@ -19,7 +19,7 @@ use crate::domain::PairId;
 use crate::store::{self, PairsError, Query};
 use crate::tasks::Pool;
 use crate::telemetry::Metrics;
-use crate::traffic::{Outbox, Trail};
+use crate::traffic::{Outbox, Surveyor, Trail};
 
 /// Most reads of the store at a time.
 const READS_MAX: usize = 16;
@@ -31,6 +31,8 @@ pub struct Past {
     pub pairs: Arc<OnceLock<store::Pairs>>,
     /// The last requests.
     pub trail: Arc<Trail>,
+    /// What was asked of late, counted.
+    pub surveyor: Arc<Surveyor>,
     /// The way of what is said of them to the evidence.
     pub outbox: Outbox,
     /// Who knows what counts now.
@@ -39,20 +41,29 @@ pub struct Past {
     pub metrics: Arc<Metrics>,
 }
 
+/// What there is to tell, and places for those who read it from the store.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    past: Past,
+    reads: Pool,
+}
+
 /// The service.
 #[derive(Debug)]
 pub struct Pairs {
-    pub(super) past: Past,
-    reads: Pool,
+    pub(super) store: Store,
     scores: Scores,
     pub(super) desks: Arc<Desks>,
 }
 
-impl Pairs {
-    /// With nothing asked of it yet.
-    pub fn new(past: Past) -> Self {
-        let (reads, scores) = (Pool::new(READS_MAX), Scores::default());
-        Self { past, reads, scores, desks: Arc::default() }
+impl Store {
+    pub(super) fn new(past: Past) -> Self {
+        Self { past, reads: Pool::new(READS_MAX) }
+    }
+
+    /// What there is to tell.
+    pub(super) fn past(&self) -> &Past {
+        &self.past
     }
 
     /// Reads from the store, away from the threads that must not wait.
@@ -78,13 +89,19 @@ impl Pairs {
 }
 
 impl Pairs {
+    /// With nothing asked of it yet.
+    pub fn new(past: Past) -> Self {
+        let (store, scores) = (Store::new(past), Scores::default());
+        Self { store, scores, desks: Arc::default() }
+    }
+
     /// An answer that this process may not have seen given, once it is known what earlier ones were
     /// told of its window.
     async fn recalled(&self, answered: Answered) -> Result<Answered, Status> {
         let window = answered.window().filter(|it| !self.scores.recalls(it)).cloned();
         if let Some(window) = window {
             let of = window.clone();
-            let told = self.read(move |store| {
+            let told = self.store.read(move |store| {
                 let mut told = VecDeque::new();
                 store.notes(&of, &mut |note| {
                     told.extend(Given::noted(note));
@@ -106,15 +123,15 @@ impl Pairs {
     ) -> Result<proto::SubmitFeedbackResponse, Status> {
         let given = Given::read(asked)?;
         let id = given.request;
-        let answered = match self.past.trail.find(id) {
+        let answered = match self.store.past.trail.find(id) {
             Some(trace) => Answered::remembered(&trace),
-            None => match self.read(move |store| store.get(id)).await? {
+            None => match self.store.read(move |store| store.get(id)).await? {
                 Some((pair, _)) => self.recalled(Answered::paired(&pair)).await?,
                 None => return Err(errors::unknown_request(&id.to_string())),
             },
         };
-        let late = answered.late(id, &self.past.controller.views());
-        let to = (&self.past.outbox, &*self.past.metrics);
+        let late = answered.late(id, &self.store.past.controller.views());
+        let to = (&self.store.past.outbox, &*self.store.past.metrics);
         self.scores.give(given, (&answered, late), to)
     }
 }
@@ -127,7 +144,7 @@ impl PairService for Pairs {
     ) -> Result<Response<proto::Pair>, Status> {
         let name = request.into_inner().name;
         let (which, id) = pair_name(&name)?;
-        let found = self.read(move |store| Ok((store.get(id)?, store.bodies(id)?))).await?;
+        let found = self.store.read(move |store| Ok((store.get(id)?, store.bodies(id)?))).await?;
         let (Some((pair, scores)), bodies) = found else {
             return Err(errors::unknown_pair(&id.to_string()));
         };
@@ -154,7 +171,7 @@ impl PairService for Pairs {
         };
         // One more than the page, to see whether it is the last.
         let query = Query { rollout, before, len_max: len + 1 };
-        let mut pairs = self.read(move |store| store.list(&query)).await?;
+        let mut pairs = self.store.read(move |store| store.list(&query)).await?;
         let more = len < pairs.len();
         pairs.truncate(len);
         let next = pairs.last().filter(|_| more).map(|it| it.id.to_string());
@@ -173,10 +190,10 @@ impl PairService for Pairs {
             .trim()
             .parse()
             .map_err(|error| errors::argument("request_id", &format!("{error}")))?;
-        if let Some(trace) = self.past.trail.find(id) {
+        if let Some(trace) = self.store.past.trail.find(id) {
             return Ok(Response::new(convert::trace(&trace)));
         }
-        match self.read(move |store| store.get(id)).await? {
+        match self.store.read(move |store| store.get(id)).await? {
             Some((pair, _)) => Ok(Response::new(convert::trace_of_pair(&pair))),
             None => Err(errors::unknown_request(&id.to_string())),
         }
@@ -219,10 +236,11 @@ impl Past {
     /// With nothing in it.
     pub(super) async fn none() -> Self {
         let setup = crate::controller::rig::setup(Err(String::new()));
-        let outbox = setup.outbox.clone();
+        let (outbox, setup_clock) = (setup.outbox.clone(), setup.clock);
         let (_, controller) = crate::controller::Controller::new(setup).await;
+        let surveyor = Arc::new(Surveyor::new(crate::domain::Share::NONE, setup_clock));
         let (pairs, trail, metrics) = (Arc::default(), Arc::default(), Arc::default());
-        Self { pairs, trail, outbox, controller, metrics }
+        Self { pairs, trail, surveyor, outbox, controller, metrics }
     }
 }
 

@@ -43,7 +43,7 @@ impl Pairs {
             (Some(_), true) => NONE_DRAWN,
             (Some(_), false) => NONE_WAITS,
         };
-        let now = self.past.outbox.now();
+        let now = self.store.past().outbox.now();
         let given = self.desk(move |desks, store| {
             let asks = Asks { rollout: &rollout, reviewer: &reviewer, now };
             desks.lease(asks, lease_ms, store)
@@ -84,7 +84,7 @@ impl Pairs {
             }
         };
         let comment = comment(asked.comment)?;
-        let (names, now) = (self.names(), self.past.outbox.now());
+        let (names, now) = (self.names(), self.store.past().outbox.now());
         let submitted = self.desk(move |desks, store| {
             let said = (choose, comment.as_str());
             desks.submit((id.as_u128(), &reviewer), said, now, (&names, store))
@@ -104,7 +104,7 @@ impl Pairs {
         parent: &str,
         reviewer: String,
     ) -> Result<proto::ReviewProgress, Status> {
-        let (rollout, now) = (self.rollout(parent)?, self.past.outbox.now());
+        let (rollout, now) = (self.rollout(parent)?, self.store.past().outbox.now());
         let standing = self.desk(move |desks, store| {
             desks.standing(Asks { rollout: &rollout, reviewer: &reviewer, now }, store)
         });
@@ -123,10 +123,10 @@ impl Pairs {
     pub(super) async fn settle(&self) {
         loop {
             tokio::time::sleep(SETTLE_EVERY).await;
-            if self.past.pairs.get().is_none() {
+            if self.store.past().pairs.get().is_none() {
                 continue;
             }
-            let (names, outbox) = (self.names(), self.past.outbox.clone());
+            let (names, outbox) = (self.names(), self.store.past().outbox.clone());
             let settled =
                 self.desk(move |desks, store| desks.settle(&names, (&outbox, outbox.now()), store));
             if let Err(error) = settled.await {
@@ -143,19 +143,19 @@ impl Pairs {
         + 'static,
     ) -> Result<T, Status> {
         let desks = Arc::clone(&self.desks);
-        self.read(move |store| act(&desks, store)).await
+        self.store.read(move |store| act(&desks, store)).await
     }
 
     fn rollout(&self, parent: &str) -> Result<Rollout, Status> {
         let name = rollout("parent", parent)?;
-        let views = self.past.controller.views();
+        let views = self.store.past().controller.views();
         let found = views.rollouts.iter().find(|it| *it.rollout.name() == name);
         let found = found.map(|it| it.rollout.clone());
         found.ok_or_else(|| errors::rejected(&Rejected::Unknown(name)))
     }
 
     fn names(&self) -> Vec<Name> {
-        let views = self.past.controller.views();
+        let views = self.store.past().controller.views();
         views.rollouts.iter().map(|it| it.rollout.name().clone()).collect()
     }
 }

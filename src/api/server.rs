@@ -1,4 +1,4 @@
-//! The server: both services, health and reflection on one socket.
+//! The server: all services, health and reflection on one socket.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -13,9 +13,10 @@ use super::{
     pairs::Pairs,
     proto::{
         flag_service_server::FlagServiceServer, pair_service_server::PairServiceServer,
-        rollout_service_server::RolloutServiceServer,
+        rollout_service_server::RolloutServiceServer, usage_service_server::UsageServiceServer,
     },
     rollouts::Rollouts,
+    usage::UsageApi,
 };
 use crate::controller::Handle;
 use crate::listeners::{Arrivals, Listener};
@@ -48,6 +49,7 @@ pub async fn serve(
     health.set_serving::<FlagServiceServer<FlagsApi>>().await;
     // Without a store it says so itself, until there is one.
     health.set_serving::<PairServiceServer<Pairs>>().await;
+    health.set_serving::<UsageServiceServer<UsageApi>>().await;
     let flags =
         FlagServiceServer::new(FlagsApi(handle.clone())).max_decoding_message_size(REQUEST_LEN_MAX);
     let rollouts = RolloutServiceServer::new(Rollouts::new(handle, defaults, stop.clone()))
@@ -92,7 +94,8 @@ fn router(health: &HealthReporter, pairs: Arc<Pairs>) -> Result<Router, BoxError
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let pairs = PairServiceServer::from_arc(pairs).max_decoding_message_size(REQUEST_LEN_MAX);
+    let usage = UsageServiceServer::new(UsageApi(pairs.store.clone()));
+    let pairs = PairServiceServer::from_arc(pairs);
     Ok(Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -100,7 +103,8 @@ fn router(health: &HealthReporter, pairs: Arc<Pairs>) -> Result<Router, BoxError
         .add_service(reflection().build_v1()?)
         // Many clients, the Python one among them, ask for the version before.
         .add_service(reflection().build_v1alpha()?)
-        .add_service(pairs))
+        .add_service(pairs.max_decoding_message_size(REQUEST_LEN_MAX))
+        .add_service(usage.max_decoding_message_size(REQUEST_LEN_MAX)))
 }
 
 /// Resolves when it is time to stop, after those who watch the health were told.
@@ -110,6 +114,7 @@ async fn announce(mut stop: Stop, health: HealthReporter) {
     health.set_not_serving::<RolloutServiceServer<Rollouts>>().await;
     health.set_not_serving::<FlagServiceServer<FlagsApi>>().await;
     health.set_not_serving::<PairServiceServer<Pairs>>().await;
+    health.set_not_serving::<UsageServiceServer<UsageApi>>().await;
 }
 
 /// Lets a server end in peace, but not for ever: whoever watches the health never leaves.
@@ -194,7 +199,7 @@ mod tests {
                 panic!("{answer:?}");
             };
             let names: Vec<String> = list.service.into_iter().map(|it| it.name).collect();
-            for service in ["RolloutService", "PairService", "FlagService"] {
+            for service in ["RolloutService", "PairService", "FlagService", "UsageService"] {
                 let service = &format!("crossfade.v1.{service}");
                 assert!(names.contains(service), "{names:?}");
             }
