@@ -257,7 +257,9 @@ async fn nothing_that_was_answered_is_lost_by_a_kill_and_an_equal_candidate_stay
     until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
     let mut ana = Reviewer::new(&serve, "ana").await;
     assert_eq!(ana.progress().await.reviewed, said);
-    assert_eq!(ana.lease().await, held, "what she had in hands she still has");
+    // How many wait besides depends on what was stored meanwhile.
+    let again = LeaseReviewResponse { waiting: held.waiting, ..ana.lease().await };
+    assert_eq!(again, held, "what she had in hands she still has");
     until("all but the last are evidence", || async { samples(&gate(&serve).await) == 24 }).await;
     ana.submit(&held, Preference::BothGood).await.unwrap();
     said += 1;
@@ -289,7 +291,7 @@ async fn nothing_that_is_shown_says_whose_it_is_and_nobody_sees_a_pair_twice() {
     let (mut seen, mut first) = (HashSet::new(), 0);
     for number in 0..32 {
         let lease = ana.lease().await;
-        assert_eq!(ana.lease().await, lease, "until it is answered it stays");
+        assert_eq!(ana.lease().await.lease_id, lease.lease_id, "until it is answered it stays");
         let bytes = String::from_utf8_lossy(&lease.encode_to_vec()).to_lowercase();
         let said = [PRIMARY, CANDIDATE, "primary", "candidate", "provider", "model", "call_"];
         for trace in said.into_iter().chain(ids.iter().map(String::as_str)) {
