@@ -6,6 +6,7 @@ mod create;
 mod events;
 mod flags;
 mod forecast;
+mod keys;
 mod ladder;
 mod look;
 mod moves;
@@ -14,6 +15,7 @@ mod pairs;
 mod paper;
 mod program;
 mod request;
+mod review;
 mod simulate;
 mod watch;
 
@@ -239,6 +241,7 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
         ClientCommand::Events { name, limit } => events::events(client, out, &name, limit).await,
         ClientCommand::Pairs { name, limit } => pairs::list(client, out, &name, limit).await,
         ClientCommand::Pair { id } => pairs::one(client, out, &id).await,
+        ClientCommand::Review(args) => review::review(client, out, &args).await,
         ClientCommand::Feedback(args) => request::feedback(client, out, args, global).await,
         ClientCommand::Audit { days } => audit::audit(client, out, days, global.output).await,
         ClientCommand::Create(args) => create::create(client, out, args, global).await,
