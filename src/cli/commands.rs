@@ -43,6 +43,11 @@ pub enum ClientCommand {
         /// Its id, as `crossfade pairs` prints it
         id: String,
     },
+    /// Say whether a rollout's candidate is ready, and what that rests on, for a ticket
+    Report {
+        /// The rollout
+        name: String,
+    },
     /// Say what is asked of the providers and what it costs, before anything is moved
     Audit {
         /// Days (UTC) that are looked at, today included
