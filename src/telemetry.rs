@@ -128,6 +128,15 @@ impl Loss {
     }
 }
 
+/// What there was no place for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A caller's connection: it is closed.
+    Connection,
+    /// A request beside others of its connection: it is answered 503.
+    Request,
+}
+
 /// Who does not get the texts of a pair, for want of clearance for its data classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Withheld {
@@ -194,6 +203,7 @@ pub struct Metrics {
     first_bytes: Family<ProviderLabels, Histogram, fn() -> Histogram>,
     skips: Family<ReasonLabels, Counter>,
     losses: Family<ReasonLabels, Counter>,
+    refusals: Family<ReasonLabels, Counter>,
     withheld: Family<WithheldLabels, Counter>,
     fallbacks: Family<RolloutLabels, Counter>,
     failovers: Family<BreakerLabels, Counter>,
@@ -240,6 +250,7 @@ impl Metrics {
             first_bytes: Family::new_with_constructor(seconds),
             skips: Family::default(),
             losses: Family::default(),
+            refusals: Family::default(),
             withheld: Family::default(),
             fallbacks: Family::default(),
             failovers: Family::default(),
@@ -297,6 +308,15 @@ impl Metrics {
     /// Counts something dropped or failed on the side.
     pub fn loss(&self, loss: Loss) {
         self.losses.get_or_create(&ReasonLabels { reason: loss.as_str() }).inc();
+    }
+
+    /// Counts what there was no place for.
+    pub fn refusal(&self, refusal: Refusal) {
+        let reason = match refusal {
+            Refusal::Connection => "connections",
+            Refusal::Request => "requests",
+        };
+        self.refusals.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// Counts a pair whose texts somebody does not get.
@@ -417,6 +437,7 @@ impl Metrics {
         it.register("first_byte_seconds", "Time to the first byte", self.first_bytes.clone());
         it.register("mirror_skipped", "Requests not copied, by reason", self.skips.clone());
         it.register("lost", "Dropped or failed on the side, by reason", self.losses.clone());
+        it.register("refused", "Callers there was no place for", self.refusals.clone());
         it.register(
             "withheld",
             "Pairs whose texts somebody is not cleared for",

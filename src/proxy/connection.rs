@@ -24,6 +24,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
 use crate::tasks::{BoxError, Place, Pool, describe};
+use crate::telemetry::Refusal;
 use crate::upstream::Line;
 
 use super::{
@@ -98,10 +99,10 @@ where
         let (proxy, line) = (Arc::clone(proxy), Arc::clone(&line));
         service_fn(move |request: Request<Incoming>| {
             let (proxy, line) = (Arc::clone(&proxy), Arc::clone(&line));
-            let busy = presence.begin(request.version());
+            let busy = presence.begin(request.version(), || proxy.place_beside());
             async move {
                 let wait_max = proxy.settings.write_timeout;
-                let answer = proxy.answer(&line, request).await;
+                let answer = proxy.answer(&line, request, &busy).await;
                 Ok::<_, Infallible>(answer.map(|it| Reply::new(it, busy, wait_max)))
             }
         })
@@ -123,6 +124,20 @@ where
         })
         .await
     })
+}
+
+impl Proxy {
+    /// A place for a request beside another one of its connection. Where descriptors are scarce it
+    /// takes that of a connection, and leaves half of them to those that come.
+    fn place_beside(&self) -> Option<Place> {
+        let spared = self.connections.len_max() / 2;
+        let place = self.streams.try_enter();
+        let place = place.or_else(|| self.connections.try_enter_beside(spared));
+        if place.is_none() {
+            self.metrics.refusal(Refusal::Request);
+        }
+        place
+    }
 }
 
 /// Has the system end the connection when nothing of what it is sent is taken for so long. Where

@@ -47,7 +47,7 @@ use crate::memory::Memory;
 use crate::patterns::Redactor;
 use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Refusal};
 use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
 use crate::upstream::Upstream;
 
@@ -127,6 +127,8 @@ pub struct Proxy {
     pub settings: Settings,
     /// Places for connections of callers.
     pub connections: Pool,
+    /// Places for requests beside another one of their connection.
+    pub streams: Pool,
     /// Places for copies.
     pub pool: Pool,
     /// What copies, answers and requests may hold.
@@ -190,6 +192,7 @@ pub async fn serve(
             stream = arrivals.next() => stream,
         };
         let Some(place) = proxy.connections.try_enter() else {
+            proxy.metrics.refusal(Refusal::Connection);
             if let Some(times) = closed.count() {
                 tracing::warn!(times, "limits.connections_max is reached; connections are closed");
             }
