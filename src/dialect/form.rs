@@ -146,6 +146,7 @@ mod tests {
             content_type: "application/json",
             content_encoding: "",
             body: cut.as_bytes(),
+            tail: crate::dialect::Tail::default(),
             ended: End::Whole,
         };
         let reading = read(&received);

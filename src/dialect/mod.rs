@@ -30,7 +30,7 @@ mod sse;
 
 pub use adapt::{Edits, Purpose, Unfit, adapt};
 pub use agree::agreement;
-pub use answer::{End, Reading, Received, read};
+pub use answer::{End, Reading, Received, Tail, is_stream, read};
 pub use conversation::conversation;
 pub use fields::at;
 pub use form::Form;
