@@ -32,6 +32,10 @@ const STALL: Duration = Duration::from_secs(10);
 /// says how the stream ended, and what it used.
 const TAIL_LEN_MAX: usize = 64 << 10;
 
+/// What is said of an answer whose caller did not stay.
+const LEFT: &str = "the caller left";
+const LEFT_SILENT: &str = "the caller left while it was silent";
+
 /// One provider's answer as it was received, before anybody reads it.
 #[derive(Clone, Debug)]
 pub(super) struct Taken {
@@ -201,14 +205,14 @@ impl Taken {
                 return (call, Reading::trouble("the connection failed"));
             }
             Ended::Silent if self.first_byte_ms.is_some() => {
-                return (call, Reading::trouble("the caller left while it was silent"));
+                return (self.left(call, endpoint), Reading::trouble(LEFT_SILENT));
             }
             Ended::Timeout | Ended::Silent => {
                 call.outcome = Outcome::Timeout;
                 return (call, Reading::trouble("no answer in time"));
             }
             Ended::Abandoned | Ended::Unheard => {
-                return (call, Reading::trouble("the caller left"));
+                return (self.left(call, endpoint), Reading::trouble(LEFT));
             }
             Ended::Shed => return (call, Reading::trouble("there was no memory to keep it")),
         };
@@ -218,6 +222,15 @@ impl Taken {
         call.usage = reading.usage;
         call.finish_reason = reading.finish_reason;
         (call, Reading { transcript: reading.transcript, trouble: reading.trouble })
+    }
+
+    /// What was told of a call by the time its caller left: what it had used is paid for.
+    fn left(&self, mut call: Call, endpoint: Endpoint) -> Call {
+        if !self.body.is_empty() {
+            let reading = self.reading(endpoint, End::Broken);
+            (call.model, call.usage) = (reading.model, reading.usage);
+        }
+        call
     }
 
     fn reading(&self, endpoint: Endpoint, ended: End) -> dialect::Reading {

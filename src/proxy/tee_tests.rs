@@ -19,6 +19,21 @@ fn what_is_allocated_for_an_answer_is_held() {
     assert_eq!(memory.bytes(), 0);
 }
 
+#[test]
+fn b04_what_was_used_by_the_time_a_caller_left_is_known() {
+    let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\
+        \"model\":\"m\",\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\n";
+    for ended in [Ended::Abandoned, Ended::Silent] {
+        let (taken, _) = taken(&[start, "event: content_bl"], 1_000, ended);
+        let (call, reading) = taken.read(Endpoint::Messages);
+        assert_eq!(call.usage.map(|it| (it.input, it.output)), Some((9, 1)));
+        assert_eq!((call.outcome, call.model.as_deref()), (Outcome::Abandoned, Some("m")));
+        assert_eq!((call.finish_reason, reading.transcript), (None, None));
+    }
+    let (taken, _) = taken(&[], 1_000, Ended::Abandoned);
+    assert_eq!(taken.read(Endpoint::Messages).0.usage, None);
+}
+
 /// What becomes of a stream of these pieces of which so much is kept, at most.
 fn taken(pieces: &[&str], len_max: usize, ended: Ended) -> (Taken, usize) {
     let memory = Memory::new(1 << 20);
