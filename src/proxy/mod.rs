@@ -19,6 +19,7 @@ mod redact;
 mod request;
 mod serve;
 mod strict;
+mod survey;
 mod tee;
 mod upload;
 mod waiting;
@@ -48,7 +49,7 @@ use crate::patterns::Redactor;
 use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop};
 use crate::telemetry::{Metrics, Refusal};
-use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
+use crate::traffic::{Barometer, Board, Job, Outbox, Surveyor, Trail};
 use crate::upstream::Upstream;
 
 /// How long a connection on which nothing is asked stays open after another process has taken over:
@@ -143,6 +144,8 @@ pub struct Proxy {
     pub outbox: Outbox,
     /// Reads the primary's weather off its calls.
     pub barometer: Arc<Barometer>,
+    /// Looks at a share of what is asked.
+    pub surveyor: Arc<Surveyor>,
     /// What became of the last requests.
     pub trail: Arc<Trail>,
     /// To the store, once it is open.

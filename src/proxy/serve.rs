@@ -143,7 +143,7 @@ impl Proxy {
         self.callers.enter(&mut head);
         let body = Paced::new(body, self.settings.body_timeout);
         let board = self.board.load();
-        if board.snapshot.is_idle() && self.failover.is_empty() {
+        if board.snapshot.is_idle() && self.failover.is_empty() && !self.surveyor.draws(id) {
             self.remember_passed(id, Skip::NoRollout);
             let body = request::limited(body, self.settings.body_bytes_max);
             return self.pass(own_line, head, upload::watched(body)).await;
@@ -163,6 +163,10 @@ impl Proxy {
         let (body, mut holding) = match request::gather(body, lens_max, holding).await? {
             Gathered::Whole(body, holding) => (body, holding),
             Gathered::Long(body, skip) => {
+                if skip == Skip::Memory {
+                    // Whose it was nobody knows yet.
+                    board.live.iter().filter(|it| it.is_open()).for_each(|it| it.miss());
+                }
                 self.skipped(id, skip);
                 return self.pass(own_line, head, upload::watched(body)).await;
             }
@@ -191,11 +195,8 @@ impl Proxy {
         let fair = fair.filter(|it| holding.give_to(it).is_ok());
         let (Some((lane, live)), Some(fair)) = (open, fair) else {
             let routed = self.ungoverned(open.map(|(_, live)| live), routed);
-            if self.failover.is_empty() {
-                return self.pass(own_line, head, upload::watched(full(body))).await;
-            }
             let whole = Whole { id, endpoint, head: &head, body: &body, asked: &asked };
-            return self.pass_whole(own_line, whole, &routed).await;
+            return self.pass_whole(own_line, whole, &routed, holding).await;
         };
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
         let routed = Arc::new(routed.governed(Arc::clone(&lane)));
@@ -293,7 +294,8 @@ impl Proxy {
         let mut waiting = waiting(self.primary.clone(), self.counted());
         waiting.known = Known::Asked(started);
         let primary = self.ask_primary(own_line, (head, body), late).await;
-        self.passed(primary, started, ScopeGuard::into_inner(waiting).done)
+        let done = ScopeGuard::into_inner(waiting).done;
+        self.passed(primary, started, (Keep::Nothing, done))
     }
 
     /// What is done with an answer of which nothing is kept.
@@ -307,18 +309,16 @@ impl Proxy {
         })
     }
 
-    /// The primary's answer on its way, with nothing kept.
+    /// The primary's answer on its way to a caller of no rollout.
     pub(super) fn passed(
         &self,
         primary: Primary,
         started: Instant,
-        done: Done,
+        (keep, done): (Keep, Done),
     ) -> Result<Answer, Own> {
         let provider = self.primary.clone();
         match primary {
-            Ok(response) => {
-                Ok((tee(response, None, &provider, (started, Keep::Nothing, done)), provider))
-            }
+            Ok(response) => Ok((tee(response, None, &provider, (started, keep, done)), provider)),
             Err((own, ended)) => {
                 done(Taken::nothing(provider, started, ended));
                 Err(own)
@@ -336,7 +336,7 @@ impl Proxy {
         let started = clock::instant();
         let provider = self.primary.clone();
         let _ = exchange.routed.answered.set(Side::Primary);
-        let keeps = !matches!(answer_to, Use::Nothing);
+        let keeps = !matches!(answer_to, Use::Nothing) || self.surveyor.draws(exchange.id);
         let done = heard_by(again, self.served(exchange, answer_to));
         let mut waiting = waiting(provider.clone(), done);
         let (whole, facts) = (exchange.whole(), &exchange.routed.facts);

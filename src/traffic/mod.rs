@@ -4,11 +4,13 @@ mod barometer;
 mod conversations;
 mod kept;
 mod outbox;
+mod surveyor;
 mod trail;
 
 pub use barometer::Barometer;
 pub use kept::{Heard, Kept};
 pub use outbox::Outbox;
+pub use surveyor::{Surveyor, usage};
 pub use trail::{Counted, REQUESTS_LEN_MAX, Routed, Trace, Trail};
 
 use std::{
