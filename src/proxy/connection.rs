@@ -15,7 +15,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     sync::watch,
     task::coop,
@@ -39,6 +39,12 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const STREAMS_MAX: u32 = 128;
 /// Requests that were taken back before they were looked at, on one connection of HTTP/2.
 const RESETS_MAX: usize = 20;
+/// What callers are told for whom there is no place, and how long they may take to hear it.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\
+    retry-after: 1\r\ncontent-length: 0\r\n\r\n";
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+/// Most that is read of what such a caller says, in bytes.
+const LISTENED_BYTES_MAX: u64 = 64 << 10;
 /// How often a connection of HTTP/2 is asked whether anybody is there, and how long it may take
 /// to say so.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -69,6 +75,21 @@ pub(super) fn serve(proxy: &Arc<Proxy>, stream: TcpStream, place: Place, ends: E
         if let Err(error) = served {
             tracing::debug!(error = %describe(error.as_ref()), "a connection ended");
         }
+    });
+}
+
+/// Tells a caller for whom there is no place to come again, in HTTP/1.
+pub(super) fn turn_away(mut stream: TcpStream, place: Place) {
+    Pool::run(place, "turned away", async move {
+        let said = timeout(BUSY_WAIT, async {
+            stream.write_all(BUSY).await?;
+            stream.shutdown().await?;
+            // What was not read when it closes would take the answer back.
+            let mut said = stream.take(LISTENED_BYTES_MAX);
+            tokio::io::copy(&mut said, &mut tokio::io::sink()).await
+        });
+        // Whoever does not hear it is only turned away.
+        let _ = said.await;
     });
 }
 

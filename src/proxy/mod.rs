@@ -56,6 +56,9 @@ use crate::upstream::Upstream;
 /// whoever is about to ask on it is answered, and told to ask the next time on a new one.
 pub const LINGER: Duration = Duration::from_secs(5);
 
+/// Callers at a time who are told that there is no place for them, as far as that is said plainly.
+const SPARE_LEN_MAX: usize = 16;
+
 /// How long connections are still taken that came before the end: in one moment, not in two.
 const LAST_WAIT: Duration = Duration::from_millis(100);
 
@@ -182,6 +185,7 @@ pub async fn serve(
 ) -> Result<(), BoxError> {
     let (end_all, told) = watch::channel(());
     let mut drain = stop.clone();
+    let spare = Pool::new(SPARE_LEN_MAX);
     let (mut arrivals, mut closed) = (Arrivals::tcp("listen", listener), Seldom::default());
     loop {
         let stream = tokio::select! {
@@ -196,6 +200,9 @@ pub async fn serve(
         };
         let Some(place) = proxy.connections.try_enter() else {
             proxy.metrics.refusal(Refusal::Connection);
+            if let Some(place) = spare.try_enter().filter(|_| proxy.settings.tls.is_none()) {
+                connection::turn_away(stream, place);
+            }
             if let Some(times) = closed.count() {
                 tracing::warn!(times, "limits.connections_max is reached; connections are closed");
             }
