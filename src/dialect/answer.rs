@@ -75,11 +75,7 @@ pub fn read(received: &Received<'_>) -> Reading {
     let Some(decoded) = decoded else {
         return unreadable(received);
     };
-    let draft = draft(received, &decoded.bytes);
-    let end = match decoded.end {
-        End::Cut if draft.is_ended => End::Whole,
-        end => end,
-    };
+    let (draft, end) = draft(received, &decoded.bytes, decoded.end);
     let end = if draft.is_cut && end == End::Whole { End::Cut } else { end };
     let (outcome, trouble) = judge(&draft, end);
     let comparable = draft.seen && received.endpoint != Endpoint::Embeddings;
@@ -122,15 +118,17 @@ fn only(outcome: Outcome, trouble: Option<String>) -> Reading {
     Reading { outcome, transcript: None, usage: None, finish_reason: None, model: None, trouble }
 }
 
-fn draft(received: &Received<'_>, body: &[u8]) -> Draft {
+/// What is known of an answer, and how much of it, where it ended so.
+fn draft(received: &Received<'_>, body: &[u8], mut end: End) -> (Draft, End) {
     let mut draft = Draft::default();
     // DeepSeek sends empty lines ahead of plain JSON while a request waits.
     let body = body.trim_ascii_start();
     if is_stream(received.content_type, body) {
         let mut reader = sse::Reader::default();
         reader.push(body, |event| take_event(received.endpoint, &event, &mut draft));
-        if !received.tail.bytes.is_empty() {
-            take_tail(received, reader, &mut draft);
+        let has_tail = !received.tail.bytes.is_empty();
+        if has_tail && take_tail(received, reader, &mut draft) && end == End::Cut {
+            end = End::Whole;
         }
     } else if received.endpoint == Endpoint::Gemini && body.starts_with(b"[") {
         gemini::array(body, &mut draft);
@@ -143,21 +141,21 @@ fn draft(received: &Received<'_>, body: &[u8]) -> Draft {
             take_whole(received.endpoint, &value, &mut draft);
         }
     }
-    draft
+    (draft, end)
 }
 
 /// Takes what the end of a stream tells of how the call went. What it says there is no part of the
-/// transcript, of which only the beginning is kept.
-fn take_tail(received: &Received<'_>, mut reader: sse::Reader, draft: &mut Draft) {
+/// transcript, of which only the beginning is kept. Answers whether the end is known by it.
+fn take_tail(received: &Received<'_>, mut reader: sse::Reader, draft: &mut Draft) -> bool {
     let Tail { mut bytes, missing } = received.tail;
     if 0 < missing {
         (reader, bytes) = (sse::Reader::default(), sse::after_empty_line(bytes));
     }
     // An event so long that its beginning is not here may have said anything.
-    draft.is_ended = missing == 0;
+    let mut is_known = missing == 0;
     let mut end = Draft { usage: draft.usage, ..Draft::default() };
     reader.push(bytes, |event| {
-        draft.is_ended = true;
+        is_known = true;
         take_event(received.endpoint, &event, &mut end);
     });
     draft.seen |= end.seen;
@@ -165,6 +163,7 @@ fn take_tail(received: &Received<'_>, mut reader: sse::Reader, draft: &mut Draft
     draft.usage = end.usage;
     draft.finish = end.finish.or(draft.finish.take());
     draft.fault = draft.fault.take().or(end.fault);
+    is_known
 }
 
 /// Whether the body is a stream of events. The bytes are believed before the header.

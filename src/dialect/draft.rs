@@ -21,8 +21,6 @@ pub(super) struct Draft {
     pub(super) done: bool,
     /// Whether it had more tool calls than are read.
     pub(super) is_cut: bool,
-    /// Whether the end of a stream was read of which only the beginning is kept.
-    pub(super) is_ended: bool,
     pub(super) transcript: Transcript,
     /// The provider's index of each tool call of the transcript.
     pub(super) indexes: Vec<Option<u64>>,

@@ -89,21 +89,7 @@ impl Own {
                 "primary_unreachable",
                 "the primary provider could not be reached or broke off before answering",
             ),
-            Self::PrimaryInvalid(why) => {
-                let why = match why {
-                    Invalid::Form => {
-                        "the primary provider's answer is not HTTP, or its head is too large"
-                    }
-                    Invalid::Framing => {
-                        "the primary provider's answer says in two ways where it ends"
-                    }
-                    Invalid::Switch => {
-                        "the primary provider wants to speak another protocol, unasked"
-                    }
-                    Invalid::Flood => "the primary provider sends interim answers without end",
-                };
-                (StatusCode::BAD_GATEWAY, "primary_invalid", why)
-            }
+            Self::PrimaryInvalid(why) => (StatusCode::BAD_GATEWAY, "primary_invalid", lie(why)),
             Self::PrimaryTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "primary_timeout",
@@ -153,6 +139,16 @@ impl Own {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+/// What is said of an answer of the primary that is none.
+fn lie(why: Invalid) -> &'static str {
+    match why {
+        Invalid::Form => "the primary provider's answer is not HTTP, or its head is too large",
+        Invalid::Framing => "the primary provider's answer says in two ways where it ends",
+        Invalid::Switch => "the primary provider wants to speak another protocol, unasked",
+        Invalid::Flood => "the primary provider sends interim answers without end",
     }
 }
 
