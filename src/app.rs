@@ -36,7 +36,7 @@ use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
 use crate::store::{History, Journal, RecorderHandle};
 use crate::tasks::{BoxError, Ended, Pool, Tasks};
 use crate::telemetry::Metrics;
-use crate::traffic::{Barometer, Board, Job, Outbox, Surveyor, Trail};
+use crate::traffic::{Barometer, Board, Fitness, Job, Outbox, Surveyor, Trail};
 use crate::upstream::{self, Upstream};
 
 use opening::Opening;
@@ -87,6 +87,7 @@ struct Parts {
     recorder: Arc<OnceLock<RecorderHandle>>,
     operations: Arc<Operations>,
     memory: Memory,
+    fitness: Arc<Fitness>,
 }
 
 impl App {
@@ -236,11 +237,14 @@ fn start_judge(
         outbox: parts.outbox.clone(),
         recorder: Arc::clone(&parts.recorder),
         redactor: known::redactor(config),
+        fitness: Arc::clone(&parts.fitness),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
     };
     let cleared = judge.cleared.clone();
     let judge = Arc::new(Judge::new(judge, outlets).map_err(StartError::Unusable)?);
+    let tried = Arc::clone(&judge);
+    tasks.start("calibration", |stop| tried.calibrate(stop));
     tasks.start("judge", |stop| judge.run(jobs_here, stop));
     Ok(Some(ToJudge { jobs, cleared }))
 }
@@ -289,6 +293,7 @@ fn proxy(
         trail: Arc::clone(&parts.trail),
         recorder: Arc::clone(&parts.recorder),
         judge,
+        checker: proxy::Checker::default(),
         store_cleared: config.store_cleared.clone(),
         redactor: known::redactor(config),
         metrics: Arc::clone(&parts.metrics),
@@ -305,6 +310,8 @@ impl Parts {
         let metrics = Arc::new(Metrics::new());
         let memory = Memory::new(config.limits.side_memory_bytes_max);
         let (clock, recorder) = (Clock::start(), Arc::default());
+        let calibration = config.judge.as_ref().and_then(|it| it.calibration.as_ref());
+        let fitness = calibration.map_or_else(Fitness::default, |_| Fitness::untried());
         Self {
             board: Arc::default(),
             clock,
@@ -323,6 +330,7 @@ impl Parts {
             }),
             metrics,
             memory,
+            fitness: Arc::new(fitness),
         }
     }
 }
@@ -364,6 +372,7 @@ fn setup(
         priced: priced.map(|it| it.name.clone()).collect(),
         primary: config.primary.clone(),
         judge: if config.judge.is_some() { Judged::Yes(config.kin()) } else { Judged::No },
+        fitness: Arc::clone(&parts.fitness),
         wanted: config.rollouts.iter().map(wanted).collect(),
         seen,
         outbox: parts.outbox.clone(),
@@ -376,8 +385,10 @@ fn setup(
 /// What a plan gets over the API where its author says nothing.
 fn defaults(config: &Config) -> PlanDefaults {
     let judged = config.judge.as_ref().map(|it| it.share);
-    let metrics = Metric::DEFAULTS.into_iter();
-    let metrics = metrics.filter(|it| *it != Metric::JudgeScore || judged.is_some());
+    let metrics = Metric::DEFAULTS.into_iter().chain(Metric::GROUND_DEFAULTS);
+    let needs_judge =
+        |it: &Metric| *it == Metric::JudgeScore || Metric::GROUND_DEFAULTS.contains(it);
+    let metrics = metrics.filter(|it| judged.is_some() || !needs_judge(it));
     PlanDefaults {
         margins: metrics.map(Margin::default_of).collect(),
         copies_per_day_max: config::COPIES_PER_DAY_DEFAULT,

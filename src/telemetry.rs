@@ -1,5 +1,11 @@
 //! What we count and log: the Prometheus table and the setting up of `tracing`.
 
+mod judging;
+mod words;
+
+pub use judging::Judging;
+pub use words::{Loss, Refusal, Role, Withheld};
+
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::sync::{PoisonError, RwLock, atomic::AtomicU64};
@@ -89,81 +95,6 @@ struct TransitionLabels {
     reason: &'static str,
 }
 
-/// Which part of the program dropped or failed something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// The recorder's queue was full: the pair counts as evidence but is not kept.
-    RecorderFull,
-    /// The controller's queue was full: the request is missing from the evidence.
-    ControllerFull,
-    /// The judge's queue was full: the pair stays without a score.
-    JudgeFull,
-    /// The judge gave no usable answer.
-    JudgeFailed,
-    /// The store refused a write.
-    StoreFailed,
-    /// The caller left before the end.
-    CallerGone,
-    /// An answer came in a coding that is not known: its request is missing from the evidence.
-    Coding,
-    /// A copy was cut off while it came, or where the answer that the caller got took as long.
-    Late,
-    /// There was no memory left for the rest of an answer: its request is missing from the evidence.
-    Memory,
-}
-
-impl Loss {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::RecorderFull => "recorder_full",
-            Self::ControllerFull => "controller_full",
-            Self::JudgeFull => "judge_full",
-            Self::JudgeFailed => "judge_failed",
-            Self::StoreFailed => "store_failed",
-            Self::CallerGone => "caller_gone",
-            Self::Coding => "coding",
-            Self::Late => "late",
-            Self::Memory => "memory",
-        }
-    }
-}
-
-/// What there was no place for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// A caller's connection: it is closed.
-    Connection,
-    /// A request beside others of its connection: it is answered 503.
-    Request,
-}
-
-/// Who does not get the texts of a pair, for want of clearance for its data classes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Withheld {
-    /// The judge: the pair stays without a score.
-    Judge,
-    /// The store: the pair is kept without its texts.
-    Store,
-}
-
-/// In which role a provider was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Its answer went to the caller.
-    Serve,
-    /// Its answer was only compared.
-    Mirror,
-}
-
-impl Role {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Serve => "serve",
-            Self::Mirror => "mirror",
-        }
-    }
-}
-
 /// What calls of one kind are counted in: looked for once, and then at hand.
 #[derive(Debug)]
 struct Meter {
@@ -224,6 +155,8 @@ pub struct Metrics {
     breakers_open: Family<BreakerLabels, Gauge>,
     breakers_opened: Family<BreakerLabels, Counter>,
     healthy: Family<BreakerLabels, Gauge>,
+    /// Of the judge.
+    pub judging: Judging,
 }
 
 impl Default for Metrics {
@@ -271,6 +204,7 @@ impl Metrics {
             breakers_open: Family::default(),
             breakers_opened: Family::default(),
             healthy: Family::default(),
+            judging: Judging::default(),
         }
     }
 
@@ -312,19 +246,13 @@ impl Metrics {
 
     /// Counts what there was no place for.
     pub fn refusal(&self, refusal: Refusal) {
-        let reason = match refusal {
-            Refusal::Connection => "connections",
-            Refusal::Request => "requests",
-        };
+        let reason = refusal.as_str();
         self.refusals.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// Counts a pair whose texts somebody does not get.
     pub fn withheld(&self, from: Withheld) {
-        let from = match from {
-            Withheld::Judge => "judge",
-            Withheld::Store => "store",
-        };
+        let from = from.as_str();
         self.withheld.get_or_create(&WithheldLabels { from }).inc();
     }
 
@@ -466,6 +394,7 @@ impl Metrics {
         it.register("breaker_opened", "Breakers that opened", self.breakers_opened.clone());
         it.register("healthy", "1 if its last health check found it well", self.healthy.clone());
         it.register("mirror_in_flight", "Copies being made", self.mirror_busy.clone());
+        self.judging.register(it);
         table
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Gate, GateEvidence, Kind, Limit, Margin, Metric, Outcome, Timestamp};
+use crate::domain::{Check, Gate, GateEvidence, Kind, Limit, Margin, Metric, Outcome, Timestamp};
 
 use super::{
     Climate, Sample, Timed,
@@ -16,7 +16,7 @@ use super::{
     quantile::{self, Quantile},
     rate::Rate,
     ratio::{self, Ratio},
-    score::Score,
+    score::{Marks, Score},
 };
 
 /// Millionths in one.
@@ -30,6 +30,7 @@ pub(super) enum Instrument {
     Score(Score),
     Ratio(Ratio),
     Opinion(Box<Opinion>),
+    Likeness(Score),
 }
 
 impl Instrument {
@@ -40,6 +41,8 @@ impl Instrument {
             Kind::Score => Self::Score(Score::new(terms)),
             Kind::Ratio => Self::Ratio(Ratio::new(terms)),
             Kind::Opinion => Self::Opinion(Box::new(Opinion::new(terms))),
+            // What is like the primary to the margin is as good as it has to be.
+            Kind::Likeness => Self::Likeness(Score::new(Terms { alarm: Alarm::AtMargin, ..terms })),
         }
     }
 
@@ -50,13 +53,15 @@ impl Instrument {
             | (Self::Quantile(_), Kind::Quantile)
             | (Self::Score(_), Kind::Score)
             | (Self::Ratio(_), Kind::Ratio)
-            | (Self::Opinion(_), Kind::Opinion) => true,
+            | (Self::Opinion(_), Kind::Opinion)
+            | (Self::Likeness(_), Kind::Likeness) => true,
             (
                 Self::Rate(_)
                 | Self::Quantile(_)
                 | Self::Score(_)
                 | Self::Ratio(_)
-                | Self::Opinion(_),
+                | Self::Opinion(_)
+                | Self::Likeness(_),
                 _,
             ) => false,
         }
@@ -65,7 +70,11 @@ impl Instrument {
     /// Begins a stage with a gate on it, or without.
     pub(super) fn enter(&mut self, at: Timestamp, margin: Option<Margin>, chances: Chances) {
         let limit = margin.map(Margin::limit);
-        let noise = margin.filter(|it| it.is_beyond_noise()).map(|_| Reach::UNKNOWN);
+        let beyond = |it: Margin| it.is_beyond_noise().then_some(Reach::UNKNOWN);
+        let of_pair = margin.filter(|it| it.metric().is_of_pair());
+        let noise = margin.and_then(beyond).or_else(|| of_pair.map(|_| Reach::NONE));
+        // Only pairs say something of it, whatever lots there are.
+        let chances = if of_pair.is_some() { Chances::PAIRS } else { chances };
         match self {
             Self::Rate(it) => {
                 it.noise = noise;
@@ -75,7 +84,7 @@ impl Instrument {
                 it.noise = noise;
                 it.enter(at, limit.and_then(longer), chances);
             }
-            Self::Score(it) => it.enter(limit.and_then(part)),
+            Self::Score(it) | Self::Likeness(it) => it.enter(limit.and_then(part)),
             Self::Ratio(it) => it.enter(limit.and_then(amounts)),
             Self::Opinion(it) => it.enter(limit.and_then(part)),
         }
@@ -91,7 +100,7 @@ impl Instrument {
                 true
             }
             Self::Quantile(it) => it.know(climate.past(metric)),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => true,
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Likeness(_) => true,
         }
     }
 
@@ -118,6 +127,11 @@ impl Instrument {
                 }
             }
             Self::Score(_) | Self::Opinion(_) => {}
+            Self::Likeness(it) => {
+                if let (Some(_), Some(like)) = (primary, candidate.and_then(|it| it.rouge_l)) {
+                    it.observe(&Marks::unplaced(1.0, like));
+                }
+            }
             Self::Ratio(it) => {
                 if let (Some(primary), Some(candidate)) = (primary, candidate)
                     && [primary, candidate].iter().all(|it| !it.outcome.failed())
@@ -136,6 +150,7 @@ impl Instrument {
             Self::Quantile(it) => it.lose(),
             Self::Score(it) => it.lose_copy(judged),
             Self::Ratio(it) => it.lose(),
+            Self::Likeness(it) => it.lose_copy(1.0),
             // A copy is nobody's answer.
             Self::Opinion(_) => {}
         }
@@ -146,7 +161,7 @@ impl Instrument {
         match self {
             Self::Rate(it) => it.plan(at),
             Self::Quantile(it) => it.plan(at),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => {}
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Likeness(_) => {}
         }
     }
 
@@ -155,7 +170,7 @@ impl Instrument {
         match self {
             Self::Rate(it) => it.weather.tell(variance_permille),
             Self::Quantile(it) => it.weather.tell(variance_permille),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => {}
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Likeness(_) => {}
         }
     }
 
@@ -163,7 +178,7 @@ impl Instrument {
         match self {
             Self::Rate(it) => &it.wealth,
             Self::Quantile(it) => &it.wealth,
-            Self::Score(it) => &it.wealth,
+            Self::Score(it) | Self::Likeness(it) => &it.wealth,
             Self::Ratio(it) => &it.wealth,
             Self::Opinion(it) => &it.score.wealth,
         }
@@ -174,7 +189,11 @@ impl Instrument {
     pub(super) fn is_believed(&self) -> bool {
         match self {
             Self::Score(it) => it.problem().is_none(),
-            Self::Rate(_) | Self::Quantile(_) | Self::Ratio(_) | Self::Opinion(_) => true,
+            Self::Rate(_)
+            | Self::Quantile(_)
+            | Self::Ratio(_)
+            | Self::Opinion(_)
+            | Self::Likeness(_) => true,
         }
     }
 
@@ -182,7 +201,7 @@ impl Instrument {
         match self {
             Self::Rate(it) => &mut it.wealth,
             Self::Quantile(it) => &mut it.wealth,
-            Self::Score(it) => &mut it.wealth,
+            Self::Score(it) | Self::Likeness(it) => &mut it.wealth,
             Self::Ratio(it) => &mut it.wealth,
             Self::Opinion(it) => &mut it.score.wealth,
         }
@@ -198,13 +217,16 @@ impl Instrument {
     pub(super) fn shown(&self, metric: Metric) -> Shown {
         match (self, metric.kind()) {
             (Self::Rate(it), Kind::Rate(better)) => it.shown(better),
-            (Self::Rate(it), Kind::Quantile | Kind::Score | Kind::Ratio | Kind::Opinion) => {
-                it.shown(crate::domain::Better::Lower)
-            }
+            (
+                Self::Rate(it),
+                Kind::Quantile | Kind::Score | Kind::Ratio | Kind::Opinion | Kind::Likeness,
+            ) => it.shown(crate::domain::Better::Lower),
             (Self::Quantile(it), _) => it.shown(),
             (Self::Score(it), _) => it.shown(),
             (Self::Ratio(it), _) => it.shown(),
             (Self::Opinion(it), _) => it.shown(),
+            // That all answers are alike is no fault of an instrument.
+            (Self::Likeness(it), _) => Shown { problem: None, ..it.shown() },
         }
     }
 
@@ -222,7 +244,8 @@ impl Instrument {
                 | Self::Quantile(_)
                 | Self::Score(_)
                 | Self::Ratio(_)
-                | Self::Opinion(_),
+                | Self::Opinion(_)
+                | Self::Likeness(_),
                 _,
             ) => {}
         }
@@ -233,6 +256,7 @@ impl Instrument {
         let noise = match self {
             Self::Rate(it) => it.noise,
             Self::Quantile(it) => it.noise,
+            Self::Likeness(_) => Some(Reach::NONE),
             Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => None,
         };
         noise.map_or(terms.alarm, |_| Alarm::AtMargin)
@@ -254,17 +278,16 @@ fn both<T>(
 
 /// Whether a call is what should not be; none when the metric does not apply to it.
 fn hit(metric: Metric, sample: &Sample) -> Option<bool> {
-    match metric {
-        Metric::ErrorRate => Some(sample.outcome.failed()),
-        Metric::TruncatedRate => Some(sample.outcome == Outcome::Truncated),
-        Metric::RefusalRate => Some(sample.outcome == Outcome::Refused),
-        Metric::SchemaValidRate => sample.well_formed.map(|it| !it),
-        Metric::LatencyP99
-        | Metric::JudgeScore
-        | Metric::Cost
-        | Metric::TtftP99
-        | Metric::OutputTokensRatio
-        | Metric::Feedback => None,
+    let is_broken = |check: Check| sample.checks.kept(check).map(|kept| !kept);
+    if metric == Metric::ErrorRate {
+        Some(sample.outcome.failed())
+    } else if metric == Metric::TruncatedRate {
+        Some(sample.outcome == Outcome::Truncated)
+    } else if metric == Metric::RefusalRate {
+        let declined = is_broken(Check::NotDeclined) == Some(true);
+        Some(sample.outcome == Outcome::Refused || declined)
+    } else {
+        metric.check().and_then(is_broken)
     }
 }
 
@@ -273,7 +296,13 @@ fn time(metric: Metric, sample: &Sample) -> Option<Timed> {
 }
 
 fn amount(metric: Metric, sample: &Sample) -> Option<f64> {
-    if metric == Metric::Cost { sample.usd } else { sample.output_tokens.map(float) }
+    if metric == Metric::Cost {
+        sample.usd
+    } else if metric == Metric::LengthRatio {
+        sample.answer_chars.map(f64::from)
+    } else {
+        sample.output_tokens.map(float)
+    }
 }
 
 fn points(limit: Limit) -> Option<f64> {
@@ -349,3 +378,7 @@ mod tests {
         assert_eq!(terms, ["0.4", "0.3", "2.5", "2.5"]);
     }
 }
+
+#[cfg(test)]
+#[path = "alike_tests.rs"]
+mod alike_tests;

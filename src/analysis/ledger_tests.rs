@@ -27,6 +27,7 @@ pub(in crate::analysis) fn plan(metrics: &[Metric]) -> Plan {
         candidate: "cheap".parse().unwrap(),
         slice: Slice::default(),
         watched: None,
+        compared: crate::domain::Compared::default(),
         stages: default_ladder(&margins, &[], &[]),
         copies_per_day_max: 1_000_000,
         judge_share: Share::ALL,

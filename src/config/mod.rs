@@ -9,6 +9,7 @@ mod egress;
 mod faults;
 mod form;
 mod guard;
+mod judging;
 mod kinship;
 mod leave;
 mod limits;
@@ -28,6 +29,7 @@ pub use egress::{LinkLocal, is_link_local};
 pub use faults::{Fault, Faults, Place};
 pub use form::share;
 pub use guard::{Breaker, Health};
+pub use judging::{Asking, Calibration, Criterion, Orders, Row};
 pub use kinship::Kin;
 pub use limits::Limits;
 pub use provider::{Auth, Caller, Judge, KnownBy, ModelMap, Provider};
@@ -42,7 +44,7 @@ use std::{
 use tokio_rustls::rustls::ServerConfig;
 use toml::de::DeTable;
 
-use crate::domain::{MarkFields, Name, Share, Sticky};
+use crate::domain::{MarkFields, Metric, Name, Share, Sticky};
 use crate::patterns::{Detector, Pattern};
 
 use faults::Report;
@@ -182,6 +184,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
         providers: Some(&providers),
         judge: judge.as_ref().map(|it| it.share),
         kin: kinship::kin(judge.as_ref(), &providers, primary.as_ref()),
+        ground: &Metric::GROUND_DEFAULTS,
     };
     let rollouts = rollout::read(&tables, &around);
     let store = top.text("store", &SOME).map_or_else(|| "crossfade-data".into(), PathBuf::from);

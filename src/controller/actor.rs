@@ -17,7 +17,7 @@ use crate::domain::{Event, Name, Plan, Record, Requests, Seen, State, Timestamp,
 use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
-use crate::traffic::{Barometer, Board, Outbox};
+use crate::traffic::{Barometer, Board, Fitness, Outbox};
 
 use super::{
     book::Book,
@@ -25,6 +25,7 @@ use super::{
     handle::{
         Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, Step, View, Views,
     },
+    judging::Judging,
     managed::Managed,
     rebuild,
     setup::{Judged, Setup, Takeover, Wanted},
@@ -64,6 +65,7 @@ pub struct Controller {
     pub(super) flags: BTreeMap<Name, Arc<Record>>,
     pub(super) primary: Name,
     pub(super) judge: Judged,
+    pub(super) fitness: Arc<Fitness>,
     pub(super) priced: BTreeSet<Name>,
     pub(super) board: Arc<Board>,
     pub(super) clock: Clock,
@@ -120,6 +122,7 @@ impl Controller {
             flags: BTreeMap::new(),
             primary: setup.primary,
             judge: setup.judge,
+            fitness: setup.fitness,
             priced: setup.priced,
             board: setup.board,
             clock: setup.clock,
@@ -270,7 +273,7 @@ impl Controller {
         let Some(managed) = self.managed.get(name) else { return };
         let unjudged = self.unjudged(managed.rollout.plan());
         let Some(managed) = self.managed.get_mut(name) else { return };
-        managed.unjudged = unjudged;
+        managed.judging = Judging { unjudged, fitness: Arc::clone(&self.fitness) };
         let plan = managed.rollout.plan();
         let mut sides = [&plan.primary, &plan.candidate].into_iter();
         let unknown = sides.find(|it| !self.providers.contains_key(*it));

@@ -17,6 +17,7 @@ fn plan() -> Plan {
         candidate: "cheap".parse().unwrap(),
         slice: Slice::default(),
         watched: Some(Watched { by: Mark::Task, values: vec!["tools".to_owned()] }),
+        compared: crate::domain::Compared::default(),
         stages: default_ladder(&margins, &[], &[]),
         copies_per_day_max: 10_000,
         judge_share: Share::ALL,
@@ -55,7 +56,9 @@ fn call(provider: &str, outcome: Outcome, total_ms: u32) -> Call {
         usage: None,
         finish_reason: None,
         cost_nano_usd: None,
-        well_formed: None,
+        checks: crate::domain::Checks::default(),
+        answer_chars: None,
+        rouge_l_bps: None,
     }
 }
 

@@ -53,7 +53,7 @@ pub enum Limit {
         percent: u32,
         /// What is hoped for, in percent: harm is an excess over it. Below `percent`.
         expected: u32,
-        /// What no call comes above, in millionths: of a dollar, or of a token. One that does
+        /// What no call comes above, in millionths: of a dollar, a token or a character. One that does
         /// makes the gate invalid, because it cannot be bet on.
         each_max: u64,
     },
@@ -86,12 +86,25 @@ impl Margin {
             Metric::ErrorRate
             | Metric::TruncatedRate
             | Metric::RefusalRate
-            | Metric::SchemaValidRate => Limit::Points { basis_points: 50 },
+            | Metric::SchemaValidRate
+            | Metric::JsonValidRate
+            | Metric::ToolCallValidRate
+            | Metric::EmptyRate
+            | Metric::LengthCutRate
+            | Metric::RepeatedRate
+            | Metric::LanguageSwitchRate => Limit::Points { basis_points: 50 },
+            Metric::ToolCallMatchRate | Metric::ExactMatchRate | Metric::LabelMatchRate => {
+                Limit::Points { basis_points: 500 }
+            }
             Metric::LatencyP99 | Metric::TtftP99 => Limit::Longer { ms: 200, percent: 10 },
             Metric::JudgeScore | Metric::Feedback => Limit::Part { percent: 95 },
+            Metric::RougeL => Limit::Part { percent: 50 },
             Metric::Cost => Limit::Ratio { percent: 40, expected: 30, each_max: 1_000_000 },
             Metric::OutputTokensRatio => {
                 Limit::Ratio { percent: 130, expected: 97, each_max: 32_768_000_000 }
+            }
+            Metric::LengthRatio => {
+                Limit::Ratio { percent: 130, expected: 97, each_max: 131_072_000_000 }
             }
         };
         Self { metric, limit, origin: Origin::Zero }
@@ -122,9 +135,9 @@ impl Margin {
         let limit = match (metric.kind(), origin) {
             (Kind::Rate(better), _) => points(better, plain),
             (Kind::Quantile, _) => longer(plain),
-            (Kind::Score | Kind::Opinion, Origin::Zero) => part(plain),
+            (Kind::Score | Kind::Opinion | Kind::Likeness, Origin::Zero) => part(plain),
             (Kind::Ratio, Origin::Zero) => ratio(metric, plain),
-            (Kind::Score | Kind::Opinion | Kind::Ratio, Origin::Noise) => None,
+            (Kind::Score | Kind::Opinion | Kind::Likeness | Kind::Ratio, Origin::Noise) => None,
         };
         let limit = limit.ok_or_else(|| MarginError { metric, text: text.to_owned() })?;
         Ok(Self { metric, limit, origin })
@@ -286,6 +299,9 @@ mod tests {
             (Metric::Feedback, ">= 98%"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.05"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.000001"),
+            (Metric::ToolCallMatchRate, "-5pp"),
+            (Metric::ExactMatchRate, "-1pp beyond noise"),
+            (Metric::RougeL, ">= 60%"),
         ];
         for (metric, text) in texts {
             assert_eq!(Margin::parse(metric, text).unwrap().to_string(), text);
@@ -319,6 +335,7 @@ mod tests {
             (Metric::LatencyP99, "++200ms"),
             (Metric::JudgeScore, ">= 100%"),
             (Metric::JudgeScore, "95%"),
+            (Metric::RougeL, ">= 60% beyond noise"),
             (Metric::Cost, ">= 40%"),
             (Metric::Cost, "<= 40%, expected 40%"),
             (Metric::Cost, "<= 1%"),

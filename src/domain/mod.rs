@@ -4,13 +4,16 @@
 //! [`Timestamp`], randomness as a key to hash, the past as [`Event`]s.
 
 mod call;
+mod check;
 mod conversation;
 mod endpoint;
 mod event;
+mod evidence;
 mod flag;
 mod forecast;
 mod freeze;
 mod gate;
+mod ground;
 mod margin;
 mod marks;
 mod plan;
@@ -33,17 +36,17 @@ pub(crate) mod invariants;
 pub(crate) mod random;
 
 pub use call::{
-    Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
-    Window,
+    Agreement, Call, Outcome, Pair, PairId, Placed, Score, ScorePart, Side, ToolCall, Transcript,
+    Usage, Window, Winner,
 };
+pub use check::{Check, Checks, Compared, words};
 pub use endpoint::Endpoint;
 pub use event::{Answer, Cause, Command, Consent, Event, Undecided};
+pub use evidence::{Evidence, Excluded, GateEvidence, Noise};
 pub use flag::{Caps, Flag, Flags};
 pub use forecast::{Forecast, Foresight};
 pub use freeze::{Freeze, FreezeError, FreezeText, Thaw};
-pub use gate::{
-    Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Noise, Role, Verdict,
-};
+pub use gate::{Better, Gate, Kind, Metric, Role, Verdict};
 pub use margin::{Limit, Margin, MarginError};
 pub use marks::{MarkFields, Sticky};
 pub use plan::{Approval, OnIdle, Plan, PlanFault, Risk, Slice, Stage, Times, default_ladder};

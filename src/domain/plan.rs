@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Freeze, Gate, Kind, Margin, Metric, Name, Role, Share, Watched};
+use super::{Compared, Freeze, Gate, Kind, Margin, Metric, Name, Role, Share, Watched};
 
 /// Which requests; an empty list matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -129,6 +129,8 @@ pub struct Plan {
     pub slice: Slice,
     /// Which parts of it every gate also watches by themselves; none where averages are enough.
     pub watched: Option<Watched>,
+    /// What answers are compared by, besides the whole of them.
+    pub compared: Compared,
     /// The ladder.
     pub stages: Vec<Stage>,
     /// Most copies a day (UTC).
@@ -214,6 +216,9 @@ impl Plan {
         if let Some(problem) = self.watched.as_ref().and_then(|it| it.fault(&self.slice)) {
             fault("slices", problem);
         }
+        if let Some(problem) = self.compared.fault() {
+            fault("compare", problem);
+        }
         let risk = self.risk;
         if !(1..=5_000).contains(&risk.harm_bps) || !(1..=5_000).contains(&risk.safe_bps) {
             fault("risk", "chances of error are 0.01% to 50%".to_owned());
@@ -279,6 +284,10 @@ impl Stage {
             let problem = "feedback is proven only where both sides answer callers: let it guard";
             faults.push(("gates", problem.to_owned()));
         }
+        if metrics.contains(&Metric::LabelMatchRate) && plan.compared.labels.is_empty() {
+            let problem = "label_match_rate needs labels to compare by: name them in `compare`";
+            faults.push(("gates", problem.to_owned()));
+        }
         if plan.noise.is_none() && self.gates.iter().any(|it| it.margin.is_beyond_noise()) {
             faults.push(("gates", "count beyond noise, and no `noise` is measured".to_owned()));
         }
@@ -325,7 +334,7 @@ pub fn default_ladder(
             .map(|&margin| match margin.metric().kind() {
                 Kind::Quantile => Gate { margin, role: p99 },
                 Kind::Opinion if [0, 10_000].contains(&serve) => Gate { margin, role: Role::Guard },
-                Kind::Rate(_) | Kind::Score | Kind::Opinion | Kind::Ratio => {
+                Kind::Rate(_) | Kind::Score | Kind::Opinion | Kind::Likeness | Kind::Ratio => {
                     Gate { margin, role: Role::Prove }
                 }
             })
@@ -348,6 +357,7 @@ pub(super) mod tests {
             candidate: "cheap".parse().unwrap(),
             slice: Slice::default(),
             watched: None,
+            compared: Compared::default(),
             stages: default_ladder(&margins, &[], &[]),
             copies_per_day_max: 10_000,
             judge_share: Share::ALL,

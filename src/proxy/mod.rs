@@ -5,6 +5,7 @@
 
 mod answer;
 mod callers;
+mod checks;
 mod connection;
 mod failover;
 mod fallback;
@@ -25,6 +26,7 @@ mod upload;
 mod waiting;
 
 pub use callers::{Callers, Marks};
+pub use checks::Checker;
 
 use std::{
     sync::{
@@ -153,6 +155,8 @@ pub struct Proxy {
     pub trail: Arc<Trail>,
     /// To the store, once it is open.
     pub recorder: Arc<OnceLock<RecorderHandle>>,
+    /// What answers are checked with.
+    pub checker: Checker,
     /// To the judge, if there is one.
     pub judge: Option<ToJudge>,
     /// Data classes of which the store may keep texts.

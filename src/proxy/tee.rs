@@ -194,7 +194,9 @@ impl Taken {
             usage: None,
             finish_reason: None,
             cost_nano_usd: None,
-            well_formed: None,
+            checks: crate::domain::Checks::default(),
+            answer_chars: None,
+            rouge_l_bps: None,
         };
         let ended = match self.ended {
             Ended::Whole => End::Whole,

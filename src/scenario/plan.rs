@@ -23,6 +23,7 @@ fn whole(head: &str) -> Read<Plan> {
         candidate: name("cheap")?,
         slice: Slice::default(),
         watched: None,
+        compared: crate::domain::Compared::default(),
         stages: Vec::new(),
         copies_per_day_max: 10_000,
         judge_share: Share::ALL,

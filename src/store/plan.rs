@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{self, DecodeError, known};
 use crate::domain::{
-    Approval, Freeze, FreezeText, Gate, Margin, Mark, Metric, OnIdle, Plan, Risk, Role, Slice,
-    Stage, Times, Watched,
+    Approval, Compared, Freeze, FreezeText, Gate, Margin, Mark, Metric, OnIdle, Plan, Risk, Role,
+    Slice, Stage, Times, Watched,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub(super) struct PlanJson {
     slice: SliceJson,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     slices: Option<WatchedJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    compare: Option<ComparedJson>,
     stages: Vec<StageJson>,
     copies_per_day_max: u64,
     judge_share_bps: u16,
@@ -37,6 +39,12 @@ struct SliceJson {
 struct WatchedJson {
     by: String,
     values: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ComparedJson {
+    labels: Vec<String>,
+    fields: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,6 +124,10 @@ impl From<&Plan> for PlanJson {
             candidate: plan.candidate.as_str().to_owned(),
             slice: SliceJson::from(&plan.slice),
             slices: plan.watched.as_ref().map(WatchedJson::from),
+            compare: (!plan.compared.is_empty()).then(|| ComparedJson {
+                labels: plan.compared.labels.clone(),
+                fields: plan.compared.fields.clone(),
+            }),
             stages: plan.stages.iter().map(StageJson::from).collect(),
             copies_per_day_max: plan.copies_per_day_max,
             judge_share_bps: plan.judge_share.basis_points(),
@@ -139,6 +151,10 @@ impl PlanJson {
             candidate: json::name("candidate", &self.candidate)?,
             slice: self.slice.slice(),
             watched: self.slices.map(WatchedJson::watched).transpose()?,
+            compared: self.compare.map_or_else(Compared::default, |it| {
+                let ComparedJson { labels, fields } = it;
+                Compared { labels, fields }
+            }),
             stages: stages.collect::<Result<_, _>>()?,
             copies_per_day_max: self.copies_per_day_max,
             judge_share: json::share("judge_share_bps", self.judge_share_bps)?,

@@ -2,12 +2,15 @@
 
 mod barometer;
 mod conversations;
+mod fitness;
 mod kept;
 mod outbox;
+mod repeats;
 mod surveyor;
 mod trail;
 
 pub use barometer::Barometer;
+pub use fitness::{Calibrated, Fitness, Reply, Tried};
 pub use kept::{Heard, Kept};
 pub use outbox::Outbox;
 pub use surveyor::{Surveyor, usage};
@@ -31,6 +34,7 @@ use crate::domain::{Facts, Lane, Name, PairId, Route, Side, Snapshot, Timestamp,
 use crate::memory::{Fair, Held, Part};
 
 use conversations::Conversations;
+use repeats::Repeats;
 
 /// A pair for the judge: the conversation and both answers as text.
 #[derive(Debug)]
@@ -89,6 +93,8 @@ struct Way {
     closed: watch::Sender<bool>,
     part: Arc<Part>,
     conversations: Mutex<Conversations>,
+    /// What was answered lately, by the primary and by the candidate.
+    answers: [Mutex<Repeats>; 2],
 }
 
 /// The day's copies of one rollout, against their cap.
@@ -169,6 +175,7 @@ impl Live {
             closed: watch::Sender::new(false),
             part: Arc::default(),
             conversations: Mutex::default(),
+            answers: Default::default(),
         };
         Self::counting(Arc::new(way), copies, (0, 0), Kept::default())
     }
@@ -268,6 +275,13 @@ impl Live {
         let serve = lane.shares(facts).serve;
         let began = lock(&self.way.conversations).see(key, serve, now);
         route.kept(lane, facts, began)
+    }
+
+    /// Takes an answer of a side to a question. Whether the same was lately given to several others.
+    pub fn is_repeated(&self, side: Side, question: &str, answer: &str) -> bool {
+        let [primary, candidate] = &self.way.answers;
+        let given = if side == Side::Primary { primary } else { candidate };
+        lock(given).see(question, answer)
     }
 
     /// Its part of what all rollouts share, where so many share it.

@@ -5,6 +5,8 @@ mod audit;
 mod backtest;
 mod behaviours;
 mod breaker;
+mod checked_data;
+mod checks;
 mod control;
 mod crash;
 mod data_port;

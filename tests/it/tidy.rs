@@ -62,6 +62,8 @@ const HOME: &[(&str, &[&str])] = &[
     ("rustix",            &["listeners", "store", "proxy"]),
     ("listenfd",          &["listeners"]),
     ("sd_notify",         &["listeners"]),
+    ("jsonschema",        &["dialect"]),
+    ("whatlang",          &["dialect"]),
     ("jiff",              &["domain"]),           // zones for freezes: its tz database is compiled in, so it stays pure
     ("toml",              &["config", "rehearsal"]),
 ];

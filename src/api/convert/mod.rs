@@ -123,6 +123,10 @@ fn planned(plan: &Plan) -> proto::Rollout {
             by: it.by.as_str().to_owned(),
             values: it.values.clone(),
         }),
+        compare: (!plan.compared.is_empty()).then(|| proto::Compare {
+            labels: plan.compared.labels.clone(),
+            fields: plan.compared.fields.clone(),
+        }),
         primary: provider(primary),
         candidate: provider(candidate),
         stages: stages.iter().map(stage).collect(),
@@ -312,6 +316,10 @@ mod tests {
             candidate: "cheap".parse().unwrap(),
             slice: Slice { features: vec!["chat".to_owned()], ..Slice::default() },
             watched: Some(Watched { by: Mark::Segment, values: vec!["free".to_owned()] }),
+            compared: crate::domain::Compared {
+                labels: vec!["spam".to_owned()],
+                fields: vec!["order.id".to_owned()],
+            },
             stages: default_ladder(&Metric::DEFAULTS.map(Margin::default_of), &[], &[]),
             copies_per_day_max: 9_000,
             judge_share: Share::from_basis_points(2_500).unwrap(),
@@ -342,6 +350,7 @@ mod tests {
             message: "waits".to_owned(),
             durable: true,
             foresight: std::sync::Arc::default(),
+            judge: String::new(),
             copies_today: 3,
             now: Timestamp(61_000),
         }

@@ -4,8 +4,8 @@ use std::{fmt::Display, str::FromStr};
 
 use crate::api::proto;
 use crate::domain::{
-    Approval, Freeze, FreezeText, Gate, Margin, Mark, Metric, Name, OnIdle, Plan, PlanFault, Risk,
-    Role, Share, Slice, Stage, Times, Watched, default_ladder,
+    Approval, Compared, Freeze, FreezeText, Gate, Margin, Mark, Metric, Name, OnIdle, Plan,
+    PlanFault, Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
 };
 
 /// Stages that are looked at; a ladder with as many is faulty already.
@@ -93,6 +93,10 @@ pub(in crate::api) fn created(
         candidate: provider(&mut faults, "rollout.candidate", &asked.candidate),
         slice: slice(&mut faults, "rollout.slice", asked.slice),
         watched: asked.slices.and_then(|it| watched(&mut faults, it)),
+        compared: asked.compare.map_or_else(Compared::default, |it| {
+            let proto::Compare { labels, fields } = it;
+            Compared { labels, fields }
+        }),
         stages,
         copies_per_day_max: copies.unwrap_or(defaults.copies_per_day_max),
         judge_share: judged.unwrap_or(Share::ALL),
