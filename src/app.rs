@@ -97,11 +97,9 @@ impl App {
     /// # Errors
     /// When a port is taken or an address unusable.
     pub async fn start(mut config: Config, mut passed: Passed) -> Result<Self, StartError> {
-        config.limits.connections_max = listeners::connections(
-            config.limits.connections_max,
-            config.limits.mirror_concurrency_max,
-            listeners::raise(),
-        );
+        let (descriptors, copies) = (listeners::raise(), config.limits.mirror_concurrency_max);
+        config.limits.connections_max =
+            listeners::connections(config.limits.connections_max, copies, descriptors);
         let limits = config.limits;
         let listeners = Listeners::open(&config, &mut passed)?;
         let mut offer = Offer::new(&config.store, &listeners)
@@ -115,13 +113,14 @@ impl App {
         let pool = Pool::new(limits.mirror_concurrency_max);
         let under_way = Pool::new(COPIES_LEN_MAX);
         let connections = Pool::new(limits.connections_max);
+        let streams = Pool::new(listeners::streams(limits.connections_max, copies, descriptors));
         let parts = Parts::new(&config, seen, (&upstream, &under_way));
         let mut tasks = Tasks::default();
         let (surveyor, store) = (Arc::clone(&parts.surveyor), Arc::clone(&parts.operations.pairs));
         tasks.start_last("survey", |stop| surveyed::keep(surveyor, store, stop));
         check_health(&mut tasks, &config, (upstream.clone(), &parts));
         let to_judge = start_judge(&mut tasks, &config, &parts)?;
-        let pools = [connections.clone(), pool, under_way];
+        let pools = [connections.clone(), streams, pool, under_way];
         let proxy = Arc::new(proxy(&config, &parts, (upstream, pools, to_judge)));
         tasks.start("proxy", move |stop| proxy::serve(proxy, data, stop));
         let shown = Arc::clone(&parts.operations);
@@ -253,9 +252,10 @@ fn start_judge(
 fn proxy(
     config: &Config,
     parts: &Parts,
-    (upstream, [connections, pool, under_way], judge): (Upstream, [Pool; 3], Option<ToJudge>),
+    (upstream, pools, judge): (Upstream, [Pool; 4], Option<ToJudge>),
 ) -> Proxy {
     let limits = config.limits;
+    let [connections, streams, pool, under_way] = pools;
     Proxy {
         board: Arc::clone(&parts.board),
         upstream,
@@ -281,6 +281,7 @@ fn proxy(
             },
         },
         connections,
+        streams,
         pool,
         memory: parts.memory.clone(),
         under_way,

@@ -1,8 +1,10 @@
 //! What we count and log: the Prometheus table and the setting up of `tracing`.
 
 mod judging;
+mod words;
 
 pub use judging::Judging;
+pub use words::{Loss, Refusal, Role, Withheld};
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
@@ -93,72 +95,6 @@ struct TransitionLabels {
     reason: &'static str,
 }
 
-/// Which part of the program dropped or failed something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// The recorder's queue was full: the pair counts as evidence but is not kept.
-    RecorderFull,
-    /// The controller's queue was full: the request is missing from the evidence.
-    ControllerFull,
-    /// The judge's queue was full: the pair stays without a score.
-    JudgeFull,
-    /// The judge gave no usable answer.
-    JudgeFailed,
-    /// The store refused a write.
-    StoreFailed,
-    /// The caller left before the end.
-    CallerGone,
-    /// An answer came in a coding that is not known: its request is missing from the evidence.
-    Coding,
-    /// A copy was cut off while it came, or where the answer that the caller got took as long.
-    Late,
-    /// There was no memory left for the rest of an answer: its request is missing from the evidence.
-    Memory,
-}
-
-impl Loss {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::RecorderFull => "recorder_full",
-            Self::ControllerFull => "controller_full",
-            Self::JudgeFull => "judge_full",
-            Self::JudgeFailed => "judge_failed",
-            Self::StoreFailed => "store_failed",
-            Self::CallerGone => "caller_gone",
-            Self::Coding => "coding",
-            Self::Late => "late",
-            Self::Memory => "memory",
-        }
-    }
-}
-
-/// Who does not get the texts of a pair, for want of clearance for its data classes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Withheld {
-    /// The judge: the pair stays without a score.
-    Judge,
-    /// The store: the pair is kept without its texts.
-    Store,
-}
-
-/// In which role a provider was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Its answer went to the caller.
-    Serve,
-    /// Its answer was only compared.
-    Mirror,
-}
-
-impl Role {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Serve => "serve",
-            Self::Mirror => "mirror",
-        }
-    }
-}
-
 /// What calls of one kind are counted in: looked for once, and then at hand.
 #[derive(Debug)]
 struct Meter {
@@ -198,6 +134,7 @@ pub struct Metrics {
     first_bytes: Family<ProviderLabels, Histogram, fn() -> Histogram>,
     skips: Family<ReasonLabels, Counter>,
     losses: Family<ReasonLabels, Counter>,
+    refusals: Family<ReasonLabels, Counter>,
     withheld: Family<WithheldLabels, Counter>,
     fallbacks: Family<RolloutLabels, Counter>,
     failovers: Family<BreakerLabels, Counter>,
@@ -247,6 +184,7 @@ impl Metrics {
             first_bytes: Family::new_with_constructor(seconds),
             skips: Family::default(),
             losses: Family::default(),
+            refusals: Family::default(),
             withheld: Family::default(),
             fallbacks: Family::default(),
             failovers: Family::default(),
@@ -308,12 +246,15 @@ impl Metrics {
         self.losses.get_or_create(&ReasonLabels { reason: loss.as_str() }).inc();
     }
 
+    /// Counts what there was no place for.
+    pub fn refusal(&self, refusal: Refusal) {
+        let reason = refusal.as_str();
+        self.refusals.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
     /// Counts a pair whose texts somebody does not get.
     pub fn withheld(&self, from: Withheld) {
-        let from = match from {
-            Withheld::Judge => "judge",
-            Withheld::Store => "store",
-        };
+        let from = from.as_str();
         self.withheld.get_or_create(&WithheldLabels { from }).inc();
     }
 
@@ -432,6 +373,7 @@ impl Metrics {
         it.register("first_byte_seconds", "Time to the first byte", self.first_bytes.clone());
         it.register("mirror_skipped", "Requests not copied, by reason", self.skips.clone());
         it.register("lost", "Dropped or failed on the side, by reason", self.losses.clone());
+        it.register("refused", "Callers there was no place for", self.refusals.clone());
         it.register(
             "withheld",
             "Pairs whose texts somebody is not cleared for",

@@ -168,7 +168,7 @@ impl Tongue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::{End, Received, ask, read};
+    use crate::dialect::{End, Received, Tail, ask, read};
     use crate::domain::ToolCall;
 
     const ALL: [Metric; 2] = [Metric::ToolCallValidRate, Metric::LanguageSwitchRate];
@@ -248,6 +248,7 @@ mod tests {
             content_type: "application/json",
             content_encoding: "",
             body: cut.as_bytes(),
+            tail: Tail::default(),
             ended: End::Whole,
         });
         let checks = checked("{}", &reading.transcript.unwrap(), reading.finish_reason.as_deref());

@@ -34,7 +34,7 @@ mod tools;
 
 pub use adapt::{Edits, Purpose, Unfit, adapt};
 pub use agree::agreement;
-pub use answer::{End, Reading, Received, read};
+pub use answer::{End, Reading, Received, Tail, is_stream, read};
 pub use checks::{Answer, Prompt, check};
 pub use compare::{compare, rouge_l};
 pub use conversation::conversation;
