@@ -393,6 +393,7 @@ fn defaults(config: &Config) -> PlanDefaults {
         margins: metrics.map(Margin::default_of).collect(),
         copies_per_day_max: config::COPIES_PER_DAY_DEFAULT,
         judge_share: judged.unwrap_or(Share::NONE),
+        review: config::review_default(),
         risk: Risk::default(),
     }
 }

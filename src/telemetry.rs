@@ -157,6 +157,7 @@ pub struct Metrics {
     healthy: Family<BreakerLabels, Gauge>,
     /// Of the judge.
     pub judging: Judging,
+    feedback: Family<BreakerLabels, Histogram, fn() -> Histogram>,
 }
 
 impl Default for Metrics {
@@ -205,6 +206,7 @@ impl Metrics {
             breakers_opened: Family::default(),
             healthy: Family::default(),
             judging: Judging::default(),
+            feedback: Family::new_with_constructor(|| Histogram::new([0.0, 0.25, 0.5, 0.75, 1.0])),
         }
     }
 
@@ -266,6 +268,12 @@ impl Metrics {
     pub fn failover(&self, provider: &Name) {
         let labels = BreakerLabels { provider: Named(provider.clone()) };
         self.failovers.get_or_create(&labels).inc();
+    }
+
+    /// Counts what somebody thinks of an answer of a provider, 0 to 1.
+    pub fn feedback(&self, provider: &Name, score: f64) {
+        let labels = BreakerLabels { provider: Named(provider.clone()) };
+        self.feedback.get_or_create(&labels).observe(score);
     }
 
     /// Counts a breaker that opened.
@@ -393,6 +401,7 @@ impl Metrics {
         );
         it.register("breaker_opened", "Breakers that opened", self.breakers_opened.clone());
         it.register("healthy", "1 if its last health check found it well", self.healthy.clone());
+        it.register("feedback_score", "What was said of answers", self.feedback.clone());
         it.register("mirror_in_flight", "Copies being made", self.mirror_busy.clone());
         self.judging.register(it);
         table

@@ -49,6 +49,8 @@ fn rate(plan: &Plan, stage: &Stage, gate: Gate, per_minute: f64) -> f64 {
             pairs + per_minute * (1.0 - part(stage.mirror)) * part(stage.serve)
         }
         Kind::Score => pairs * part(plan.judge_share),
+        // As often as pairs are drawn; how many of them people get to, nobody knows.
+        Kind::Preference => pairs * part(plan.review),
         Kind::Ratio | Kind::Likeness => pairs,
         // Who will say something, and how often, nobody knows: at most every caller does.
         // Of two in a row, so many are of different sides.
@@ -76,6 +78,7 @@ mod tests {
             stages,
             copies_per_day_max: 1_000_000,
             judge_share: Share::from_basis_points(5_000).unwrap(),
+            review: Share::NONE,
             noise: Share::NONE,
             risk: Risk::default(),
             times: Times::default(),

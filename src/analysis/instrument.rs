@@ -13,6 +13,7 @@ use super::{
     noise::Reach,
     odds::Alarm,
     opinion::Opinion,
+    preference::Preference,
     quantile::{self, Quantile},
     rate::Rate,
     ratio::{self, Ratio},
@@ -31,6 +32,7 @@ pub(super) enum Instrument {
     Ratio(Ratio),
     Opinion(Box<Opinion>),
     Likeness(Score),
+    Preference(Box<Preference>),
 }
 
 impl Instrument {
@@ -43,6 +45,7 @@ impl Instrument {
             Kind::Opinion => Self::Opinion(Box::new(Opinion::new(terms))),
             // What is like the primary to the margin is as good as it has to be.
             Kind::Likeness => Self::Likeness(Score::new(Terms { alarm: Alarm::AtMargin, ..terms })),
+            Kind::Preference => Self::Preference(Box::new(Preference::new(terms))),
         }
     }
 
@@ -54,14 +57,16 @@ impl Instrument {
             | (Self::Score(_), Kind::Score)
             | (Self::Ratio(_), Kind::Ratio)
             | (Self::Opinion(_), Kind::Opinion)
-            | (Self::Likeness(_), Kind::Likeness) => true,
+            | (Self::Likeness(_), Kind::Likeness)
+            | (Self::Preference(_), Kind::Preference) => true,
             (
                 Self::Rate(_)
                 | Self::Quantile(_)
                 | Self::Score(_)
                 | Self::Ratio(_)
                 | Self::Opinion(_)
-                | Self::Likeness(_),
+                | Self::Likeness(_)
+                | Self::Preference(_),
                 _,
             ) => false,
         }
@@ -87,6 +92,7 @@ impl Instrument {
             Self::Score(it) | Self::Likeness(it) => it.enter(limit.and_then(part)),
             Self::Ratio(it) => it.enter(limit.and_then(amounts)),
             Self::Opinion(it) => it.enter(limit.and_then(part)),
+            Self::Preference(it) => it.enter(limit.and_then(part)),
         }
     }
 
@@ -100,7 +106,11 @@ impl Instrument {
                 true
             }
             Self::Quantile(it) => it.know(climate.past(metric)),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Likeness(_) => true,
+            Self::Score(_)
+            | Self::Ratio(_)
+            | Self::Opinion(_)
+            | Self::Likeness(_)
+            | Self::Preference(_) => true,
         }
     }
 
@@ -126,7 +136,7 @@ impl Instrument {
                     it.observe(stream, primary, candidate);
                 }
             }
-            Self::Score(_) | Self::Opinion(_) => {}
+            Self::Score(_) | Self::Opinion(_) | Self::Preference(_) => {}
             Self::Likeness(it) => {
                 if let (Some(_), Some(like)) = (primary, candidate.and_then(|it| it.rouge_l)) {
                     it.observe(&Marks::unplaced(1.0, like));
@@ -151,8 +161,8 @@ impl Instrument {
             Self::Score(it) => it.lose_copy(judged),
             Self::Ratio(it) => it.lose(),
             Self::Likeness(it) => it.lose_copy(1.0),
-            // A copy is nobody's answer.
-            Self::Opinion(_) => {}
+            // A copy is nobody's answer, and people are shown two.
+            Self::Opinion(_) | Self::Preference(_) => {}
         }
     }
 
@@ -161,7 +171,11 @@ impl Instrument {
         match self {
             Self::Rate(it) => it.plan(at),
             Self::Quantile(it) => it.plan(at),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Likeness(_) => {}
+            Self::Score(_)
+            | Self::Ratio(_)
+            | Self::Opinion(_)
+            | Self::Likeness(_)
+            | Self::Preference(_) => {}
         }
     }
 
@@ -170,7 +184,11 @@ impl Instrument {
         match self {
             Self::Rate(it) => it.weather.tell(variance_permille),
             Self::Quantile(it) => it.weather.tell(variance_permille),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Likeness(_) => {}
+            Self::Score(_)
+            | Self::Ratio(_)
+            | Self::Opinion(_)
+            | Self::Likeness(_)
+            | Self::Preference(_) => {}
         }
     }
 
@@ -181,6 +199,7 @@ impl Instrument {
             Self::Score(it) | Self::Likeness(it) => &it.wealth,
             Self::Ratio(it) => &it.wealth,
             Self::Opinion(it) => &it.score.wealth,
+            Self::Preference(it) => &it.score.wealth,
         }
     }
 
@@ -193,7 +212,8 @@ impl Instrument {
             | Self::Quantile(_)
             | Self::Ratio(_)
             | Self::Opinion(_)
-            | Self::Likeness(_) => true,
+            | Self::Likeness(_)
+            | Self::Preference(_) => true,
         }
     }
 
@@ -204,6 +224,7 @@ impl Instrument {
             Self::Score(it) | Self::Likeness(it) => &mut it.wealth,
             Self::Ratio(it) => &mut it.wealth,
             Self::Opinion(it) => &mut it.score.wealth,
+            Self::Preference(it) => &mut it.score.wealth,
         }
     }
 
@@ -219,7 +240,12 @@ impl Instrument {
             (Self::Rate(it), Kind::Rate(better)) => it.shown(better),
             (
                 Self::Rate(it),
-                Kind::Quantile | Kind::Score | Kind::Ratio | Kind::Opinion | Kind::Likeness,
+                Kind::Quantile
+                | Kind::Score
+                | Kind::Ratio
+                | Kind::Opinion
+                | Kind::Likeness
+                | Kind::Preference,
             ) => it.shown(crate::domain::Better::Lower),
             (Self::Quantile(it), _) => it.shown(),
             (Self::Score(it), _) => it.shown(),
@@ -227,6 +253,7 @@ impl Instrument {
             (Self::Opinion(it), _) => it.shown(),
             // That all answers are alike is no fault of an instrument.
             (Self::Likeness(it), _) => Shown { problem: None, ..it.shown() },
+            (Self::Preference(it), _) => it.shown(),
         }
     }
 
@@ -245,7 +272,8 @@ impl Instrument {
                 | Self::Score(_)
                 | Self::Ratio(_)
                 | Self::Opinion(_)
-                | Self::Likeness(_),
+                | Self::Likeness(_)
+                | Self::Preference(_),
                 _,
             ) => {}
         }
@@ -257,7 +285,7 @@ impl Instrument {
             Self::Rate(it) => it.noise,
             Self::Quantile(it) => it.noise,
             Self::Likeness(_) => Some(Reach::NONE),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => None,
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Preference(_) => None,
         };
         noise.map_or(terms.alarm, |_| Alarm::AtMargin)
     }

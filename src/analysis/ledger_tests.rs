@@ -31,6 +31,7 @@ pub(in crate::analysis) fn plan(metrics: &[Metric]) -> Plan {
         stages: default_ladder(&margins, &[], &[]),
         copies_per_day_max: 1_000_000,
         judge_share: Share::ALL,
+        review: Share::ALL,
         noise: Share::NONE,
         risk: Risk::default(),
         times: Times::default(),

@@ -6,8 +6,8 @@
 //! (Ville 1939; Shafer 2021). So nothing here has to be corrected for peeking.
 //!
 //! One [`Ledger`] holds the bets of one attempt, an instrument for each metric, and again for each
-//! watched slice: a rate, a quantile, a score, an opinion, a
-//! likeness or a ratio. A pair is one observation whatever the routing. A request of
+//! watched slice: a rate, a quantile, a score, an opinion, a likeness, a preference or a ratio. A
+//! pair is one observation whatever the routing. A request of
 //! which one side was seen is one where a lot drew the side, once for each key that sticks to it.
 //! Everything is moved by observations and their time alone: the same ones give the same
 //! evidence, live, after a restart and in a backtest. Work for an observation and memory are constant.
@@ -32,6 +32,7 @@ mod odds;
 mod opinion;
 mod pace;
 mod position;
+mod preference;
 mod quantile;
 mod rate;
 mod ratio;
@@ -54,6 +55,7 @@ pub use ledger::{Chances, Ledger};
 pub use news::{News, Said};
 pub use opinion::Scored;
 pub use pace::Pace;
+pub use preference::Compared;
 pub use score::Marks;
 pub use tripwire::Tripwire;
 pub use under_way::{Ticket, UnderWay};

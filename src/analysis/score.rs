@@ -32,9 +32,9 @@ pub(super) struct Score {
     /// Part of the primary's mean that must be reached; none where the gate is not set.
     reach: Option<f64>,
     /// Running means of this attempt: the primary's score, and both payoffs squared.
-    primary: Mean,
-    harm_squares: Mean,
-    safe_squares: Mean,
+    pub(super) primary: Mean,
+    pub(super) harm_squares: Mean,
+    pub(super) safe_squares: Mean,
     /// Running mean of the payoff on safety, beginning at none.
     safe_payoffs: Mean,
     /// In this stage.

@@ -33,7 +33,7 @@ pub use judging::{Asking, Calibration, Criterion, Orders, Row};
 pub use kinship::Kin;
 pub use limits::Limits;
 pub use provider::{Auth, Caller, Judge, KnownBy, ModelMap, Provider};
-pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan};
+pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan, review_default};
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

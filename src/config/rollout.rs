@@ -144,6 +144,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
     let ladder = Ladder { table, margins: &margins, mirror, judge: around.judge };
     let (stages, tables) = ladder.read();
     let copies = table.amount("copies_per_day", Unit::Count, 1..=1_000_000_000);
+    let review = table.text("review", &SHARE).unwrap_or_else(review_default);
     let noise = table.text("noise", &SHARE).unwrap_or_default();
     let risk = risk(table);
     let times = times(table);
@@ -158,6 +159,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
         stages,
         copies_per_day_max: copies.unwrap_or(COPIES_PER_DAY_DEFAULT),
         judge_share,
+        review,
         noise,
         risk,
         times,
@@ -372,6 +374,11 @@ fn mirror_default() -> Share {
     Share::from_basis_points(100).unwrap_or(Share::ALL)
 }
 
+/// The share of pairs that people are shown where nobody says otherwise.
+pub fn review_default() -> Share {
+    Share::from_basis_points(500).unwrap_or(Share::NONE)
+}
+
 /// What the stages of a rollout inherit from it.
 struct Ladder<'a, 'b> {
     table: &'b Table<'a>,
@@ -467,7 +474,9 @@ fn role(margin: Margin, serve: Share, proven: Option<&[Metric]>) -> Role {
         (Some(proven), _) => proven.contains(&margin.metric()),
         (None, Kind::Quantile) => LATENCY_PROVEN_FROM_BPS <= serve.basis_points(),
         (None, Kind::Opinion) => Share::NONE < serve && serve < Share::ALL,
-        (None, Kind::Rate(_) | Kind::Score | Kind::Likeness | Kind::Ratio) => true,
+        (None, Kind::Rate(_) | Kind::Score | Kind::Likeness | Kind::Preference | Kind::Ratio) => {
+            true
+        }
     };
     if prove { Role::Prove } else { Role::Guard }
 }

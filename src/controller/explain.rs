@@ -78,7 +78,12 @@ fn sentence(gate: Gate, known: &GateEvidence, view: &View) -> String {
     let unit = metric.unit();
     let compared = match metric.kind() {
         Kind::Ratio => format!("{:.1}{unit} of the primary's", known.difference),
-        Kind::Rate(_) | Kind::Quantile | Kind::Score | Kind::Opinion | Kind::Likeness => format!(
+        Kind::Rate(_)
+        | Kind::Quantile
+        | Kind::Score
+        | Kind::Opinion
+        | Kind::Likeness
+        | Kind::Preference => format!(
             "candidate {:.3}, primary {:.3}, difference {:+.3} {unit}",
             known.candidate, known.primary, known.difference
         ),
@@ -181,6 +186,7 @@ mod tests {
             stages: vec![stage()],
             copies_per_day_max: 1_000,
             judge_share: Share::NONE,
+            review: Share::ALL,
             noise: Share::NONE,
             risk: Risk::default(),
             times: Times::default(),

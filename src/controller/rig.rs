@@ -60,6 +60,7 @@ pub(crate) fn plan(feature: &str) -> Plan {
         stages: default_ladder(&[Margin::default_of(Metric::ErrorRate)], &[], &[]),
         copies_per_day_max: 1_000,
         judge_share: Share::NONE,
+        review: Share::ALL,
         noise: Share::NONE,
         risk: Risk::default(),
         times: Times::default(),

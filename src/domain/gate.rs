@@ -49,6 +49,8 @@ pub enum Metric {
     RougeL,
     /// Characters of the candidate's answers, as a part of the primary's.
     LengthRatio,
+    /// The candidate's part of the comparisons that people make blind.
+    HumanWinRate,
 }
 
 /// How a metric is measured, and so which instrument proves it.
@@ -64,6 +66,8 @@ pub enum Kind {
     Opinion,
     /// The mean of how much the answers of pairs are alike, 0 to 1; higher is better.
     Likeness,
+    /// The part of comparisons that each side wins, 0 to 1, ties half; higher is better.
+    Preference,
     /// A sum of paired amounts, compared as a part of the primary's; lower is better.
     Ratio,
 }
@@ -79,7 +83,7 @@ pub enum Better {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ErrorRate,
         Self::LatencyP99,
         Self::JudgeScore,
@@ -101,6 +105,7 @@ impl Metric {
         Self::LabelMatchRate,
         Self::RougeL,
         Self::LengthRatio,
+        Self::HumanWinRate,
     ];
 
     /// The metrics that gate unless a plan says otherwise.
@@ -134,6 +139,7 @@ impl Metric {
             Self::LabelMatchRate => "label_match_rate",
             Self::RougeL => "rouge_l",
             Self::LengthRatio => "length_ratio",
+            Self::HumanWinRate => "human_win_rate",
         }
     }
 
@@ -162,6 +168,7 @@ impl Metric {
             Self::JudgeScore => Kind::Score,
             Self::Feedback => Kind::Opinion,
             Self::RougeL => Kind::Likeness,
+            Self::HumanWinRate => Kind::Preference,
             Self::Cost | Self::OutputTokensRatio | Self::LengthRatio => Kind::Ratio,
         }
     }
@@ -189,14 +196,15 @@ impl Metric {
             | Self::OutputTokensRatio
             | Self::Feedback
             | Self::RougeL
-            | Self::LengthRatio => None,
+            | Self::LengthRatio
+            | Self::HumanWinRate => None,
         }
     }
 
     /// Whether it says by rule something of what the answers say: what a judge's opinion of them
     /// can be set against.
     pub fn is_ground(self) -> bool {
-        let people = matches!(self, Self::Feedback);
+        let people = matches!(self, Self::Feedback | Self::HumanWinRate);
         people || self.check().is_some() || matches!(self, Self::RougeL | Self::RefusalRate)
     }
 
@@ -214,7 +222,7 @@ impl Metric {
         match self.kind() {
             Kind::Rate(_) => "pp",
             Kind::Quantile => "ms",
-            Kind::Score | Kind::Opinion | Kind::Likeness => "score",
+            Kind::Score | Kind::Opinion | Kind::Likeness | Kind::Preference => "score",
             Kind::Ratio => "%",
         }
     }

@@ -42,9 +42,10 @@ pub enum Limit {
         /// Percent of the primary's own 99th percentile.
         percent: u32,
     },
-    /// `>= 95%`: scores must reach this part of the primary's.
+    /// `>= 95%`: scores must reach this part of the primary's. Of comparisons, the candidate must
+    /// win this part, where a tie is half a win: `>= 50%` would be as good as the primary.
     Part {
-        /// Percent, 1 to 99.
+        /// Percent, 1 to 99; of comparisons 1 to 49.
         percent: u32,
     },
     /// `<= 40%, expected 30%, each <= 0.5`: amounts may be this part of the primary's.
@@ -99,6 +100,7 @@ impl Margin {
             Metric::LatencyP99 | Metric::TtftP99 => Limit::Longer { ms: 200, percent: 10 },
             Metric::JudgeScore | Metric::Feedback => Limit::Part { percent: 95 },
             Metric::RougeL => Limit::Part { percent: 50 },
+            Metric::HumanWinRate => Limit::Part { percent: 45 },
             Metric::Cost => Limit::Ratio { percent: 40, expected: 30, each_max: 1_000_000 },
             Metric::OutputTokensRatio => {
                 Limit::Ratio { percent: 130, expected: 97, each_max: 32_768_000_000 }
@@ -135,9 +137,15 @@ impl Margin {
         let limit = match (metric.kind(), origin) {
             (Kind::Rate(better), _) => points(better, plain),
             (Kind::Quantile, _) => longer(plain),
-            (Kind::Score | Kind::Opinion | Kind::Likeness, Origin::Zero) => part(plain),
+            (Kind::Score | Kind::Opinion | Kind::Likeness, Origin::Zero) => {
+                part(plain.strip_suffix("ofprimary").unwrap_or(plain), 99)
+            }
+            (Kind::Preference, Origin::Zero) => part(plain, 49),
             (Kind::Ratio, Origin::Zero) => ratio(metric, plain),
-            (Kind::Score | Kind::Opinion | Kind::Likeness | Kind::Ratio, Origin::Noise) => None,
+            (
+                Kind::Score | Kind::Opinion | Kind::Likeness | Kind::Preference | Kind::Ratio,
+                Origin::Noise,
+            ) => None,
         };
         let limit = limit.ok_or_else(|| MarginError { metric, text: text.to_owned() })?;
         Ok(Self { metric, limit, origin })
@@ -206,11 +214,10 @@ fn longer(text: &str) -> Option<Limit> {
     in_range.then_some(Limit::Longer { ms, percent })
 }
 
-/// `>=95%`, optionally followed by `ofprimary`.
-fn part(text: &str) -> Option<Limit> {
-    let text = text.strip_suffix("ofprimary").unwrap_or(text);
+/// `>=95%`.
+fn part(text: &str, percent_max: u32) -> Option<Limit> {
     let percent = digits(text.strip_prefix(">=")?.strip_suffix('%')?)?;
-    (1..=99).contains(&percent).then_some(Limit::Part { percent })
+    (1..=percent_max).contains(&percent).then_some(Limit::Part { percent })
 }
 
 /// `<=40%`, optionally followed by `,expected30%` (else three quarters of it) and by
@@ -297,6 +304,7 @@ mod tests {
             (Metric::SchemaValidRate, "-0.5pp beyond noise"),
             (Metric::JudgeScore, ">= 95%"),
             (Metric::Feedback, ">= 98%"),
+            (Metric::HumanWinRate, ">= 48%"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.05"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.000001"),
             (Metric::ToolCallMatchRate, "-5pp"),
@@ -334,6 +342,8 @@ mod tests {
             (Metric::LatencyP99, "-200ms"),
             (Metric::LatencyP99, "++200ms"),
             (Metric::JudgeScore, ">= 100%"),
+            (Metric::HumanWinRate, ">= 50%"),
+            (Metric::HumanWinRate, ">= 45% of primary"),
             (Metric::JudgeScore, "95%"),
             (Metric::RougeL, ">= 60% beyond noise"),
             (Metric::Cost, ">= 40%"),

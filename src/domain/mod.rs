@@ -6,6 +6,7 @@
 mod call;
 mod check;
 mod conversation;
+mod desk;
 mod endpoint;
 mod event;
 mod evidence;
@@ -22,6 +23,7 @@ mod record;
 mod refusal;
 mod request_rules;
 mod requests;
+mod review;
 mod rollout;
 mod route;
 mod seen;
@@ -40,6 +42,7 @@ pub use call::{
     Usage, Window, Winner,
 };
 pub use check::{Check, Checks, Compared, words};
+pub use desk::{Desk, Late, Progress};
 pub use endpoint::Endpoint;
 pub use event::{Answer, Cause, Command, Consent, Event, Undecided};
 pub use evidence::{Evidence, Excluded, GateEvidence, Noise};
@@ -55,6 +58,7 @@ pub use record::Record;
 pub use refusal::Refusal;
 pub use request_rules::{MessageRule, RequestRules};
 pub use requests::Requests;
+pub use review::{Choice, Counted, Lease, Preferred, Review};
 pub use rollout::{Input, Rollout, Saved, State, Visit};
 pub use route::{Facts, Key, Lane, Lot, Places, Route, Snapshot, Tie, is_cleared};
 pub use seen::{Note, Order, Seen, Told, Weather};

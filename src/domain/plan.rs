@@ -137,6 +137,9 @@ pub struct Plan {
     pub copies_per_day_max: u64,
     /// Share of pairs the judge sees.
     pub judge_share: Share,
+    /// Share of pairs that people are shown, and a larger one of those that raise doubt; none where
+    /// nobody is.
+    pub review: Share,
     /// Traffic that the primary answers and is asked a second time, so that it is known how much
     /// it differs from itself; none where that is not measured.
     pub noise: Share,
@@ -279,6 +282,12 @@ impl Stage {
         if metrics.contains(&Metric::JudgeScore) && plan.judge_share.is_none() {
             faults.push(("gates", "judge_score needs a judge that sees some pairs".to_owned()));
         }
+        if metrics.contains(&Metric::HumanWinRate) && plan.review.is_none() {
+            faults.push((
+                "gates",
+                "human_win_rate needs people who see some pairs: set `review`".to_owned(),
+            ));
+        }
         let proves = |it: &Gate| it.metric() == Metric::Feedback && it.role == Role::Prove;
         if !self.serves_both() && self.gates.iter().any(proves) {
             let problem = "feedback is proven only where both sides answer callers: let it guard";
@@ -334,9 +343,12 @@ pub fn default_ladder(
             .map(|&margin| match margin.metric().kind() {
                 Kind::Quantile => Gate { margin, role: p99 },
                 Kind::Opinion if [0, 10_000].contains(&serve) => Gate { margin, role: Role::Guard },
-                Kind::Rate(_) | Kind::Score | Kind::Opinion | Kind::Likeness | Kind::Ratio => {
-                    Gate { margin, role: Role::Prove }
-                }
+                Kind::Rate(_)
+                | Kind::Score
+                | Kind::Opinion
+                | Kind::Likeness
+                | Kind::Preference
+                | Kind::Ratio => Gate { margin, role: Role::Prove },
             })
             .collect(),
         approval: Approval::NotNeeded,
@@ -361,6 +373,7 @@ pub(super) mod tests {
             stages: default_ladder(&margins, &[], &[]),
             copies_per_day_max: 10_000,
             judge_share: Share::ALL,
+            review: Share::ALL,
             noise: Share::NONE,
             risk: Risk::default(),
             times: Times::default(),

@@ -52,6 +52,7 @@ impl Random {
             stages,
             copies_per_day_max: 1_000,
             judge_share: Share::ALL,
+            review: Share::ALL,
             noise: Share::NONE,
             risk: Risk::default(),
             times: self.times(),

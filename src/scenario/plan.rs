@@ -27,6 +27,7 @@ fn whole(head: &str) -> Read<Plan> {
         stages: Vec::new(),
         copies_per_day_max: 10_000,
         judge_share: Share::ALL,
+        review: Share::ALL,
         noise: Share::NONE,
         risk: Risk::default(),
         times: Times::default(),

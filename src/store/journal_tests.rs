@@ -140,7 +140,8 @@ fn life_of_version_1() -> Vec<Record> {
             gate.noise = None;
         }
         if let Event::Created(plan) | Event::Revised(plan) = &mut record.event {
-            (plan.times, plan.watched, plan.noise) = (Times::default(), None, Share::NONE);
+            (plan.times, plan.watched) = (Times::default(), None);
+            (plan.noise, plan.review) = (Share::NONE, Share::NONE);
             plan.compared = Compared::default();
             plan.stages.iter_mut().for_each(|it| (it.duration_ms_max, it.delay_ms) = (None, 0));
         }

@@ -20,6 +20,9 @@ pub(super) struct PlanJson {
     stages: Vec<StageJson>,
     copies_per_day_max: u64,
     judge_share_bps: u16,
+    /// Plans of before there were reviews show nobody anything.
+    #[serde(default, skip_serializing_if = "is_none")]
+    review_bps: u16,
     #[serde(default, skip_serializing_if = "is_none")]
     noise_bps: u16,
     risk: RiskJson,
@@ -131,6 +134,7 @@ impl From<&Plan> for PlanJson {
             stages: plan.stages.iter().map(StageJson::from).collect(),
             copies_per_day_max: plan.copies_per_day_max,
             judge_share_bps: plan.judge_share.basis_points(),
+            review_bps: plan.review.basis_points(),
             noise_bps: plan.noise.basis_points(),
             risk: RiskJson {
                 harm_bps: plan.risk.harm_bps,
@@ -158,6 +162,7 @@ impl PlanJson {
             stages: stages.collect::<Result<_, _>>()?,
             copies_per_day_max: self.copies_per_day_max,
             judge_share: json::share("judge_share_bps", self.judge_share_bps)?,
+            review: json::share("review_bps", self.review_bps)?,
             noise: json::share("noise_bps", self.noise_bps)?,
             risk: Risk {
                 harm_bps: self.risk.harm_bps,

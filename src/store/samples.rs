@@ -38,6 +38,7 @@ pub(crate) fn plan() -> Plan {
         stages,
         copies_per_day_max: u64::MAX,
         judge_share: Share::from_basis_points(2_500).unwrap(),
+        review: Share::from_basis_points(700).unwrap(),
         noise: Share::from_basis_points(150).unwrap(),
         risk: Risk::default(),
         times: Times {

@@ -25,6 +25,7 @@ mod noise;
 mod programs;
 mod readme;
 mod recorded;
+mod reviews;
 mod rules;
 mod sdk;
 mod shadow;

@@ -41,7 +41,7 @@ pub(super) fn duration(ms: u64) -> proto::Duration {
 }
 
 /// A number as a message keeps it; what is beyond is the largest there is.
-fn long(number: impl TryInto<i64>) -> i64 {
+pub(super) fn long(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
@@ -132,6 +132,7 @@ fn planned(plan: &Plan) -> proto::Rollout {
         stages: stages.iter().map(stage).collect(),
         copies_per_day: Some(long(*copies_per_day_max)),
         judge_share_bps: Some(judge_share.basis_points().into()),
+        review_bps: Some(plan.review.basis_points().into()),
         noise_bps: plan.noise.basis_points().into(),
         risk: Some(proto::Risk {
             harm_bps: int(*harm_bps),
@@ -323,6 +324,7 @@ mod tests {
             stages: default_ladder(&Metric::DEFAULTS.map(Margin::default_of), &[], &[]),
             copies_per_day_max: 9_000,
             judge_share: Share::from_basis_points(2_500).unwrap(),
+            review: Share::from_basis_points(700).unwrap(),
             noise: Share::from_basis_points(100).unwrap(),
             risk: Risk { harm_bps: 200, safe_bps: 300, alarm_from_percent: 80 },
             times: times(),
@@ -379,6 +381,7 @@ mod tests {
             margins: vec![],
             copies_per_day_max: 1,
             judge_share: Share::NONE,
+            review: Share::ALL,
             risk: Risk::default(),
         };
         let Created { name, plan: read } = created(request, &defaults).unwrap();

@@ -26,6 +26,8 @@ pub struct PlanDefaults {
     pub copies_per_day_max: u64,
     /// Share of pairs the judge sees; none without a judge.
     pub judge_share: Share,
+    /// Share of pairs that people are shown.
+    pub review: Share,
     /// The chances of error accepted.
     pub risk: Risk,
 }
@@ -86,6 +88,8 @@ pub(in crate::api) fn created(
     let copies = faults.take("rollout.copies_per_day", copies);
     let judged = asked.judge_share_bps.map_or(Ok(defaults.judge_share), share);
     let judged = faults.take("rollout.judge_share_bps", judged);
+    let review = asked.review_bps.map_or(Ok(defaults.review), share);
+    let review = faults.take("rollout.review_bps", review);
     let noise = faults.take("rollout.noise_bps", share(asked.noise_bps));
     let times = times(&mut faults, &mut asked);
     let plan = Plan {
@@ -100,6 +104,7 @@ pub(in crate::api) fn created(
         stages,
         copies_per_day_max: copies.unwrap_or(defaults.copies_per_day_max),
         judge_share: judged.unwrap_or(Share::ALL),
+        review: review.unwrap_or_default(),
         noise: noise.unwrap_or_default(),
         risk: asked.risk.map_or(defaults.risk, risk),
         times,
@@ -312,6 +317,7 @@ mod tests {
             margins: Metric::DEFAULTS.map(Margin::default_of).into(),
             copies_per_day_max: 500,
             judge_share: Share::ALL,
+            review: Share::ALL,
             risk: Risk::default(),
         }
     }
