@@ -233,6 +233,8 @@ async fn calls_under_way_when_a_rollout_goes_back_are_counted() {
     while let Some(call) = calls.join_next().await {
         call.unwrap();
     }
-    assert_eq!(rig.serve.metric(left).await, 20.0);
-    assert_eq!(rig.serve.metric(fallbacks).await, 20.0);
+    for counted in [left, fallbacks] {
+        let calls = rig.serve.metric(counted).await;
+        assert!((calls - 20.0).abs() < 0.5, "{counted} {calls}");
+    }
 }

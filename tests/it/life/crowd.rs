@@ -69,10 +69,8 @@ async fn b51_requests_of_http2_beyond_the_descriptors_are_refused_and_hurt_nobod
     }
     // Those that are refused make a moment's company for the next ones.
     assert!((BESIDE..=BESIDE + CONNECTIONS).contains(&streams.len()), "{}", streams.len());
-    assert_eq!(
-        serve.metric("crossfade_refused_total{reason=\"requests\"}").await,
-        f64::from(refused)
-    );
+    let counted = serve.metric("crossfade_refused_total{reason=\"requests\"}").await;
+    assert!((counted - f64::from(refused)).abs() < 0.5, "{counted} {refused}");
 
     let mut caller = Caller::connect(serve.data).await;
     let asked = timeout(SOON, caller.ask_models()).await.expect("it has descriptors");
