@@ -33,10 +33,8 @@ pub(super) async fn keep(
         stops = stops || waited(&mut stop, KEEP_EVERY).await;
         if let Some((day, counts)) = surveyor.changed() {
             let pairs = pairs.clone();
-            let kept = spawn_blocking(move || {
-                pairs.keep(&usage::key(day), &counts)?;
-                pairs.flush()
-            });
+            // It is handed to the disk with the pairs, the last time when the recorder ends.
+            let kept = spawn_blocking(move || pairs.keep(&usage::key(day), &counts));
             if let Err(error) = kept.await? {
                 tracing::warn!(%error, "what `crossfade audit` tells of today is not kept");
             }
