@@ -5,11 +5,13 @@ mod create;
 mod events;
 mod flags;
 mod forecast;
+mod import;
 mod ladder;
 mod look;
 mod moves;
 mod out;
 mod pairs;
+mod prices;
 mod program;
 mod request;
 mod simulate;
@@ -26,6 +28,7 @@ use crate::listeners::{self, Passed};
 use crate::telemetry::Logs;
 
 use out::Out;
+use prices::PricesArgs;
 use program::{Form, Sockets};
 use simulate::SimulateArgs;
 
@@ -76,6 +79,8 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         keep: Option<PathBuf>,
     },
+    /// Show which price holds for each provider and model, and how old the table is
+    Prices(PricesArgs),
     /// Try a plan under virtual time, without a server
     Simulate(SimulateArgs),
     #[command(flatten)]
@@ -135,6 +140,7 @@ async fn dispatch(Line { command, global }: Line, passed: Passed) -> u8 {
             program::serve(&config, logs, sockets).await
         }
         Verb::Config(ConfigVerb::Check { config }) => program::check(&config),
+        Verb::Prices(args) => prices::prices(&args, form),
         Verb::Simulate(args) => simulate::simulate(&args, form),
         Verb::Rehearse { plans, keep } => program::rehearse(&plans, keep.as_deref(), form).await,
         Verb::Client(command) => run(command, global).await,

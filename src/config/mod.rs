@@ -12,6 +12,7 @@ mod guard;
 mod kinship;
 mod leave;
 mod limits;
+mod prices;
 mod provider;
 mod request;
 mod rollout;
@@ -30,6 +31,7 @@ pub use form::share;
 pub use guard::{Breaker, Health};
 pub use kinship::Kin;
 pub use limits::Limits;
+pub use prices::PriceTable;
 pub use provider::{Auth, Caller, Judge, KnownBy, ModelMap, Provider};
 pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan};
 
@@ -42,7 +44,7 @@ use std::{
 use tokio_rustls::rustls::ServerConfig;
 use toml::de::DeTable;
 
-use crate::domain::{MarkFields, Name, Sticky};
+use crate::domain::{Budget, MarkFields, Name, Sticky};
 use crate::patterns::{Detector, Pattern};
 
 use faults::Report;
@@ -73,6 +75,10 @@ pub struct Config {
     pub rollouts: Vec<RolloutConfig>,
     /// The model that scores pairs.
     pub judge: Option<Judge>,
+    /// The table of prices, if one is named.
+    pub price_table: Option<PriceTable>,
+    /// What all rollouts together may spend on copies and scores.
+    pub budget: Budget,
     /// Marks for requests by the API key they come with, or the prefix of their path.
     pub callers: Vec<Caller>,
     /// What sticks to a side: the first of these that a request has.
@@ -166,8 +172,9 @@ impl Config {
 fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let (listen, control, operations) = addresses(top);
     let tls = tls::tls(top);
-    let providers = provider::providers(top, environment);
-    let judge = provider::judge(top, environment);
+    let (price_table, budget) = (prices::table(top), prices::day_budget(top));
+    let providers = provider::providers(top, environment, price_table.as_ref());
+    let judge = provider::judge(top, environment, price_table.as_ref());
     let callers = provider::callers(top, environment);
     let tables = rollout::named(top);
     let primary = primary(top, &providers, &tables);
@@ -178,6 +185,8 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let around = Around {
         primary: primary.as_ref(),
         providers: Some(&providers),
+        budget,
+        judge_unpriced: judge.as_ref().is_some_and(|it| it.prices.is_empty()),
         judge: judge.as_ref().map(|it| it.share),
         kin: kinship::kin(judge.as_ref(), &providers, primary.as_ref()),
     };
@@ -204,6 +213,8 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
         providers,
         rollouts,
         judge,
+        price_table,
+        budget,
         callers,
         sticky,
         mark_fields: leave.mark_fields,

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 use crate::domain::{
-    Approval, Freeze, FreezeText, Gate, Kind, Margin, Mark, Metric, Name, OnIdle, Plan, PlanFault,
-    Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
+    Approval, Budget, Freeze, FreezeText, Gate, Kind, Margin, Mark, Metric, Name, OnIdle, Plan,
+    PlanFault, Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
 };
 
 use super::{
     Faults, Provider,
     faults::Report,
     form::{CHANCE, NAME, PERCENT, SHARE, SOME, Unit},
+    prices,
     table::{Table, listed, nearest},
 };
 
@@ -25,6 +26,8 @@ pub struct RolloutConfig {
     pub plan: Plan,
     /// Whether it starts by itself.
     pub autostart: Autostart,
+    /// What it may spend on copies and scores.
+    pub budget: Budget,
 }
 
 /// Whether a rollout starts by itself.
@@ -45,6 +48,10 @@ pub(super) struct Around<'a> {
     pub(super) providers: Option<&'a [Provider]>,
     /// The share of pairs that is judged unless the rollout says; none without a judge.
     pub(super) judge: Option<Share>,
+    /// What all rollouts together may spend.
+    pub(super) budget: Budget,
+    /// Whether there is a judge of whom no price is known.
+    pub(super) judge_unpriced: bool,
     /// The providers that are the judge's kin, and why.
     pub(super) kin: BTreeMap<Name, String>,
 }
@@ -89,6 +96,8 @@ pub fn plan(text: &str, file: &str) -> Result<RolloutConfig, Faults> {
         primary: primary.as_ref(),
         providers: None,
         judge: Some(Share::ALL),
+        budget: Budget::default(),
+        judge_unpriced: false,
         kin: BTreeMap::new(),
     };
     let rollout = read(&tables, &around).into_iter().next();
@@ -143,6 +152,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
     let risk = risk(table);
     let times = times(table);
     let autostart = table.choice("autostart", Autostart::Yes, Autostart::No).unwrap_or_default();
+    let budget = prices::budget(table);
     table.close();
     let plan = Plan {
         primary: around.primary?.clone(),
@@ -160,8 +170,9 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
         report(&fault, table, &tables);
     }
     check_prices(&plan, table, around);
+    check_budget(&plan, budget, (table, around));
     check_kin(&plan, table, around);
-    Some(RolloutConfig { name: name.clone(), plan, autostart })
+    Some(RolloutConfig { name: name.clone(), plan, autostart, budget })
 }
 
 /// A rollout may repeat the primary, not choose another.
@@ -208,6 +219,28 @@ fn check_prices(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
             let remedy = format!("add a table [provider.{name}.price.\"*\"], or leave it \"off\"");
             table.fault("gates", &problem, remedy);
         }
+    }
+}
+
+/// A budget can be kept only where it is known what copies and scores cost.
+fn check_budget(plan: &Plan, own: Budget, (table, around): (&Table<'_>, &Around<'_>)) {
+    if !own.is_limit() && !around.budget.is_limit() {
+        return;
+    }
+    let key = if own.is_limit() { "budget" } else { "candidate" };
+    let fault = |who: &str, table_name: &str| {
+        let problem = format!("has a budget that cannot be kept: {who} has no price");
+        let remedy = format!("add a table [{table_name}.price.\"*\"], or name a table by `prices`");
+        table.fault(key, &problem, remedy);
+    };
+    for name in [&plan.primary, &plan.candidate] {
+        let known = around.providers.unwrap_or_default().iter().find(|it| it.name == *name);
+        if known.is_some_and(|it| it.prices.is_empty()) {
+            fault(&format!("provider `{name}`"), &format!("provider.{name}"));
+        }
+    }
+    if around.judge_unpriced && !plan.judge_share.is_none() {
+        fault("the judge", "judge");
     }
 }
 

@@ -148,6 +148,10 @@ mod tests {
         Timestamp,
     };
 
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
     fn view() -> View {
         let gate = |metric, role| Gate { margin: Margin::default_of(metric), role };
         let stage = Stage {
@@ -165,7 +169,6 @@ mod tests {
             ],
             approval: Approval::NotNeeded,
         };
-        let name = |text: &str| text.parse::<Name>().unwrap();
         let plan = Plan {
             primary: name("gpt"),
             candidate: name("cheap"),
@@ -217,6 +220,7 @@ mod tests {
             durable: true,
             foresight: std::sync::Arc::default(),
             copies_today: 600,
+            purse: std::sync::Arc::default(),
             now: Timestamp(600_000),
         }
     }

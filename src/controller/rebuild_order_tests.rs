@@ -176,7 +176,8 @@ fn a_restart_gives_the_evidence_that_was_there_before_it() {
 
 /// A rollout in its second stage, with a checkpoint somewhere in it, and the bets as they were.
 fn checkpointed(pairs: &Pairs, revised: Option<&Plan>) -> (Rollout, Ledger) {
-    let mut managed = Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), (0, 0));
+    let mut managed =
+        Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), &Copies::new(0, (0, 0)));
     let mut step = record(Event::Created(Box::new(plan())), 0);
     managed.apply(&step);
     for (stage, at, places) in [(0, 1_000, 1..2_000), (1, 41_020, 2_001..4_000)] {

@@ -8,10 +8,10 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::domain::{Name, Plan, Seen};
+use crate::domain::{Budget, Name, Plan, Seen};
 use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::telemetry::Metrics;
-use crate::traffic::{Barometer, Board, Outbox};
+use crate::traffic::{Barometer, Board, Outbox, Pot};
 
 /// What the controller is made of.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Setup {
     pub providers: BTreeMap<Name, Vec<String>>,
     /// Providers of which prices are known.
     pub priced: BTreeSet<Name>,
+    /// What may be spent on copies and scores.
+    pub budgets: Budgets,
     /// Who serves.
     pub primary: Name,
     /// Whether a judge is configured.
@@ -46,6 +48,15 @@ pub struct Setup {
     pub recorder: Arc<OnceLock<RecorderHandle>>,
     /// What we count.
     pub metrics: Arc<Metrics>,
+}
+
+/// What may be spent on copies and scores.
+#[derive(Clone, Debug, Default)]
+pub struct Budgets {
+    /// By all rollouts together.
+    pub all: Arc<Pot>,
+    /// By those that have a budget of their own.
+    pub own: BTreeMap<Name, Budget>,
 }
 
 /// A store that another process had when this one started.

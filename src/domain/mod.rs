@@ -3,6 +3,7 @@
 //! Everything here is a plain function of its arguments. Time comes in as a
 //! [`Timestamp`], randomness as a key to hash, the past as [`Event`]s.
 
+mod budget;
 mod call;
 mod conversation;
 mod endpoint;
@@ -32,6 +33,7 @@ pub(crate) mod invariants;
 #[cfg(test)]
 pub(crate) mod random;
 
+pub use budget::{Budget, read_usd, show_usd};
 pub use call::{
     Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
     Window,
@@ -47,7 +49,7 @@ pub use gate::{
 pub use margin::{Limit, Margin, MarginError};
 pub use marks::{MarkFields, Sticky};
 pub use plan::{Approval, OnIdle, Plan, PlanFault, Risk, Slice, Stage, Times, default_ladder};
-pub use price::{Price, Prices};
+pub use price::{Price, PriceRow, Prices, Tariff, read_day};
 pub use record::Record;
 pub use refusal::Refusal;
 pub use request_rules::{MessageRule, RequestRules};

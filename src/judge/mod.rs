@@ -18,12 +18,12 @@ use tokio::{
 
 use crate::clock::Clock;
 use crate::config;
-use crate::domain::{Score, Seen, Share, Told};
+use crate::domain::{Prices, Score, Seen, Share, Told, Usage};
 use crate::patterns::{Keys, Redactor};
 use crate::store::{Offered, RecorderHandle};
 use crate::tasks::{BoxError, Stop, spawn};
-use crate::telemetry::{Loss, Metrics};
-use crate::traffic::{Job, Outbox, Reasons};
+use crate::telemetry::{Loss, Metrics, Spending};
+use crate::traffic::{Job, Outbox, Reasons, Reserved};
 use crate::upstream::{Resolver, aside, credential, host};
 
 use prompt::{Material, Order};
@@ -40,6 +40,7 @@ pub struct Judge {
     url: Url,
     model: String,
     retries_max: u32,
+    prices: Prices,
     places: Arc<Semaphore>,
     outbox: Outbox,
     recorder: Arc<OnceLock<RecorderHandle>>,
@@ -66,6 +67,14 @@ pub struct Outlets {
 #[derive(Deserialize)]
 struct Completion {
     choices: Vec<Choice>,
+    usage: Option<Tokens>,
+}
+
+/// Tokens as the judge counts them; those of its cache are taken as fresh.
+#[derive(Clone, Copy, Deserialize)]
+struct Tokens {
+    prompt_tokens: u64,
+    completion_tokens: u64,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +110,7 @@ impl Judge {
             url: Url::parse(&format!("{}/chat/completions", config.base_url))?,
             model: config.model.clone(),
             retries_max: config.retries_max,
+            prices: config.prices.clone(),
             places: Arc::new(Semaphore::new(config.concurrency_max)),
             outbox: outlets.outbox,
             recorder: outlets.recorder,
@@ -142,6 +152,11 @@ impl Judge {
     }
 
     async fn judge(&self, job: Job) {
+        if job.purse.problem(self.clock.now()).is_some() {
+            self.metrics.loss(Loss::Budget);
+            let _ = self.outbox.send(Seen::note(&job.window, Told::ScoreLost)).await;
+            return;
+        }
         let mut score = match self.ask(&job).await {
             Ok(score) => score,
             Err(error) => {
@@ -188,6 +203,7 @@ impl Judge {
             order,
         };
         let body = prompt::request(&self.model, &material);
+        let reserved = self.afford(job, &body)?;
         let response = self.client.post(self.url.clone()).json(&body).send().await?;
         let status = response.status();
         let mut response = response;
@@ -199,10 +215,14 @@ impl Judge {
             }
         }
         if !status.is_success() {
+            // Who refuses asks for no money.
+            reserved.settle(Some(0));
             return Err(format!("the judge answered with status {status}").into());
         }
         let completion: Completion =
             serde_json::from_slice(&text).map_err(|error| prompt::unreadable(&error))?;
+        let cost = completion.usage.and_then(|it| self.cost_nano_usd(it));
+        self.metrics.spent(&job.window.rollout, Spending::Judge, reserved.settle(cost));
         let choice = completion.choices.into_iter().next();
         let content = choice.and_then(|it| it.message.content).ok_or("the judge said nothing")?;
         let marked = prompt::read(&content, order)?;
@@ -223,6 +243,28 @@ impl Judge {
             rationale,
             first: Some(order.first()),
         })
+    }
+}
+
+impl Judge {
+    /// Sets aside what a score may cost: at most a token for each byte, and for its answer the
+    /// most that was seen.
+    fn afford(&self, job: &Job, body: &serde_json::Value) -> Result<Reserved, BoxError> {
+        let (now, input) = (self.clock.now(), u64::try_from(body.to_string().len())?);
+        let price = self.prices.of(&[&self.model], now);
+        let output = job.purse.output_tokens_most();
+        let most = price.map(|it| it.tariff.most_nano_usd(input, output));
+        if most.is_none() && job.purse.is_limited() {
+            return Err("there is a budget, and the judge's model has no price".into());
+        }
+        let reserved = job.purse.reserve(now, most.unwrap_or(0));
+        reserved.ok_or_else(|| "the budget for copies and scores is spent or set aside".into())
+    }
+
+    fn cost_nano_usd(&self, tokens: Tokens) -> Option<u64> {
+        let row = self.prices.of(&[&self.model], self.clock.now())?;
+        let Tokens { prompt_tokens: input, completion_tokens: output } = tokens;
+        Some(row.tariff.cost_nano_usd(&Usage { input, output, ..Usage::default() }))
     }
 }
 

@@ -18,6 +18,7 @@ mod presence;
 mod redact;
 mod request;
 mod serve;
+mod spend;
 mod strict;
 mod tee;
 mod upload;

@@ -18,6 +18,7 @@ mod judged;
 mod leave;
 mod life;
 mod live;
+mod money;
 mod noise;
 mod programs;
 mod readme;

@@ -34,7 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("rehearsal",  &["domain", "clock", "tasks", "config", "listeners", "api", "app", "players"]),
     ("simulate",   &["domain", "analysis", "config", "store"]),
     ("scenario",   &["domain", "analysis", "config"]),
-    ("cli",        &["domain", "tasks", "telemetry", "config", "listeners", "store", "api", "app", "players",
+    ("cli",        &["domain", "clock", "tasks", "telemetry", "config", "listeners", "store", "api", "app", "players",
                      "rehearsal", "simulate", "scenario"]),
 ];
 
