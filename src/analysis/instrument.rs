@@ -122,7 +122,9 @@ impl Instrument {
                 if let (Some(primary), Some(candidate)) = (primary, candidate)
                     && [primary, candidate].iter().all(|it| !it.outcome.failed())
                 {
-                    it.observe(amount(metric, &primary), amount(metric, &candidate));
+                    let amounts = [&primary, &candidate].map(|it| amount(metric, it));
+                    it.observe(amounts[0], amounts[1]);
+                    it.rest_on(amounts, [&primary, &candidate]);
                 }
             }
         }
@@ -191,7 +193,12 @@ impl Instrument {
     /// The evidence of a gate on it, as if it measured all traffic.
     pub(super) fn evidence(&self, gate: Gate, terms: Terms) -> GateEvidence {
         let shown = self.shown(gate.metric());
-        shown.evidence(gate, self.wealth(), self.alarm(terms), self.is_believed())
+        let basis = match self {
+            Self::Ratio(it) => Some(it.basis()),
+            Self::Rate(_) | Self::Quantile(_) | Self::Score(_) | Self::Opinion(_) => None,
+        };
+        let known = shown.evidence(gate, self.wealth(), self.alarm(terms), self.is_believed());
+        GateEvidence { basis, ..known }
     }
 
     /// What is known of a metric of its kind.
@@ -301,10 +308,11 @@ fn part(limit: Limit) -> Option<f64> {
 
 fn amounts(limit: Limit) -> Option<ratio::Margin> {
     match limit {
-        Limit::Ratio { percent, expected, each_max } => {
+        Limit::Ratio { percent, expected, each_max, estimated_max } => {
             let each_max = float(each_max) / MILLION;
-            let [limit, expected] = [percent, expected].map(|it| f64::from(it) / 100.0);
-            Some(ratio::Margin { limit, expected, each_max, loss_max: each_max })
+            let parts = [percent, expected, estimated_max].map(|it| f64::from(it) / 100.0);
+            let [limit, expected, estimated_max] = parts;
+            Some(ratio::Margin { limit, expected, each_max, loss_max: each_max, estimated_max })
         }
         Limit::Points { .. } | Limit::Longer { .. } | Limit::Part { .. } => None,
     }
@@ -343,9 +351,11 @@ mod tests {
 
     #[test]
     fn the_terms_of_a_ratio_are_parts_of_one_and_whole_amounts() {
-        let limit = Limit::Ratio { percent: 40, expected: 30, each_max: 2_500_000 };
-        let ratio::Margin { limit, expected, each_max, loss_max } = amounts(limit).unwrap();
-        let terms = [limit, expected, each_max, loss_max].map(|it| it.to_string());
-        assert_eq!(terms, ["0.4", "0.3", "2.5", "2.5"]);
+        let (percent, expected, each_max, estimated_max) = (40, 30, 2_500_000, 50);
+        let limit = Limit::Ratio { percent, expected, each_max, estimated_max };
+        let ratio::Margin { limit, expected, each_max, loss_max, estimated_max } =
+            amounts(limit).unwrap();
+        let terms = [limit, expected, each_max, loss_max, estimated_max].map(|it| it.to_string());
+        assert_eq!(terms, ["0.4", "0.3", "2.5", "2.5", "0.5"]);
     }
 }

@@ -67,6 +67,10 @@ pub struct Sample {
     pub usd: Option<f64>,
     /// Whether the answer has the form that was asked for; none where none was asked for.
     pub well_formed: Option<bool>,
+    /// Tokens of the request, those of a cache included, where the provider told.
+    pub input_tokens: Option<u64>,
+    /// Whether tokens and dollars are an estimate.
+    pub estimated: bool,
 }
 
 /// A time in milliseconds, or the time at which waiting for it ended.
@@ -102,6 +106,11 @@ impl Sample {
             output_tokens: call.usage.map(|it| it.output),
             usd: call.cost_nano_usd.map(|it| float(it) / NANO),
             well_formed: call.well_formed,
+            input_tokens: call
+                .usage
+                .filter(|_| !call.estimated)
+                .map(|it| it.input.saturating_add(it.cache_read).saturating_add(it.cache_write)),
+            estimated: call.estimated,
         }
     }
 
@@ -224,10 +233,11 @@ mod tests {
             outcome: Outcome::Ok,
             first_byte_ms: Some(120),
             total_ms: 900,
-            usage: Some(Usage { output: 40, ..Usage::default() }),
+            usage: Some(Usage { input: 7, cache_read: 2, cache_write: 1, output: 40 }),
             finish_reason: None,
             cost_nano_usd: Some(250_000_000),
             well_formed: Some(true),
+            estimated: false,
         };
         let expected = Sample {
             outcome: Outcome::Ok,
@@ -236,14 +246,28 @@ mod tests {
             output_tokens: Some(40),
             usd: Some(0.25),
             well_formed: Some(true),
+            input_tokens: Some(10),
+            estimated: false,
         };
         assert_eq!(Sample::of(&call), expected);
+        let estimated = Sample { input_tokens: None, estimated: true, ..expected };
+        assert_eq!(Sample::of(&Call { estimated: true, ..call }), estimated);
     }
 
     /// A call that ended so after so many milliseconds.
     pub(super) fn call(outcome: Outcome, ms: f64) -> Sample {
         let (first_byte_ms, output_tokens, usd, well_formed) = (Some(ms / 4.0), None, None, None);
-        Sample { outcome, total_ms: ms, first_byte_ms, output_tokens, usd, well_formed }
+        let (input_tokens, estimated, total_ms) = (None, false, ms);
+        Sample {
+            outcome,
+            total_ms,
+            first_byte_ms,
+            output_tokens,
+            usd,
+            well_formed,
+            input_tokens,
+            estimated,
+        }
     }
 
     /// E21

@@ -139,6 +139,7 @@ pub(super) fn line(side: &str, call: &proto::Call) -> String {
         format!("   {} tokens in{cached}, {} out", it.input_tokens, it.output_tokens)
     });
     let cost = call.cost_nano_usd.map_or_else(String::new, |it| format!("   {}", dollars(it)));
+    let cost = if call.estimated { format!("{cost} (estimated)") } else { cost };
     let form = match call.well_formed {
         Some(true) => "   good JSON",
         Some(false) => "   bad JSON",

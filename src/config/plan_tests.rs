@@ -26,6 +26,11 @@ fn a_gate_on_cost_needs_the_prices_of_both_providers() {
     assert_eq!((price.input, price.output), (2_500_000, 280_000));
     assert_eq!((price.cache_read, price.cache_write), (1, 2_500_000));
     assert_eq!(config.providers[1].prices.of(&["m-2"], Timestamp(0)), None);
+    let alias = file(&both).replace("cost =", "cost_per_request =");
+    let (again, config) = (parse(&alias).unwrap(), parse(&file(&both)).unwrap());
+    assert_eq!(again.rollouts[0].plan, config.rollouts[0].plan, "it has two names");
+    let twice = file(&both).replace("cost =", "cost_per_request = 'off', cost =");
+    assert!(faults(&twice).contains("unknown key `cost`"));
     let told = faults(&file(&of("a", "output = '10'")));
     assert!(told.contains("provider `b` has no price"), "{told}");
     let told = faults(&file(&of("a", "output = 10.0")));

@@ -340,8 +340,9 @@ fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<Share>) -> Vec
         let before = inherited.iter().copied().find(|it| it.metric() == metric);
         let Some(gates) = &gates else { return before };
         let example = Margin::default_of(metric);
+        let key = if gates.has(metric.alias()) { metric.alias() } else { metric.as_str() };
         let remedy = format!("write it like \"{example}\", or \"off\" to go without this gate");
-        let Some(text) = gates.raw(metric.as_str(), "a margin", &remedy) else {
+        let Some(text) = gates.raw(key, "a margin", &remedy) else {
             return before;
         };
         if text == "off" {
@@ -353,7 +354,7 @@ fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<Share>) -> Vec
         }
         let margin = Margin::parse(metric, text).ok();
         if margin.is_none() {
-            gates.fault(metric.as_str(), "is not a margin", remedy);
+            gates.fault(key, "is not a margin", remedy);
         }
         margin.or(before)
     };

@@ -56,6 +56,7 @@ fn call(provider: &str, outcome: Outcome, total_ms: u32) -> Call {
         finish_reason: None,
         cost_nano_usd: None,
         well_formed: None,
+        estimated: false,
     }
 }
 

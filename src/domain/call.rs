@@ -142,6 +142,8 @@ pub struct Call {
     pub cost_nano_usd: Option<u64>,
     /// Whether the answer is the JSON that was asked for; none where none was asked for.
     pub well_formed: Option<bool>,
+    /// Whether the tokens, and what they cost, are an estimate of ours: the provider told none.
+    pub estimated: bool,
 }
 
 /// An answer put together again from its bytes.

@@ -44,7 +44,7 @@ pub use flag::{Caps, Flag, Flags};
 pub use forecast::{Forecast, Foresight};
 pub use freeze::{Freeze, FreezeError, FreezeText, Thaw};
 pub use gate::{
-    Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Noise, Role, Verdict,
+    Basis, Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Noise, Role, Verdict,
 };
 pub use margin::{Limit, Margin, MarginError};
 pub use marks::{MarkFields, Sticky};

@@ -121,6 +121,7 @@ mod tests {
             finish_reason: None,
             cost_nano_usd: None,
             well_formed: None,
+            estimated: false,
         };
         Half { call, reading: Reading { transcript, trouble: trouble.map(str::to_owned) } }
     }

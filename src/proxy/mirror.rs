@@ -337,6 +337,7 @@ impl Proxy {
     /// What an answer comes to, with its cost and whether it has the form that was asked for.
     pub(super) fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> (Call, Reading) {
         let (mut call, reading) = taken.read(exchange.endpoint);
+        self.estimate(exchange, &mut call, reading.transcript.as_ref());
         call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, &call), &call);
         // Of an answer that is not here to its end nobody can say what form it has.
         let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);

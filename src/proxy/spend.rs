@@ -1,6 +1,7 @@
 //! What a copy may cost, and what it did.
 
-use crate::domain::{Call, Endpoint, Side, Skip};
+use crate::dialect;
+use crate::domain::{Call, Endpoint, Outcome, Side, Skip, Transcript};
 use crate::telemetry::Spending;
 use crate::traffic::{Reserved, provider};
 use crate::upstream::Provider;
@@ -42,6 +43,25 @@ impl Proxy {
         let refused = call.status != 0 && !(200..300).contains(&call.status);
         let cost = reserved.settle(if refused { Some(0) } else { call.cost_nano_usd });
         self.metrics.spent(&exchange.lane.rollout, Spending::Mirror, cost);
+    }
+
+    /// Estimates the tokens of a call of which the provider told none, where they cost anything.
+    /// Also what broke off is paid for as far as it came.
+    pub(super) fn estimate(&self, exchange: &Exchange, call: &mut Call, said: Option<&Transcript>) {
+        let answered = match call.outcome {
+            Outcome::Ok | Outcome::Refused | Outcome::Truncated => true,
+            Outcome::ProviderError
+            | Outcome::Throttled
+            | Outcome::Timeout
+            | Outcome::Incompatible
+            | Outcome::Abandoned => false,
+        };
+        let provider = self.upstream.provider(&call.provider);
+        let priced = provider.is_some_and(Provider::has_prices);
+        if let Some(said) = said.filter(|_| answered && priced && call.usage.is_none()) {
+            call.usage = Some(dialect::estimate(exchange.endpoint, &exchange.body, said));
+            call.estimated = true;
+        }
     }
 
     /// What a call cost, in billionths of a US dollar; none when tokens or the price are not known.

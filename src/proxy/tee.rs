@@ -177,6 +177,7 @@ impl Taken {
             finish_reason: None,
             cost_nano_usd: None,
             well_formed: None,
+            estimated: false,
         };
         let ended = match self.ended {
             Ended::Whole => End::Whole,

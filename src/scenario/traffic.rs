@@ -229,6 +229,8 @@ impl Traffic {
             output_tokens: tokens.and_then(|it| format!("{it:.0}").parse().ok()),
             usd: self.usd.map(of),
             well_formed: None,
+            input_tokens: None,
+            estimated: false,
         }
     }
 }

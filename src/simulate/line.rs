@@ -92,6 +92,8 @@ impl Call {
             output_tokens: None,
             usd: self.usd,
             well_formed: None,
+            input_tokens: None,
+            estimated: false,
         }
     }
 }

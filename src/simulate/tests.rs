@@ -298,6 +298,8 @@ pub(super) fn sample(ok: bool, ms: f64, usd: f64) -> Sample {
         output_tokens: None,
         usd: Some(usd),
         well_formed: None,
+        input_tokens: None,
+        estimated: false,
     }
 }
 

@@ -76,6 +76,8 @@ pub(super) struct CallJson {
     cost_nano_usd: Option<u64>,
     #[serde(default)]
     well_formed: Option<bool>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    estimated: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -263,6 +265,7 @@ impl From<&Call> for CallJson {
             finish_reason: call.finish_reason.as_ref().map(short),
             cost_nano_usd: call.cost_nano_usd,
             well_formed: call.well_formed,
+            estimated: call.estimated,
         }
     }
 }
@@ -285,6 +288,7 @@ impl CallJson {
             finish_reason: self.finish_reason,
             cost_nano_usd: self.cost_nano_usd,
             well_formed: self.well_formed,
+            estimated: self.estimated,
         })
     }
 }
@@ -330,14 +334,14 @@ mod tests {
             json.as_object_mut().unwrap().remove(added);
         }
         for side in ["primary", "candidate"] {
-            for added in ["cost_nano_usd", "well_formed"] {
+            for added in ["cost_nano_usd", "well_formed", "estimated"] {
                 json[side].as_object_mut().unwrap().remove(added);
             }
         }
         let old = decode(pair.id, json.to_string().as_bytes()).unwrap();
         assert_eq!((old.lot, old.order, old.watched.as_str()), (None, None, ""));
         assert_eq!(old.answered, None);
-        assert_eq!(old.primary.cost_nano_usd, None);
+        assert_eq!((old.primary.cost_nano_usd, old.primary.estimated), (None, false));
         assert_eq!((old.window, old.agreement), (pair.window, pair.agreement));
     }
 

@@ -112,6 +112,7 @@ pub(super) fn record(seq: u64, event: Event) -> Record {
             harm: 0.5,
             safe: 1.0,
             noise: Some(Noise { samples: 9, difference: 0.0, lower: -1.0, upper: f64::INFINITY }),
+            basis: None,
         }],
     }
 }
@@ -216,6 +217,7 @@ pub(crate) fn pair(rollout: &str, at: u64, number: u64) -> Pair {
         finish_reason: None,
         cost_nano_usd: Some(12_500),
         well_formed: Some(true),
+        estimated: true,
     };
     Pair {
         id: id(at, number),

@@ -167,6 +167,11 @@ impl Provider {
         Some(self.prices.of(&models, at)?.tariff.cost_nano_usd(call.usage.as_ref()?))
     }
 
+    /// Whether the price of any of its models is known.
+    pub fn has_prices(&self) -> bool {
+        !self.prices.is_empty()
+    }
+
     /// The most that a call for a model may cost with so many tokens (input, output).
     pub fn most_nano_usd(
         &self,

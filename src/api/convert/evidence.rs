@@ -3,7 +3,8 @@
 use super::{duration, int, long, provider, time};
 use crate::api::proto;
 use crate::domain::{
-    Agreement, Call, GateEvidence, Noise, Outcome, Pair, Score, ScorePart, Side, Usage, Verdict,
+    Agreement, Basis, Call, GateEvidence, Noise, Outcome, Pair, Score, ScorePart, Side, Usage,
+    Verdict,
 };
 use crate::store::Bodies;
 
@@ -38,6 +39,11 @@ pub(super) fn gate_evidence(gate: &GateEvidence) -> proto::GateEvidence {
             difference,
             lower,
             upper,
+        }),
+        basis: gate.basis.map(|Basis { estimated_percent, input_tokens }| proto::Basis {
+            estimated_percent,
+            primary_input_tokens: input_tokens.map(|(primary, _)| primary),
+            candidate_input_tokens: input_tokens.map(|(_, candidate)| candidate),
         }),
     }
 }
@@ -98,6 +104,7 @@ pub(super) fn call(call: &Call) -> proto::Call {
         finish_reason: call.finish_reason.clone().unwrap_or_default(),
         cost_nano_usd: call.cost_nano_usd.map(long),
         well_formed: call.well_formed,
+        estimated: call.estimated,
     }
 }
 
@@ -155,6 +162,7 @@ mod tests {
             finish_reason: None,
             cost_nano_usd: None,
             well_formed: None,
+            estimated: false,
         };
         let window = Window { rollout: "chat".parse().unwrap(), attempt: 2, stage: 1 };
         let given = Pair {
