@@ -353,6 +353,7 @@ fn setup(
         takeover,
         pairs: parts.operations.pairs.get().cloned(),
         providers: config.providers.iter().map(cleared).collect(),
+        identities: config.providers.iter().map(|it| (it.name.clone(), it.identity())).collect(),
         priced: priced.map(|it| it.name.clone()).collect(),
         budgets: Budgets {
             all: Arc::new(Pot::new(config.budget)),

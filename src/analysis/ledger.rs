@@ -43,9 +43,14 @@ impl Chances {
     /// Every request shows both.
     pub(super) const PAIRS: Self = Self { primary: 1.0, candidate: 1.0 };
 
-    /// The chances of a stage: its serving share says who answers, its mirrored one who does too.
+    /// The chances of a stage.
     pub fn of(stage: &Stage) -> Self {
-        let (serve, mirror) = (part(stage.serve), part(stage.mirror));
+        Self::by(stage.serve, stage.mirror)
+    }
+
+    /// The chances by shares: what is served says who answers, what is mirrored who does too.
+    pub fn by(serve: Share, mirror: Share) -> Self {
+        let (serve, mirror) = (part(serve), part(mirror));
         let alone = 1.0 - mirror;
         Self { primary: mirror + alone * (1.0 - serve), candidate: mirror + alone * serve }
     }
@@ -169,11 +174,7 @@ impl Ledger {
         let chances = || rollout.stage().map_or_else(Chances::default, Chances::of);
         match event {
             Event::StageEntered { .. } => self.enter(stage, at, chances()),
-            Event::Succeeded(_) => {
-                // A ladder may be ended early, from a stage with other chances.
-                self.state.chances = chances();
-                self.guard(at);
-            }
+            Event::Succeeded(_) => self.guard(at, chances()),
             Event::Revised(plan) => self.revise(plan, stage, at),
             Event::Loosened(plan) => {
                 self.revise(plan, stage, at);
@@ -229,8 +230,9 @@ impl Ledger {
     /// of a false alarm is at most `risk.harm_bps` in any 7 days, and an alarm needs about
     /// two nats more. Counters and the proof of safety start afresh every day. An attempt
     /// does not come back from here.
-    pub fn guard(&mut self, at: Timestamp) {
-        self.state.guarding = true;
+    pub fn guard(&mut self, at: Timestamp, chances: Chances) {
+        // A ladder may be ended early, from a stage with other chances.
+        (self.state.guarding, self.state.chances) = (true, chances);
         self.state.stage = self.stages.len().checked_sub(1);
         let none = self.terms.wealth();
         for instrument in &mut self.state.instruments {

@@ -257,12 +257,12 @@ fn every_stage_must_prove_safety_again() {
 fn guarding_finds_a_new_fault_after_a_long_good_time() {
     let mut world = World::new(&plan(&[Metric::ErrorRate]), 9);
     world.run(Arms(0.002, 0.002, 1.0), Metric::ErrorRate, 20_000);
-    world.ledger.guard(world.at);
+    world.ledger.guard(world.at, Chances::PAIRS);
     world.run(Arms(0.002, 0.002, 1.0), Metric::ErrorRate, 60_000);
     assert_ne!(world.verdict(Metric::ErrorRate), Verdict::Breach);
     let pairs = world.run(Arms(0.002, 0.052, 1.0), Metric::ErrorRate, 5_000);
     assert!(pairs < 1_000, "{pairs}");
-    world.ledger.guard(world.at);
+    world.ledger.guard(world.at, Chances::PAIRS);
     assert_eq!(world.verdict(Metric::ErrorRate), Verdict::Undecided);
     world.at.0 += GUARD_WINDOW_MS;
     world.ledger.copy_lost(world.at);

@@ -88,6 +88,16 @@ impl News {
         matches!(self.said, Said::Noise(_) | Said::Opinion { .. })
     }
 
+    /// The same where nobody knows by which shares the request was drawn: a pair is still a pair, and
+    /// one side alone says nothing.
+    #[must_use]
+    pub fn undrawn(self) -> Option<Self> {
+        let Said::Request(seen) = self.said else { return Some(self) };
+        let whole = seen.lot.is_none() || (seen.primary.is_some() && seen.candidate.is_some());
+        let said = Said::Request(Observation { lot: None, ..seen });
+        whole.then_some(Self { said, ..self })
+    }
+
     /// Whether it only says that a visit of a stage began.
     pub fn is_begin(&self) -> bool {
         matches!(self.said, Said::Entered(_) | Said::Guarded)

@@ -71,7 +71,7 @@ fn while_guarding_counters_start_afresh_every_day_and_in_a_stage_they_do_not() {
     pairs(&mut ledger, Timestamp(5_000), 49, 3_600_000);
     assert_eq!(ledger.evidence().pairs, 49);
     let day = Timestamp(5_000 + 48 * 3_600_000);
-    ledger.guard(day);
+    ledger.guard(day, Chances::PAIRS);
     pairs(&mut ledger, day, 24, 3_600_000);
     assert_eq!(ledger.evidence().pairs, 24);
     let next = Timestamp(day.0 + GUARD_WINDOW_MS);

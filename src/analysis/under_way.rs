@@ -8,6 +8,8 @@ use crate::domain::Timestamp;
 const TYPICAL_TIMES: u64 = 4;
 /// One in how many may be.
 const OVERDUE_ONE_IN: u64 = 100;
+/// They are compared with so many calls of late at least: one that hangs says little.
+const CALLS_MIN: u64 = 100;
 
 /// One call that has begun.
 pub type Ticket = (Timestamp, u64);
@@ -21,8 +23,7 @@ pub type Ticket = (Timestamp, u64);
 #[derive(Clone, Debug, Default)]
 pub struct UnderWay {
     begun: BTreeSet<Ticket>,
-    /// Calls ever begun, less those that were excused.
-    calls: u64,
+    /// The number of the last call that began.
     serial: u64,
     /// Calls that were heard to their end, and how long they took together.
     heard: u64,
@@ -33,7 +34,6 @@ impl UnderWay {
     /// Takes note of a call that begins.
     pub fn begin(&mut self, now: Timestamp) -> Ticket {
         self.serial += 1;
-        self.calls += 1;
         let ticket = (now, self.serial);
         self.begun.insert(ticket);
         ticket
@@ -50,14 +50,19 @@ impl UnderWay {
         self.begun.remove(&ticket);
     }
 
-    /// Why what is known is not all, if more than one in a hundred is overdue.
+    /// Why what is known is not all, if more than one in a hundred is overdue of those that began
+    /// since the oldest of these did: how long all went well before says nothing.
     pub fn problem(&self, now: Timestamp) -> Option<String> {
         let typical_ms = TYPICAL_TIMES * self.heard_ms.checked_div(self.heard).unwrap_or(0);
         let old = Timestamp(now.0.saturating_sub(typical_ms));
+        let (_, oldest) = self.begun.range(..(old, 0)).next()?;
         let overdue = self.begun.range(..(old, 0)).count();
         let overdue = u64::try_from(overdue).unwrap_or(u64::MAX);
-        (self.calls < OVERDUE_ONE_IN.saturating_mul(overdue)).then(|| {
-            format!("{overdue} of {} calls are still under way, far longer than usual", self.calls)
+        let calls = (self.serial - oldest + 1).max(CALLS_MIN).min(self.serial);
+        (calls < OVERDUE_ONE_IN.saturating_mul(overdue)).then(|| {
+            format!(
+                "{overdue} of the last {calls} calls are still under way, far longer than usual"
+            )
         })
     }
 }
@@ -90,16 +95,27 @@ mod tests {
         let mut random = Random(7);
         let hang = || if random.happens(0.3) { 120_000 } else { 800 };
         let told = after(20, hang).unwrap();
-        assert!(
-            told.ends_with("of 200 calls are still under way, far longer than usual"),
-            "{told}"
-        );
+        assert!(told.ends_with(" calls are still under way, far longer than usual"), "{told}");
         let mut random = Random(8);
         assert_eq!(after(20, || 10_000), None, "half of them are under way, as it has to be");
         let mut slow = || crate::analysis::whole(10_000.0 * (0.7 * random.normal()).exp());
         for seconds in [30, 60, 120, 600] {
             assert_eq!(after(seconds, &mut slow), None, "{seconds}");
         }
+    }
+
+    #[test]
+    fn what_hangs_is_seen_also_after_a_long_good_time() {
+        let mut calls = 0;
+        let hangs_from = |from: u64| {
+            move || {
+                calls += 1;
+                if from < calls { 1_000_000 } else { 800 }
+            }
+        };
+        assert_eq!(after(20_000, hangs_from(u64::MAX)), None);
+        let told = after(20_060, hangs_from(200_000)).unwrap();
+        assert!(told.contains(" of the last 600 calls are still under way"), "{told}");
     }
 
     #[test]
@@ -118,6 +134,6 @@ mod tests {
         let [first, _] = [(); 2].map(|()| under_way.begin(Timestamp(0)));
         under_way.hear(first, 0);
         let told = under_way.problem(Timestamp(1)).unwrap();
-        assert!(told.starts_with("1 of 2 calls are still under way"), "{told}");
+        assert!(told.starts_with("1 of the last 2 calls are still under way"), "{told}");
     }
 }

@@ -339,6 +339,11 @@ impl Imported {
             let above = tiers.tiers.iter().map(|it| (it.start, it.price.get().to_owned()));
             Some(std::iter::once((0, tiers.base.get().to_owned())).chain(above).collect())
         });
+        let thought = prices.remove("output_reasoning_mtok").map(RawValue::get);
+        let plain = prices_of[1].as_ref().and_then(|it: &BTreeMap<u64, String>| it.get(&0));
+        if thought.is_some() && thought != plain.map(String::as_str) {
+            return Err("asks another price for what it thinks".to_owned());
+        }
         self.ignore(&prices);
         let mut above: Vec<u64> =
             prices_of.iter().flatten().flat_map(|it| it.keys().copied()).collect();

@@ -80,6 +80,8 @@ const GENAI: &str = r#"[{"id":"a","api_pattern":"https://api\\.a\\.com","models"
     {"id":"embeds","match":{"equals":"embeds"},"prices":{"input_mtok":0.02}},
     {"id":"night","match":{"equals":"night"},"prices":[{"prices":{"input_mtok":1}},
         {"constraint":{"start_time":"00:30:00Z","end_time":"16:30:00Z"},"prices":{}}]},
+    {"id":"thinks","match":{"equals":"thinks"},"prices":{"input_mtok":1,"output_mtok":2,
+        "output_reasoning_mtok":3}},
     {"id":"any","match":{"or":[{"contains":"any"},{"equals":"any"}]},"prices":{"input_mtok":1}},
     {"id":"none","match":{"regex":"x"},"prices":{"input_mtok":1}}]},
     {"id":"b","api_pattern":"https://(api\\.)?b\\.com","models":[
@@ -110,6 +112,7 @@ fn what_genai_prices_knows_is_taken_with_its_dates_tiers_and_hosts() {
     let names = |why: &str| imported.left_out[why].clone();
     assert_eq!(names("is also told by patterns that are not taken"), ["any", "none"]);
     assert_eq!(names("has a price that depends on the hour"), ["night"]);
+    assert_eq!(names("asks another price for what it thinks"), ["thinks"]);
     assert_eq!(imported.ignored["web_searches_kcount"], 1);
 }
 

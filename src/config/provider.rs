@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_rustls::rustls::RootCertStore;
 
-use crate::domain::{Name, Prices, RequestRules, Share};
+use crate::domain::{Name, Prices, RequestRules, Share, hash};
 
 use super::{
     Kin,
@@ -45,6 +45,14 @@ pub struct Provider {
     pub breaker: Option<Breaker>,
     /// What it is asked now and then while it serves; none where that is switched off.
     pub health: Option<Health>,
+}
+
+impl Provider {
+    /// What is asked of it and where, as a number: with another one it is another provider for
+    /// whoever compares answers. Credentials, prices and whom it serves are no part of it.
+    pub fn identity(&self) -> u64 {
+        hash("provider", &format!("{} {:?} {:?}", self.base_url, self.models, self.rules))
+    }
 }
 
 /// How a credential is sent.

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::domain::{Event, Name, Record, Requests, Seen, State, Timestamp};
+use crate::domain::{Event, Name, Plan, Record, Requests, Seen, State, Timestamp, hash};
 use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
@@ -54,6 +54,7 @@ const WALL_MOVED_MS: u64 = 60_000;
 pub struct Controller {
     pub(super) managed: BTreeMap<Name, Managed>,
     pub(super) providers: BTreeMap<Name, Vec<String>>,
+    identities: BTreeMap<Name, u64>,
     pub(super) pairs: Option<Pairs>,
     /// Who stopped everything, while it is stopped.
     pub(super) stopped: Option<Arc<Record>>,
@@ -113,6 +114,7 @@ impl Controller {
         let mut controller = Self {
             managed: BTreeMap::new(),
             providers: setup.providers,
+            identities: setup.identities,
             pairs: setup.pairs,
             stopped: None,
             stops: Arc::default(),
@@ -168,7 +170,7 @@ impl Controller {
         }
         self.flag_all();
         rebuild::climate(self.pairs.clone(), &self.barometer).await;
-        rebuild::evidence(self).await;
+        let others = rebuild::evidence(self).await;
         // While nobody listened nobody was silent.
         let now = self.clock.now();
         self.managed.values_mut().for_each(|it| it.heard = now);
@@ -176,6 +178,7 @@ impl Controller {
         for name in &names {
             self.find_broken(name);
         }
+        self.renew(others).await;
         let wanted = std::mem::take(&mut self.wanted);
         self.want(wanted).await;
         self.standing = Standing::Known;
@@ -261,6 +264,12 @@ impl Controller {
                 tracing::error!(%rollout, seq, "an event of an unknown rollout is ignored");
             }
         }
+    }
+
+    /// What is asked of the providers of a plan and where, as a number.
+    pub(super) fn identity(&self, plan: &Plan) -> u64 {
+        let sides = [&plan.primary, &plan.candidate].map(|it| self.identities.get(it));
+        hash("identity", &format!("{sides:?}"))
     }
 
     /// Marks a rollout whose providers the configuration does not have, under the plan it has now.

@@ -192,6 +192,8 @@ pub(super) struct Step {
 pub(super) enum Wish {
     Create(Box<Plan>),
     Obey(Command),
+    /// Begin the stage anew under the plan that holds.
+    Renew,
     Lift,
     SetFlag(Box<Flag>),
     ClearFlag(Name),

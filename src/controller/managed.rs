@@ -136,8 +136,7 @@ impl Managed {
         let (visit, live) = (self.rollout.since(), Arc::clone(&self.live));
         self.rollout.apply(record.at, &record.event);
         (self.updated, self.heard) = (record.at, self.heard.max(record.at));
-        // Whoever edits the plan meanwhile is not who brought it where it stands.
-        if record.event.is_step() || self.rollout.cause().is_none() {
+        if record.moves(&self.rollout) {
             (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
         }
         self.note(record);

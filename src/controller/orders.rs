@@ -17,6 +17,8 @@ use super::{
 
 /// How long the start of the program waits until what the configuration asks for is on disk.
 const WANT_WAIT: Duration = Duration::from_secs(3);
+/// Why a stage begins anew.
+const OTHERWISE: &str = "its providers are configured otherwise than before";
 /// Rollouts at the same time.
 const ROLLOUTS_LEN_MAX: usize = 256;
 
@@ -58,6 +60,29 @@ impl Controller {
                 tracing::error!(rollout = %name, %error, "the configuration of this rollout is not in force");
             }
         }
+    }
+
+    /// Begins the stages anew of rollouts whose providers are configured otherwise than before: what
+    /// others answered is no evidence of these.
+    pub(super) async fn renew(&mut self, names: Vec<Name>) {
+        let ends = Instant::now() + WANT_WAIT;
+        for name in names {
+            let by = Requester { comment: OTHERWISE.to_owned(), ..Requester::controller() };
+            if let Err(error) = self.at_once(&name, Wish::Renew, by, ends).await {
+                tracing::error!(rollout = %name, %error, "{OTHERWISE}, and its stage could not begin anew");
+            }
+        }
+    }
+
+    /// What it comes to that a stage begins anew: nothing where none is open, or where the candidate
+    /// serves for good.
+    pub(super) fn renewal(&self, name: &Name) -> Result<Option<Event>, Rejected> {
+        let managed = self.managed.get(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
+        let plan = Box::new(managed.rollout.plan().clone());
+        Ok(match managed.rollout.state() {
+            State::Running | State::Paused | State::AwaitingApproval => Some(Event::Loosened(plan)),
+            State::Pending | State::Succeeded | State::Baked | State::RolledBack => None,
+        })
     }
 
     /// What creating a rollout comes to: none when it was done before.

@@ -30,6 +30,8 @@ struct Rebuilt {
 /// What of that which was told belongs to a visit of a stage.
 struct Span {
     visit: Visit,
+    /// Whether it is known by which shares its requests were drawn.
+    drawn: bool,
     /// When the next visit began.
     end: Timestamp,
     /// What has a place up to here was told before it, or is in the bets already.
@@ -45,7 +47,9 @@ struct Span {
 /// It goes on from the last checkpoint; without one, all that is stored is played again under the
 /// plan that holds. So a restart forgets no evidence; what the store lost (a second at most, and
 /// what its limits removed) only makes proofs take longer.
-pub(super) async fn evidence(controller: &mut Controller) {
+///
+/// Returns those whose providers are configured otherwise than when that was kept.
+pub(super) async fn evidence(controller: &mut Controller) -> Vec<Name> {
     let (pairs, now) = (controller.pairs.clone(), controller.clock.now());
     let weather = controller.barometer.weather();
     if pairs.is_none() && controller.managed.values().any(|it| it.rollout.window().is_some()) {
@@ -54,8 +58,13 @@ pub(super) async fn evidence(controller: &mut Controller) {
              evidence; mend the store and start again (`crossfade serve --takeover`) to have it back"
         );
     }
-    for managed in controller.managed.values_mut() {
-        coverage(pairs.as_ref(), managed, now);
+    let identities = controller.managed.values().map(|it| controller.identity(it.rollout.plan()));
+    let identities: Vec<u64> = identities.collect();
+    let mut others = Vec::new();
+    for (managed, identity) in controller.managed.values_mut().zip(identities) {
+        if coverage(pairs.as_ref(), managed, now).is_some_and(|it| it != identity) {
+            others.push(managed.rollout.name().clone());
+        }
         if managed.rollout.guarded().is_none() {
             continue;
         }
@@ -73,6 +82,7 @@ pub(super) async fn evidence(controller: &mut Controller) {
         }
         managed.tell_weather(&weather);
     }
+    others
 }
 
 fn rebuilt(rollout: &Rollout, pairs: Option<&Pairs>, now: Timestamp) -> Rebuilt {
@@ -90,16 +100,32 @@ fn rebuilt(rollout: &Rollout, pairs: Option<&Pairs>, now: Timestamp) -> Rebuilt 
         let after = if kept == Some(index) { after.max(rebuilt.seq) } else { after };
         let mut first = None;
         if let Some(pairs) = pairs {
-            let span = Span { visit: *visit, end, after, until: begun.get(&end).copied(), now };
+            let drawn = drawn(rollout, index, *visit).is_some();
+            let until = begun.get(&end).copied();
+            let span = Span { visit: *visit, drawn, end, after, until, now };
             first = rebuilt.feed(rollout, &span, pairs);
         }
         let before = first.map_or(rebuilt.seq, |it| it.saturating_sub(1));
-        rebuilt.unnoted = (!begun.contains_key(&visit.from)).then_some(before);
+        // The note may be older than what is kept; a checkpoint knows better than what is left.
+        let noted = begun.contains_key(&visit.from) || kept == Some(index);
+        rebuilt.unnoted = (!noted).then_some(before);
     }
     let (counted, checkpoint) = (rebuilt.counted, kept.is_some());
     let rollout = rollout.name();
     tracing::info!(%rollout, checkpoint, counted, "evidence rebuilt from what was stored");
     rebuilt
+}
+
+/// The chances in a visit, if it is known by which shares its requests were drawn: those of the
+/// last one are those of the plan.
+fn drawn(rollout: &Rollout, index: usize, visit: Visit) -> Option<Chances> {
+    let last = || rollout.plan().stages.get(visit.stage).filter(|_| is_last(rollout, index));
+    let kept = visit.shares.map(|(serve, mirror)| Chances::by(serve, mirror));
+    kept.or_else(|| last().map(Chances::of))
+}
+
+fn is_last(rollout: &Rollout, index: usize) -> bool {
+    index + 1 == rollout.visits().len()
 }
 
 /// The place after which each visit began, by its time, where that was noted.
@@ -142,11 +168,10 @@ impl Rebuilt {
     }
 
     fn enter(&mut self, rollout: &Rollout, index: usize, visit: Visit) {
-        if rollout.state() == State::Succeeded && index + 1 == rollout.visits().len() {
+        if rollout.state() == State::Succeeded && is_last(rollout, index) {
             self.ledger.follow(rollout, visit.from, &Event::Succeeded(Cause::GatesPassed));
         } else {
-            let stage = rollout.plan().stages.get(visit.stage);
-            let chances = stage.map_or_else(Chances::default, Chances::of);
+            let chances = drawn(rollout, index, visit).unwrap_or_default();
             self.ledger.enter(visit.stage, visit.from, chances);
         }
     }
@@ -157,7 +182,9 @@ impl Rebuilt {
         let read = pairs.of_window(&window, &mut |seen: Seen| {
             self.seq = self.seq.max(seen.order().seq);
             let news = News::of(&seen);
-            if span.holds(seen.order(), &news) {
+            let holds = span.holds(seen.order(), &news);
+            let news = if span.drawn { Some(news) } else { news.undrawn() };
+            if let Some(news) = news.filter(|_| holds) {
                 self.ledger.hear(&news);
                 self.counted += u64::from(!news.is_begin());
                 first = first.or(Some(seen.order().seq));
@@ -190,8 +217,8 @@ impl Span {
 
 /// What a restart must not forget of a rollout's traffic: the day and its copies, then the window
 /// (attempt, stage) with the copies that were due and missing in it, then when its visit began and
-/// how many milliseconds it lasted.
-type Counts = [u64; 8];
+/// how many milliseconds it lasted, and the identity of its providers; 0 was kept by who knew none.
+type Counts = [u64; 9];
 
 fn key(rollout: &Name) -> String {
     format!("traffic/{rollout}")
@@ -234,20 +261,25 @@ fn spend_key(rollout: &Name) -> String {
 /// Copies due and missing in the window that is open, as last kept: what could not be trusted
 /// before a restart cannot be trusted after it. So with the time spent in the stage, of which
 /// nothing has passed since; a visit of which nothing is known, as it is new or the store cannot be
-/// used, begins again.
-fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) {
-    let Some(window) = managed.rollout.window() else { return };
+/// used, begins again. Returns the identity of its providers then.
+fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) -> Option<u64> {
+    let window = managed.rollout.window()?;
     let here = [u64::from(window.attempt), u64::from(window.stage)];
-    let mut dwelt_ms = 0;
-    if let Some([_, _, attempt, stage, due, missing, since, ms]) = kept(pairs, &window.rollout)
+    let (mut dwelt_ms, mut identity) = (0, None);
+    if let Some(counts) = kept(pairs, &window.rollout)
+        && let [_, _, attempt, stage, due, missing, since, ms, of] = counts
         && [attempt, stage] == here
     {
+        identity = Some(of).filter(|it| *it != 0);
         managed.live = Arc::new(managed.live.resumed((due, missing)));
-        if since == managed.rollout.since().0 {
+        // Another plan of the stage is another visit of it, and its time goes on.
+        let visits = managed.rollout.timed_since().0..=managed.rollout.since().0;
+        if visits.contains(&since) {
             dwelt_ms = ms;
         }
     }
     managed.wake(now, dwelt_ms);
+    identity
 }
 
 /// Where the climate of a primary is kept.
@@ -291,14 +323,15 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
     let (pairs, now) = (controller.pairs.clone()?, controller.clock.now());
     let checkpoints = controller.managed.values_mut().filter_map(|it| checkpoint(it, now));
     let checkpoints: Vec<Checkpoint> = checkpoints.collect();
-    let Controller { managed, barometer, .. } = controller;
+    let (managed, barometer) = (&controller.managed, &controller.barometer);
     let counts = |it: &Managed| {
+        let identity = controller.identity(it.rollout.plan());
         let ((day, made), (due, missing)) = (it.live.copies().made(), it.live.coverage());
         let window = it.rollout.window();
         let (attempt, stage) = window.map_or((0, 0), |it| (it.attempt, it.stage));
         let (since, dwelt_ms) = (it.rollout.since().0, it.rollout.dwelt_ms(now));
         let counts: Counts =
-            [day, made, attempt.into(), stage.into(), due, missing, since, dwelt_ms];
+            [day, made, attempt.into(), stage.into(), due, missing, since, dwelt_ms, identity];
         (key(it.rollout.name()), counts.map(u64::to_be_bytes).concat())
     };
     let spent = |it: &Managed| {

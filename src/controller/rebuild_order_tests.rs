@@ -290,3 +290,69 @@ fn copies_of_failures_that_are_lost_never_prove_safe() {
     assert_eq!(unproven(Told::CopyLost), 1);
     assert_eq!(unproven(Told::ScoreLost), 0, "without them it would be proven");
 }
+
+/// Half is served and a fifth copied, and then a twentieth is served: both sides fail alike. What was
+/// drawn by the first shares is not what the second ones would have drawn.
+#[test]
+fn a_restart_takes_what_was_drawn_by_the_shares_that_were_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+    let share = |it| Share::from_basis_points(it).unwrap();
+    let mut plan = plan();
+    plan.watched = None;
+    (plan.stages[0].serve, plan.stages[0].mirror) = (share(5_000), share(2_000));
+    let mut rollout = Rollout::new("chat".parse().unwrap(), plan.clone());
+    enter(&mut rollout, 0, 1_000);
+    let window = rollout.window().unwrap();
+    let seen = |seq: u64| {
+        let order = Order { seq, at: Timestamp(1_000 + seq * 20) };
+        let failed = if seq.is_multiple_of(27) { Outcome::Timeout } else { Outcome::Ok };
+        let solo = |side: Side, provider| {
+            let told = Told::Solo {
+                lot: Lot::Once,
+                side,
+                call: Box::new(call(provider, failed, 10)),
+                watched: String::new(),
+            };
+            Seen::Note(Box::new(Note { window: window.clone(), order, told }))
+        };
+        match seq % 5 {
+            0 => {
+                let mut both = pair(&window, order, failed);
+                (both.primary.outcome, both.at, both.lot) = (failed, order.at, Some(Lot::Once));
+                both.watched = String::new();
+                Seen::Pair(Box::new(both))
+            }
+            1 | 2 => solo(Side::Candidate, "cheap"),
+            _ => solo(Side::Primary, "gpt"),
+        }
+    };
+    keep(&pairs, &(1..=10_000).map(seen).collect::<Vec<_>>());
+    plan.stages[0].serve = share(500);
+    rollout.apply(Timestamp(300_000), &Event::Revised(Box::new(plan)));
+    let known = rebuilt(&rollout, Some(&pairs), LATER).ledger;
+    let harm = |it: &Ledger| it.evidence().gates[0].harm;
+    assert!(!known.is_broken() && harm(&known) < 0.5, "{}", harm(&known));
+    // Where that was not kept a pair is still a pair.
+    let mut saved = rollout.save();
+    saved.visits[0].shares = None;
+    let unknown = rebuilt(&Rollout::restore(saved), Some(&pairs), LATER);
+    assert!(!unknown.ledger.is_broken() && harm(&unknown.ledger) < 0.5);
+    assert_eq!(unknown.counted, 2_000);
+}
+
+/// A note that is older than what is kept is not written anew at another place.
+#[test]
+fn after_a_checkpoint_nobody_says_again_where_bets_began() {
+    let dir = tempfile::tempdir().unwrap();
+    let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+    let mut managed = Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), (0, 0));
+    managed.apply(&record(Event::Created(Box::new(plan())), 0));
+    let cause = Cause::GatesPassed;
+    managed.apply(&record(Event::StageEntered { attempt: 1, stage: 0, cause }, 1_000));
+    keep(&pairs, &told(&managed.rollout.window().unwrap(), 1..100));
+    assert!(rebuilt(&managed.rollout, Some(&pairs), LATER).unnoted.is_some());
+    managed.told.seq = 50;
+    checkpoint(&mut managed, LATER).unwrap().save(&pairs).unwrap();
+    assert_eq!(rebuilt(&managed.rollout, Some(&pairs), LATER).unnoted, None);
+}

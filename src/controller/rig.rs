@@ -119,6 +119,7 @@ pub(crate) fn setup_at(clock: Clock, journal: Result<(Journal, History), String>
         outbox: Outbox::new(sender, clock),
         barometer: Arc::new(Barometer::new(name("gpt"), clock)),
         recorder: Arc::default(),
+        identities: BTreeMap::new(),
         priced: BTreeSet::new(),
         budgets: Budgets::default(),
         clock,

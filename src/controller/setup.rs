@@ -28,6 +28,8 @@ pub struct Setup {
     pub pairs: Option<Pairs>,
     /// Every provider, with the data classes it is cleared for.
     pub providers: BTreeMap<Name, Vec<String>>,
+    /// What is asked of each and where, as a number.
+    pub identities: BTreeMap<Name, u64>,
     /// Providers of which prices are known.
     pub priced: BTreeSet<Name>,
     /// What may be spent on copies and scores.

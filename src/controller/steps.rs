@@ -60,6 +60,7 @@ impl Controller {
         let event = match &step.wish {
             Wish::Create(plan) => self.create(&step.name, plan, &step.by),
             Wish::Obey(command) => self.obey(&step.name, command, &step.by),
+            Wish::Renew => self.renewal(&step.name),
             Wish::Lift => self.blind().map_or_else(|| self.lift(&step.by), Err),
             Wish::SetFlag(flag) => self.blind().map_or_else(|| self.set_flag(flag), Err),
             Wish::ClearFlag(name) => self.blind().map_or_else(|| Ok(self.clear_flag(name)), Err),

@@ -1,6 +1,6 @@
 //! The record of one event: what the journal keeps and people read.
 
-use super::{Event, GateEvidence, Name, Plan, State, Timestamp};
+use super::{Event, GateEvidence, Name, Plan, Rollout, State, Timestamp};
 
 /// One line of a rollout's log.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,12 @@ pub struct Record {
 impl Record {
     /// Who acts for the configuration.
     pub const CONFIG: &'static str = "config";
+
+    /// Whether who made it is who brought a rollout where it stands after it: whoever edits the
+    /// plan meanwhile is not.
+    pub fn moves(&self, rollout: &Rollout) -> bool {
+        self.event.is_step() || rollout.cause().is_none()
+    }
 
     /// The plan the configuration asked for with it, if it did.
     pub fn wanted(&self) -> Option<&Plan> {

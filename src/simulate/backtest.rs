@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::analysis::{Chances, News, Observation, Said};
+use crate::analysis::{Chances, Said};
 use crate::domain::{Approval, Cause, Event, Metric, PairId, Plan, State, Timestamp};
 
 use super::{
@@ -212,8 +212,7 @@ impl Player {
         if let Some(step) = step {
             self.note(step, left);
         }
-        let stage = taken.event.entered().map_or(0, |(_, stage)| stage);
-        let chances = self.chances(stage);
+        let chances = self.chances_after(&taken.event);
         self.simulation.apply(self.now, &taken.event, chances);
         if !taken.weather.is_empty() {
             self.simulation.tell_weather(&taken.weather);
@@ -262,16 +261,14 @@ impl Player {
     /// those by which it was drawn, a pair is still a pair, and one side alone says nothing.
     fn as_drawn<'a>(&mut self, heard: &'a Heard, drawn: Option<Chances>) -> Option<Cow<'a, Heard>> {
         let here = self.chances(self.simulation.rollout().stage_index());
-        let Said::Request(seen) = &heard.news.said else { return Some(Cow::Borrowed(heard)) };
-        if seen.lot.is_none() || drawn == Some(here) {
+        if drawn == Some(here) {
             return Some(Cow::Borrowed(heard));
         }
-        if seen.primary.is_none() || seen.candidate.is_none() {
+        let Some(news) = heard.news.clone().undrawn() else {
             self.drawn_otherwise += 1;
             return None;
-        }
-        let said = Said::Request(Observation { lot: None, ..seen.clone() });
-        Some(Cow::Owned(Heard { news: News { said, ..heard.news.clone() }, ..heard.clone() }))
+        };
+        Some(Cow::Owned(Heard { news, ..heard.clone() }))
     }
 
     /// Lets time pass. A stage that waits for nothing but its end is left at that moment.
@@ -318,11 +315,8 @@ impl Player {
         }
         let Ok(event) = self.simulation.decide(self.now, Numbers::Spared) else { return };
         let left = self.stage_name();
-        let mut chances = Chances::default();
-        let mut step = "succeeded";
-        if let Event::StageEntered { stage, .. } = event {
-            (chances, step) = (self.chances(stage), "advanced");
-        }
+        let step = if event.entered().is_some() { "advanced" } else { "succeeded" };
+        let chances = self.chances_after(&event);
         self.note(step, left);
         self.simulation.apply(self.now, &event, chances);
     }
@@ -373,6 +367,13 @@ impl Player {
             steps: self.steps,
             notes: self.notes,
         }
+    }
+
+    /// The chances of the stage that an event leads to; after success that is the last one, also
+    /// where the ladder was ended early.
+    fn chances_after(&self, event: &Event) -> Chances {
+        let last = self.simulation.rollout().plan().stages.len().saturating_sub(1);
+        self.chances(event.entered().map_or(last, |(_, stage)| stage))
     }
 
     fn chances(&self, stage: usize) -> Chances {

@@ -130,14 +130,13 @@ impl Simulation {
     }
 
     /// Makes an event so, and opens the window that follows it. `chances` are those of the
-    /// stage it enters, if it enters one.
+    /// stage it enters, or of the guard that begins with it.
     pub fn apply(&mut self, at: Timestamp, event: &Event, chances: Chances) {
         self.rollout.apply(at, event);
         if let Some((_, stage)) = event.entered() {
             self.ledger.enter(stage, at, chances);
         } else if matches!(event, Event::Succeeded(_)) {
-            // Who plays a stream has said with which chances; they stay.
-            self.ledger.guard(at);
+            self.ledger.guard(at, chances);
         } else {
             self.ledger.follow(&self.rollout, at, event);
         }

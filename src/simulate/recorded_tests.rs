@@ -1,7 +1,7 @@
 //! What is played of what was recorded.
 
 use super::*;
-use crate::analysis::{Observation, Said};
+use crate::analysis::{Observation, Said, Sample};
 use crate::domain::{Lot, Outcome, Pair, Share, Timestamp};
 use crate::simulate::tests::plan;
 use crate::store::samples;
@@ -79,4 +79,41 @@ fn what_was_drawn_by_other_shares_counts_in_another_plan_by_its_pairs_alone() {
     assert!(other.notes.iter().any(|it| it.starts_with(note)), "{other:?}");
     assert!(!other.why.contains("mismatch"), "{other:?}");
     assert_eq!(other.pairs, 1_000);
+}
+
+/// Nothing is served and a fifth copied; then the ladder is ended, and all is served.
+#[test]
+fn after_a_ladder_that_was_ended_early_a_backtest_bets_by_the_shares_of_its_last_stage() {
+    let (name, mut plan) = plan("error_rate = \"+5pp\"", &["0%", "100%"]);
+    for stage in &mut plan.stages {
+        stage.mirror = Share::from_basis_points(2_000).unwrap();
+    }
+    let taken = |at, after, event| Taken {
+        at: Timestamp(at),
+        event,
+        samples: Vec::new(),
+        after: Some(after),
+        weather: Vec::new(),
+    };
+    let entered = Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator };
+    let drawn = |seq: u64| {
+        let failed = seq.is_multiple_of(27);
+        let outcome = if failed { Outcome::ProviderError } else { Outcome::Ok };
+        let mut heard = heard(seq, 1, 10_000 + seq, outcome);
+        let Said::Request(seen) = &mut heard.news.said else { panic!("{heard:?}") };
+        let alone = !seq.is_multiple_of(5);
+        let primary = seen.primary.map(|it| Sample { outcome, ..it }).filter(|_| !alone);
+        *seen = Observation { lot: Some(Lot::Once), primary, ..seen.clone() };
+        heard.pair = heard.pair.filter(|_| !alone);
+        heard
+    };
+    let recorded = Recorded {
+        name,
+        plan,
+        attempt: 1,
+        steps: vec![taken(1_000, 0, entered), taken(9_000, 0, Event::Succeeded(Cause::Override))],
+        heard: (1..=4_000).map(drawn).collect(),
+    };
+    let played = recorded.play(None);
+    assert_eq!((played.outcome, played.pairs), ("succeeded", 800), "{played:?}");
 }

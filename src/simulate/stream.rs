@@ -76,9 +76,9 @@ pub fn stream(
     output: &mut dyn Write,
 ) -> Result<(), StreamError> {
     let simulation = Simulation::new(name, plan);
-    let climate = Climate::default();
+    let (climate, now) = (Climate::default(), Timestamp(0));
     let mut player =
-        Player { simulation, climate, now: Timestamp(0), told: Timestamp(0), lines: 0 };
+        Player { simulation, climate, chances: Chances::default(), now, told: now, lines: 0 };
     let mut text = Vec::new();
     loop {
         text.clear();
@@ -113,6 +113,8 @@ struct Player {
     simulation: Simulation,
     /// The primary's, also from before the first stage.
     climate: Climate,
+    /// Of the stage that was told last; they stay while it is guarded.
+    chances: Chances,
     now: Timestamp,
     /// When numbers were told last.
     told: Timestamp,
@@ -142,6 +144,7 @@ impl Player {
             return Err(self.nonsense("`rho_p` and `rho_c` are chances, 0 to 1".to_owned()));
         };
         let chances = Chances { primary, candidate };
+        self.chances = chances;
         let attempt = self.simulation.rollout().attempt();
         match self.simulation.rollout().state() {
             State::Pending if index == 0 => {
@@ -213,7 +216,7 @@ impl Player {
         match self.simulation.decide(at, numbers) {
             Ok(event) => {
                 if matches!(event, Event::Succeeded(_)) {
-                    self.simulation.apply(at, &event, Chances::default());
+                    self.simulation.apply(at, &event, self.chances);
                 }
                 Answer { d: "advance", why: "every gate is proven".to_owned() }
             }

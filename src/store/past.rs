@@ -16,7 +16,9 @@ use super::{
     plan::PlanJson,
     record::{CauseJson, EventJson, RecordJson},
 };
-use crate::domain::{Event, Name, Plan, Record, Requests, Rollout, Saved, State, Timestamp, Visit};
+use crate::domain::{
+    Event, Name, Plan, Record, Requests, Rollout, Saved, Share, State, Timestamp, Visit,
+};
 
 /// One rollout as the records up to some position made it.
 #[derive(Clone, Debug)]
@@ -97,6 +99,11 @@ struct PastJson {
 struct VisitJson {
     stage: usize,
     from: u64,
+    /// Served and mirrored, in basis points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shares: Option<(u16, u16)>,
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    times: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -211,7 +218,9 @@ impl Past {
     fn apply(&mut self, record: &Record) {
         self.rollout.apply(record.at, &record.event);
         self.updated = record.at;
-        (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
+        if record.moves(&self.rollout) {
+            (self.actor, self.comment) = (record.actor.clone(), record.comment.clone());
+        }
         self.requests.insert(&record.request_id, &record.event);
         if let Some(plan) = record.wanted() {
             self.wanted = Some(plan.clone());
@@ -219,10 +228,35 @@ impl Past {
     }
 }
 
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_yes(it: &bool) -> bool {
+    *it
+}
+
+impl From<&Visit> for VisitJson {
+    fn from(visit: &Visit) -> Self {
+        let Visit { stage, from, shares, times } = *visit;
+        let shares = shares.map(|(serve, mirror)| (serve.basis_points(), mirror.basis_points()));
+        Self { stage, from: from.0, shares, times }
+    }
+}
+
+impl From<VisitJson> for Visit {
+    fn from(json: VisitJson) -> Self {
+        let VisitJson { stage, from, shares, times } = json;
+        let share = |it: u16| Share::from_basis_points(it).ok();
+        let shares = shares.and_then(|(serve, mirror)| Some((share(serve)?, share(mirror)?)));
+        Self { stage, from: Timestamp(from), shares, times }
+    }
+}
+
 impl From<&Past> for PastJson {
     fn from(past: &Past) -> Self {
         let saved = past.rollout.save();
-        let visit = |it: &Visit| VisitJson { stage: it.stage, from: it.from.0 };
         Self {
             v: json::VERSION,
             name: saved.name.as_str().to_owned(),
@@ -232,7 +266,7 @@ impl From<&Past> for PastJson {
             attempt: saved.attempt,
             stage: saved.stage,
             entered: saved.entered.0,
-            visits: saved.visits.iter().map(visit).collect(),
+            visits: saved.visits.iter().map(VisitJson::from).collect(),
             held: saved.held.map(|it| it.0),
             overdue: saved.overdue,
             revision: saved.revision,
@@ -249,7 +283,6 @@ impl From<&Past> for PastJson {
 
 impl PastJson {
     fn past(self) -> Result<Past, DecodeError> {
-        let visit = |it: VisitJson| Visit { stage: it.stage, from: Timestamp(it.from) };
         let saved = Saved {
             name: json::name("name", &self.name)?,
             plan: self.plan.plan()?,
@@ -258,7 +291,7 @@ impl PastJson {
             attempt: self.attempt,
             stage: self.stage,
             entered: Timestamp(self.entered),
-            visits: self.visits.into_iter().map(visit).collect(),
+            visits: self.visits.into_iter().map(Visit::from).collect(),
             held: self.held.map(Timestamp),
             overdue: self.overdue,
             revision: self.revision,

@@ -451,7 +451,9 @@ mod tests {
         let (due, solo) =
             (live.due(clock.now(), &window, &outbox).unwrap(), live.wait(clock.now()));
         let next = live.next();
-        assert!(live.under_way(later).unwrap().starts_with("2 of 2 calls are still under way"));
+        assert!(
+            live.under_way(later).unwrap().starts_with("2 of the last 2 calls are still under way")
+        );
         assert_eq!(next.under_way(later), None);
         due.paired();
         assert!(live.under_way(later).is_some());

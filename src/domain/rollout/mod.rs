@@ -20,8 +20,10 @@ mod obey;
 mod regret;
 mod revise;
 mod saved;
+mod visits;
 
 pub use saved::Saved;
+pub use visits::Visit;
 
 use super::{
     Approval, Cause, Command, Event, Evidence, GateEvidence, Name, OnIdle, Plan, Refusal, Role,
@@ -65,19 +67,6 @@ pub enum State {
     /// The primary answers everything.
     RolledBack,
 }
-
-/// A time in which evidence of one stage was gathered under the same terms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Visit {
-    /// Position of the stage.
-    pub stage: usize,
-    /// When it began.
-    pub from: Timestamp,
-}
-
-/// Most visits remembered of an attempt. A ladder has 20 stages at most; more than this only
-/// people make, and what is forgotten was evidence of long ago.
-const VISITS_LEN_MAX: usize = 256;
 
 /// What the machine reacts to.
 #[derive(Clone, Debug)]
@@ -181,17 +170,6 @@ impl Rollout {
         self.entered
     }
 
-    /// When the evidence that counts now began: what came before is of an earlier visit of the
-    /// stage, or of other terms.
-    pub fn since(&self) -> Timestamp {
-        self.visits.last().map_or_else(Timestamp::default, |it| it.from)
-    }
-
-    /// The visits of stages in this attempt, oldest first. Each lasts until the next begins.
-    pub fn visits(&self) -> &[Visit] {
-        &self.visits
-    }
-
     /// Whether the stage lasts longer than its plan thinks right.
     pub fn is_overdue(&self) -> bool {
         self.overdue
@@ -276,7 +254,7 @@ impl Rollout {
             Event::Revised(plan) => {
                 let after = plan.stages.get(self.stage);
                 if self.stage().zip(after).is_some_and(|(it, after)| it.is_seen_otherwise(after)) {
-                    self.visit(at);
+                    self.visit(at, false);
                 }
                 self.take(plan);
                 self.ask_again(at);
@@ -327,14 +305,7 @@ impl Rollout {
     /// Begins to count afresh: time, evidence and the alarm.
     fn begin(&mut self, at: Timestamp) {
         (self.entered, self.overdue) = (at, false);
-        self.visit(at);
-    }
-
-    fn visit(&mut self, from: Timestamp) {
-        if VISITS_LEN_MAX <= self.visits.len() {
-            self.visits.remove(0);
-        }
-        self.visits.push(Visit { stage: self.stage, from });
+        self.visit(at, true);
     }
 
     fn go_on(&mut self, at: Timestamp) {

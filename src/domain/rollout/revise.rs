@@ -120,7 +120,14 @@ mod tests {
         let mut it = at_stage(1, 7);
         let at = |day| Timestamp(day * DAY);
         let visits = it.visits().to_vec();
-        assert_eq!(visits, [(0, 0), (1, 7)].map(|(stage, day)| Visit { stage, from: at(day) }));
+        let shares = |stage: usize| Some(&it.plan().stages[stage]).map(|it| (it.serve, it.mirror));
+        let visit = |(stage, day): (usize, u64)| Visit {
+            stage,
+            from: at(day),
+            shares: shares(stage),
+            times: true,
+        };
+        assert_eq!(visits, [(0, 0), (1, 7)].map(visit));
         let mut plan = it.plan().clone();
         plan.stages[1].samples_min += 1;
         order(&mut it, 10, &Command::Revise(Box::new(plan)), &Evidence::default());
