@@ -132,7 +132,7 @@ fn an_amount_above_the_bound_is_not_clipped_but_invalid() {
 fn what_rests_on_estimates_for_more_than_may_is_invalid_and_says_how_much_does() {
     let sample = |estimated, input_tokens| {
         let usual = call(Outcome::Ok, 1.0);
-        Sample { estimated, input_tokens, ..usual }
+        Sample { input_tokens, estimated, ..usual }
     };
     let (told, guessed) = (sample(false, Some(100)), sample(true, None));
     let more = sample(false, Some(125));

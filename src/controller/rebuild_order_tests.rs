@@ -346,7 +346,8 @@ fn a_restart_takes_what_was_drawn_by_the_shares_that_were_in_force() {
 fn after_a_checkpoint_nobody_says_again_where_bets_began() {
     let dir = tempfile::tempdir().unwrap();
     let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
-    let mut managed = Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), (0, 0));
+    let mut managed =
+        Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), &Copies::new(0, (0, 0)));
     managed.apply(&record(Event::Created(Box::new(plan())), 0));
     let cause = Cause::GatesPassed;
     managed.apply(&record(Event::StageEntered { attempt: 1, stage: 0, cause }, 1_000));
