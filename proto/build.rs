@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["rollout", "pair", "flag"].map(|it| format!("crossfade/v1/{it}.proto"));
+    let files = ["rollout", "pair", "flag", "usage"].map(|it| format!("crossfade/v1/{it}.proto"));
     let files = protox::compile(files, ["proto"])?;
     #[expect(clippy::disallowed_methods, reason = "cargo speaks to build scripts by environment")]
     let folder = PathBuf::from(env::var("OUT_DIR")?);

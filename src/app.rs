@@ -6,6 +6,7 @@
 mod known;
 mod opening;
 mod stored;
+mod surveyed;
 
 use std::{
     future::Future,
@@ -35,7 +36,7 @@ use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
 use crate::store::{History, Journal, RecorderHandle};
 use crate::tasks::{BoxError, Ended, Pool, Tasks};
 use crate::telemetry::Metrics;
-use crate::traffic::{Barometer, Board, Job, Outbox, Pot, Trail};
+use crate::traffic::{Barometer, Board, Job, Outbox, Pot, Surveyor, Trail};
 use crate::upstream::{self, Upstream};
 
 use opening::Opening;
@@ -81,6 +82,7 @@ struct Parts {
     clock: Clock,
     outbox: Outbox,
     barometer: Arc<Barometer>,
+    surveyor: Arc<Surveyor>,
     trail: Arc<Trail>,
     recorder: Arc<OnceLock<RecorderHandle>>,
     operations: Arc<Operations>,
@@ -114,6 +116,8 @@ impl App {
         let connections = Pool::new(limits.connections_max);
         let parts = Parts::new(&config, seen, (&upstream, &under_way));
         let mut tasks = Tasks::default();
+        let (surveyor, store) = (Arc::clone(&parts.surveyor), Arc::clone(&parts.operations.pairs));
+        tasks.start_last("survey", |stop| surveyed::keep(surveyor, store, stop));
         check_health(&mut tasks, &config, (upstream.clone(), &parts));
         let to_judge = start_judge(&mut tasks, &config, &parts)?;
         let pools = [connections.clone(), pool, under_way];
@@ -280,6 +284,7 @@ fn proxy(
         ends: AtomicBool::new(false),
         outbox: parts.outbox.clone(),
         barometer: Arc::clone(&parts.barometer),
+        surveyor: Arc::clone(&parts.surveyor),
         trail: Arc::clone(&parts.trail),
         recorder: Arc::clone(&parts.recorder),
         judge,
@@ -304,6 +309,7 @@ impl Parts {
             clock,
             outbox: Outbox::new(seen, clock),
             barometer: Arc::new(Barometer::new(config.primary.clone(), clock)),
+            surveyor: Arc::new(Surveyor::new(config.audit, clock)),
             trail: Arc::default(),
             recorder: Arc::clone(&recorder),
             operations: Arc::new(Operations {

@@ -60,6 +60,14 @@ impl Histogram {
         }
     }
 
+    /// Adds what another one counted.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(other.counts.iter()) {
+            *count += more;
+        }
+        self.total += other.total;
+    }
+
     /// Forgets half of everything.
     pub(super) fn halve(&mut self) {
         for count in self.counts.iter_mut() {

@@ -12,6 +12,7 @@
 //! evidence, live, after a restart and in a backtest. Work for an observation and memory are constant.
 
 mod bet;
+mod census;
 mod climate;
 mod encode;
 mod footing;
@@ -40,6 +41,10 @@ mod tripwire;
 mod under_way;
 mod weather;
 
+pub use census::{
+    Census, Hindrance, PromptSize, Proposal, Surveyed, UsageCount, UsageDay, UsageKind, add_day,
+    decode_day, encode_day,
+};
 pub use climate::Climate;
 pub use forecast::foresee;
 pub use ledger::{Chances, Ledger};

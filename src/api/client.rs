@@ -11,7 +11,7 @@ use tonic_types::StatusExt;
 use super::{
     proto::{
         self, flag_service_client::FlagServiceClient, pair_service_client::PairServiceClient,
-        rollout_service_client::RolloutServiceClient,
+        rollout_service_client::RolloutServiceClient, usage_service_client::UsageServiceClient,
     },
     request::ACTOR_KEY,
 };
@@ -39,6 +39,7 @@ pub struct Client {
     rollouts: RolloutServiceClient<Channel>,
     flags: FlagServiceClient<Channel>,
     pairs: PairServiceClient<Channel>,
+    usage: UsageServiceClient<Channel>,
     caller: Caller,
 }
 
@@ -102,6 +103,7 @@ impl Client {
         Ok(Self {
             rollouts: RolloutServiceClient::new(channel.clone()),
             flags: FlagServiceClient::new(channel.clone()),
+            usage: UsageServiceClient::new(channel.clone()),
             pairs: PairServiceClient::new(channel).max_decoding_message_size(ANSWER_LEN_MAX),
             caller,
         })
@@ -197,6 +199,8 @@ calls! {
     pairs.list_pairs(ListPairsRequest) -> ListPairsResponse;
     /// Why a request went where it went.
     pairs.explain_request(ExplainRequestRequest) -> ExplainRequestResponse;
+    /// What was asked lately.
+    usage.audit_usage(AuditUsageRequest) -> AuditUsageResponse;
     /// What somebody thinks of an answer.
     pairs.submit_feedback(SubmitFeedbackRequest) -> SubmitFeedbackResponse;
 }

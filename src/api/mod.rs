@@ -11,6 +11,7 @@ mod pairs;
 mod request;
 mod rollouts;
 mod server;
+mod usage;
 mod watch;
 
 pub use client::{Caller, Client, Failure, FailureKind, Watch};

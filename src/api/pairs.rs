@@ -17,7 +17,7 @@ use crate::controller::Handle;
 use crate::domain::PairId;
 use crate::store::{self, PairsError, Query};
 use crate::tasks::Pool;
-use crate::traffic::{Outbox, Trail};
+use crate::traffic::{Outbox, Surveyor, Trail};
 
 /// Most reads of the store at a time.
 const READS_MAX: usize = 16;
@@ -29,27 +29,40 @@ pub struct Past {
     pub pairs: Arc<OnceLock<store::Pairs>>,
     /// The last requests.
     pub trail: Arc<Trail>,
+    /// What was asked of late, counted.
+    pub surveyor: Arc<Surveyor>,
     /// The way of what is said of them to the evidence.
     pub outbox: Outbox,
     /// Who knows what counts now.
     pub controller: Handle,
 }
 
+/// What there is to tell, and places for those who read it from the store.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    past: Past,
+    reads: Pool,
+}
+
 /// The service.
 #[derive(Debug)]
 pub(super) struct Pairs {
-    past: Past,
-    reads: Pool,
+    store: Store,
     scores: Scores,
 }
 
-impl Pairs {
+impl Store {
     pub(super) fn new(past: Past) -> Self {
-        Self { past, reads: Pool::new(READS_MAX), scores: Scores::default() }
+        Self { past, reads: Pool::new(READS_MAX) }
+    }
+
+    /// What there is to tell.
+    pub(super) fn past(&self) -> &Past {
+        &self.past
     }
 
     /// Reads from the store, away from the threads that must not wait.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&store::Pairs) -> Result<T, PairsError> + Send + 'static,
     ) -> Result<T, Status> {
@@ -71,13 +84,17 @@ impl Pairs {
 }
 
 impl Pairs {
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, scores: Scores::default() }
+    }
+
     /// An answer that this process may not have seen given, once it is known what earlier ones were
     /// told of its window.
     async fn recalled(&self, answered: Answered) -> Result<Answered, Status> {
         let window = answered.window().filter(|it| !self.scores.recalls(it)).cloned();
         if let Some(window) = window {
             let of = window.clone();
-            let told = self.read(move |store| {
+            let told = self.store.read(move |store| {
                 let mut told = VecDeque::new();
                 store.notes(&of, &mut |note| {
                     told.extend(Given::noted(note));
@@ -101,7 +118,7 @@ impl PairService for Pairs {
     ) -> Result<Response<proto::Pair>, Status> {
         let name = request.into_inner().name;
         let (which, id) = pair_name(&name)?;
-        let found = self.read(move |store| Ok((store.get(id)?, store.bodies(id)?))).await?;
+        let found = self.store.read(move |store| Ok((store.get(id)?, store.bodies(id)?))).await?;
         let (Some((pair, scores)), bodies) = found else {
             return Err(errors::unknown_pair(&id.to_string()));
         };
@@ -128,7 +145,7 @@ impl PairService for Pairs {
         };
         // One more than the page, to see whether it is the last.
         let query = Query { rollout, before, len_max: len + 1 };
-        let mut pairs = self.read(move |store| store.list(&query)).await?;
+        let mut pairs = self.store.read(move |store| store.list(&query)).await?;
         let more = len < pairs.len();
         pairs.truncate(len);
         let next = pairs.last().filter(|_| more).map(|it| it.id.to_string());
@@ -147,10 +164,10 @@ impl PairService for Pairs {
             .trim()
             .parse()
             .map_err(|error| errors::argument("request_id", &format!("{error}")))?;
-        if let Some(trace) = self.past.trail.find(id) {
+        if let Some(trace) = self.store.past.trail.find(id) {
             return Ok(Response::new(convert::trace(&trace)));
         }
-        match self.read(move |store| store.get(id)).await? {
+        match self.store.read(move |store| store.get(id)).await? {
             Some((pair, _)) => Ok(Response::new(convert::trace_of_pair(&pair))),
             None => Err(errors::unknown_request(&id.to_string())),
         }
@@ -162,15 +179,15 @@ impl PairService for Pairs {
     ) -> Result<Response<proto::SubmitFeedbackResponse>, Status> {
         let given = Given::read(request.into_inner())?;
         let id = given.request;
-        let answered = match self.past.trail.find(id) {
+        let answered = match self.store.past.trail.find(id) {
             Some(trace) => Answered::remembered(&trace),
-            None => match self.read(move |store| store.get(id)).await? {
+            None => match self.store.read(move |store| store.get(id)).await? {
                 Some((pair, _)) => self.recalled(Answered::paired(&pair)).await?,
                 None => return Err(errors::unknown_request(&id.to_string())),
             },
         };
-        let late = answered.late(id, &self.past.controller.views());
-        self.scores.give(given, (&answered, late), &self.past.outbox).map(Response::new)
+        let late = answered.late(id, &self.store.past.controller.views());
+        self.scores.give(given, (&answered, late), &self.store.past.outbox).map(Response::new)
     }
 }
 
@@ -179,9 +196,10 @@ impl Past {
     /// With nothing in it.
     pub(super) async fn none() -> Self {
         let setup = crate::controller::rig::setup(Err(String::new()));
-        let outbox = setup.outbox.clone();
+        let (outbox, setup_clock) = (setup.outbox.clone(), setup.clock);
         let (_, controller) = crate::controller::Controller::new(setup).await;
-        Self { pairs: Arc::default(), trail: Arc::default(), outbox, controller }
+        let surveyor = Arc::new(Surveyor::new(crate::domain::Share::NONE, setup_clock));
+        Self { pairs: Arc::default(), trail: Arc::default(), surveyor, outbox, controller }
     }
 }
 
@@ -201,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_store_pairs_are_unavailable_and_say_so() {
         let request = proto::GetPairRequest { name: format!("rollouts/-/pairs/{}", PairId(1)) };
-        let pairs = Pairs::new(Past::none().await);
+        let pairs = Pairs::new(Store::new(Past::none().await));
         let status = pairs.get_pair(Request::new(request)).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable);
         assert!(status.message().contains("store of pairs is not usable"));

@@ -1,4 +1,4 @@
-//! The server: both services, health and reflection on one socket.
+//! The server: all services, health and reflection on one socket.
 
 use std::{future::Future, time::Duration};
 
@@ -10,12 +10,13 @@ use super::{
     DESCRIPTORS, PlanDefaults,
     flags::FlagsApi,
     guests::guests,
-    pairs::{Pairs, Past},
+    pairs::{Pairs, Past, Store},
     proto::{
         flag_service_server::FlagServiceServer, pair_service_server::PairServiceServer,
-        rollout_service_server::RolloutServiceServer,
+        rollout_service_server::RolloutServiceServer, usage_service_server::UsageServiceServer,
     },
     rollouts::Rollouts,
+    usage::UsageApi,
 };
 use crate::controller::Handle;
 use crate::listeners::{Arrivals, Listener};
@@ -48,11 +49,12 @@ pub async fn serve(
     health.set_serving::<FlagServiceServer<FlagsApi>>().await;
     // Without a store it says so itself, until there is one.
     health.set_serving::<PairServiceServer<Pairs>>().await;
+    health.set_serving::<UsageServiceServer<UsageApi>>().await;
     let flags =
         FlagServiceServer::new(FlagsApi(handle.clone())).max_decoding_message_size(REQUEST_LEN_MAX);
     let rollouts = RolloutServiceServer::new(Rollouts::new(handle, defaults, stop.clone()))
         .max_decoding_message_size(REQUEST_LEN_MAX);
-    let router = router(&health, Pairs::new(past))?.add_service(rollouts).add_service(flags);
+    let router = router(&health, &Store::new(past))?.add_service(rollouts).add_service(flags);
     listen(listener, router, announce(stop.clone(), health), stop).await
 }
 
@@ -80,7 +82,7 @@ async fn listen(
 }
 
 /// Everything that needs no controller.
-fn router(health: &HealthReporter, pairs: Pairs) -> Result<Router, BoxError> {
+fn router(health: &HealthReporter, store: &Store) -> Result<Router, BoxError> {
     let health = tonic_health::pb::health_server::HealthServer::new(
         tonic_health::server::HealthService::from_health_reporter(health.clone()),
     );
@@ -89,7 +91,8 @@ fn router(health: &HealthReporter, pairs: Pairs) -> Result<Router, BoxError> {
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let pairs = PairServiceServer::new(pairs).max_decoding_message_size(REQUEST_LEN_MAX);
+    let pairs = PairServiceServer::new(Pairs::new(store.clone()));
+    let usage = UsageServiceServer::new(UsageApi(store.clone()));
     Ok(Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -97,7 +100,8 @@ fn router(health: &HealthReporter, pairs: Pairs) -> Result<Router, BoxError> {
         .add_service(reflection().build_v1()?)
         // Many clients, the Python one among them, ask for the version before.
         .add_service(reflection().build_v1alpha()?)
-        .add_service(pairs))
+        .add_service(pairs.max_decoding_message_size(REQUEST_LEN_MAX))
+        .add_service(usage.max_decoding_message_size(REQUEST_LEN_MAX)))
 }
 
 /// Resolves when it is time to stop, after those who watch the health were told.
@@ -107,6 +111,7 @@ async fn announce(mut stop: Stop, health: HealthReporter) {
     health.set_not_serving::<RolloutServiceServer<Rollouts>>().await;
     health.set_not_serving::<FlagServiceServer<FlagsApi>>().await;
     health.set_not_serving::<PairServiceServer<Pairs>>().await;
+    health.set_not_serving::<UsageServiceServer<UsageApi>>().await;
 }
 
 /// Lets a server end in peace, but not for ever: whoever watches the health never leaves.
@@ -144,7 +149,7 @@ mod tests {
         let (listener, address) = bind(control, &mut Passed::default()).unwrap();
         let health = HealthReporter::new();
         health.set_not_serving::<PairServiceServer<Pairs>>().await;
-        let router = router(&health, Pairs::new(Past::none().await)).unwrap();
+        let router = router(&health, &Store::new(Past::none().await)).unwrap();
         tasks.start("api", |stop| listen(listener, router, announce(stop.clone(), health), stop));
         address
     }
@@ -191,7 +196,7 @@ mod tests {
                 panic!("{answer:?}");
             };
             let names: Vec<String> = list.service.into_iter().map(|it| it.name).collect();
-            for service in ["RolloutService", "PairService", "FlagService"] {
+            for service in ["RolloutService", "PairService", "FlagService", "UsageService"] {
                 let service = &format!("crossfade.v1.{service}");
                 assert!(names.contains(service), "{names:?}");
             }

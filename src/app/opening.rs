@@ -67,6 +67,7 @@ impl Opening {
         let past = Past {
             pairs: Arc::clone(&parts.operations.pairs),
             trail: Arc::clone(&parts.trail),
+            surveyor: Arc::clone(&parts.surveyor),
             outbox: parts.outbox.clone(),
             controller: handle.clone(),
         };

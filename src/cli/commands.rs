@@ -43,6 +43,12 @@ pub enum ClientCommand {
         /// Its id, as `crossfade pairs` prints it
         id: String,
     },
+    /// Say what is asked of the providers and what it costs, before anything is moved
+    Audit {
+        /// Days (UTC) that are looked at, today included
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(i32).range(1..=31))]
+        days: i32,
+    },
     /// Say what an answer is worth, for gates on `feedback`
     Feedback(FeedbackArgs),
     /// Create a rollout; no traffic moves before it is started
@@ -306,8 +312,8 @@ pub struct Global {
     )]
     pub server: String,
     /// How data is printed
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
     /// Said for the log, with whatever changes something
     #[arg(long, global = true, value_name = "TEXT")]
     pub comment: Option<String>,
@@ -329,12 +335,25 @@ pub struct Global {
     pub no_color: Option<String>,
 }
 
-/// How data is printed.
+/// How data is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub enum Format {
     /// For people.
     Table,
     /// For programs: the API's own messages, one on each line.
+    Json,
+    /// A report as Markdown.
+    Md,
+    /// A report as a page of HTML.
+    Html,
+}
+
+/// How data is printed that is no report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
     Json,
 }
 

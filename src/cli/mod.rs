@@ -1,5 +1,6 @@
 //! The command line: verbs in, tables or JSON out, exit codes for pipelines.
 
+mod audit;
 mod commands;
 mod create;
 mod events;
@@ -11,13 +12,14 @@ mod look;
 mod moves;
 mod out;
 mod pairs;
+mod paper;
 mod prices;
 mod program;
 mod request;
 mod simulate;
 mod watch;
 
-pub use commands::{ClientCommand, Color, Global, Output};
+pub use commands::{ClientCommand, Color, Format, Global, Output};
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -125,8 +127,8 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(Line { command, global }: Line, passed: Passed) -> u8 {
     let form = match global.output {
-        Output::Table => Form::Table,
-        Output::Json => Form::Json,
+        Format::Json => Form::Json,
+        Format::Table | Format::Md | Format::Html => Form::Table,
     };
     match command {
         Verb::Demo => program::demo(form).await,
@@ -218,6 +220,13 @@ enum Problem {
 /// Runs a command against the server, and answers the exit code of the process.
 pub async fn run(command: ClientCommand, global: Global) -> u8 {
     let mut out = Out::new(&global);
+    let written = matches!(command, ClientCommand::Audit { .. });
+    if matches!(global.output, Format::Md | Format::Html) && !written {
+        let hint = "`md` and `html` are for `crossfade audit`; here it is `table` or `json`";
+        // Where even the error cannot be written, the exit code is all that is left.
+        let _ = out.error("this is not printed as a document", &[], hint);
+        return Exit::Usage.code();
+    }
     let result = obey(command, &global, &mut out).await;
     result.unwrap_or_else(|problem| report(&problem, &mut out)).code()
 }
@@ -237,6 +246,7 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
         ClientCommand::Pairs { name, limit } => pairs::list(client, out, &name, limit).await,
         ClientCommand::Pair { id } => pairs::one(client, out, &id).await,
         ClientCommand::Feedback(args) => request::feedback(client, out, args, global).await,
+        ClientCommand::Audit { days } => audit::audit(client, out, days, global.output).await,
         ClientCommand::Create(args) => create::create(client, out, args, global).await,
         ClientCommand::Update { name, file, seen } => {
             create::update(client, out, (name, file, seen), global).await

@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
-use super::commands::{Color, Global, Output};
+use super::commands::{Color, Format, Global, Output};
 use crate::api::{JsonError, Message, to_json};
 
 /// The two streams of the process, and what they can show.
@@ -56,7 +56,10 @@ impl Out {
         Self {
             data: Box::new(io::stdout()),
             notes: Box::new(io::stderr()),
-            output: global.output,
+            output: match global.output {
+                Format::Json => Output::Json,
+                Format::Table | Format::Md | Format::Html => Output::Table,
+            },
             data_colour: colour(terminal),
             notes_colour: colour(io::stderr().is_terminal()),
             screen: if terminal { Screen::Terminal } else { Screen::Lines },

@@ -44,11 +44,11 @@ use std::{
 use tokio_rustls::rustls::ServerConfig;
 use toml::de::DeTable;
 
-use crate::domain::{Budget, MarkFields, Name, Sticky};
+use crate::domain::{Budget, MarkFields, Name, Share, Sticky};
 use crate::patterns::{Detector, Pattern};
 
 use faults::Report;
-use form::{ADDRESS, CONTROL, Environment, NAME, SOME};
+use form::{ADDRESS, CONTROL, Environment, NAME, SHARE, SOME};
 use rollout::{Around, Named, check_provider};
 use table::Table;
 
@@ -93,6 +93,8 @@ pub struct Config {
     pub store_cleared: Vec<String>,
     /// Data classes of requests that carry no mark of their own.
     pub data_default: Vec<String>,
+    /// The share of requests that `crossfade audit` looks at.
+    pub audit: Share,
     /// Whether answers tell where they came from.
     pub response_headers: Headers,
     /// What may be used at most.
@@ -195,6 +197,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let leave = leave::read(top);
     let data_default = top.list("data_default");
     let sticky = serving::sticky(top);
+    let audit = top.text("audit", &SHARE).unwrap_or_else(audit_default);
     let headers = top.choice("response_headers", Headers::Added, Headers::Off);
     let limits = top.table("limits").map_or_else(Limits::default, |table| {
         let limits = Limits::read(&table);
@@ -222,9 +225,15 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
         redacted: leave.redacted,
         store_cleared: leave.store_cleared,
         data_default,
+        audit,
         response_headers: headers.unwrap_or_default(),
         limits,
     })
+}
+
+/// Enough to see a day of a busy application, and next to nothing to pay for it.
+fn audit_default() -> Share {
+    Share::from_basis_points(500).unwrap_or_default()
 }
 
 /// Who listens where, each at a place of its own.

@@ -13,7 +13,7 @@ use tokio::time;
 use crate::clock;
 use crate::dialect::{Asked, Purpose};
 use crate::domain::{Endpoint, Facts, Name, PairId, Skip, Tie};
-use crate::memory::Need;
+use crate::memory::{Held, Need};
 use crate::telemetry::Role;
 use crate::traffic::Routed;
 use crate::upstream::{Line, Provider, Went};
@@ -199,19 +199,21 @@ impl Proxy {
         (tee(response, first, &name, (started, Keep::Nothing, done)), name)
     }
 
-    /// A request that no rollout governs, and that others may answer if the primary cannot.
+    /// A request that no rollout governs, which others may answer if the primary cannot.
     pub(super) async fn pass_whole(
         self: &Arc<Self>,
         own_line: Option<&Line>,
         whole: Whole<'_>,
         routed: &Routed,
+        held: Held,
     ) -> Result<Answer, Own> {
         let started = clock::instant();
-        let mut waiting = waiting(self.primary.clone(), self.counted());
+        let (keep, done) = self.looked_at(self.look(whole, &routed.facts, held));
+        let mut waiting = waiting(self.primary.clone(), done);
         let got = self.ask_any(own_line, whole, &routed.facts, &mut waiting.known).await;
         let Waiting { known, done, .. } = ScopeGuard::into_inner(waiting);
         match got {
-            Got::Primary(primary) => self.passed(primary, started, done),
+            Got::Primary(primary) => self.passed(primary, started, (keep, done)),
             Got::Other(name, begun) => {
                 if let Known::Failed(taken) = known {
                     done(taken);

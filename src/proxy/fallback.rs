@@ -1,10 +1,10 @@
 //! The candidate serves: where it may, and with the primary behind it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
-use hyper::Request;
+use hyper::{Request, Response};
 use scopeguard::ScopeGuard;
 use tokio::time::timeout;
 
@@ -28,6 +28,9 @@ use super::{
 
 /// Most that is read of an answer without finding its beginning, in bytes.
 const PRELUDE_BYTES_MAX: usize = 64 << 10;
+
+/// How long what an answer that failed says besides is waited for.
+const WORDS_WAIT: Duration = Duration::from_millis(250);
 
 /// Whether both sides of a request may be asked now.
 #[derive(Debug)]
@@ -282,9 +285,15 @@ impl Proxy {
         let request = request.ok_or_else(broken)?;
         let mut response = self.upstream.send(request).await.map_err(|_| broken())?;
         if !response.status().is_success() {
-            // Its head says that it failed: what else it says is not waited for as an answer is.
-            let time = started.elapsed() + self.settings.first_byte_timeout;
-            return Err(self.collect(name, response, (started, keep), time).await);
+            // Its head says that it failed: what else it says is of use, and not waited for.
+            let (head, body) = response.into_parts();
+            let said = Taken::head_only(name.clone(), &head, started);
+            let (response, time) =
+                (Response::from_parts(head, body), started.elapsed() + WORDS_WAIT);
+            let taken = self.collect(name, response, (started, keep), time).await;
+            let is_here =
+                matches!(taken.ended, Ended::Whole | Ended::Cut | Ended::Shed | Ended::Broken);
+            return Err(if is_here { taken } else { said });
         }
         let (mut prelude, mut first) = (Prelude::default(), BytesMut::new());
         loop {

@@ -174,6 +174,7 @@ impl Proxy {
         let lost = self.lost(&served, &other);
         let served = self.half(exchange, &served, &keys);
         self.count(&served.call, Role::Serve);
+        self.look_at(exchange, &served.call, served.reading.transcript.as_ref());
         let lost = lost.or_else(|| coding(&served.call, &copy.call));
         let halves = match side {
             Side::Candidate => (served, copy),
@@ -410,8 +411,9 @@ impl Proxy {
                 Use::Nothing => (taken, None),
             };
             tasks::spawn("read", async move {
-                let (call, _) = proxy.read(&exchange, &taken, &keys(&exchange));
+                let (call, reading) = proxy.read(&exchange, &taken, &keys(&exchange));
                 proxy.count(&call, Role::Serve);
+                proxy.look_at(&exchange, &call, reading.transcript.as_ref());
                 let side = side(&exchange, &call);
                 exchange.routed.ended(side, &call);
                 if side == Side::Candidate {

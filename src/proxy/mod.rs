@@ -20,6 +20,7 @@ mod request;
 mod serve;
 mod spend;
 mod strict;
+mod survey;
 mod tee;
 mod upload;
 mod waiting;
@@ -49,7 +50,7 @@ use crate::patterns::Redactor;
 use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop};
 use crate::telemetry::Metrics;
-use crate::traffic::{Barometer, Board, Job, Outbox, Trail};
+use crate::traffic::{Barometer, Board, Job, Outbox, Surveyor, Trail};
 use crate::upstream::Upstream;
 
 /// How long a connection on which nothing is asked stays open after another process has taken over:
@@ -142,6 +143,8 @@ pub struct Proxy {
     pub outbox: Outbox,
     /// Reads the primary's weather off its calls.
     pub barometer: Arc<Barometer>,
+    /// Looks at a share of what is asked.
+    pub surveyor: Arc<Surveyor>,
     /// What became of the last requests.
     pub trail: Arc<Trail>,
     /// To the store, once it is open.

@@ -137,7 +137,7 @@ impl Proxy {
         self.callers.enter(&mut head);
         let body = Paced::new(body, self.settings.body_timeout);
         let board = self.board.load();
-        if board.snapshot.is_idle() && self.failover.is_empty() {
+        if board.snapshot.is_idle() && self.failover.is_empty() && !self.surveyor.draws(id) {
             self.remember_passed(id, Skip::NoRollout);
             let body = request::limited(body, self.settings.body_bytes_max);
             return self.pass(own_line, head, upload::watched(body)).await;
@@ -157,6 +157,10 @@ impl Proxy {
         let (body, mut holding) = match request::gather(body, lens_max, holding).await? {
             Gathered::Whole(body, holding) => (body, holding),
             Gathered::Long(body, skip) => {
+                if skip == Skip::Memory {
+                    // Whose it was nobody knows yet.
+                    board.live.iter().filter(|it| it.is_open()).for_each(|it| it.miss());
+                }
                 self.skipped(id, skip);
                 return self.pass(own_line, head, upload::watched(body)).await;
             }
@@ -185,11 +189,8 @@ impl Proxy {
         let fair = fair.filter(|it| holding.give_to(it).is_ok());
         let (Some((lane, live)), Some(fair)) = (open, fair) else {
             let routed = self.ungoverned(open.map(|(_, live)| live), routed);
-            if self.failover.is_empty() {
-                return self.pass(own_line, head, upload::watched(full(body))).await;
-            }
             let whole = Whole { id, endpoint, head: &head, body: &body, asked: &asked };
-            return self.pass_whole(own_line, whole, &routed).await;
+            return self.pass_whole(own_line, whole, &routed, holding).await;
         };
         let (lane, live) = (Arc::clone(lane), Arc::clone(live));
         let routed = Arc::new(routed.governed(Arc::clone(&lane)));
@@ -287,7 +288,8 @@ impl Proxy {
         let mut waiting = waiting(self.primary.clone(), self.counted());
         waiting.known = Known::Asked(started);
         let primary = self.ask_primary(own_line, (head, body), late).await;
-        self.passed(primary, started, ScopeGuard::into_inner(waiting).done)
+        let done = ScopeGuard::into_inner(waiting).done;
+        self.passed(primary, started, (Keep::Nothing, done))
     }
 
     /// What is done with an answer of which nothing is kept.
@@ -301,18 +303,16 @@ impl Proxy {
         })
     }
 
-    /// The primary's answer on its way, with nothing kept.
+    /// The primary's answer on its way to a caller of no rollout.
     pub(super) fn passed(
         &self,
         primary: Primary,
         started: Instant,
-        done: Done,
+        (keep, done): (Keep, Done),
     ) -> Result<Answer, Own> {
         let provider = self.primary.clone();
         match primary {
-            Ok(response) => {
-                Ok((tee(response, None, &provider, (started, Keep::Nothing, done)), provider))
-            }
+            Ok(response) => Ok((tee(response, None, &provider, (started, keep, done)), provider)),
             Err((own, ended)) => {
                 done(Taken::nothing(provider, started, ended));
                 Err(own)
@@ -330,7 +330,7 @@ impl Proxy {
         let started = clock::instant();
         let provider = self.primary.clone();
         let _ = exchange.routed.answered.set(Side::Primary);
-        let keeps = !matches!(answer_to, Use::Nothing);
+        let keeps = !matches!(answer_to, Use::Nothing) || self.surveyor.draws(exchange.id);
         let done = heard_by(again, self.served(exchange, answer_to));
         let mut waiting = waiting(provider.clone(), done);
         let (whole, facts) = (exchange.whole(), &exchange.routed.facts);

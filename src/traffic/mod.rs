@@ -6,6 +6,7 @@ mod copies;
 mod kept;
 mod outbox;
 mod purse;
+mod surveyor;
 mod trail;
 
 pub use barometer::Barometer;
@@ -13,6 +14,7 @@ pub use copies::Copies;
 pub use kept::{Heard, Kept};
 pub use outbox::Outbox;
 pub use purse::{Pot, Purse, Reserved, Spent};
+pub use surveyor::{Surveyor, usage};
 pub use trail::{Counted, REQUESTS_LEN_MAX, Routed, Trace, Trail};
 
 use std::{

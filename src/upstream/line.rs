@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 use crate::clock::Alarm;
 use crate::tasks::BoxError;
 
-use super::{Body, HEAD_BYTES_MAX, IDLE_MAX, Plain, beside::beside};
+use super::{Body, HEAD_BYTES_MAX, IDLE_MAX, Plain, beside::beside, timely::Timely};
 
 /// A way to one provider for one caller alone, who asks one thing at a time.
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ impl Line {
     /// When the provider cannot be reached, or breaks off when it may have seen the request.
     pub(super) async fn send(
         &self,
-        connector: &Plain,
+        connector: &Timely<Plain>,
         mut request: Request<Body>,
     ) -> Result<Sent, BoxError> {
         let is_known = mem::replace(&mut self.state().caller, Caller::Known) == Caller::Known;
@@ -132,7 +132,7 @@ impl Line {
         self.state().alarm.poll(at, context)
     }
 
-    async fn open(&self, connector: &Plain, uri: &Uri) -> Result<(), BoxError> {
+    async fn open(&self, connector: &Timely<Plain>, uri: &Uri) -> Result<(), BoxError> {
         let Some(to) = uri.authority().cloned() else { return Ok(()) };
         let host = match to.port_u16().filter(|it| *it != 80) {
             Some(port) => HeaderValue::try_from(format!("{}:{port}", to.host()))?,

@@ -13,6 +13,7 @@ mod honest;
 mod line;
 mod recent;
 mod resolver;
+mod timely;
 mod trust;
 
 pub use breaker::{Probe, Standing, UNHEARD, Went};
@@ -51,6 +52,7 @@ use crate::tasks::BoxError;
 
 use honest::{Before, checked};
 use line::Sent;
+use timely::Timely;
 use trust::Connector;
 
 /// A body on its way, in either direction.
@@ -76,8 +78,8 @@ const UNTAKEN_MAX: Duration = Duration::from_mins(1);
 /// Every provider, and the client that reaches them.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    client: Client<Connector, Body>,
-    plain: Plain,
+    client: Client<Timely<Connector>, Body>,
+    plain: Timely<Plain>,
     providers: Arc<BTreeMap<Name, Provider>>,
 }
 
@@ -249,7 +251,8 @@ impl Upstream {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(IDLE_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(Connector::new(&plain, &own));
+            .build(Timely::new(Connector::new(&plain, &own), connect));
+        let plain = Timely::new(plain, connect);
         Ok(Self { client, plain, providers: Arc::new(providers) })
     }
 

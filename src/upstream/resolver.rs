@@ -2,21 +2,25 @@
 //! answer, whatever it was when the configuration was read.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     future::Future,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     vec,
 };
 
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use reqwest::dns::{Addrs, Resolve, Resolving};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tower::{Service, ServiceExt as _};
 
 use crate::config::{LinkLocal, is_link_local};
-use crate::tasks::BoxError;
+use crate::tasks::{BoxError, spawn};
+
+/// Most look-ups of one name at a time.
+const LOOKUPS_MAX: usize = 8;
 
 /// Looks up names, and leaves out link-local addresses and those of metadata services.
 #[derive(Clone, Debug)]
@@ -24,6 +28,25 @@ pub struct Resolver<R = GaiResolver> {
     inner: R,
     /// Names that may lead there.
     allowed: Arc<BTreeSet<String>>,
+    lines: Lines,
+}
+
+/// Look-ups under way. Each takes a thread of the system's for as long as its name server likes, and
+/// the journal is written by the same threads: one name may not take them all.
+#[derive(Clone, Debug, Default)]
+struct Lines(Arc<Mutex<HashMap<String, Arc<Semaphore>>>>);
+
+impl Lines {
+    /// Waits for a place to look this name up. Only configured hosts are looked up, so there are few.
+    async fn enter(&self, host: &str) -> Option<OwnedSemaphorePermit> {
+        let places = {
+            let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(Semaphore::new(LOOKUPS_MAX));
+            Arc::clone(lines.entry(host.to_owned()).or_insert_with(new))
+        };
+        // It is never closed.
+        places.acquire_owned().await.ok()
+    }
 }
 
 /// A name that leads only where nobody is sent.
@@ -36,7 +59,7 @@ impl Resolver {
     pub fn new<'a>(hosts: impl IntoIterator<Item = (&'a str, LinkLocal)>) -> Self {
         let allowed = hosts.into_iter().filter(|(_, it)| *it == LinkLocal::Allowed);
         let allowed = allowed.map(|(host, _)| host.to_owned()).collect();
-        Self { inner: GaiResolver::new(), allowed: Arc::new(allowed) }
+        Self { inner: GaiResolver::new(), allowed: Arc::new(allowed), lines: Lines::default() }
     }
 }
 
@@ -56,7 +79,8 @@ impl Resolve for Names {
 impl<R> Service<Name> for Resolver<R>
 where
     R: Service<Name, Response: Iterator<Item = SocketAddr>, Error: Into<BoxError>>,
-    R::Future: Send + 'static,
+    R: Clone + Send + 'static,
+    R::Future: Send,
 {
     type Response = vec::IntoIter<SocketAddr>;
     type Error = BoxError;
@@ -68,9 +92,17 @@ where
 
     fn call(&mut self, name: Name) -> Self::Future {
         let (host, allowed) = (name.as_str().to_owned(), Arc::clone(&self.allowed));
-        let found = self.inner.call(name);
+        let (inner, lines) = (self.inner.clone(), self.lines.clone());
         Box::pin(async move {
-            let mut found: Vec<SocketAddr> = found.await.map_err(Into::into)?.collect();
+            let place = lines.enter(&host).await;
+            let (sender, found) = oneshot::channel();
+            // It goes on in its thread when nobody waits for it any more, and keeps its place.
+            spawn("lookup", async move {
+                let found: Result<Vec<SocketAddr>, BoxError> =
+                    inner.oneshot(name).await.map(Iterator::collect).map_err(Into::into);
+                drop((place, sender.send(found)));
+            });
+            let mut found = found.await??;
             if !allowed.contains(&host) {
                 found.retain(|it| !is_link_local(it.ip()));
                 if found.is_empty() {
@@ -101,7 +133,8 @@ mod tests {
             async move { Ok::<_, Infallible>(found.into_iter()) }
         });
         let allowed = Arc::new(allowed.iter().map(|it| (*it).to_owned()).collect());
-        let connector = HttpConnector::new_with_resolver(Resolver { inner, allowed });
+        let connector =
+            HttpConnector::new_with_resolver(Resolver { inner, allowed, lines: Lines::default() });
         let stream = connector.oneshot(uri.parse().unwrap()).await;
         let stream = stream.map_err(|error| crate::tasks::describe(&error))?;
         Ok(stream.into_inner().peer_addr().unwrap())
@@ -123,6 +156,29 @@ mod tests {
         // Allowed, it is called there, and says what the system says.
         let local = [SocketAddr::from((Ipv4Addr::LOCALHOST, good.port()))];
         assert_eq!(connect(&local, &["provider.example"]).await, Ok(good));
+    }
+
+    #[tokio::test]
+    async fn a_name_whose_servers_are_silent_takes_so_many_threads_and_no_more() {
+        let (looked_up, here) = std::sync::mpsc::channel();
+        let inner = service_fn(move |name: Name| {
+            let (slow, looked_up) = (name.as_str() == "slow.example", looked_up.clone());
+            async move {
+                looked_up.send(()).unwrap();
+                if slow {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Infallible>([SocketAddr::from((Ipv4Addr::LOCALHOST, 1))].into_iter())
+            }
+        });
+        let resolver = Resolver { inner, allowed: Arc::default(), lines: Lines::default() };
+        for _ in 0..30 {
+            let found = resolver.clone().oneshot("slow.example".parse().unwrap());
+            let wait = std::time::Duration::from_millis(1);
+            assert!(tokio::time::timeout(wait, found).await.is_err(), "nobody answers");
+        }
+        let found = resolver.oneshot("fast.example".parse().unwrap()).await.unwrap();
+        assert_eq!((found.count(), here.try_iter().count()), (1, LOOKUPS_MAX + 1));
     }
 
     #[tokio::test]

@@ -46,7 +46,7 @@ GOOD_CALLS = 216_000
 # How many seeds of each world the table in README has.
 SEEDS = {
     "aa": 999, "aa_drift": 60, "aa_bursts": 60, "aa_episodes": 53, "aa_episodes_unknown": 30, "better": 60,
-    "acceptable": 66, "judge_2": 66, "judge_5": 20, "p99_100": 66, "p99_200": 20, "err_0.3pp": 66, "err_0.45pp": 40,
+    "p99_200": 20, "err_0.45pp": 40,
     "err_0.45pp_strict": 2, "err_0.5pp": 8, "fresh_shadow": 21, "late_shadow": 5,
     **{f"{when}_{stage}": 21 for when, stage in itertools.product(["fresh", "late"], ["half", "full"])},
 }

@@ -1,6 +1,7 @@
 //! One test program, so that the crate is linked once.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
+mod audit;
 mod backtest;
 mod behaviours;
 mod breaker;

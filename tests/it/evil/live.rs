@@ -1,9 +1,12 @@
 //! A candidate that serves: whatever byte its answer breaks off at, callers get one provider's
 //! answer; and the way back under load.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use crossfade::domain::Splitmix;
@@ -98,6 +101,19 @@ async fn b11_every_fault_at_a_fifth_of_traffic_shows_one_providers_answer() {
         fallbacks = f64::max(now, fallbacks);
     }
     assert!(3.0 < fallbacks, "{fallbacks} fallbacks");
+}
+
+/// The head says that it failed: nobody waits for what else it would say.
+#[tokio::test]
+async fn b11_a_candidate_that_fails_and_then_hangs_keeps_no_caller_waiting() {
+    let rig = Rig::new(&patient("100%", "1%")).await;
+    candidate_serves(&rig).await;
+    let head = "HTTP/1.1 500 Oops\r\ncontent-type: text/plain\r\ncontent-length: 9\r\n\r\n";
+    rig.candidate.plays(move |_, _| vec![Step::Send(head.as_bytes().to_vec()), Step::Stall]);
+    let asked = Instant::now();
+    rig.ask("u", Way::Whole).await.is_from("primary", "u");
+    // What an answer may take to its first byte is 30 seconds.
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
 }
 
 async fn candidate_serves_some(rig: &Rig) {

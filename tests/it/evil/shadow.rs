@@ -47,10 +47,11 @@ async fn b02_whatever_a_candidate_does_callers_get_the_primarys_bytes() {
 async fn b02_a_candidate_that_cannot_be_reached_changes_no_byte() {
     let deaf = deaf().await;
     let deaf = format!("http://{}/v1", deaf.local_addr().unwrap());
-    for case in ["tls", "dns", "closed", "deaf"] {
+    for case in ["tls", "deaf to tls", "dns", "closed", "deaf"] {
         let candidate = Evil::start("candidate").await;
         let url = match case {
             "tls" => format!("https://{}/v1", candidate.address),
+            "deaf to tls" => deaf.replace("http://", "https://"),
             "dns" => "http://nobody.invalid/v1".to_owned(),
             "closed" => "http://127.0.0.1:9/v1".to_owned(),
             _ => deaf.clone(),

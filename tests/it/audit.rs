@@ -1,0 +1,142 @@
+//! The usage audit: what is asked is counted, governed or not, and told as figures and documents.
+
+use std::collections::BTreeMap;
+
+use crossfade::players::Delivery;
+
+use crate::world::{Answer, PRIMARY, Serve, World, rollout, until};
+
+/// The program, which looks at everything and knows a price.
+async fn serve(world: &World, more: &str) -> Serve {
+    let price = "[provider.primary.price.\"*\"]\ninput = \"2\"\noutput = \"8\"\n";
+    let file = world.dir.path().join("crossfade.toml");
+    let text = format!("audit = \"100%\"\n{}{price}", world.config(more));
+    std::fs::write(&file, text).unwrap();
+    Serve::start(&file).await
+}
+
+/// Tokens and cost in billionths of a dollar, added up by hand from what the caller got.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sum {
+    requests: i64,
+    input: i64,
+    output: i64,
+    nano_usd: i64,
+}
+
+impl Sum {
+    fn add(&mut self, answer: &Answer) {
+        let usage = &answer.json()["usage"];
+        let tokens = |key: &str| usage[key].as_i64().unwrap();
+        let (input, output) = (tokens("prompt_tokens"), tokens("completion_tokens"));
+        self.requests += 1;
+        self.input += input;
+        self.output += output;
+        self.nano_usd += 2_000 * input + 8_000 * output;
+    }
+
+    /// What the audit tells of the same.
+    fn told(usage: &serde_json::Value) -> Self {
+        let number = |key: &str| usage[key].as_str().unwrap().parse().unwrap();
+        Self {
+            requests: number("requests"),
+            input: number("inputTokens"),
+            output: number("outputTokens"),
+            nano_usd: number("costNanoUsd"),
+        }
+    }
+}
+
+async fn told(serve: &Serve, requests: i64) -> serde_json::Value {
+    let seen = requests.to_string();
+    until("all of it is counted", || async {
+        serve.json(&["audit"]).await["total"]["seen"].as_str() == Some(&seen)
+    })
+    .await;
+    serve.json(&["audit"]).await
+}
+
+/// What each feature came to, and all together.
+fn by_feature(told: &serde_json::Value) -> BTreeMap<String, Sum> {
+    let groups = told["groups"].as_array().unwrap().iter();
+    let groups = groups.filter(|it| it["by"] == "feature");
+    groups
+        .map(|it| (it["value"].as_str().unwrap().to_owned(), Sum::told(&it["usage"])))
+        .chain([("all".to_owned(), Sum::told(&told["total"]))])
+        .collect()
+}
+
+#[tokio::test]
+async fn what_is_asked_before_any_rollout_is_told_by_kind_and_survives_a_restart() {
+    let world = World::new().await;
+    let server = serve(&world, "").await;
+    let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
+    for index in 0..60 {
+        // What is asked for search are the same five questions again and again.
+        let (feature, question) = [("chat", index), ("search", index % 5)][index % 2];
+        let body = world.body(question, Delivery::Whole);
+        let answer = server.chat(body, &[("x-crossfade-feature", feature)]).await;
+        assert_eq!(answer.status, 200);
+        for name in [feature, "all"] {
+            sums.entry(name.to_owned()).or_default().add(&answer);
+        }
+    }
+    assert_eq!(by_feature(&told(&server, 60).await), sums);
+    let audit = told(&server, 60).await;
+    let most = |feature: &str| {
+        let kinds = audit["kinds"].as_array().unwrap().iter();
+        let seen = |it: &serde_json::Value| it["usage"]["seen"].as_str().unwrap().parse::<i64>();
+        let kinds = kinds.filter(|it| it["feature"] == feature);
+        let most = kinds.max_by_key(|it| seen(it).unwrap()).unwrap();
+        format!("{} {}", most["proposal"], most["reason"])
+    };
+    assert!(most("search").contains("PROPOSAL_DETERMINISTIC"), "{}", most("search"));
+    assert!(!most("chat").contains("PROPOSAL_DETERMINISTIC"), "{}", most("chat"));
+
+    // What came before a restart is told after it, with what comes after.
+    assert!(server.stop().await.success());
+    let server = serve(&world, "").await;
+    let answer =
+        server.chat(world.body(70, Delivery::Whole), &[("x-crossfade-feature", "chat")]).await;
+    for name in ["chat", "all"] {
+        sums.get_mut(name).unwrap().add(&answer);
+    }
+    assert_eq!(by_feature(&told(&server, 61).await), sums);
+
+    let (code, document) = server.cli(&["audit", "-o", "md"]).await;
+    assert_eq!(code, 0, "{document}");
+    assert!(document.starts_with("# Usage audit\n"), "{document}");
+    assert!(document.contains("## Deterministic") && document.contains(PRIMARY), "{document}");
+    let (code, page) = server.cli(&["audit", "-o", "html"]).await;
+    assert!(code == 0 && page.starts_with("<!doctype html>"), "{page}");
+    let (code, refused) = server.cli(&["list", "-o", "html"]).await;
+    assert_eq!(code, 2, "{refused}");
+    let (code, refused) = server.cli(&["audit", "--days", "32"]).await;
+    assert_eq!(code, 2, "{refused}");
+}
+
+/// A request of a rollout is one request, whoever else was asked, and what callers got counts.
+#[tokio::test]
+async fn requests_of_a_rollout_are_counted_once_and_streams_and_failures_too() {
+    let world = World::new().await;
+    let server = serve(&world, &rollout("0%", "100%")).await;
+    for index in 0..10 {
+        server.chat(world.body(index, Delivery::Whole), &[]).await;
+    }
+    for index in 10..15 {
+        server.chat(world.body(index, Delivery::Stream), &[]).await;
+    }
+    server.is_quiet().await;
+    let audit = told(&server, 15).await;
+    assert_eq!(audit["total"]["streamed"], "5");
+    assert!(0 < world.candidate.stats().requests, "copies were made");
+    let failed = server.chat(b"{\"model\":\"nobody\",\"messages\":[]}".to_vec(), &[]).await;
+    assert_eq!(failed.status, 404);
+    let audit = told(&server, 16).await;
+    let models = audit["groups"].as_array().unwrap().iter().filter(|it| it["by"] == "model");
+    let models: BTreeMap<&str, &str> = models
+        .map(|it| (it["value"].as_str().unwrap(), it["usage"]["seen"].as_str().unwrap()))
+        .collect();
+    assert_eq!(models, BTreeMap::from([(PRIMARY, "15"), ("nobody", "1")]));
+    assert_eq!(audit["total"]["unpriced"], "1", "nobody told its tokens");
+}
