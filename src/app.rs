@@ -36,7 +36,7 @@ use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
 use crate::store::{History, Journal, RecorderHandle};
 use crate::tasks::{BoxError, Ended, Pool, Tasks};
 use crate::telemetry::Metrics;
-use crate::traffic::{Barometer, Board, Job, Outbox, Pot, Surveyor, Trail};
+use crate::traffic::{Barometer, Board, Fitness, Job, Outbox, Pot, Surveyor, Trail};
 use crate::upstream::{self, Upstream};
 
 use opening::Opening;
@@ -87,6 +87,7 @@ struct Parts {
     recorder: Arc<OnceLock<RecorderHandle>>,
     operations: Arc<Operations>,
     memory: Memory,
+    fitness: Arc<Fitness>,
 }
 
 impl App {
@@ -96,11 +97,9 @@ impl App {
     /// # Errors
     /// When a port is taken or an address unusable.
     pub async fn start(mut config: Config, mut passed: Passed) -> Result<Self, StartError> {
-        config.limits.connections_max = listeners::connections(
-            config.limits.connections_max,
-            config.limits.mirror_concurrency_max,
-            listeners::raise(),
-        );
+        let (descriptors, copies) = (listeners::raise(), config.limits.mirror_concurrency_max);
+        config.limits.connections_max =
+            listeners::connections(config.limits.connections_max, copies, descriptors);
         let limits = config.limits;
         let listeners = Listeners::open(&config, &mut passed)?;
         let mut offer = Offer::new(&config.store, &listeners)
@@ -114,13 +113,14 @@ impl App {
         let pool = Pool::new(limits.mirror_concurrency_max);
         let under_way = Pool::new(COPIES_LEN_MAX);
         let connections = Pool::new(limits.connections_max);
+        let streams = Pool::new(listeners::streams(limits.connections_max, copies, descriptors));
         let parts = Parts::new(&config, seen, (&upstream, &under_way));
         let mut tasks = Tasks::default();
         let (surveyor, store) = (Arc::clone(&parts.surveyor), Arc::clone(&parts.operations.pairs));
         tasks.start_last("survey", |stop| surveyed::keep(surveyor, store, stop));
         check_health(&mut tasks, &config, (upstream.clone(), &parts));
         let to_judge = start_judge(&mut tasks, &config, &parts)?;
-        let pools = [connections.clone(), pool, under_way];
+        let pools = [connections.clone(), streams, pool, under_way];
         let proxy = Arc::new(proxy(&config, &parts, (upstream, pools, to_judge)));
         tasks.start("proxy", move |stop| proxy::serve(proxy, data, stop));
         let shown = Arc::clone(&parts.operations);
@@ -237,11 +237,14 @@ fn start_judge(
         outbox: parts.outbox.clone(),
         recorder: Arc::clone(&parts.recorder),
         redactor: known::redactor(config),
+        fitness: Arc::clone(&parts.fitness),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
     };
     let cleared = judge.cleared.clone();
     let judge = Arc::new(Judge::new(judge, outlets).map_err(StartError::Unusable)?);
+    let tried = Arc::clone(&judge);
+    tasks.start("calibration", |stop| tried.calibrate(stop));
     tasks.start("judge", |stop| judge.run(jobs_here, stop));
     Ok(Some(ToJudge { jobs, cleared }))
 }
@@ -249,9 +252,10 @@ fn start_judge(
 fn proxy(
     config: &Config,
     parts: &Parts,
-    (upstream, [connections, pool, under_way], judge): (Upstream, [Pool; 3], Option<ToJudge>),
+    (upstream, pools, judge): (Upstream, [Pool; 4], Option<ToJudge>),
 ) -> Proxy {
     let limits = config.limits;
+    let [connections, streams, pool, under_way] = pools;
     Proxy {
         board: Arc::clone(&parts.board),
         upstream,
@@ -277,6 +281,7 @@ fn proxy(
             },
         },
         connections,
+        streams,
         pool,
         memory: parts.memory.clone(),
         under_way,
@@ -288,6 +293,7 @@ fn proxy(
         trail: Arc::clone(&parts.trail),
         recorder: Arc::clone(&parts.recorder),
         judge,
+        checker: proxy::Checker::default(),
         store_cleared: config.store_cleared.clone(),
         redactor: known::redactor(config),
         metrics: Arc::clone(&parts.metrics),
@@ -304,6 +310,8 @@ impl Parts {
         let metrics = Arc::new(Metrics::new());
         let memory = Memory::new(config.limits.side_memory_bytes_max);
         let (clock, recorder) = (Clock::start(), Arc::default());
+        let calibration = config.judge.as_ref().and_then(|it| it.calibration.as_ref());
+        let fitness = calibration.map_or_else(Fitness::default, |_| Fitness::untried());
         Self {
             board: Arc::default(),
             clock,
@@ -322,6 +330,7 @@ impl Parts {
             }),
             metrics,
             memory,
+            fitness: Arc::new(fitness),
         }
     }
 }
@@ -367,6 +376,7 @@ fn setup(
         },
         primary: config.primary.clone(),
         judge: if config.judge.is_some() { Judged::Yes(config.kin()) } else { Judged::No },
+        fitness: Arc::clone(&parts.fitness),
         wanted: config.rollouts.iter().map(wanted).collect(),
         seen,
         outbox: parts.outbox.clone(),
@@ -379,12 +389,15 @@ fn setup(
 /// What a plan gets over the API where its author says nothing.
 fn defaults(config: &Config) -> PlanDefaults {
     let judged = config.judge.as_ref().map(|it| it.share);
-    let metrics = Metric::DEFAULTS.into_iter();
-    let metrics = metrics.filter(|it| *it != Metric::JudgeScore || judged.is_some());
+    let metrics = Metric::DEFAULTS.into_iter().chain(Metric::GROUND_DEFAULTS);
+    let needs_judge =
+        |it: &Metric| *it == Metric::JudgeScore || Metric::GROUND_DEFAULTS.contains(it);
+    let metrics = metrics.filter(|it| judged.is_some() || !needs_judge(it));
     PlanDefaults {
         margins: metrics.map(Margin::default_of).collect(),
         copies_per_day_max: config::COPIES_PER_DAY_DEFAULT,
         judge_share: judged.unwrap_or(Share::NONE),
+        review: config::review_default(),
         risk: Risk::default(),
     }
 }

@@ -85,9 +85,9 @@ pub mod judge;
 
 pub mod proxy;
 
-pub mod operations;
-
 pub mod api;
+
+pub mod operations;
 
 // Wiring.
 

@@ -1,4 +1,4 @@
-//! The operations port: metrics for Prometheus, liveness and readiness.
+//! The operations port: metrics for Prometheus, liveness and readiness, and feedback.
 
 use std::{
     convert::Infallible,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
@@ -16,8 +16,9 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 
+use crate::api;
 use crate::controller::Handle;
 use crate::domain::Name;
 use crate::listeners::Arrivals;
@@ -32,6 +33,9 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// How long a connection may stay silent: one that says nothing takes nobody's place for long.
 const HEADER_WAIT: Duration = Duration::from_secs(10);
+
+/// Most bytes of one feedback.
+const FEEDBACK_LEN_MAX: usize = 16 << 10;
 
 /// What the port shows. The parts come up after the port does.
 #[derive(Debug, Default)]
@@ -50,6 +54,8 @@ pub struct Operations {
     pub pairs: Arc<OnceLock<Pairs>>,
     /// Who writes to it, once it is open.
     pub recorder: Arc<OnceLock<RecorderHandle>>,
+    /// Who takes feedback, once it can be.
+    pub people: OnceLock<Arc<api::Pairs>>,
     /// Why there is no store, if so.
     pub problem: Mutex<Option<String>>,
 }
@@ -77,9 +83,11 @@ pub async fn serve(
             (Arc::clone(&operations), life.clone(), stop.clone());
         Pool::run(place, "operations", async move {
             let phase = life.clone();
-            let service = service_fn(|request: Request<Incoming>| {
-                let response = operations.answer(&request, &phase);
-                async move { Ok::<_, Infallible>(response) }
+            let service = service_fn(async |request: Request<Incoming>| {
+                Ok::<_, Infallible>(match (request.method(), request.uri().path()) {
+                    (&Method::POST, "/feedback") => operations.feedback(request).await,
+                    _ => operations.answer(&request, &phase),
+                })
             });
             let mut builder = hyper::server::conn::http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT);
@@ -105,9 +113,40 @@ impl Operations {
         before != *problem
     }
 
+    /// Takes what an application says of an answer. A page in a browser cannot: without asking
+    /// first it may not send JSON.
+    async fn feedback(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let told = |status: StatusCode, reason: &str, message: &str| {
+            let error = json!({ "reason": reason, "message": message, "hint": "" });
+            let body = json!({ "error": error });
+            text(status, "application/json", format!("{body}\n"))
+        };
+        let kind = request.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
+        if !kind.is_some_and(|it| it.starts_with("application/json")) {
+            let message = "send it as `content-type: application/json`";
+            return told(StatusCode::UNSUPPORTED_MEDIA_TYPE, "NOT_JSON", message);
+        }
+        let Some(people) = self.people.get() else {
+            let message = "the controller is not up yet; try again in a moment";
+            return told(StatusCode::SERVICE_UNAVAILABLE, "STARTING", message);
+        };
+        let body = Limited::new(request.into_body(), FEEDBACK_LEN_MAX).collect();
+        let Ok(Ok(body)) = timeout(HEADER_WAIT, body).await else {
+            let message = format!("feedback is at most {FEEDBACK_LEN_MAX} bytes, sent at once");
+            return told(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LONG", &message);
+        };
+        let (status, body) = people.feedback_json(&body.to_bytes()).await;
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        text(status, "application/json", format!("{body}\n"))
+    }
+
     fn answer(&self, request: &Request<Incoming>, life: &Stop) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned());
+            return text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "text/plain",
+                "only GET, and POST of /feedback\n".to_owned(),
+            );
         }
         match request.uri().path() {
             "/metrics" => {
@@ -118,7 +157,8 @@ impl Operations {
             "/readyz" if life.is_draining() => draining(),
             "/readyz" => self.ready(),
             _ => {
-                let help = "there is /metrics, /healthz and /readyz\n".to_owned();
+                let help =
+                    "there is /metrics, /healthz and /readyz, and POST /feedback\n".to_owned();
                 text(StatusCode::NOT_FOUND, "text/plain", help)
             }
         }

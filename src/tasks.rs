@@ -245,6 +245,11 @@ impl Pool {
         Arc::clone(&self.places).try_acquire_owned().ok().map(Place)
     }
 
+    /// Takes a place if one is free beside so many that are left to others.
+    pub fn try_enter_beside(&self, others: usize) -> Option<Place> {
+        (others < self.places.available_permits()).then(|| self.try_enter())?
+    }
+
     /// Waits until every place is free.
     pub async fn emptied(&self) {
         let all = u32::try_from(self.len_max).unwrap_or(u32::MAX);

@@ -1,8 +1,12 @@
 //! What we count and log: the Prometheus table and the setting up of `tracing`.
 
+mod judging;
 mod logs;
+mod words;
 
+pub use judging::Judging;
 pub use logs::{Logs, init};
+pub use words::{Loss, Refusal, Role, Spending, Withheld};
 
 use std::fmt::Write as _;
 use std::sync::{PoisonError, RwLock, atomic::AtomicU64};
@@ -98,84 +102,6 @@ struct TransitionLabels {
     reason: &'static str,
 }
 
-/// Which part of the program dropped or failed something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// The recorder's queue was full: the pair counts as evidence but is not kept.
-    RecorderFull,
-    /// The controller's queue was full: the request is missing from the evidence.
-    ControllerFull,
-    /// The judge's queue was full: the pair stays without a score.
-    JudgeFull,
-    /// The judge gave no usable answer.
-    JudgeFailed,
-    /// There was no money left to score it: the pair stays without a score.
-    Budget,
-    /// The store refused a write.
-    StoreFailed,
-    /// The caller left before the end.
-    CallerGone,
-    /// An answer came in a coding that is not known: its request is missing from the evidence.
-    Coding,
-    /// A copy was cut off while it came, or where the answer that the caller got took as long.
-    Late,
-    /// There was no memory left for the rest of an answer: its request is missing from the evidence.
-    Memory,
-}
-
-impl Loss {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::RecorderFull => "recorder_full",
-            Self::ControllerFull => "controller_full",
-            Self::JudgeFull => "judge_full",
-            Self::JudgeFailed => "judge_failed",
-            Self::Budget => "budget",
-            Self::StoreFailed => "store_failed",
-            Self::CallerGone => "caller_gone",
-            Self::Coding => "coding",
-            Self::Late => "late",
-            Self::Memory => "memory",
-        }
-    }
-}
-
-/// Who does not get the texts of a pair, for want of clearance for its data classes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Withheld {
-    /// The judge: the pair stays without a score.
-    Judge,
-    /// The store: the pair is kept without its texts.
-    Store,
-}
-
-/// What money is spent on besides what callers get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spending {
-    /// Copies.
-    Mirror,
-    /// Scores.
-    Judge,
-}
-
-/// In which role a provider was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Its answer went to the caller.
-    Serve,
-    /// Its answer was only compared.
-    Mirror,
-}
-
-impl Role {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Serve => "serve",
-            Self::Mirror => "mirror",
-        }
-    }
-}
-
 /// What calls of one kind are counted in: looked for once, and then at hand.
 #[derive(Debug)]
 struct Meter {
@@ -215,6 +141,7 @@ pub struct Metrics {
     first_bytes: Family<ProviderLabels, Histogram, fn() -> Histogram>,
     skips: Family<ReasonLabels, Counter>,
     losses: Family<ReasonLabels, Counter>,
+    refusals: Family<ReasonLabels, Counter>,
     withheld: Family<WithheldLabels, Counter>,
     fallbacks: Family<RolloutLabels, Counter>,
     failovers: Family<BreakerLabels, Counter>,
@@ -237,6 +164,9 @@ pub struct Metrics {
     healthy: Family<BreakerLabels, Gauge>,
     spent: Family<SpendLabels, Counter<f64, AtomicU64>>,
     unpriced: Family<BreakerLabels, Counter>,
+    /// Of the judge.
+    pub judging: Judging,
+    feedback: Family<BreakerLabels, Histogram, fn() -> Histogram>,
 }
 
 impl Default for Metrics {
@@ -263,6 +193,7 @@ impl Metrics {
             first_bytes: Family::new_with_constructor(seconds),
             skips: Family::default(),
             losses: Family::default(),
+            refusals: Family::default(),
             withheld: Family::default(),
             fallbacks: Family::default(),
             failovers: Family::default(),
@@ -285,6 +216,8 @@ impl Metrics {
             healthy: Family::default(),
             spent: Family::default(),
             unpriced: Family::default(),
+            judging: Judging::default(),
+            feedback: Family::new_with_constructor(|| Histogram::new([0.0, 0.25, 0.5, 0.75, 1.0])),
         }
     }
 
@@ -324,12 +257,15 @@ impl Metrics {
         self.losses.get_or_create(&ReasonLabels { reason: loss.as_str() }).inc();
     }
 
+    /// Counts what there was no place for.
+    pub fn refusal(&self, refusal: Refusal) {
+        let reason = refusal.as_str();
+        self.refusals.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
     /// Counts a pair whose texts somebody does not get.
     pub fn withheld(&self, from: Withheld) {
-        let from = match from {
-            Withheld::Judge => "judge",
-            Withheld::Store => "store",
-        };
+        let from = from.as_str();
         self.withheld.get_or_create(&WithheldLabels { from }).inc();
     }
 
@@ -360,6 +296,12 @@ impl Metrics {
     pub fn unpriced(&self, provider: &Name) {
         let labels = BreakerLabels { provider: Named(provider.clone()) };
         self.unpriced.get_or_create(&labels).inc();
+    }
+
+    /// Counts what somebody thinks of an answer of a provider, 0 to 1.
+    pub fn feedback(&self, provider: &Name, score: f64) {
+        let labels = BreakerLabels { provider: Named(provider.clone()) };
+        self.feedback.get_or_create(&labels).observe(score);
     }
 
     /// Counts a breaker that opened.
@@ -459,6 +401,7 @@ impl Metrics {
         it.register("first_byte_seconds", "Time to the first byte", self.first_bytes.clone());
         it.register("mirror_skipped", "Requests not copied, by reason", self.skips.clone());
         it.register("lost", "Dropped or failed on the side, by reason", self.losses.clone());
+        it.register("refused", "Callers there was no place for", self.refusals.clone());
         it.register(
             "withheld",
             "Pairs whose texts somebody is not cleared for",
@@ -488,7 +431,9 @@ impl Metrics {
         it.register("healthy", "1 if its last health check found it well", self.healthy.clone());
         it.register("spent_usd", "Spent on copies and scores, in US dollars", self.spent.clone());
         it.register("unpriced", "Answers whose cost is not known", self.unpriced.clone());
+        it.register("feedback_score", "What was said of answers", self.feedback.clone());
         it.register("mirror_in_flight", "Copies being made", self.mirror_busy.clone());
+        self.judging.register(it);
         table
     }
 }

@@ -16,7 +16,9 @@ fn call(total_ms: u32, usage: Option<Usage>) -> Call {
         usage,
         finish_reason: None,
         cost_nano_usd: usage.map(|it| 10 * it.input),
-        well_formed: None,
+        checks: crate::domain::Checks::default(),
+        answer_chars: None,
+        rouge_l_bps: None,
         estimated: false,
     }
 }

@@ -44,11 +44,14 @@ fn rate(plan: &Plan, stage: &Stage, gate: Gate, per_minute: f64) -> f64 {
     let copies_max = float(plan.copies_per_day_max) / DAY_MINUTES;
     let pairs = (per_minute * part(stage.mirror)).min(copies_max);
     match gate.metric().kind() {
+        Kind::Rate(_) if gate.metric().is_of_pair() => pairs,
         Kind::Rate(_) | Kind::Quantile => {
             pairs + per_minute * (1.0 - part(stage.mirror)) * part(stage.serve)
         }
         Kind::Score => pairs * part(plan.judge_share),
-        Kind::Ratio => pairs,
+        // As often as pairs are drawn; how many of them people get to, nobody knows.
+        Kind::Preference => pairs * part(plan.review),
+        Kind::Ratio | Kind::Likeness => pairs,
         // Who will say something, and how often, nobody knows: at most every caller does.
         // Of two in a row, so many are of different sides.
         Kind::Opinion => per_minute * part(stage.serve) * (1.0 - part(stage.serve)),
@@ -71,9 +74,11 @@ mod tests {
             candidate: "cheap".parse().unwrap(),
             slice: Slice::default(),
             watched: None,
+            compared: crate::domain::Compared::default(),
             stages,
             copies_per_day_max: 1_000_000,
             judge_share: Share::from_basis_points(5_000).unwrap(),
+            review: Share::NONE,
             noise: Share::NONE,
             risk: Risk::default(),
             times: Times::default(),

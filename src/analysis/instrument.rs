@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Gate, GateEvidence, Kind, Limit, Margin, Metric, Outcome, Timestamp};
+use crate::domain::{Check, Gate, GateEvidence, Kind, Limit, Margin, Metric, Outcome, Timestamp};
 
 use super::{
     Climate, Sample, Timed,
@@ -13,10 +13,11 @@ use super::{
     noise::Reach,
     odds::Alarm,
     opinion::Opinion,
+    preference::Preference,
     quantile::{self, Quantile},
     rate::Rate,
     ratio::{self, Ratio},
-    score::Score,
+    score::{Marks, Score},
 };
 
 /// Millionths in one.
@@ -30,6 +31,8 @@ pub(super) enum Instrument {
     Score(Score),
     Ratio(Ratio),
     Opinion(Box<Opinion>),
+    Likeness(Score),
+    Preference(Box<Preference>),
 }
 
 impl Instrument {
@@ -40,6 +43,9 @@ impl Instrument {
             Kind::Score => Self::Score(Score::new(terms)),
             Kind::Ratio => Self::Ratio(Ratio::new(terms)),
             Kind::Opinion => Self::Opinion(Box::new(Opinion::new(terms))),
+            // What is like the primary to the margin is as good as it has to be.
+            Kind::Likeness => Self::Likeness(Score::new(Terms { alarm: Alarm::AtMargin, ..terms })),
+            Kind::Preference => Self::Preference(Box::new(Preference::new(terms))),
         }
     }
 
@@ -50,13 +56,17 @@ impl Instrument {
             | (Self::Quantile(_), Kind::Quantile)
             | (Self::Score(_), Kind::Score)
             | (Self::Ratio(_), Kind::Ratio)
-            | (Self::Opinion(_), Kind::Opinion) => true,
+            | (Self::Opinion(_), Kind::Opinion)
+            | (Self::Likeness(_), Kind::Likeness)
+            | (Self::Preference(_), Kind::Preference) => true,
             (
                 Self::Rate(_)
                 | Self::Quantile(_)
                 | Self::Score(_)
                 | Self::Ratio(_)
-                | Self::Opinion(_),
+                | Self::Opinion(_)
+                | Self::Likeness(_)
+                | Self::Preference(_),
                 _,
             ) => false,
         }
@@ -65,7 +75,11 @@ impl Instrument {
     /// Begins a stage with a gate on it, or without.
     pub(super) fn enter(&mut self, at: Timestamp, margin: Option<Margin>, chances: Chances) {
         let limit = margin.map(Margin::limit);
-        let noise = margin.filter(|it| it.is_beyond_noise()).map(|_| Reach::UNKNOWN);
+        let beyond = |it: Margin| it.is_beyond_noise().then_some(Reach::UNKNOWN);
+        let of_pair = margin.filter(|it| it.metric().is_of_pair());
+        let noise = margin.and_then(beyond).or_else(|| of_pair.map(|_| Reach::NONE));
+        // Only pairs say something of it, whatever lots there are.
+        let chances = if of_pair.is_some() { Chances::PAIRS } else { chances };
         match self {
             Self::Rate(it) => {
                 it.noise = noise;
@@ -75,9 +89,10 @@ impl Instrument {
                 it.noise = noise;
                 it.enter(at, limit.and_then(longer), chances);
             }
-            Self::Score(it) => it.enter(limit.and_then(part)),
+            Self::Score(it) | Self::Likeness(it) => it.enter(limit.and_then(part)),
             Self::Ratio(it) => it.enter(limit.and_then(amounts)),
             Self::Opinion(it) => it.enter(limit.and_then(part)),
+            Self::Preference(it) => it.enter(limit.and_then(part)),
         }
     }
 
@@ -91,7 +106,11 @@ impl Instrument {
                 true
             }
             Self::Quantile(it) => it.know(climate.past(metric)),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => true,
+            Self::Score(_)
+            | Self::Ratio(_)
+            | Self::Opinion(_)
+            | Self::Likeness(_)
+            | Self::Preference(_) => true,
         }
     }
 
@@ -117,14 +136,20 @@ impl Instrument {
                     it.observe(stream, primary, candidate);
                 }
             }
-            Self::Score(_) | Self::Opinion(_) => {}
+            Self::Score(_) | Self::Opinion(_) | Self::Preference(_) => {}
+            Self::Likeness(it) => {
+                if let (Some(_), Some(like)) = (primary, candidate.and_then(|it| it.rouge_l)) {
+                    it.observe(&Marks::unplaced(1.0, like));
+                }
+            }
             Self::Ratio(it) => {
                 if let (Some(primary), Some(candidate)) = (primary, candidate)
                     && [primary, candidate].iter().all(|it| !it.outcome.failed())
                 {
-                    let amounts = [&primary, &candidate].map(|it| amount(metric, it));
+                    let sides = [primary, candidate].map(|it| counted(metric, it));
+                    let amounts = sides.each_ref().map(|it| amount(metric, it));
                     it.observe(amounts[0], amounts[1]);
-                    it.rest_on(amounts, [&primary, &candidate]);
+                    it.rest_on(amounts, sides.each_ref());
                 }
             }
         }
@@ -138,8 +163,9 @@ impl Instrument {
             Self::Quantile(it) => it.lose(),
             Self::Score(it) => it.lose_copy(judged),
             Self::Ratio(it) => it.lose(),
-            // A copy is nobody's answer.
-            Self::Opinion(_) => {}
+            Self::Likeness(it) => it.lose_copy(1.0),
+            // A copy is nobody's answer, and people are shown two.
+            Self::Opinion(_) | Self::Preference(_) => {}
         }
     }
 
@@ -148,7 +174,11 @@ impl Instrument {
         match self {
             Self::Rate(it) => it.plan(at),
             Self::Quantile(it) => it.plan(at),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => {}
+            Self::Score(_)
+            | Self::Ratio(_)
+            | Self::Opinion(_)
+            | Self::Likeness(_)
+            | Self::Preference(_) => {}
         }
     }
 
@@ -157,7 +187,11 @@ impl Instrument {
         match self {
             Self::Rate(it) => it.weather.tell(variance_permille),
             Self::Quantile(it) => it.weather.tell(variance_permille),
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => {}
+            Self::Score(_)
+            | Self::Ratio(_)
+            | Self::Opinion(_)
+            | Self::Likeness(_)
+            | Self::Preference(_) => {}
         }
     }
 
@@ -165,9 +199,10 @@ impl Instrument {
         match self {
             Self::Rate(it) => &it.wealth,
             Self::Quantile(it) => &it.wealth,
-            Self::Score(it) => &it.wealth,
+            Self::Score(it) | Self::Likeness(it) => &it.wealth,
             Self::Ratio(it) => &it.wealth,
             Self::Opinion(it) => &it.score.wealth,
+            Self::Preference(it) => &it.score.wealth,
         }
     }
 
@@ -176,7 +211,12 @@ impl Instrument {
     pub(super) fn is_believed(&self) -> bool {
         match self {
             Self::Score(it) => it.problem().is_none(),
-            Self::Rate(_) | Self::Quantile(_) | Self::Ratio(_) | Self::Opinion(_) => true,
+            Self::Rate(_)
+            | Self::Quantile(_)
+            | Self::Ratio(_)
+            | Self::Opinion(_)
+            | Self::Likeness(_)
+            | Self::Preference(_) => true,
         }
     }
 
@@ -184,9 +224,10 @@ impl Instrument {
         match self {
             Self::Rate(it) => &mut it.wealth,
             Self::Quantile(it) => &mut it.wealth,
-            Self::Score(it) => &mut it.wealth,
+            Self::Score(it) | Self::Likeness(it) => &mut it.wealth,
             Self::Ratio(it) => &mut it.wealth,
             Self::Opinion(it) => &mut it.score.wealth,
+            Self::Preference(it) => &mut it.score.wealth,
         }
     }
 
@@ -195,7 +236,12 @@ impl Instrument {
         let shown = self.shown(gate.metric());
         let basis = match self {
             Self::Ratio(it) => Some(it.basis()),
-            Self::Rate(_) | Self::Quantile(_) | Self::Score(_) | Self::Opinion(_) => None,
+            Self::Rate(_)
+            | Self::Quantile(_)
+            | Self::Score(_)
+            | Self::Opinion(_)
+            | Self::Likeness(_)
+            | Self::Preference(_) => None,
         };
         let known = shown.evidence(gate, self.wealth(), self.alarm(terms), self.is_believed());
         GateEvidence { basis, ..known }
@@ -205,13 +251,22 @@ impl Instrument {
     pub(super) fn shown(&self, metric: Metric) -> Shown {
         match (self, metric.kind()) {
             (Self::Rate(it), Kind::Rate(better)) => it.shown(better),
-            (Self::Rate(it), Kind::Quantile | Kind::Score | Kind::Ratio | Kind::Opinion) => {
-                it.shown(crate::domain::Better::Lower)
-            }
+            (
+                Self::Rate(it),
+                Kind::Quantile
+                | Kind::Score
+                | Kind::Ratio
+                | Kind::Opinion
+                | Kind::Likeness
+                | Kind::Preference,
+            ) => it.shown(crate::domain::Better::Lower),
             (Self::Quantile(it), _) => it.shown(),
             (Self::Score(it), _) => it.shown(),
             (Self::Ratio(it), _) => it.shown(),
             (Self::Opinion(it), _) => it.shown(),
+            // That all answers are alike is no fault of an instrument.
+            (Self::Likeness(it), _) => Shown { problem: None, ..it.shown() },
+            (Self::Preference(it), _) => it.shown(),
         }
     }
 
@@ -229,7 +284,9 @@ impl Instrument {
                 | Self::Quantile(_)
                 | Self::Score(_)
                 | Self::Ratio(_)
-                | Self::Opinion(_),
+                | Self::Opinion(_)
+                | Self::Likeness(_)
+                | Self::Preference(_),
                 _,
             ) => {}
         }
@@ -240,7 +297,8 @@ impl Instrument {
         let noise = match self {
             Self::Rate(it) => it.noise,
             Self::Quantile(it) => it.noise,
-            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) => None,
+            Self::Likeness(_) => Some(Reach::NONE),
+            Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Preference(_) => None,
         };
         noise.map_or(terms.alarm, |_| Alarm::AtMargin)
     }
@@ -261,17 +319,16 @@ fn both<T>(
 
 /// Whether a call is what should not be; none when the metric does not apply to it.
 fn hit(metric: Metric, sample: &Sample) -> Option<bool> {
-    match metric {
-        Metric::ErrorRate => Some(sample.outcome.failed()),
-        Metric::TruncatedRate => Some(sample.outcome == Outcome::Truncated),
-        Metric::RefusalRate => Some(sample.outcome == Outcome::Refused),
-        Metric::SchemaValidRate => sample.well_formed.map(|it| !it),
-        Metric::LatencyP99
-        | Metric::JudgeScore
-        | Metric::Cost
-        | Metric::TtftP99
-        | Metric::OutputTokensRatio
-        | Metric::Feedback => None,
+    let is_broken = |check: Check| sample.checks.kept(check).map(|kept| !kept);
+    if metric == Metric::ErrorRate {
+        Some(sample.outcome.failed())
+    } else if metric == Metric::TruncatedRate {
+        Some(sample.outcome == Outcome::Truncated)
+    } else if metric == Metric::RefusalRate {
+        let declined = is_broken(Check::NotDeclined) == Some(true);
+        Some(sample.outcome == Outcome::Refused || declined)
+    } else {
+        metric.check().and_then(is_broken)
     }
 }
 
@@ -279,8 +336,19 @@ fn time(metric: Metric, sample: &Sample) -> Option<Timed> {
     if metric == Metric::TtftP99 { sample.first_byte() } else { sample.latency() }
 }
 
+/// A call as a sum of it is made: characters are counted also where tokens are estimated.
+fn counted(metric: Metric, call: Sample) -> Sample {
+    Sample { estimated: call.estimated && metric != Metric::LengthRatio, ..call }
+}
+
 fn amount(metric: Metric, sample: &Sample) -> Option<f64> {
-    if metric == Metric::Cost { sample.usd } else { sample.output_tokens.map(float) }
+    if metric == Metric::Cost {
+        sample.usd
+    } else if metric == Metric::LengthRatio {
+        sample.answer_chars.map(f64::from)
+    } else {
+        sample.output_tokens.map(float)
+    }
 }
 
 fn points(limit: Limit) -> Option<f64> {
@@ -359,3 +427,7 @@ mod tests {
         assert_eq!(terms, ["0.4", "0.3", "2.5", "2.5", "0.5"]);
     }
 }
+
+#[cfg(test)]
+#[path = "alike_tests.rs"]
+mod alike_tests;

@@ -82,7 +82,7 @@ impl Neg for Differences {
     }
 }
 
-fn ln_wealth(sum: f64, squares: f64) -> f64 {
+pub(super) fn ln_wealth(sum: f64, squares: f64) -> f64 {
     let mut fraction = FRACTION_MAX;
     let gains: [f64; 12] = std::array::from_fn(|_| {
         let gain = fraction * sum + ((-fraction).ln_1p() + fraction) * squares;

@@ -347,7 +347,10 @@ impl Ledger {
     }
 
     /// What gets that which is in this watched slice, or in none.
-    fn taking(&mut self, watched: &str) -> impl Iterator<Item = (Measured, &mut Instrument)> {
+    pub(super) fn taking(
+        &mut self,
+        watched: &str,
+    ) -> impl Iterator<Item = (Measured, &mut Instrument)> {
         let place = self.place(watched);
         let all = self.measured.iter().copied().zip(&mut self.state.instruments);
         all.filter(move |(measured, _)| measured.takes(place))

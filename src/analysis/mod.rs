@@ -6,7 +6,8 @@
 //! (Ville 1939; Shafer 2021). So nothing here has to be corrected for peeking.
 //!
 //! One [`Ledger`] holds the bets of one attempt, an instrument for each metric, and again for each
-//! watched slice: a rate, a quantile, a score, an opinion or a ratio. A pair is one observation whatever the routing. A request of
+//! watched slice: a rate, a quantile, a score, an opinion, a likeness, a preference or a ratio. A
+//! pair is one observation whatever the routing. A request of
 //! which one side was seen is one where a lot drew the side, once for each key that sticks to it.
 //! Everything is moved by observations and their time alone: the same ones give the same
 //! evidence, live, after a restart and in a backtest. Work for an observation and memory are constant.
@@ -21,6 +22,7 @@ mod gate;
 mod histogram;
 mod instrument;
 mod interval;
+mod kappa;
 mod ledger;
 mod lots;
 mod money;
@@ -30,6 +32,7 @@ mod odds;
 mod opinion;
 mod pace;
 mod position;
+mod preference;
 mod quantile;
 mod rate;
 mod ratio;
@@ -47,15 +50,17 @@ pub use census::{
 };
 pub use climate::Climate;
 pub use forecast::foresee;
+pub use kappa::kappa;
 pub use ledger::{Chances, Ledger};
 pub use news::{News, Said};
 pub use opinion::Scored;
 pub use pace::Pace;
+pub use preference::Compared;
 pub use score::Marks;
 pub use tripwire::Tripwire;
 pub use under_way::{Ticket, UnderWay};
 
-use crate::domain::{Call, Lot, Outcome, Pair, Side};
+use crate::domain::{Call, Checks, Lot, Outcome, Pair, Side};
 
 /// What one call says about its provider.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,8 +75,12 @@ pub struct Sample {
     pub output_tokens: Option<u64>,
     /// What it cost in US dollars, where that is known.
     pub usd: Option<f64>,
-    /// Whether the answer has the form that was asked for; none where none was asked for.
-    pub well_formed: Option<bool>,
+    /// What was asked of the answer by rule, and what of that it kept to.
+    pub checks: Checks,
+    /// Characters of the answer, where it is here as a whole.
+    pub answer_chars: Option<u32>,
+    /// How much it is like the primary's, 0 to 1, where somebody looked.
+    pub rouge_l: Option<f64>,
     /// Tokens of the request, those of a cache included, where the provider told.
     pub input_tokens: Option<u64>,
     /// Whether tokens and dollars are an estimate.
@@ -110,7 +119,9 @@ impl Sample {
             first_byte_ms: call.first_byte_ms.map(f64::from),
             output_tokens: call.usage.map(|it| it.output),
             usd: call.cost_nano_usd.map(|it| float(it) / NANO),
-            well_formed: call.well_formed,
+            checks: call.checks,
+            answer_chars: call.answer_chars,
+            rouge_l: call.rouge_l_bps.map(|it| f64::from(it) / 10_000.0),
             input_tokens: call
                 .usage
                 .filter(|_| !call.estimated)
@@ -226,8 +237,8 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::{Call, Outcome, Sample};
-    use crate::domain::{Splitmix, Usage};
+    use super::{Call, Checks, Outcome, Sample};
+    use crate::domain::{Check, Splitmix, Usage};
 
     #[test]
     fn a_sample_has_the_times_the_tokens_and_the_dollars_of_its_call() {
@@ -241,7 +252,9 @@ mod tests {
             usage: Some(Usage { input: 7, cache_read: 2, cache_write: 1, output: 40 }),
             finish_reason: None,
             cost_nano_usd: Some(250_000_000),
-            well_formed: Some(true),
+            checks: Checks::default().with(Check::Json, Some(true)),
+            answer_chars: Some(160),
+            rouge_l_bps: Some(2_500),
             estimated: false,
         };
         let expected = Sample {
@@ -250,7 +263,9 @@ mod tests {
             first_byte_ms: Some(120.0),
             output_tokens: Some(40),
             usd: Some(0.25),
-            well_formed: Some(true),
+            checks: Checks::default().with(Check::Json, Some(true)),
+            answer_chars: Some(160),
+            rouge_l: Some(0.25),
             input_tokens: Some(10),
             estimated: false,
         };
@@ -261,17 +276,17 @@ mod tests {
 
     /// A call that ended so after so many milliseconds.
     pub(super) fn call(outcome: Outcome, ms: f64) -> Sample {
-        let (first_byte_ms, output_tokens, usd, well_formed) = (Some(ms / 4.0), None, None, None);
-        let (input_tokens, estimated, total_ms) = (None, false, ms);
         Sample {
             outcome,
-            total_ms,
-            first_byte_ms,
-            output_tokens,
-            usd,
-            well_formed,
-            input_tokens,
-            estimated,
+            total_ms: ms,
+            first_byte_ms: Some(ms / 4.0),
+            output_tokens: None,
+            usd: None,
+            checks: Checks::default(),
+            answer_chars: None,
+            rouge_l: None,
+            input_tokens: None,
+            estimated: false,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::domain::{Seen, Timestamp, Told, Weather};
 
-use super::{Ledger, Marks, Observation, Scored};
+use super::{Compared, Ledger, Marks, Observation, Scored};
 
 /// One thing that was told of a rollout's traffic.
 #[derive(Clone, Debug)]
@@ -38,6 +38,13 @@ pub enum Said {
         /// The answer, and its score.
         scored: Scored,
     },
+    /// Somebody has compared the answers of a pair.
+    Comparison {
+        /// The watched slice it is in; empty for none.
+        watched: String,
+        /// What came of it; none where that is no evidence.
+        compared: Option<Compared>,
+    },
     /// A pair was to be judged and could not be.
     ScoreLost,
     /// A copy was sent, and how it ended was lost.
@@ -59,6 +66,10 @@ impl News {
             Seen::Score(score) => {
                 let watched = score.watched.clone();
                 (score.pair.at(), Said::Score { watched, marks: Marks::of(score) })
+            }
+            Seen::Review(review) => {
+                let (watched, compared) = (review.watched.clone(), Compared::of(review));
+                (review.pair.at(), Said::Comparison { watched, compared })
             }
             Seen::Note(note) => match &note.told {
                 Told::Solo { lot, side, call, watched } => {
@@ -85,7 +96,7 @@ impl News {
     /// Whether it is no sign that the candidate is asked now: it is of the primary alone, or what
     /// somebody thinks of an answer of some time ago.
     pub fn is_aside(&self) -> bool {
-        matches!(self.said, Said::Noise(_) | Said::Opinion { .. })
+        matches!(self.said, Said::Noise(_) | Said::Opinion { .. } | Said::Comparison { .. })
     }
 
     /// The same where nobody knows by which shares the request was drawn: a pair is still a pair, and
@@ -114,6 +125,7 @@ impl Ledger {
             Said::Noise(_)
             | Said::Score { .. }
             | Said::Opinion { .. }
+            | Said::Comparison { .. }
             | Said::ScoreLost
             | Said::CopyLost
                 if early => {}
@@ -121,6 +133,11 @@ impl Ledger {
             Said::Noise(seen) => self.observe_noise(at, seen),
             Said::Score { watched, marks } => self.score(at, watched, marks),
             Said::Opinion { watched, scored } => self.opinion(at, watched, *scored),
+            Said::Comparison { watched, compared } => {
+                if let Some(compared) = compared {
+                    self.compare(at, watched, *compared);
+                }
+            }
             Said::ScoreLost => self.score_lost(),
             Said::CopyLost => self.copy_lost(at),
             Said::Entered(weather) => self.tell_weather(weather),

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Kind, Metric, Noise, Timestamp};
+use crate::domain::{Kind, Metric, Noise, Share, Timestamp};
 
 use super::{
     Observation,
@@ -28,6 +28,8 @@ pub(super) struct Reach {
 }
 
 impl Reach {
+    /// There is none to count from.
+    pub(super) const NONE: Self = Self { proven: 0.0, likely: 0.0, possible: 0.0 };
     /// Nothing is known.
     pub(super) const UNKNOWN: Self = Self { proven: 0.0, likely: 0.0, possible: f64::INFINITY };
 
@@ -88,8 +90,16 @@ impl Ledger {
     /// differs from the primary as the primary does from itself, and by the margin besides, unless
     /// the interval misses: in a stage with a chance of 2.5 % on either side.
     pub(super) fn widen(&mut self) {
+        let serve = self.stage().map_or(Share::ALL, |it| it.serve);
+        let beyond = |metric: Metric| {
+            let margins = self.gates().iter().map(|it| it.margin.served(serve));
+            margins.filter(|it| it.is_beyond_noise()).any(|it| it.metric() == metric)
+        };
+        let beyond: Vec<bool> = self.measured.iter().map(|it| beyond(it.metric)).collect();
         let both = self.state.instruments.iter_mut().zip(&self.state.noise);
-        both.for_each(|(instrument, noise)| instrument.widen(noise));
+        for ((instrument, noise), _) in both.zip(beyond).filter(|(_, beyond)| *beyond) {
+            instrument.widen(noise);
+        }
     }
 }
 
@@ -133,7 +143,7 @@ mod tests {
         let answered = |ms| Sample {
             output_tokens: Some(40),
             usd: Some(0.25),
-            well_formed: Some(true),
+            answer_chars: Some(160),
             ..call(Outcome::Ok, ms)
         };
         for step in 0..400_u64 {

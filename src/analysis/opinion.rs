@@ -56,13 +56,16 @@ impl Scored {
     fn key(&self) -> u64 {
         match self.lot {
             Lot::Sticky(key) => key,
-            Lot::Once => {
-                let [high, low] = [self.request.0 >> 64, self.request.0 & u128::from(u64::MAX)];
-                let parts = [high, low].map(|it| u64::try_from(it).unwrap_or_default());
-                parts[0].rotate_left(32) ^ parts[1]
-            }
+            Lot::Once => own_key(self.request),
         }
     }
+}
+
+/// A key that no other request has, as good as never.
+pub(super) fn own_key(request: PairId) -> u64 {
+    let [high, low] = [request.0 >> 64, request.0 & u128::from(u64::MAX)];
+    let parts = [high, low].map(|it| u64::try_from(it).unwrap_or_default());
+    parts[0].rotate_left(32) ^ parts[1]
 }
 
 impl Opinion {

@@ -20,6 +20,8 @@ const RATE_MIN: f64 = 1e-4;
 /// Calls and hits the primary's rate begins with, before any is seen.
 const CALLS_PRIOR: f64 = 500.0;
 const HITS_PRIOR: f64 = 1.0;
+/// Calls without a difference that the candidate's excess begins with.
+const EXCESS_PRIOR: f64 = 20.0;
 /// Shares are shown in percentage points.
 const POINTS: f64 = 100.0;
 
@@ -130,6 +132,7 @@ impl Rate {
                 // Harm is what no noise can be, safety what margin and noise are known to allow.
                 Some(Reach { likely, possible, .. }) => {
                     let most = (margin + possible).min(1.0);
+                    let likely = likely.max(self.excess());
                     let safe = SafePlan::beyond(base, (likely, self.allowed(margin)), weight);
                     (HarmPlan::strict(odds(most), most), safe)
                 }
@@ -147,6 +150,13 @@ impl Rate {
         Reach::of(self.candidate.share() - self.primary.share(), self.differences.interval())
     }
 
+    /// How much more often the candidate had a hit in this stage, 0 to 1; less while that is one of
+    /// few calls.
+    fn excess(&self) -> f64 {
+        let calls = float(self.candidate.calls);
+        (self.candidate.share() - self.primary.share()) * calls / (calls + EXCESS_PRIOR)
+    }
+
     /// The primary's rate, from the past alone.
     fn rate(&self) -> f64 {
         let Count { calls, hits } = self.past;
@@ -161,7 +171,7 @@ impl Rate {
         let (lower, upper) = (lower.max(-POINTS), upper.min(POINTS));
         let growth = self.plans.as_ref().map_or(0.0, |plans| {
             let rate = self.rate();
-            let noise = self.noise.map_or(0.0, |it| it.likely);
+            let noise = self.noise.map_or(0.0, |it| it.likely.max(self.excess()));
             plans.of(self.chances.stream()).1.growth(rate, rate + noise)
         });
         let bound = self.margin.map_or(0.0, |it| self.allowed(it)) * POINTS;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{self, Side};
+use crate::domain::{self, Placed, Side};
 
 use super::{
     bet::{BEYOND_MULTIPLES, HARM_MULTIPLES, HarmGains, SAFE_MULTIPLES, Wealth},
@@ -32,15 +32,17 @@ pub(super) struct Score {
     /// Part of the primary's mean that must be reached; none where the gate is not set.
     reach: Option<f64>,
     /// Running means of this attempt: the primary's score, and both payoffs squared.
-    primary: Mean,
-    harm_squares: Mean,
-    safe_squares: Mean,
+    pub(super) primary: Mean,
+    pub(super) harm_squares: Mean,
+    pub(super) safe_squares: Mean,
     /// Running mean of the payoff on safety, beginning at none.
     safe_payoffs: Mean,
     /// In this stage.
     sum: f64,
     differences: Differences,
     lost: u64,
+    /// Pairs that a rule marked in place of the judge.
+    ruled: u64,
     /// The first score, and whether another one was different.
     first: Option<f64>,
     varies: bool,
@@ -56,8 +58,8 @@ pub struct Marks {
     pub primary: f64,
     /// The candidate's, 0 to 1.
     pub candidate: f64,
-    /// Whose answer was shown first; none where nobody noted it.
-    pub first: Option<Side>,
+    /// In which places the answers were shown; none where nobody noted it.
+    pub placed: Option<Placed>,
     /// Who gave them: of another judge nothing is known yet.
     pub source: String,
 }
@@ -65,20 +67,19 @@ pub struct Marks {
 impl Marks {
     /// Those of answers that nobody saw side by side, or nobody knows in which order.
     pub fn unplaced(primary: f64, candidate: f64) -> Self {
-        Self { primary, candidate, first: None, source: String::new() }
+        Self { primary, candidate, placed: None, source: String::new() }
     }
 
     /// Those of a score.
     pub fn of(score: &domain::Score) -> Self {
         let (primary, candidate, source) = (score.primary, score.candidate, score.source.clone());
-        Self { primary, candidate, first: score.first, source }
+        Self { primary, candidate, placed: score.placed, source }
     }
 
-    /// Whether the answer that stood first was marked higher; none where it is not known which it
-    /// was, or both were marked alike.
-    fn first_is_higher(&self) -> Option<bool> {
+    /// Whose answer was marked higher; none where both were marked alike.
+    pub(super) fn higher(&self) -> Option<Side> {
         let apart = self.primary.partial_cmp(&self.candidate).filter(|it| it.is_ne())?;
-        Some(self.first? == if apart.is_gt() { Side::Primary } else { Side::Candidate })
+        Some(if apart.is_gt() { Side::Primary } else { Side::Candidate })
     }
 }
 
@@ -117,6 +118,7 @@ impl Score {
             sum: 0.0,
             differences: Differences::default(),
             lost: 0,
+            ruled: 0,
             first: None,
             varies: false,
             position: Position::new(),
@@ -130,7 +132,8 @@ impl Score {
             self.wealth.forgive();
         }
         self.wealth.renew_safe();
-        (self.sum, self.differences, self.lost) = (0.0, Differences::default(), 0);
+        (self.sum, self.differences) = (0.0, Differences::default());
+        (self.lost, self.ruled) = (0, 0);
         (self.first, self.varies, self.position) = (None, false, Position::new());
         self.reach = reach;
     }
@@ -159,6 +162,13 @@ impl Score {
     /// Bets on a pair of scores with stakes made from the earlier ones.
     pub(super) fn observe(&mut self, marks: &Marks) {
         let Marks { primary, candidate, .. } = *marks;
+        if marks.source.starts_with(domain::Score::RULE) {
+            // What no judge looked at speaks against safety alone: harm is for a judge to say, or
+            // for a gate on the rule itself.
+            self.ruled += 1;
+            self.suppose(1.0);
+            return;
+        }
         if self.source != marks.source {
             // The first one is no other one: what was lost before it speaks was its own to say.
             if !self.source.is_empty() {
@@ -175,9 +185,7 @@ impl Score {
             self.bet(reach, primary, candidate);
         }
         let first = *self.first.get_or_insert(primary);
-        if let Some(first_is_higher) = marks.first_is_higher() {
-            self.position.observe(first_is_higher);
-        }
+        self.position.observe(marks);
         self.varies |= [primary, candidate].iter().any(|it| it.to_bits() != first.to_bits());
         self.primary.add(primary);
         self.sum += primary;
@@ -225,8 +233,21 @@ impl Score {
             lower: interval.lower,
             upper: interval.upper,
             bound: reach * primary - primary,
-            problem: self.problem(),
+            problem: self.problem().or_else(|| self.unjudgeable()),
         }
+    }
+
+    /// Why no judge can prove safety here: too many answers were not worth its while.
+    fn unjudgeable(&self) -> Option<String> {
+        let (count, ruled) = (self.differences.count, self.ruled);
+        let due = count + ruled;
+        (DUE_MIN <= due && due < LOST_ONE_IN * ruled).then(|| {
+            format!(
+                "in {ruled} of {due} pairs the candidate said nothing, or what it had said to other \
+                 questions: no judge is asked of that, and it counts as the lowest mark; see its \
+                 answers (`crossfade pairs`), or gate labels by rules in place of judge_score"
+            )
+        })
     }
 
     /// Why the judge cannot be believed.
@@ -246,7 +267,7 @@ impl Score {
                  tells nothing apart proves nothing; see what it is asked and what it says"
             )
         });
-        stuck.or_else(|| self.position.problem())
+        self.position.problem().or(stuck)
     }
 }
 
@@ -279,221 +300,5 @@ pub(super) fn mean_gains(alarm: Alarm, (margin, payoff): (f64, f64), squares: f6
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::analysis::{
-        instrument::Instrument,
-        ledger::tests::reference_terms,
-        tests::{assert_near, list, number, vectors},
-    };
-    use crate::domain::{Gate, Margin, Metric, Role, Verdict};
-
-    #[test]
-    fn wealth_is_that_of_the_reference() {
-        let Some(vectors) = vectors() else { return };
-        let case = &vectors["judge_gate"];
-        let mut gate = Score::new(reference_terms());
-        gate.enter(Some(0.95));
-        gate.wealth.fund(0.4);
-        for (scores, expected) in list(&case["scores"]).iter().zip(list(&case["ln_e"])) {
-            gate.observe(&Marks::unplaced(number(&scores[0]), number(&scores[1])));
-            assert_near(gate.wealth.ln_e()[0], &expected[0]);
-            assert_near(gate.wealth.ln_e()[1], &expected[1]);
-        }
-    }
-
-    /// B-23
-    #[test]
-    fn a_judge_that_tells_nothing_apart_proves_nothing() {
-        let mut gate = Score::new(reference_terms());
-        gate.enter(Some(0.95));
-        (0..200).for_each(|_| gate.observe(&Marks::unplaced(0.9, 0.9)));
-        let problem = gate.shown().problem.unwrap();
-        assert!(problem.starts_with("all 200 answers of both sides"), "{problem}");
-        gate.observe(&Marks::unplaced(0.9, 0.8));
-        assert_eq!(gate.shown().problem, None, "it does tell answers apart");
-        gate.enter(Some(0.95));
-        (0..19).for_each(|_| gate.observe(&Marks::unplaced(0.9, 0.9)));
-        assert_eq!(gate.shown().problem, None, "too few to say");
-        gate.observe(&Marks::unplaced(0.9, 0.9));
-        assert!(gate.shown().problem.is_some(), "each stage asks anew");
-    }
-
-    /// O1
-    #[test]
-    fn a_judge_that_fails_sends_nobody_back_and_what_was_proven_counts_once_it_is_well() {
-        let mut gate = Score::new(reference_terms());
-        gate.enter(Some(0.95));
-        gate.wealth.fund(1.0);
-        let verdict = |gate: &Score| {
-            let margin = Margin::default_of(Metric::JudgeScore);
-            let asked = Gate { margin, role: Role::Prove };
-            Instrument::Score(gate.clone()).evidence(asked, reference_terms()).verdict
-        };
-        for _ in 0..60 {
-            gate.observe(&Marks::unplaced(0.9, 0.3));
-            gate.lose();
-        }
-        assert!(gate.wealth.is_breached());
-        assert_eq!(verdict(&gate), Verdict::Invalid, "half of the scores are lost");
-        (0..1_200).for_each(|_| gate.observe(&Marks::unplaced(0.9, 0.3)));
-        assert_eq!(verdict(&gate), Verdict::Breach);
-    }
-
-    #[test]
-    fn of_another_judge_nothing_is_known_yet() {
-        let mut gate = Score::new(reference_terms());
-        gate.enter(Some(0.95));
-        let marks = |source: &str| Marks {
-            first: Some(Side::Primary),
-            source: source.to_owned(),
-            ..Marks::unplaced(0.9, 0.8)
-        };
-        (0..60).for_each(|_| gate.observe(&marks("judge:one@rubric-1")));
-        assert!(gate.problem().unwrap().contains("stood first"));
-        gate.observe(&marks("judge:two@rubric-1"));
-        assert_eq!((gate.problem(), gate.shown().samples), (None, 1));
-        // What was lost before a judge's first word stays lost.
-        let mut gate = Score::new(reference_terms());
-        gate.enter(Some(0.95));
-        (0..20).for_each(|_| gate.lose());
-        gate.observe(&marks("judge:one@rubric-1"));
-        assert!(gate.problem().unwrap().starts_with("20 of 21 scores"));
-    }
-
-    #[test]
-    fn what_nobody_could_believe_sends_nobody_back_later() {
-        let broken = |then: fn(&mut Score)| {
-            let mut gate = Score::new(reference_terms());
-            gate.enter(Some(0.95));
-            gate.wealth.fund(1.0);
-            for _ in 0..60 {
-                let source = "one".to_owned();
-                gate.observe(&Marks { source, ..Marks::unplaced(0.9, 0.3) });
-                gate.lose();
-            }
-            assert!(gate.wealth.is_breached() && gate.problem().is_some());
-            then(&mut gate);
-            let source = gate.source.clone();
-            gate.observe(&Marks { source: source.clone(), ..Marks::unplaced(0.9, 0.3) });
-            let at_once = gate.wealth.is_breached();
-            for _ in 0..60 {
-                gate.observe(&Marks { source: source.clone(), ..Marks::unplaced(0.9, 0.3) });
-            }
-            assert!(gate.problem().is_none() && gate.wealth.is_breached(), "it is proven anew");
-            at_once
-        };
-        assert!(!broken(|gate| gate.enter(Some(0.95))), "in the next stage");
-        let other = |gate: &mut Score| {
-            gate.observe(&Marks { source: "two".to_owned(), ..Marks::unplaced(0.9, 0.9) });
-        };
-        assert!(!broken(other), "by another judge");
-    }
-
-    #[test]
-    fn a_far_better_candidate_is_proven_sooner_than_an_equal_one() {
-        let scores_until_safe = |trust: f64| {
-            let mut gate = Score::new(Terms { trust, ..reference_terms() });
-            gate.enter(Some(0.95));
-            let safe = 20.0_f64.ln();
-            (1..2_000_u32).find(|turn| {
-                // Three times in four the candidate is preferred outright.
-                let candidate = if turn % 4 == 0 { 0.1 } else { 0.9 };
-                gate.observe(&Marks::unplaced(1.0 - candidate, candidate));
-                safe <= gate.wealth.ln_e()[1]
-            })
-        };
-        let (slow, fast) = (scores_until_safe(0.0).unwrap(), scores_until_safe(0.5).unwrap());
-        assert!(fast < 60 && 3 * fast < slow, "{fast} scores, the reference takes {slow}");
-    }
-
-    /// Mean factors of the wealth where a payoff is -1 or 1 and has this mean.
-    fn factors(alarm: Alarm, margin: f64, mean: f64) -> [[f64; 4]; 2] {
-        let [won, lost] = [1.0, -1.0].map(|payoff| mean_gains(alarm, (margin, payoff), 1.0));
-        let chance = 0.5 + 0.5 * mean;
-        let factor = |won: f64, lost: f64| chance * won.exp() + (1.0 - chance) * lost.exp();
-        let factors =
-            |won: [f64; 4], lost: [f64; 4]| std::array::from_fn(|it| factor(won[it], lost[it]));
-        [factors(won.harm, lost.harm), factors(won.beyond, lost.beyond)]
-    }
-
-    #[test]
-    fn bets_on_harm_are_fair_at_what_the_null_allows_and_grow_beyond_it() {
-        let (part, margin) = (0.7, 0.04);
-        let alarm = Alarm::From { part };
-        let is_fair = |factors: [f64; 4]| factors.iter().all(|it| (it - 1.0).abs() < 1e-12);
-        let [harm, _] = factors(alarm, margin, 0.0);
-        assert!(harm.iter().all(|it| *it <= 1.0), "what is taxed is worse than fair: {harm:?}");
-        assert!(is_fair(factors(alarm, margin, part * margin)[1]));
-        assert!(factors(Alarm::AtMargin, margin, margin).into_iter().all(is_fair));
-        for alarm in [alarm, Alarm::AtMargin] {
-            let grown = factors(alarm, margin, 3.0 * margin);
-            assert!(grown.as_flattened().iter().all(|it| 1.0 < *it), "{grown:?}");
-        }
-    }
-
-    /// A bettor makes the most of the regression that it is best against.
-    #[test]
-    fn no_other_stake_on_harm_grows_much_faster() {
-        for (margin, bettor) in [(0.04, 0), (0.04, 1), (0.2, 0)] {
-            let multiple = BEYOND_MULTIPLES[bettor];
-            let chance = 0.5 + 0.5 * multiple * margin;
-            let growth = |won: f64, lost: f64| chance * won + (1.0 - chance) * lost;
-            let [won, lost] = [1.0, -1.0]
-                .map(|payoff| mean_gains(Alarm::AtMargin, (margin, payoff), 1.0).beyond[bettor]);
-            let staked = |fraction: f64| {
-                let gain = |payoff: f64| (fraction * (payoff - margin) / (1.0 + margin)).ln_1p();
-                growth(gain(1.0), gain(-1.0))
-            };
-            let best = (1..97_u32).map(|it| staked(f64::from(it) / 100.0)).fold(0.0, f64::max);
-            let ours = growth(won, lost);
-            assert!(0.95 * best < ours, "{margin} {multiple}: {ours} {best}");
-        }
-    }
-
-    #[test]
-    fn no_bet_on_harm_risks_more_than_nine_tenths() {
-        let gains = |alarm| mean_gains(alarm, (0.5, -1.0), 1e-9);
-        let (strict, usual) = (gains(Alarm::AtMargin), gains(Alarm::From { part: 0.7 }));
-        let kept = [strict.harm[0], strict.beyond[0], usual.beyond[0]];
-        assert_eq!(kept.map(|it| format!("{:.3}", it.exp())), ["0.100"; 3]);
-    }
-
-    #[test]
-    fn values_that_are_no_scores_count_as_lost() {
-        let mut gate = Score::new(reference_terms());
-        gate.enter(Some(0.95));
-        for _ in 0..18 {
-            gate.observe(&Marks::unplaced(0.5, 0.5));
-        }
-        gate.observe(&Marks::unplaced(f64::NAN, 0.5));
-        assert_eq!(gate.problem(), None);
-        gate.observe(&Marks::unplaced(0.5, 1.1));
-        assert!(gate.problem().unwrap().starts_with("2 of 20 scores"));
-        assert!(gate.shown().candidate.is_finite());
-        gate.enter(Some(0.95));
-        (0..19).for_each(|_| gate.observe(&Marks::unplaced(0.5, 0.5)));
-        gate.lose();
-        assert_eq!(gate.problem(), None);
-    }
-
-    #[test]
-    fn means_are_shown_and_what_may_be_missing_from_the_primarys() {
-        let mut gate = Score::new(reference_terms());
-        gate.enter(Some(0.95));
-        gate.observe(&Marks::unplaced(0.8, 0.6));
-        gate.observe(&Marks::unplaced(0.6, 0.5));
-        let Shown { samples, primary, candidate, difference, bound, .. } = gate.shown();
-        let shown = [primary, candidate, difference, bound].map(|it| format!("{it:.3}"));
-        assert_eq!((samples, shown), (2, ["0.700", "0.550", "-0.150", "-0.035"].map(String::from)));
-    }
-
-    /// Of a mean of 0.8 a twentieth may be missing. The payoff on it is a nineteenth of 0.8 and
-    /// its square 0.05, of which the best stake makes ln 20 at 0.0421² / 0.05 / 2 a pair.
-    #[test]
-    fn before_any_score_the_samples_needed_are_those_of_the_guess() {
-        let mut gate = Score::new(reference_terms());
-        gate.enter(Some(0.95));
-        assert_eq!(gate.shown().samples_needed, Some(169));
-    }
-}
+#[path = "score_tests.rs"]
+mod tests;

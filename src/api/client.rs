@@ -203,6 +203,12 @@ calls! {
     usage.audit_usage(AuditUsageRequest) -> AuditUsageResponse;
     /// What somebody thinks of an answer.
     pairs.submit_feedback(SubmitFeedbackRequest) -> SubmitFeedbackResponse;
+    /// A pair to compare.
+    pairs.lease_review(LeaseReviewRequest) -> LeaseReviewResponse;
+    /// What somebody says of it.
+    pairs.submit_review(SubmitReviewRequest) -> SubmitReviewResponse;
+    /// How far that has come.
+    pairs.get_review_progress(GetReviewProgressRequest) -> ReviewProgress;
 }
 
 impl Caller {

@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::controller::Rejected;
-use crate::domain::{Name, PlanFault, Refusal};
+use crate::domain::{Late, Name, PlanFault, Refusal};
 
 /// The domain of every reason.
 const DOMAIN: &str = "crossfade.dev";
@@ -129,6 +129,32 @@ pub(super) fn unknown_request(id: &str) -> Status {
         crate::traffic::REQUESTS_LEN_MAX
     );
     unknown("request", "requests", id, &message)
+}
+
+/// Says that there is no lease of that id.
+pub(super) fn unknown_lease(id: &str) -> Status {
+    let message = format!(
+        "there is no lease `{id}`: it was not answered in time, and its pair was given to somebody else"
+    );
+    unknown("lease", "leases", id, &message)
+}
+
+/// Says that a lease is somebody else's.
+pub(super) fn not_their_lease() -> Status {
+    let hint = "answer as who it was given to: `--actor`, or `x-crossfade-actor`";
+    let told = Told::new(Code::PermissionDenied, "NOT_YOUR_LEASE", hint);
+    Status::with_error_details(told.code, "the lease was given to another reviewer", told.details())
+}
+
+/// Says that an answer cannot be changed any more.
+pub(super) fn review_is_final(rollout: &Name, late: Late) -> Status {
+    let message = match late {
+        Late::Final => "the answer to this pair stands: the time to change it is over",
+        Late::Passed => "the answer to this pair stands: only the last one may be changed",
+    };
+    let told = Told::new(Code::FailedPrecondition, "REVIEW_FINAL", "lease the next pair")
+        .with("rollout", rollout.as_str());
+    precondition(&told, rollout, message)
 }
 
 /// Says that the store of pairs cannot be read.

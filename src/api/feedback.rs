@@ -11,6 +11,7 @@ use tonic::Status;
 use super::{errors, proto, request::word};
 use crate::controller::Views;
 use crate::domain::{Lot, Metric, Name, Note, Pair, PairId, Rollout, Seen, Side, Told, Window};
+use crate::telemetry::Metrics;
 use crate::traffic::{Outbox, Trace};
 
 /// Scores remembered, so that one that is said again is not counted again.
@@ -197,7 +198,7 @@ impl Scores {
         &self,
         given: Given,
         (answered, late): (&Answered, Option<&'static str>),
-        outbox: &Outbox,
+        (outbox, metrics): (&Outbox, &Metrics),
     ) -> Result<proto::SubmitFeedbackResponse, Status> {
         let mut known = self.known();
         match known.by_key.held.get(&given.key) {
@@ -221,6 +222,9 @@ impl Scores {
                 return Err(errors::busy());
             }
             known.by_request.add(given.request, ());
+            if let Some(provider) = &answered.provider {
+                metrics.feedback(provider, f64::from(given.score_millionths) / MILLION);
+            }
         }
         if !given.key.is_empty() {
             known.by_key.add(given.key.clone(), (given, Some(told.clone())));
@@ -297,7 +301,8 @@ mod tests {
         let mut setup = rig::setup(Err(String::new()));
         let scores = Scores::default();
         let mut give = |it: Result<Given, Status>| {
-            let told = scores.give(it.unwrap(), (&answered(), None), &setup.outbox);
+            let told =
+                scores.give(it.unwrap(), (&answered(), None), (&setup.outbox, &setup.metrics));
             let taken = std::iter::from_fn(|| setup.seen.try_recv().ok());
             let scores = taken.filter_map(|it| {
                 let Seen::Note(note) = it else { return None };
@@ -394,7 +399,8 @@ mod tests {
         scores.recall(window.clone(), notes);
         assert!(scores.recalls(&window));
         let mut give = |it: Result<Given, Status>, late| {
-            let told = scores.give(it.unwrap(), (&answered(), late), &setup.outbox);
+            let told =
+                scores.give(it.unwrap(), (&answered(), late), (&setup.outbox, &setup.metrics));
             let handed = std::iter::from_fn(|| setup.seen.try_recv().ok()).count();
             (told.map(|it| it.not_counted).ok(), handed)
         };

@@ -1,14 +1,18 @@
 //! The gRPC API, and the client that speaks it: the only module that names `tonic`.
 
+mod blind;
 mod client;
 mod convert;
 mod errors;
 mod feedback;
 mod flags;
 mod guests;
+mod http;
 mod json;
 mod pairs;
 mod request;
+mod review_service;
+mod reviews;
 mod rollouts;
 mod server;
 mod usage;
@@ -17,7 +21,7 @@ mod watch;
 pub use client::{Caller, Client, Failure, FailureKind, Watch};
 pub use convert::{PlanDefaults, millis, timestamp};
 pub use json::{JsonError, from_json, to_json};
-pub use pairs::Past;
+pub use pairs::{Pairs, Past};
 pub use prost::Message;
 pub use server::{DRAIN, serve};
 

@@ -1,4 +1,4 @@
-//! `PairService`: what both sides answered, and why requests went where they went.
+//! `PairService`: what both sides answered, why requests went where they went, what people say.
 
 use std::{
     collections::VecDeque,
@@ -11,12 +11,14 @@ use super::{
     convert, errors,
     feedback::{Answered, GIVEN_LEN_MAX, Given, Scores},
     proto::{self, pair_service_server::PairService},
-    request::{Which, page_len, wrong_token},
+    request::{Which, actor, page_len, wrong_token},
+    reviews::Desks,
 };
 use crate::controller::Handle;
 use crate::domain::PairId;
 use crate::store::{self, PairsError, Query};
 use crate::tasks::Pool;
+use crate::telemetry::Metrics;
 use crate::traffic::{Outbox, Surveyor, Trail};
 
 /// Most reads of the store at a time.
@@ -35,6 +37,8 @@ pub struct Past {
     pub outbox: Outbox,
     /// Who knows what counts now.
     pub controller: Handle,
+    /// What we count.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What there is to tell, and places for those who read it from the store.
@@ -46,9 +50,10 @@ pub(super) struct Store {
 
 /// The service.
 #[derive(Debug)]
-pub(super) struct Pairs {
-    store: Store,
+pub struct Pairs {
+    pub(super) store: Store,
     scores: Scores,
+    pub(super) desks: Arc<Desks>,
 }
 
 impl Store {
@@ -84,8 +89,10 @@ impl Store {
 }
 
 impl Pairs {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store, scores: Scores::default() }
+    /// With nothing asked of it yet.
+    pub fn new(past: Past) -> Self {
+        let (store, scores) = (Store::new(past), Scores::default());
+        Self { store, scores, desks: Arc::default() }
     }
 
     /// An answer that this process may not have seen given, once it is known what earlier ones were
@@ -107,6 +114,25 @@ impl Pairs {
             self.scores.recall(window, told.await?);
         }
         Ok(answered)
+    }
+
+    /// Takes what somebody thinks of an answer.
+    pub(super) async fn feedback(
+        &self,
+        asked: proto::SubmitFeedbackRequest,
+    ) -> Result<proto::SubmitFeedbackResponse, Status> {
+        let given = Given::read(asked)?;
+        let id = given.request;
+        let answered = match self.store.past.trail.find(id) {
+            Some(trace) => Answered::remembered(&trace),
+            None => match self.store.read(move |store| store.get(id)).await? {
+                Some((pair, _)) => self.recalled(Answered::paired(&pair)).await?,
+                None => return Err(errors::unknown_request(&id.to_string())),
+            },
+        };
+        let late = answered.late(id, &self.store.past.controller.views());
+        let to = (&self.store.past.outbox, &*self.store.past.metrics);
+        self.scores.give(given, (&answered, late), to)
     }
 }
 
@@ -177,17 +203,31 @@ impl PairService for Pairs {
         &self,
         request: Request<proto::SubmitFeedbackRequest>,
     ) -> Result<Response<proto::SubmitFeedbackResponse>, Status> {
-        let given = Given::read(request.into_inner())?;
-        let id = given.request;
-        let answered = match self.store.past.trail.find(id) {
-            Some(trace) => Answered::remembered(&trace),
-            None => match self.store.read(move |store| store.get(id)).await? {
-                Some((pair, _)) => self.recalled(Answered::paired(&pair)).await?,
-                None => return Err(errors::unknown_request(&id.to_string())),
-            },
-        };
-        let late = answered.late(id, &self.store.past.controller.views());
-        self.scores.give(given, (&answered, late), &self.store.past.outbox).map(Response::new)
+        self.feedback(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn lease_review(
+        &self,
+        request: Request<proto::LeaseReviewRequest>,
+    ) -> Result<Response<proto::LeaseReviewResponse>, Status> {
+        let reviewer = actor(&request)?;
+        self.lease(request.into_inner(), reviewer).await.map(Response::new)
+    }
+
+    async fn submit_review(
+        &self,
+        request: Request<proto::SubmitReviewRequest>,
+    ) -> Result<Response<proto::SubmitReviewResponse>, Status> {
+        let reviewer = actor(&request)?;
+        self.submit(request.into_inner(), reviewer).await.map(Response::new)
+    }
+
+    async fn get_review_progress(
+        &self,
+        request: Request<proto::GetReviewProgressRequest>,
+    ) -> Result<Response<proto::ReviewProgress>, Status> {
+        let reviewer = actor(&request)?;
+        self.progress(&request.into_inner().parent, reviewer).await.map(Response::new)
     }
 }
 
@@ -199,7 +239,8 @@ impl Past {
         let (outbox, setup_clock) = (setup.outbox.clone(), setup.clock);
         let (_, controller) = crate::controller::Controller::new(setup).await;
         let surveyor = Arc::new(Surveyor::new(crate::domain::Share::NONE, setup_clock));
-        Self { pairs: Arc::default(), trail: Arc::default(), surveyor, outbox, controller }
+        let (pairs, trail, metrics) = (Arc::default(), Arc::default(), Arc::default());
+        Self { pairs, trail, surveyor, outbox, controller, metrics }
     }
 }
 
@@ -219,7 +260,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_store_pairs_are_unavailable_and_say_so() {
         let request = proto::GetPairRequest { name: format!("rollouts/-/pairs/{}", PairId(1)) };
-        let pairs = Pairs::new(Store::new(Past::none().await));
+        let pairs = Pairs::new(Past::none().await);
         let status = pairs.get_pair(Request::new(request)).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable);
         assert!(status.message().contains("store of pairs is not usable"));

@@ -146,6 +146,11 @@ pub(super) fn word(field: &str, text: String) -> Result<String, Status> {
     checked(field, text, WORD_LEN_MAX)
 }
 
+/// Why somebody did something, in a line.
+pub(super) fn comment(text: String) -> Result<String, Status> {
+    checked("comment", text, COMMENT_LEN_MAX)
+}
+
 /// A text that may stand in a line of the log.
 fn checked(field: &str, text: String, len_max: usize) -> Result<String, Status> {
     if len_max < text.len() || text.chars().any(char::is_control) {

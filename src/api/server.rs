@@ -1,6 +1,6 @@
 //! The server: all services, health and reflection on one socket.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time;
 use tonic::transport::{Server, server::Router};
@@ -10,7 +10,7 @@ use super::{
     DESCRIPTORS, PlanDefaults,
     flags::FlagsApi,
     guests::guests,
-    pairs::{Pairs, Past, Store},
+    pairs::Pairs,
     proto::{
         flag_service_server::FlagServiceServer, pair_service_server::PairServiceServer,
         rollout_service_server::RolloutServiceServer, usage_service_server::UsageServiceServer,
@@ -40,7 +40,7 @@ pub const DRAIN: Duration = Duration::from_secs(3);
 pub async fn serve(
     listener: Listener,
     handle: Handle,
-    past: Past,
+    pairs: Arc<Pairs>,
     defaults: PlanDefaults,
     stop: Stop,
 ) -> Result<(), BoxError> {
@@ -54,8 +54,11 @@ pub async fn serve(
         FlagServiceServer::new(FlagsApi(handle.clone())).max_decoding_message_size(REQUEST_LEN_MAX);
     let rollouts = RolloutServiceServer::new(Rollouts::new(handle, defaults, stop.clone()))
         .max_decoding_message_size(REQUEST_LEN_MAX);
-    let router = router(&health, &Store::new(past))?.add_service(rollouts).add_service(flags);
-    listen(listener, router, announce(stop.clone(), health), stop).await
+    let router = router(&health, Arc::clone(&pairs))?.add_service(rollouts).add_service(flags);
+    tokio::select! {
+        served = listen(listener, router, announce(stop.clone(), health), stop) => served,
+        () = pairs.settle() => Ok(()),
+    }
 }
 
 async fn listen(
@@ -82,7 +85,7 @@ async fn listen(
 }
 
 /// Everything that needs no controller.
-fn router(health: &HealthReporter, store: &Store) -> Result<Router, BoxError> {
+fn router(health: &HealthReporter, pairs: Arc<Pairs>) -> Result<Router, BoxError> {
     let health = tonic_health::pb::health_server::HealthServer::new(
         tonic_health::server::HealthService::from_health_reporter(health.clone()),
     );
@@ -91,8 +94,8 @@ fn router(health: &HealthReporter, store: &Store) -> Result<Router, BoxError> {
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let pairs = PairServiceServer::new(Pairs::new(store.clone()));
-    let usage = UsageServiceServer::new(UsageApi(store.clone()));
+    let usage = UsageServiceServer::new(UsageApi(pairs.store.clone()));
+    let pairs = PairServiceServer::from_arc(pairs);
     Ok(Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -139,7 +142,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::api::{Caller, Client, FailureKind, proto};
+    use crate::api::{Caller, Client, FailureKind, Past, proto};
     use crate::config::Control;
     use crate::listeners::{Passed, bind};
     use crate::tasks::Tasks;
@@ -149,7 +152,7 @@ mod tests {
         let (listener, address) = bind(control, &mut Passed::default()).unwrap();
         let health = HealthReporter::new();
         health.set_not_serving::<PairServiceServer<Pairs>>().await;
-        let router = router(&health, &Store::new(Past::none().await)).unwrap();
+        let router = router(&health, Arc::new(Pairs::new(Past::none().await))).unwrap();
         tasks.start("api", |stop| listen(listener, router, announce(stop.clone(), health), stop));
         address
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::api::{self, Past};
+use crate::api::{self, Pairs, Past};
 use crate::config::Config;
 use crate::controller::Controller;
 use crate::domain::Seen;
@@ -70,13 +70,16 @@ impl Opening {
             surveyor: Arc::clone(&parts.surveyor),
             outbox: parts.outbox.clone(),
             controller: handle.clone(),
+            metrics: Arc::clone(&parts.metrics),
         };
+        let pairs = Arc::new(Pairs::new(past));
+        drop(parts.operations.people.set(Arc::clone(&pairs)));
         let grace = Duration::from_millis(config.limits.grace_ms);
         let Some(control) = control.take() else { return };
         tasks.start("api", |stop| async move {
             let control = alone(control, predecessor, (grace, stop.clone())).await;
             let Some(control) = control else { return Ok(()) };
-            api::serve(control, handle, past, defaults, stop).await
+            api::serve(control, handle, pairs, defaults, stop).await
         });
     }
 }

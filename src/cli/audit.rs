@@ -188,7 +188,7 @@ fn part(some: i64, all: i64) -> String {
 }
 
 /// Billionths of a dollar as dollars: cents from a dollar on, else to the millionth.
-fn money(nano_usd: i64) -> String {
+pub(super) fn money(nano_usd: i64) -> String {
     let (cents, millionths) = ((nano_usd + 5_000_000) / 10_000_000, (nano_usd + 500) / 1_000);
     if 1_000_000_000 <= nano_usd {
         format!("${}.{:02}", number(cents / 100), cents % 100)
@@ -198,7 +198,7 @@ fn money(nano_usd: i64) -> String {
 }
 
 /// A number with its thousands set apart.
-fn number(number: i64) -> String {
+pub(super) fn number(number: i64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -43,6 +43,11 @@ pub enum ClientCommand {
         /// Its id, as `crossfade pairs` prints it
         id: String,
     },
+    /// Say whether a rollout's candidate is ready, and what that rests on, for a ticket
+    Report {
+        /// The rollout
+        name: String,
+    },
     /// Say what is asked of the providers and what it costs, before anything is moved
     Audit {
         /// Days (UTC) that are looked at, today included
@@ -51,6 +56,8 @@ pub enum ClientCommand {
     },
     /// Say what an answer is worth, for gates on `feedback`
     Feedback(FeedbackArgs),
+    /// Compare answers blind: 1 or 2 is better, 3 both good, 4 both bad, s skip, u undo, q quit
+    Review(ReviewArgs),
     /// Create a rollout; no traffic moves before it is started
     Create(CreateArgs),
     /// Replace the plan of a rollout; while it runs, what is to come and the running stage's terms
@@ -261,6 +268,16 @@ pub struct FeedbackArgs {
     /// What was scored; the first score of each signal stands
     #[arg(long, default_value = "thumb")]
     pub signal: String,
+}
+
+/// What `review` takes.
+#[derive(Args, Clone, Debug)]
+pub struct ReviewArgs {
+    /// The rollout
+    pub name: String,
+    /// Only tell how far the reviews have come, and who agrees with whom
+    #[arg(long)]
+    pub progress: bool,
 }
 
 /// What `create` takes.

@@ -261,7 +261,7 @@ pub(super) fn gate(metric: &str, slice: &str) -> String {
     if slice.is_empty() { metric.to_owned() } else { format!("{metric} in {slice}") }
 }
 
-fn verdict(rollout: &proto::Rollout, gate: &proto::GateEvidence) -> String {
+pub(super) fn verdict(rollout: &proto::Rollout, gate: &proto::GateEvidence) -> String {
     let gates = current(rollout).map_or(&[][..], |it| it.gates.as_slice());
     let guards = gates.iter().any(|it| {
         let guards = !gate.slice.is_empty() || it.role() == proto::gate::Role::Guard;
@@ -280,7 +280,7 @@ fn verdict(rollout: &proto::Rollout, gate: &proto::GateEvidence) -> String {
 }
 
 /// A side's own value.
-fn value(gate: &proto::GateEvidence, value: f64) -> String {
+pub(super) fn value(gate: &proto::GateEvidence, value: f64) -> String {
     match gate.unit.as_str() {
         _ if !value.is_finite() || gate.samples == 0 => "–".to_owned(),
         "pp" => format!("{value:.2}%"),
@@ -291,7 +291,7 @@ fn value(gate: &proto::GateEvidence, value: f64) -> String {
 }
 
 /// A difference of the sides, with its sign.
-fn difference(gate: &proto::GateEvidence, value: f64) -> String {
+pub(super) fn difference(gate: &proto::GateEvidence, value: f64) -> String {
     match gate.unit.as_str() {
         _ if !value.is_finite() => "–".to_owned(),
         "pp" => format!("{value:+.2}pp"),

@@ -5,6 +5,7 @@ use super::{
     commands::{Output, StatusArgs},
     ladder,
     out::{Out, harmless},
+    review,
 };
 use crate::api::{Client, proto};
 
@@ -123,6 +124,16 @@ pub(super) async fn explain(
     out.data(&format!("{decision}: {}\n\n", lines.join("\n  ")))?;
     if let Some(rollout) = &answer.rollout {
         out.data(&ladder::picture(rollout))?;
+    }
+    // Without a store of pairs there is nothing to tell of people, and all else stands.
+    let request = proto::GetReviewProgressRequest { parent: full(name) };
+    if let Ok(progress) = client.get_review_progress(request).await
+        && 0 < progress.reviewed
+    {
+        out.data(&format!(
+            "\npeople  {}",
+            review::standing(&progress).replace('\n', "\n        ")
+        ))?;
     }
     Ok(Exit::Done)
 }

@@ -7,6 +7,7 @@ mod events;
 mod flags;
 mod forecast;
 mod import;
+mod keys;
 mod ladder;
 mod look;
 mod moves;
@@ -15,7 +16,9 @@ mod pairs;
 mod paper;
 mod prices;
 mod program;
+mod report;
 mod request;
+mod review;
 mod simulate;
 mod watch;
 
@@ -220,9 +223,9 @@ enum Problem {
 /// Runs a command against the server, and answers the exit code of the process.
 pub async fn run(command: ClientCommand, global: Global) -> u8 {
     let mut out = Out::new(&global);
-    let written = matches!(command, ClientCommand::Audit { .. });
+    let written = matches!(command, ClientCommand::Audit { .. } | ClientCommand::Report { .. });
     if matches!(global.output, Format::Md | Format::Html) && !written {
-        let hint = "`md` and `html` are for `crossfade audit`; here it is `table` or `json`";
+        let hint = "`md` and `html` are for `audit` and `report`; here it is `table` or `json`";
         // Where even the error cannot be written, the exit code is all that is left.
         let _ = out.error("this is not printed as a document", &[], hint);
         return Exit::Usage.code();
@@ -245,8 +248,10 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
         ClientCommand::Events { name, limit } => events::events(client, out, &name, limit).await,
         ClientCommand::Pairs { name, limit } => pairs::list(client, out, &name, limit).await,
         ClientCommand::Pair { id } => pairs::one(client, out, &id).await,
+        ClientCommand::Review(args) => review::review(client, out, &args).await,
         ClientCommand::Feedback(args) => request::feedback(client, out, args, global).await,
         ClientCommand::Audit { days } => audit::audit(client, out, days, global.output).await,
+        ClientCommand::Report { name } => report::report(client, out, &name, global.output).await,
         ClientCommand::Create(args) => create::create(client, out, args, global).await,
         ClientCommand::Update { name, file, seen } => {
             create::update(client, out, (name, file, seen), global).await

@@ -53,7 +53,7 @@ fn row(pair: &proto::Pair) -> [String; 9] {
         primary_latency,
         candidate,
         candidate_latency,
-        agreement(pair.agreement()).to_owned(),
+        told_of(pair),
     ]
 }
 
@@ -66,6 +66,17 @@ fn served(pair: &proto::Pair) -> &'static str {
         Served::Primary => "primary",
         Served::Candidate => "candidate",
         Served::Unspecified => "unknown",
+    }
+}
+
+/// Whether the answers agree, and what the candidate's does not keep to.
+fn told_of(pair: &proto::Pair) -> String {
+    let broken = pair.candidate.as_ref().map_or(&[][..], |it| &it.checks_broken);
+    let agreement = agreement(pair.agreement());
+    if broken.is_empty() {
+        agreement.to_owned()
+    } else {
+        format!("{agreement}, ✖ {}", broken.join(", "))
     }
 }
 
@@ -140,16 +151,16 @@ pub(super) fn line(side: &str, call: &proto::Call) -> String {
     });
     let cost = call.cost_nano_usd.map_or_else(String::new, |it| format!("   {}", dollars(it)));
     let cost = if call.estimated { format!("{cost} (estimated)") } else { cost };
-    let form = match call.well_formed {
-        Some(true) => "   good JSON",
-        Some(false) => "   bad JSON",
-        None => "",
+    let broken = match call.checks_broken.as_slice() {
+        [] if call.checks_kept.is_empty() => String::new(),
+        [] => format!("   ✔ {} checks", call.checks_kept.len()),
+        broken => format!("   ✖ {}", broken.join(", ")),
     };
     let first = call
         .time_to_first_byte
         .map_or_else(String::new, |it| format!(" (first byte {} ms)", millis(it)));
     format!(
-        "{side:<10} {}/{}   {}   HTTP {}   {}{first}{tokens}{cost}{form}   {}",
+        "{side:<10} {}/{}   {}   HTTP {}   {}{first}{tokens}{cost}{broken}   {}",
         ladder::short(&call.provider),
         harmless(&call.model),
         outcome(call.outcome()),

@@ -70,7 +70,8 @@ limits! {
     write_timeout_ms: u64 = "write_timeout" Millis 60_000, 100..=3_600_000;
     /// Longest a caller's connection may be without a request, in milliseconds.
     idle_timeout_ms: u64 = "idle_timeout" Millis 75_000, 100..=3_600_000;
-    /// Connections of callers open at a time.
+    /// Connections of callers open at a time; where descriptors are scarce, up to half of them for
+    /// requests beside others of a connection.
     connections_max: usize = "connections_max" Count 10_000, 1..=1_000_000;
     /// Observations waiting for the controller; more are dropped and counted.
     observation_queue_len_max: usize = "observation_queue_len_max" Count 8_192, 1..=1_048_576;

@@ -9,6 +9,7 @@ mod egress;
 mod faults;
 mod form;
 mod guard;
+mod judging;
 mod kinship;
 mod leave;
 mod limits;
@@ -29,11 +30,12 @@ pub use egress::{LinkLocal, is_link_local};
 pub use faults::{Fault, Faults, Place};
 pub use form::share;
 pub use guard::{Breaker, Health};
+pub use judging::{Asking, Calibration, Criterion, Orders, Row};
 pub use kinship::Kin;
 pub use limits::Limits;
 pub use prices::PriceTable;
 pub use provider::{Auth, Caller, Judge, KnownBy, ModelMap, Provider};
-pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan};
+pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan, review_default};
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -44,7 +46,7 @@ use std::{
 use tokio_rustls::rustls::ServerConfig;
 use toml::de::DeTable;
 
-use crate::domain::{Budget, MarkFields, Name, Share, Sticky};
+use crate::domain::{Budget, MarkFields, Metric, Name, Share, Sticky};
 use crate::patterns::{Detector, Pattern};
 
 use faults::Report;
@@ -191,6 +193,7 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
         judge_unpriced: judge.as_ref().is_some_and(|it| it.prices.is_empty()),
         judge: judge.as_ref().map(|it| it.share),
         kin: kinship::kin(judge.as_ref(), &providers, primary.as_ref()),
+        ground: &Metric::GROUND_DEFAULTS,
     };
     let rollouts = rollout::read(&tables, &around);
     let store = top.text("store", &SOME).map_or_else(|| "crossfade-data".into(), PathBuf::from);

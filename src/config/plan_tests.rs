@@ -1,6 +1,6 @@
 //! What is told of plans that cannot stand.
 
-use crate::domain::{Mark, Timestamp, Watched};
+use crate::domain::{Mark, Metric, Timestamp, Watched};
 
 use super::{
     plan,
@@ -70,6 +70,29 @@ fn noise_is_a_share_and_nothing_counts_beyond_it_where_it_is_not_measured() {
         (gates, "count beyond noise, and no `noise` is measured"),
         ("noise = '101%'", "`noise`"),
         ("gates = { judge_score = '>= 95% beyond noise' }\nnoise = '1%'", "is not a margin"),
+    ] {
+        let faults = plan(&of(keys), "f").unwrap_err().to_string();
+        assert!(faults.contains(told), "{keys}: {faults}");
+    }
+}
+
+#[test]
+fn answers_are_compared_by_labels_and_fields_and_nonsense_is_told() {
+    let of = |keys: &str| format!("[rollout.chat]\ncandidate = 'b'\n{keys}\n");
+    let compare = "compare = { labels = ['spam', 'ham'], fields = ['order.id'] }";
+    let gates = "gates = { label_match_rate = '-2pp' }";
+    let read = plan(&of(&format!("{compare}\n{gates}")), "f").unwrap().plan;
+    assert_eq!((read.compared.labels.len(), read.compared.fields.len()), (2, 1));
+    assert!(read.gates(Metric::LabelMatchRate));
+    for (keys, told) in [
+        (gates, "label_match_rate needs labels to compare by"),
+        ("compare = { labels = ['a', 'A.'] }", "`compare` in [rollout.chat] cannot stand"),
+        ("compare = { labels = ['a', 'A.'] }", "has the label `a` twice"),
+        ("compare = { fields = ['..'] }", "cannot be one of the fields"),
+        ("compare = { label = ['a'] }", "did you mean `labels`?"),
+        ("gates = { tool_call_match_rat = '-1pp' }", "did you mean `tool_call_match_rate`?"),
+        ("gates = { schema_valid_rate = '+1pp' }", "write it like \"-0.5pp\""),
+        ("gates = { rouge_l = '-1pp' }", "write it like \">= 50%\""),
     ] {
         let faults = plan(&of(keys), "f").unwrap_err().to_string();
         assert!(faults.contains(told), "{keys}: {faults}");

@@ -8,10 +8,11 @@ use tokio_rustls::rustls::RootCertStore;
 use crate::domain::{Name, Prices, RequestRules, Share, hash};
 
 use super::{
-    Kin,
+    Asking, Calibration, Criterion, Kin,
     egress::LinkLocal,
     form::{Environment, NAME, PREFIX, SHARE, SOME, Unit, base_url, secret},
     guard::{self, Breaker, Health},
+    judging,
     prices::{self, PriceTable},
     request,
     table::Table,
@@ -90,7 +91,13 @@ pub struct Judge {
     pub model: String,
     /// Data classes that may be sent there.
     pub cleared: Vec<String>,
-    /// Longest a score may take, in milliseconds.
+    /// What it marks answers for; never empty.
+    pub rubric: Vec<Criterion>,
+    /// What it is shown at a time.
+    pub asking: Asking,
+    /// What it is tried on, if anything.
+    pub calibration: Option<Calibration>,
+    /// Longest a call may take, in milliseconds.
     pub timeout_ms: u64,
     /// How often a failed call is tried again.
     pub retries_max: u32,
@@ -206,6 +213,9 @@ pub(super) fn judge(
         auth: auth(&table),
         model: table.text("model", &SOME).unwrap_or_default(),
         cleared: table.list("data"),
+        rubric: judging::rubric(&table),
+        asking: judging::asking(&table),
+        calibration: judging::calibration(&table),
         timeout_ms: table.amount("timeout", Unit::Millis, 100..=600_000).unwrap_or(60_000),
         retries_max: table.amount("retries_max", Unit::Count, 0..=10).unwrap_or(2),
         concurrency_max: table.amount("concurrency_max", Unit::Count, 1..=1_024).unwrap_or(8),

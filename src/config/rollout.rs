@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 use crate::domain::{
-    Approval, Budget, Freeze, FreezeText, Gate, Kind, Margin, Mark, Metric, Name, OnIdle, Plan,
-    PlanFault, Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
+    Approval, Budget, Compared, Freeze, FreezeText, Gate, Kind, Margin, Mark, Metric, Name, OnIdle,
+    Plan, PlanFault, Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
 };
 
 use super::{
@@ -54,6 +54,8 @@ pub(super) struct Around<'a> {
     pub(super) judge_unpriced: bool,
     /// The providers that are the judge's kin, and why.
     pub(super) kin: BTreeMap<Name, String>,
+    /// What gates beside the judge unless the rollout says otherwise.
+    pub(super) ground: &'a [Metric],
 }
 
 /// A rollout's table and name.
@@ -99,6 +101,8 @@ pub fn plan(text: &str, file: &str) -> Result<RolloutConfig, Faults> {
         budget: Budget::default(),
         judge_unpriced: false,
         kin: BTreeMap::new(),
+        // A plan by itself, as `simulate --stream` takes it, has the gates that it names.
+        ground: if top.has("judge") { &Metric::GROUND_DEFAULTS } else { &[] },
     };
     let rollout = read(&tables, &around).into_iter().next();
     report.finish(rollout)
@@ -140,14 +144,16 @@ pub(super) fn read(tables: &[Named<'_>], around: &Around<'_>) -> Vec<RolloutConf
 fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<RolloutConfig> {
     check_primary(table, around);
     let candidate = candidate(table, around);
-    let (slice, watched) = (slice(table), watched(table));
+    let (slice, watched, compared) = (slice(table), watched(table), compared(table));
     let judge_share = judge_share(table, around);
-    let defaults = defaults(around.judge);
-    let margins = margins(table, &defaults, around.judge);
+    let defaults = defaults(around);
+    let mut margins = margins(table, &defaults, around.judge);
+    leave_beside(&mut margins, table, around);
     let mirror = table.text("mirror", &SHARE).unwrap_or_else(mirror_default);
     let ladder = Ladder { table, margins: &margins, mirror, judge: around.judge };
     let (stages, tables) = ladder.read();
     let copies = table.amount("copies_per_day", Unit::Count, 1..=1_000_000_000);
+    let review = table.text("review", &SHARE).unwrap_or_else(review_default);
     let noise = table.text("noise", &SHARE).unwrap_or_default();
     let risk = risk(table);
     let times = times(table);
@@ -159,9 +165,11 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
         candidate: candidate?,
         slice,
         watched,
+        compared,
         stages,
         copies_per_day_max: copies.unwrap_or(COPIES_PER_DAY_DEFAULT),
         judge_share,
+        review,
         noise,
         risk,
         times,
@@ -172,6 +180,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
     check_prices(&plan, table, around);
     check_budget(&plan, budget, (table, around));
     check_kin(&plan, table, around);
+    check_ground(&plan, table, around);
     Some(RolloutConfig { name: name.clone(), plan, autostart, budget })
 }
 
@@ -255,6 +264,19 @@ fn check_kin(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
     }
 }
 
+/// What a judge thinks proves nothing where nothing else does.
+fn check_ground(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
+    let stage = plan.ungrounded().filter(|_| around.providers.is_some());
+    if let Some(stage) = stage {
+        let problem =
+            format!("let the judge alone prove what answers are worth in `{}`", stage.name);
+        let remedy = "a judge can be wrong or deceived: have a check by rules or what people say \
+                      proven too, in that stage or before, like repeated_rate = \"+0.5pp\" (and in \
+                      `prove`, where the stage has one)";
+        table.fault("gates", &problem, remedy);
+    }
+}
+
 fn slice(table: &Table<'_>) -> Slice {
     let Some(table) = table.table("slice") else { return Slice::default() };
     let slice = Slice {
@@ -276,6 +298,14 @@ fn watched(table: &Table<'_>) -> Option<Watched> {
     let values = table.has("values").then(|| table.list("values"));
     table.close();
     Some(Watched { by: by?, values: values? })
+}
+
+/// What answers are compared by, besides the whole of them.
+fn compared(table: &Table<'_>) -> Compared {
+    let Some(table) = table.table("compare") else { return Compared::default() };
+    let compared = Compared { labels: table.list("labels"), fields: table.list("fields") };
+    table.close();
+    compared
 }
 
 fn judge_share(table: &Table<'_>, around: &Around<'_>) -> Share {
@@ -327,10 +357,12 @@ fn times(table: &Table<'_>) -> Times {
     }
 }
 
-/// Every gate at its default; scores only where somebody gives them.
-fn defaults(judge: Option<Share>) -> Vec<Margin> {
-    let given = |it: &Metric| *it != Metric::JudgeScore || judge.is_some();
-    Metric::DEFAULTS.into_iter().filter(given).map(Margin::default_of).collect()
+/// Every gate at its default; scores, and what stands beside them, only where somebody gives them.
+fn defaults(around: &Around<'_>) -> Vec<Margin> {
+    let given = |it: &Metric| *it != Metric::JudgeScore || around.judge.is_some();
+    let ground = around.ground.iter().copied().filter(|_| around.judge.is_some());
+    let metrics = Metric::DEFAULTS.into_iter().filter(given).chain(ground);
+    metrics.map(Margin::default_of).collect()
 }
 
 /// The gates of a table: those it names replace the inherited, `"off"` leaves one out.
@@ -365,8 +397,20 @@ fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<Share>) -> Vec
     margins
 }
 
+/// Where no judge is asked nothing has to stand beside it, unless it is written.
+fn leave_beside(margins: &mut Vec<Margin>, table: &Table<'_>, around: &Around<'_>) {
+    let judged = margins.iter().any(|it| it.metric() == Metric::JudgeScore);
+    let written = |it: Metric| table.table("gates").is_some_and(|gates| gates.has(it.as_str()));
+    margins.retain(|it| judged || !around.ground.contains(&it.metric()) || written(it.metric()));
+}
+
 fn mirror_default() -> Share {
     Share::from_basis_points(100).unwrap_or(Share::ALL)
+}
+
+/// The share of pairs that people are shown where nobody says otherwise.
+pub fn review_default() -> Share {
+    Share::from_basis_points(500).unwrap_or(Share::NONE)
 }
 
 /// What the stages of a rollout inherit from it.
@@ -464,7 +508,9 @@ fn role(margin: Margin, serve: Share, proven: Option<&[Metric]>) -> Role {
         (Some(proven), _) => proven.contains(&margin.metric()),
         (None, Kind::Quantile) => LATENCY_PROVEN_FROM_BPS <= serve.basis_points(),
         (None, Kind::Opinion) => Share::NONE < serve && serve < Share::ALL,
-        (None, Kind::Rate(_) | Kind::Score | Kind::Ratio) => true,
+        (None, Kind::Rate(_) | Kind::Score | Kind::Likeness | Kind::Preference | Kind::Ratio) => {
+            true
+        }
     };
     if prove { Role::Prove } else { Role::Guard }
 }

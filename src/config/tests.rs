@@ -48,7 +48,7 @@ fn fifteen_lines_start_a_real_rollout() {
     for stage in stages {
         assert_eq!((stage.mirror.basis_points(), stage.samples_min), (100, 1_000));
         let shown: Vec<String> = stage.gates.iter().map(|it| it.margin.to_string()).collect();
-        assert_eq!(shown, ["+0.5pp", "max(+200ms, +10%)", ">= 95%"]);
+        assert_eq!(shown, ["+0.5pp", "max(+200ms, +10%)", ">= 95%", "+0.5pp"]);
     }
     assert_eq!(config.providers[1].models.get("gpt-4o"), Some("deepseek-v4-flash"));
     let key = config.providers[0].key.as_ref().unwrap();
@@ -75,7 +75,7 @@ fn the_example_has_the_defaults_where_it_says_so() {
     assert_eq!(gates(&chat.plan), gates(minimal));
     let [shadow, full] = search.plan.stages.as_slice() else { panic!("two stages") };
     let metrics: Vec<Metric> = shadow.gates.iter().map(|it| it.metric()).collect();
-    assert_eq!(metrics, [Metric::ErrorRate, Metric::JudgeScore]);
+    assert_eq!(metrics, [Metric::ErrorRate, Metric::JudgeScore, Metric::RefusalRate]);
     assert_eq!(shadow.gates[0].margin.to_string(), "+1pp");
     assert!(full.gates.iter().all(|it| it.role == Role::Prove));
     assert_eq!((shadow.approval, full.approval), (Approval::NotNeeded, Approval::Needed));
@@ -94,6 +94,9 @@ fn kind(path: &str) -> String {
     if let Some(model) = price.and_then(|it| words.get_mut(it + 1)) {
         *model = "MODEL";
     }
+    if words.get(1) == Some(&"rubric") && 2 < words.len() {
+        words[2] = "NAME";
+    }
     words.join(".")
 }
 
@@ -101,7 +104,7 @@ fn kind(path: &str) -> String {
 fn collect(path: &str, table: &DeTable<'_>, keys: &mut BTreeSet<(String, String)>) {
     for (key, value) in table {
         let below = [path, key.get_ref()].join(".").trim_matches('.').to_owned();
-        let named = ["provider", "rollout", "patterns", "detect"].contains(&path);
+        let named = ["provider", "rollout", "patterns", "detect", "judge.rubric"].contains(&path);
         if !named && path.rsplit('.').next() != Some("price") {
             keys.insert((kind(path), key.get_ref().clone().into_owned()));
         }
@@ -118,6 +121,7 @@ fn collect(path: &str, table: &DeTable<'_>, keys: &mut BTreeSet<(String, String)
 fn the_example_has_every_known_key() {
     // An unknown key is answered with the known ones; so put one into every table.
     let spoil = |line: &str| match line {
+        "[judge.rubric]" => "[judge.rubric]\n".to_owned(),
         header if header.starts_with('[') => format!("{header}\nzzzzzz = 'z'\n"),
         map if FREE.iter().any(|it| map.starts_with(it)) => format!("{map}\n"),
         item if item.starts_with("  { ") => item.replacen("{ ", "{ zzzzzz = 'z', ", 1) + "\n",

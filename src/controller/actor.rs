@@ -17,7 +17,7 @@ use crate::domain::{Event, Name, Plan, Record, Requests, Seen, State, Timestamp,
 use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::tasks::{BoxError, Stop};
 use crate::telemetry::Metrics;
-use crate::traffic::{Barometer, Board, Copies, Outbox};
+use crate::traffic::{Barometer, Board, Copies, Fitness, Outbox};
 
 use super::{
     book::Book,
@@ -25,6 +25,7 @@ use super::{
     handle::{
         Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, Step, View, Views,
     },
+    judging::Judging,
     managed::Managed,
     rebuild,
     setup::{Budgets, Judged, Setup, Takeover, Wanted},
@@ -64,6 +65,7 @@ pub struct Controller {
     pub(super) flags: BTreeMap<Name, Arc<Record>>,
     pub(super) primary: Name,
     pub(super) judge: Judged,
+    pub(super) fitness: Arc<Fitness>,
     pub(super) priced: BTreeSet<Name>,
     pub(super) budgets: Budgets,
     pub(super) board: Arc<Board>,
@@ -121,6 +123,7 @@ impl Controller {
             flags: BTreeMap::new(),
             primary: setup.primary,
             judge: setup.judge,
+            fitness: setup.fitness,
             priced: setup.priced,
             budgets: setup.budgets,
             board: setup.board,
@@ -277,7 +280,7 @@ impl Controller {
         let Some(managed) = self.managed.get(name) else { return };
         let unjudged = self.unjudged(managed.rollout.plan());
         let Some(managed) = self.managed.get_mut(name) else { return };
-        managed.unjudged = unjudged;
+        managed.judging = Judging { unjudged, fitness: Arc::clone(&self.fitness) };
         let plan = managed.rollout.plan();
         let mut sides = [&plan.primary, &plan.candidate].into_iter();
         let unknown = sides.find(|it| !self.providers.contains_key(*it));

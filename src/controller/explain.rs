@@ -38,6 +38,9 @@ pub(super) fn explain(view: &View, decided: Option<&Event>) -> String {
         let in_slices = view.evidence.gates.iter().filter(of_gate);
         lines.extend(in_slices.map(|known| sentence(*gate, known, view)));
     }
+    if !view.judge.is_empty() {
+        lines.push(view.judge.clone());
+    }
     lines.push(counted(&view.evidence));
     lines.join("\n")
 }
@@ -75,7 +78,12 @@ fn sentence(gate: Gate, known: &GateEvidence, view: &View) -> String {
     let unit = metric.unit();
     let compared = match metric.kind() {
         Kind::Ratio => format!("{:.1}{unit} of the primary's", known.difference),
-        Kind::Rate(_) | Kind::Quantile | Kind::Score | Kind::Opinion => format!(
+        Kind::Rate(_)
+        | Kind::Quantile
+        | Kind::Score
+        | Kind::Opinion
+        | Kind::Likeness
+        | Kind::Preference => format!(
             "candidate {:.3}, primary {:.3}, difference {:+.3} {unit}",
             known.candidate, known.primary, known.difference
         ),
@@ -151,13 +159,9 @@ mod tests {
         Timestamp,
     };
 
-    fn name(text: &str) -> Name {
-        text.parse().unwrap()
-    }
-
-    fn view() -> View {
+    fn stage() -> Stage {
         let gate = |metric, role| Gate { margin: Margin::default_of(metric), role };
-        let stage = Stage {
+        Stage {
             name: "shadow".to_owned(),
             serve: Share::NONE,
             mirror: Share::ALL,
@@ -171,20 +175,29 @@ mod tests {
                 gate(Metric::LatencyP99, Role::Guard),
             ],
             approval: Approval::NotNeeded,
-        };
-        let plan = Plan {
+        }
+    }
+
+    fn plan() -> Plan {
+        let name = |text: &str| text.parse::<Name>().unwrap();
+        Plan {
             primary: name("gpt"),
             candidate: name("cheap"),
             slice: Slice::default(),
             watched: None,
-            stages: vec![stage],
+            compared: crate::domain::Compared::default(),
+            stages: vec![stage()],
             copies_per_day_max: 1_000,
             judge_share: Share::NONE,
+            review: Share::ALL,
             noise: Share::NONE,
             risk: Risk::default(),
             times: Times::default(),
-        };
-        let mut rollout = Rollout::new(name("chat"), plan);
+        }
+    }
+
+    fn view() -> View {
+        let mut rollout = Rollout::new("chat".parse().unwrap(), plan());
         let entered = Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator };
         rollout.apply(Timestamp(0), &entered);
         let errors = errors();
@@ -205,6 +218,7 @@ mod tests {
             message: "waits: gate `error_rate`".to_owned(),
             durable: true,
             foresight: std::sync::Arc::default(),
+            judge: "judge:m@r: 1200 answers read".to_owned(),
             copies_today: 600,
             purse: std::sync::Arc::default(),
             now: Timestamp(600_000),
@@ -269,6 +283,7 @@ mod tests {
         let slice = "error_rate in slice `tools` (+0.5pp) is undecided, only guards here";
         assert!(lines[3].starts_with(slice), "{}", lines[3]);
         assert_eq!(lines[4], "latency_p99: no evidence yet");
-        assert!(lines[5].ends_with("left out: 3 throttled"), "{}", lines[5]);
+        assert_eq!(lines[5], "judge:m@r: 1200 answers read");
+        assert!(lines[6].ends_with("left out: 3 throttled"), "{}", lines[6]);
     }
 }

@@ -69,6 +69,8 @@ pub struct View {
     pub durable: bool,
     /// What its plan is expected to take, while it is not at its end.
     pub foresight: Arc<Foresight>,
+    /// What is known of the judge; empty where no gate asks one.
+    pub judge: String,
     /// Copies made today (UTC).
     pub copies_today: u64,
     /// What pays for copies and scores.

@@ -11,7 +11,7 @@ use crate::domain::{
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
 
-use super::handle::View;
+use super::{handle::View, judging::Judging};
 
 /// Copies that must be due before their coverage is judged.
 const COVERAGE_DUE_MIN: u64 = 20;
@@ -29,8 +29,8 @@ pub(super) struct Managed {
     pub(super) flags: Flags,
     /// Why its traffic cannot move whatever its state: a provider that is not configured.
     pub(super) broken: Option<String>,
-    /// Why nobody can judge what it wants judged.
-    pub(super) unjudged: Option<String>,
+    /// Who judges its answers, if anybody can.
+    pub(super) judging: Judging,
     /// Idempotency keys already used, with what they did.
     pub(super) requests: Requests,
     /// The note that the bets of a stage or of the guard began, until it is kept: after what had
@@ -67,7 +67,7 @@ impl Managed {
             evidence: Evidence::default(),
             flags: Flags::default(),
             broken: None,
-            unjudged: None,
+            judging: Judging::default(),
             requests: Requests::default(),
             begun: None,
             wanted: None,
@@ -99,7 +99,7 @@ impl Managed {
             evidence: Evidence::default(),
             flags: Flags::default(),
             broken: None,
-            unjudged: None,
+            judging: Judging::default(),
             requests,
             wanted,
             foresight: Arc::default(),
@@ -281,13 +281,7 @@ impl Managed {
             evidence.problem =
                 Some(format!("the day's {cap} copies are used up; it goes on tomorrow (UTC)"));
         }
-        if let Some(why) = &self.unjudged {
-            let judged = |it: &&mut GateEvidence| it.metric == Metric::JudgeScore;
-            let gates = evidence.gates.iter_mut().filter(judged);
-            for gate in gates.filter(|it| it.verdict != Verdict::Breach) {
-                (gate.verdict, gate.problem) = (Verdict::Invalid, why.clone());
-            }
-        }
+        self.judging.doubt(&mut evidence);
         evidence.unsettled = if self.unheard {
             Some("nothing of it was heard since the program started".to_owned())
         } else {
@@ -352,6 +346,8 @@ impl Managed {
             slice: plan.slice.clone(),
             stage_slice: stage.map_or_else(Slice::default, |it| it.slice.clone()),
             watched: plan.watched.clone(),
+            gated: Metric::ALL.into_iter().filter(|it| plan.gates(*it)).collect(),
+            compared: plan.compared.clone(),
             serve,
             mirror,
             noise,
@@ -419,6 +415,7 @@ impl Managed {
             message: self.message(now),
             durable,
             foresight: Arc::clone(&self.foresight),
+            judge: self.judging.text(self.rollout.plan()),
             copies_today: self.copies_today(now),
             purse: Arc::clone(self.live.copies().purse()),
             now,

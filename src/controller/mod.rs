@@ -14,6 +14,7 @@ mod explain;
 mod flags;
 mod foresight;
 mod handle;
+mod judging;
 mod managed;
 mod orders;
 mod rebuild;

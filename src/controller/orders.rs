@@ -126,6 +126,11 @@ impl Controller {
         if let Some(why) = self.unjudged(plan) {
             fault("stages", format!("has a judge_score gate, but {why}"));
         }
+        if let Some(stage) = plan.ungrounded() {
+            let why = "would have the judge alone prove what answers are worth; have a check by rules \
+                       or what people say proven too, there or before, like refusal_rate";
+            fault("stages", format!("`{}` {why}", stage.name));
+        }
         for (side, name) in sides.into_iter().filter(|_| plan.gates(Metric::Cost)) {
             if !self.priced.contains(name) {
                 fault(side, format!("`{name}` has no price, and a stage has a gate on cost"));

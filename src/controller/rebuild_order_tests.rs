@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::domain::{
-    Agreement, Call, Excluded, Lot, Margin, Mark, Metric, Note, Order, Outcome, Pair, PairId, Plan,
-    Record, Risk, Share, Side, Slice, Times, Told, Watched, Weather, default_ladder,
+    Agreement, Call, Choice, Counted, Excluded, Lease, Lot, Margin, Mark, Metric, Note, Order,
+    Outcome, Pair, PairId, Plan, Record, Review, Risk, Share, Side, Slice, Times, Told, Watched,
+    Weather, default_ladder,
 };
 use crate::store::{Bodies, Limits};
 
@@ -11,15 +12,18 @@ const LIMITS: Limits =
     Limits { bytes_max: 1 << 40, age_ms_max: 1 << 50, free_bytes_min: 0, queue_len_max: 8 };
 
 fn plan() -> Plan {
-    let margins = [Metric::ErrorRate, Metric::LatencyP99].map(Margin::default_of);
+    let margins =
+        [Metric::ErrorRate, Metric::LatencyP99, Metric::HumanWinRate].map(Margin::default_of);
     Plan {
         primary: "gpt".parse().unwrap(),
         candidate: "cheap".parse().unwrap(),
         slice: Slice::default(),
         watched: Some(Watched { by: Mark::Task, values: vec!["tools".to_owned()] }),
+        compared: crate::domain::Compared::default(),
         stages: default_ladder(&margins, &[], &[]),
         copies_per_day_max: 10_000,
         judge_share: Share::ALL,
+        review: Share::ALL,
         noise: Share::NONE,
         risk: Risk::default(),
         times: Times::default(),
@@ -55,7 +59,9 @@ fn call(provider: &str, outcome: Outcome, total_ms: u32) -> Call {
         usage: None,
         finish_reason: None,
         cost_nano_usd: None,
-        well_formed: None,
+        checks: crate::domain::Checks::default(),
+        answer_chars: None,
+        rouge_l_bps: None,
         estimated: false,
     }
 }
@@ -86,6 +92,29 @@ fn pair(window: &Window, order: Order, candidate: Outcome) -> Pair {
     }
 }
 
+/// What somebody said of a pair that counted just before.
+fn review(window: &Window, order: Order) -> Review {
+    let before = Order { seq: order.seq - 4, at: Timestamp(order.at.0 - 80) };
+    let said =
+        if before.seq.is_multiple_of(3) { Choice::BothGood } else { Choice::Better(Side::Primary) };
+    let lease = Lease {
+        id: u128::from(order.seq),
+        reviewer: "ana".to_owned(),
+        until: order.at,
+        first: Side::Candidate,
+        said: Some((said, order.at)),
+        comment: String::new(),
+    };
+    Review {
+        pair: pair(window, before, Outcome::Ok).id,
+        window: window.clone(),
+        watched: slice(before.seq),
+        weight_millionths: if before.seq.is_multiple_of(2) { 250_000 } else { 1_000_000 },
+        leases: vec![lease],
+        counted: Some(Counted { lease: u128::from(order.seq), order }),
+    }
+}
+
 /// What a stage is told: pairs, solos of both sides and lost copies, all mixed.
 fn told(window: &Window, places: std::ops::Range<u64>) -> Vec<Seen> {
     let told = |seq: u64| {
@@ -109,6 +138,7 @@ fn told(window: &Window, places: std::ops::Range<u64>) -> Vec<Seen> {
                 watched: slice(seq),
                 key: String::new(),
             }),
+            4 => Seen::Review(Box::new(review(window, order))),
             _ => solo(Side::Primary, "gpt"),
         }
     };
@@ -123,6 +153,9 @@ fn keep(pairs: &Pairs, seen: &[Seen]) {
                 pairs.put_batch(&[((**pair).clone(), Bodies::default())]).unwrap();
             }
             Seen::Note(note) => notes.push((**note).clone()),
+            Seen::Review(review) => {
+                pairs.put_review(review, review.counted.unwrap().order.at).unwrap();
+            }
             Seen::Score(_) => {}
         }
     }
@@ -287,8 +320,9 @@ fn copies_of_failures_that_are_lost_never_prove_safe() {
         }
         ledger.unproven().count()
     };
-    assert_eq!(unproven(Told::CopyLost), 1);
-    assert_eq!(unproven(Told::ScoreLost), 0, "without them it would be proven");
+    // Of people nothing was heard.
+    assert_eq!(unproven(Told::CopyLost), 2);
+    assert_eq!(unproven(Told::ScoreLost), 1, "without them it would be proven");
 }
 
 /// Half is served and a fifth copied, and then a twentieth is served: both sides fail alike. What was

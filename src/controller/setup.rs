@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::domain::{Budget, Name, Plan, Seen};
 use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::telemetry::Metrics;
-use crate::traffic::{Barometer, Board, Outbox, Pot};
+use crate::traffic::{Barometer, Board, Fitness, Outbox, Pot};
 
 /// What the controller is made of.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Setup {
     pub primary: Name,
     /// Whether a judge is configured.
     pub judge: Judged,
+    /// What is known of it.
+    pub fitness: Arc<Fitness>,
     /// Rollouts the configuration asks for.
     pub wanted: Vec<Wanted>,
     /// What was seen of the traffic.

@@ -67,7 +67,11 @@ async fn what_proved_a_rollback_is_told_after_a_restart_too() {
 async fn a_gate_that_nobody_can_judge_any_more_says_so() {
     let store = Store::new();
     let rig = open(&store, Judged::Yes(BTreeMap::new())).await;
-    rig.handle.create(name("a"), brief(&[Metric::JudgeScore]), by("")).await.unwrap();
+    let alone = rig.handle.create(name("b"), brief(&[Metric::JudgeScore]), by("")).await;
+    let told = format!("{:?}", alone.unwrap_err());
+    assert!(told.contains("would have the judge alone prove"), "{told}");
+    let beside = brief(&[Metric::JudgeScore, Metric::RefusalRate]);
+    rig.handle.create(name("a"), beside, by("")).await.unwrap();
     rig.run("a", Command::Start).await.unwrap();
     rig.end().await;
     let related = || BTreeMap::from([(name("cheap"), "it is its own".to_owned())]);

@@ -31,14 +31,34 @@ fn same(one: &Transcript, other: &Transcript, same_text: fn(&str, &str) -> bool)
 }
 
 /// The arguments; none at all are an empty object.
-fn arguments(call: &ToolCall) -> &str {
+pub(super) fn arguments(call: &ToolCall) -> &str {
     let text = call.arguments.trim();
     if text.is_empty() { "{}" } else { text }
 }
 
-fn same_json(one: &str, other: &str) -> bool {
+/// Whether two texts are the same letter by letter or as JSON.
+pub(super) fn same_json(one: &str, other: &str) -> bool {
     let read = |text| serde_json::from_str::<Value>(text).ok();
-    one == other || read(one).is_some_and(|it| Some(it) == read(other))
+    one == other || read(one).zip(read(other)).is_some_and(|(one, other)| same_value(&one, &other))
+}
+
+/// Whether two values are the same: the order of keys aside, and 1 is 1.0.
+pub(super) fn same_value(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => {
+            one == other || one.as_f64().is_some_and(|it| Some(it) == other.as_f64())
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, it)| same_value(one, it))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            let same = |(name, one): (&String, &Value)| {
+                other.get(name).is_some_and(|it| same_value(one, it))
+            };
+            one.len() == other.len() && one.iter().all(same)
+        }
+        (one, other) => one == other,
+    }
 }
 
 #[cfg(test)]
@@ -71,6 +91,9 @@ mod tests {
         let (one, other) = (says(r#"{"a":1,"b":[2]}"#), says("{\"b\": [2],\n \"a\": 1}"));
         assert_eq!(compare(&one, &other), Agreement::SameJson);
         assert_eq!(compare(&says("[1,2]"), &says("[2,1]")), Agreement::Different);
+        assert_eq!(compare(&says("{\"a\":[1]}"), &says("{\"a\":[1.0]}")), Agreement::SameJson);
+        assert_eq!(compare(&says("{\"a\":1}"), &says("{\"b\":1}")), Agreement::Different);
+        assert_eq!(compare(&says("[null]"), &says("[null,null]")), Agreement::Different);
     }
 
     /// M7

@@ -23,8 +23,19 @@ pub struct Received<'a> {
     pub content_encoding: &'a str,
     /// The body as it came, or its beginning.
     pub body: &'a [u8],
+    /// The end of a stream of which only the beginning is in `body`, if it was kept.
+    pub tail: Tail<'a>,
     /// How the body ended.
     pub ended: End,
+}
+
+/// The end of a stream that is longer than what is kept of it, without a content coding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tail<'a> {
+    /// Its last bytes; empty when none were kept.
+    pub bytes: &'a [u8],
+    /// How many bytes between its beginning and these are not here.
+    pub missing: usize,
 }
 
 /// How a body ended.
@@ -64,8 +75,8 @@ pub fn read(received: &Received<'_>) -> Reading {
     let Some(decoded) = decoded else {
         return unreadable(received);
     };
-    let draft = draft(received, &decoded.bytes);
-    let end = if draft.is_cut && decoded.end == End::Whole { End::Cut } else { decoded.end };
+    let (draft, end) = draft(received, &decoded.bytes, decoded.end);
+    let end = if draft.is_cut && end == End::Whole { End::Cut } else { end };
     let (outcome, trouble) = judge(&draft, end);
     let comparable = draft.seen && received.endpoint != Endpoint::Embeddings;
     Reading {
@@ -107,13 +118,17 @@ fn only(outcome: Outcome, trouble: Option<String>) -> Reading {
     Reading { outcome, transcript: None, usage: None, finish_reason: None, model: None, trouble }
 }
 
-fn draft(received: &Received<'_>, body: &[u8]) -> Draft {
+/// What is known of an answer, and how much of it, where it ended so.
+fn draft(received: &Received<'_>, body: &[u8], mut end: End) -> (Draft, End) {
     let mut draft = Draft::default();
     // DeepSeek sends empty lines ahead of plain JSON while a request waits.
     let body = body.trim_ascii_start();
     if is_stream(received.content_type, body) {
-        for event in sse::events(body) {
-            take_event(received.endpoint, &event, &mut draft);
+        let mut reader = sse::Reader::default();
+        reader.push(body, |event| take_event(received.endpoint, &event, &mut draft));
+        let has_tail = !received.tail.bytes.is_empty();
+        if has_tail && take_tail(received, reader, &mut draft) && end == End::Cut {
+            end = End::Whole;
         }
     } else if received.endpoint == Endpoint::Gemini && body.starts_with(b"[") {
         gemini::array(body, &mut draft);
@@ -126,11 +141,34 @@ fn draft(received: &Received<'_>, body: &[u8]) -> Draft {
             take_whole(received.endpoint, &value, &mut draft);
         }
     }
-    draft
+    (draft, end)
+}
+
+/// Takes what the end of a stream tells of how the call went. What it says there is no part of the
+/// transcript, of which only the beginning is kept. Answers whether the end is known by it.
+fn take_tail(received: &Received<'_>, mut reader: sse::Reader, draft: &mut Draft) -> bool {
+    let Tail { mut bytes, missing } = received.tail;
+    if 0 < missing {
+        (reader, bytes) = (sse::Reader::default(), sse::after_empty_line(bytes));
+    }
+    // An event so long that its beginning is not here may have said anything.
+    let mut is_known = missing == 0;
+    let mut end = Draft { usage: draft.usage, ..Draft::default() };
+    reader.push(bytes, |event| {
+        is_known = true;
+        take_event(received.endpoint, &event, &mut end);
+    });
+    draft.seen |= end.seen;
+    draft.done |= end.done;
+    draft.usage = end.usage;
+    draft.finish = end.finish.or(draft.finish.take());
+    draft.fault = draft.fault.take().or(end.fault);
+    is_known
 }
 
 /// Whether the body is a stream of events. The bytes are believed before the header.
-fn is_stream(content_type: &str, body: &[u8]) -> bool {
+pub fn is_stream(content_type: &str, body: &[u8]) -> bool {
+    let body = body.trim_ascii_start();
     let fields: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
     let named = content_type.to_ascii_lowercase().contains("event-stream");
     let json = body.starts_with(b"{") || body.starts_with(b"[");
@@ -158,8 +196,14 @@ fn take_event(endpoint: Endpoint, event: &sse::Event, draft: &mut Draft) {
             draft.fault.get_or_insert_with(|| Fault::of_body(&event.data));
             return;
         }
-        // Whatever it is, it is not part of the answer.
-        Err(_) => return,
+        // It keeps a connection open.
+        Err(_) if event.name == "ping" || event.data.trim_ascii().is_empty() => return,
+        // Callers stumble over it, or miss what it was to say.
+        Err(_) => {
+            let text = "an event of the stream is garbled: its data is no JSON".to_owned();
+            draft.fault.get_or_insert(Fault { text, sort: Sort::Other });
+            return;
+        }
     };
     if event.name == "error" {
         let error = if value["error"].is_null() { &value } else { &value["error"] };
@@ -261,6 +305,7 @@ mod tests {
             content_type: "",
             content_encoding: "",
             body: body.as_bytes(),
+            tail: Tail::default(),
             ended,
         }
     }
@@ -349,6 +394,62 @@ mod tests {
         assert_eq!(outcome(200, &ANSWER[..20], End::Cut), Outcome::Ok);
         let empty = Received { content_type: "text/event-stream", ..received(200, "", End::Whole) };
         assert_eq!(read(&empty).outcome, Outcome::Truncated);
+    }
+
+    const BEGUN: &str =
+        "data: {\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n";
+    const DELTA: &str = "data: {\"choices\":[{\"delta\":{\"content\":\" there\"}}]}\n\n";
+    const LAST: &str = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}],\
+        \"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5}}\n\ndata: [DONE]\n\n";
+    const FAULT: &str = "data: {\"error\":{\"code\":500,\"message\":\"late\"}}\n\n";
+
+    fn ended_with(bytes: &str, missing: usize) -> Reading {
+        let tail = Tail { bytes: bytes.as_bytes(), missing };
+        read(&Received { tail, ..received(200, BEGUN, End::Cut) })
+    }
+
+    #[test]
+    fn the_end_of_a_stream_that_is_cut_says_how_it_went() {
+        for (missing, before) in [(0, String::new()), (9, format!("[\"a}}\r\n\r\n{DELTA}"))] {
+            let reading = ended_with(&(before.clone() + LAST), missing);
+            assert_eq!(reading.outcome, Outcome::Ok);
+            assert_eq!(reading.finish_reason.as_deref(), Some("length"));
+            assert_eq!(reading.usage, Some(Usage { input: 3, output: 5, ..Usage::default() }));
+            assert_eq!(reading.transcript.unwrap().text, "Hi", "its beginning");
+            let reading = ended_with(&(before.clone() + FAULT), missing);
+            assert_eq!(reading.trouble.as_deref(), Some("500: late"));
+            assert_eq!(reading.outcome, Outcome::ProviderError);
+            let unended = ended_with(&(before + DELTA), missing);
+            assert_eq!(unended.outcome, Outcome::Truncated);
+        }
+        // Nobody knows what an event says whose beginning is not here.
+        for tail in ["\n", "no end", "x\n\n"] {
+            assert_eq!(ended_with(tail, 9).outcome, Outcome::Ok, "{tail:?}");
+        }
+        assert_eq!(ended_with("data: {\"choi", 0).outcome, Outcome::Truncated);
+    }
+
+    #[test]
+    fn an_event_that_is_cut_in_two_is_read_where_nothing_is_missing() {
+        for cut in 0..=FAULT.len() {
+            let (head, tail) = FAULT.split_at(cut);
+            let body = BEGUN.to_owned() + head;
+            let tail = Tail { bytes: tail.as_bytes(), missing: 0 };
+            let reading = read(&Received { tail, ..received(200, &body, End::Cut) });
+            assert_eq!(reading.outcome, Outcome::ProviderError, "{cut}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_no_json_is_the_providers_error() {
+        let garbled = "data: {\"choices\":[{\"delta\":{\"con\n\n";
+        let stream = [BEGUN, garbled, LAST].concat();
+        assert_eq!(outcome(200, &stream, End::Whole), Outcome::ProviderError);
+        assert_eq!(ended_with(&(garbled.to_owned() + LAST), 0).outcome, Outcome::ProviderError);
+        for well in ["data:\n\n", ": comment\n\n", "event: ping\ndata: now\n\n", "id: 1\n\n"] {
+            let stream = [BEGUN, well, LAST].concat();
+            assert_eq!(outcome(200, &stream, End::Whole), Outcome::Ok, "{well:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,25 @@ pub fn conversation(endpoint: Endpoint, body: &[u8], len_max: usize) -> String {
     let Ok(body) = Json::read(body) else {
         return String::new();
     };
-    let mut turns = match endpoint {
+    let mut turns = turns(endpoint, &body);
+    turns.push(tools(&body));
+    turns.retain(|it| !it.is_empty());
+    shorten(turns.join("\n\n"), len_max)
+}
+
+/// What a request asks last: the text of the last turn of its user, in at most `len_max` bytes;
+/// empty where there is none.
+pub(super) fn question(endpoint: Endpoint, body: &[u8], len_max: usize) -> String {
+    let Ok(body) = Json::read(body) else {
+        return String::new();
+    };
+    let turns = turns(endpoint, &body);
+    let asked = turns.iter().rev().find_map(|it| it.strip_prefix("user: "));
+    shorten(asked.unwrap_or_default().to_owned(), len_max)
+}
+
+fn turns(endpoint: Endpoint, body: &Json<'_>) -> Vec<String> {
+    match endpoint {
         Endpoint::Chat => listed(&body["messages"], "user"),
         Endpoint::Completions => vec![turn("user", &body["prompt"])],
         Endpoint::Embeddings => vec![turn("user", &body["input"])],
@@ -29,15 +47,12 @@ pub fn conversation(endpoint: Endpoint, body: &[u8], len_max: usize) -> String {
             turns
         }
         Endpoint::Gemini => {
-            let system = either(&body, "systemInstruction", "system_instruction");
+            let system = either(body, "systemInstruction", "system_instruction");
             let mut turns = vec![turn("system", &system["parts"])];
             turns.extend(listed(&body["contents"], "user"));
             turns
         }
-    };
-    turns.push(tools(&body));
-    turns.retain(|it| !it.is_empty());
-    shorten(turns.join("\n\n"), len_max)
+    }
 }
 
 fn listed(messages: &Json<'_>, unnamed: &str) -> Vec<String> {
@@ -241,6 +256,23 @@ mod tests {
         assert_eq!(read(Endpoint::Completions, &json!({"prompt": "Once"})), "user: Once");
         assert_eq!(read(Endpoint::Embeddings, &json!({"input": ["a", "b"]})), "user: a\nb");
         assert_eq!(conversation(Endpoint::Chat, b"{", 10), "");
+    }
+
+    #[test]
+    fn the_question_is_what_the_user_said_last() {
+        let body = json!({"messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Hello"},
+            {"role": "user", "content": "How late is it?"},
+            {"role": "tool", "content": "12:00"},
+        ]});
+        let asked =
+            |body: &Value, len_max| question(Endpoint::Chat, body.to_string().as_bytes(), len_max);
+        assert_eq!(asked(&body, 100), "How late is it?");
+        assert_eq!(asked(&body, 3), "How");
+        assert_eq!(asked(&json!({"messages": []}), 100), "");
+        assert_eq!(question(Endpoint::Chat, b"{", 10), "");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The form an answer was asked to have, and whether it has it.
 
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
-use super::fields::Fields;
-use crate::domain::{Endpoint, Outcome, ToolCall, Transcript};
+use super::{fields::Fields, schema::Wording};
+use crate::domain::{Endpoint, ToolCall};
 
 /// The form an answer was asked to have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,12 +31,17 @@ impl Form {
                 let mime = config.and_then(|it| it.text("responseMimeType"));
                 if mime.as_deref() == Some("application/json") { Self::Json } else { Self::Free }
             }
-            Endpoint::Embeddings | Endpoint::Messages => Self::Free,
+            Endpoint::Messages => Self::typed(output_format(fields)),
+            Endpoint::Embeddings => Self::Free,
         }
     }
 
     fn named(fields: &Fields<'_>, name: &str) -> Self {
-        let kind = fields.read::<Fields<'_>>(name).and_then(|it| it.text("type"));
+        Self::typed(fields.read::<Fields<'_>>(name))
+    }
+
+    fn typed(format: Option<Fields<'_>>) -> Self {
+        let kind = format.and_then(|it| it.text("type"));
         match kind.as_deref() {
             Some("json_object") => Self::Object,
             Some("json_schema") => Self::Json,
@@ -43,43 +49,61 @@ impl Form {
         }
     }
 
-    /// Whether an answer has the form, and the tools it calls can be called; none where neither
-    /// was asked for, or there is no whole answer: a failure, a refusal.
-    pub fn kept(self, outcome: Outcome, transcript: Option<&Transcript>) -> Option<bool> {
-        let transcript = transcript.filter(|_| outcome == Outcome::Ok)?;
-        let calls = callable(&transcript.tool_calls);
-        let text = match self {
-            _ if transcript.text.trim().is_empty() && !transcript.tool_calls.is_empty() => None,
+    /// Whether a text has the form; none where none was asked for.
+    pub(super) fn kept(self, text: &str) -> Option<bool> {
+        match self {
             Self::Free => None,
-            Self::Json => Some(is_json(&transcript.text)),
-            Self::Object => {
-                Some(transcript.text.trim_start().starts_with('{') && is_json(&transcript.text))
+            Self::Json => Some(is_json(text)),
+            Self::Object => Some(text.trim_start().starts_with('{') && is_json(text)),
+        }
+    }
+
+    /// The schema that JSON was asked to be valid against, where one was given.
+    pub(super) fn schema<'a>(
+        endpoint: Endpoint,
+        fields: &Fields<'a>,
+    ) -> Option<(&'a RawValue, Wording)> {
+        let json = |it: Fields<'a>| Some((it.raw("schema")?, Wording::Json));
+        let inner = |name: &str| fields.read::<Fields<'a>>(name);
+        match endpoint {
+            Endpoint::Chat | Endpoint::Completions => {
+                json(inner("response_format")?.read("json_schema")?)
             }
-        };
-        match (text, calls) {
-            (Some(text), Some(calls)) => Some(text && calls),
-            (text, calls) => text.or(calls),
+            Endpoint::Responses => json(inner("text")?.read("format")?),
+            Endpoint::Messages => json(output_format(fields)?),
+            Endpoint::Gemini => {
+                let config = inner("generationConfig")?;
+                let plain = config.raw("responseJsonSchema").map(|it| (it, Wording::Json));
+                plain.or_else(|| Some((config.raw("responseSchema")?, Wording::Either)))
+            }
+            Endpoint::Embeddings => None,
         }
     }
 }
 
+/// What Anthropic calls it, now and at first.
+fn output_format<'a>(fields: &Fields<'a>) -> Option<Fields<'a>> {
+    let config = fields.read::<Fields<'a>>("output_config");
+    config.and_then(|it| it.read("format")).or_else(|| fields.read("output_format"))
+}
+
 /// Whether arguments that begin as an object are one, as they are not where a model had to stop
 /// inside; none where no call has such arguments. The input of a custom tool may be any text.
-fn callable(calls: &[ToolCall]) -> Option<bool> {
+pub(super) fn callable(calls: &[ToolCall]) -> Option<bool> {
     let arguments = calls.iter().map(|it| it.arguments.trim_start());
     let mut objects = arguments.filter(|it| it.starts_with('{')).peekable();
     objects.peek()?;
     Some(objects.all(is_json))
 }
 
-fn is_json(text: &str) -> bool {
+pub(super) fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::{End, Received, ask, read};
+    use crate::dialect::ask;
 
     fn form(endpoint: Endpoint, body: &str) -> Form {
         let path = "/v1beta/models/m:generateContent";
@@ -104,51 +128,59 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_answer_can_have_a_form() {
-        let kept = |form: Form, text: &str| {
-            let transcript = Transcript { text: text.to_owned(), ..Transcript::default() };
-            form.kept(Outcome::Ok, Some(&transcript))
-        };
-        assert_eq!(kept(Form::Object, " {\"a\": 1}\n"), Some(true));
-        assert_eq!(kept(Form::Object, "[1]"), Some(false));
-        assert_eq!(kept(Form::Json, "[1]"), Some(true));
-        assert_eq!(kept(Form::Json, "```json\n{}\n```"), Some(false));
-        assert_eq!(kept(Form::Json, "{\"a\": "), Some(false));
-        assert_eq!(kept(Form::Json, ""), Some(false));
-        assert_eq!(kept(Form::Free, "{}"), None);
-        let text = Transcript::default();
-        assert_eq!(Form::Json.kept(Outcome::Truncated, Some(&text)), None);
-        let tools = Transcript { tool_calls: vec![ToolCall::default()], ..text };
-        assert_eq!(Form::Json.kept(Outcome::Ok, Some(&tools)), None);
-        assert_eq!(Form::Json.kept(Outcome::Ok, None), None);
+    fn a_text_has_its_form_or_not() {
+        for (form, text, kept) in [
+            (Form::Object, " {\"a\": 1}\n", Some(true)),
+            (Form::Object, "[1]", Some(false)),
+            (Form::Json, "[1]", Some(true)),
+            (Form::Json, "```json\n{}\n```", Some(false)),
+            (Form::Json, "{\"a\": ", Some(false)),
+            (Form::Json, "", Some(false)),
+            (Form::Free, "{}", None),
+        ] {
+            assert_eq!(form.kept(text), kept, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_dialect_gives_its_schema_in_its_own_words() {
+        for (endpoint, body) in [
+            (
+                Endpoint::Chat,
+                r#"{"response_format":{"type":"json_schema","json_schema":{"schema":{"a":1}}}}"#,
+            ),
+            (Endpoint::Responses, r#"{"text":{"format":{"type":"json_schema","schema":{"a":1}}}}"#),
+            (Endpoint::Messages, r#"{"output_format":{"type":"json_schema","schema":{"a":1}}}"#),
+            (
+                Endpoint::Messages,
+                r#"{"output_config":{"format":{"type":"json_schema","schema":{"a":1}}}}"#,
+            ),
+            (
+                Endpoint::Gemini,
+                r#"{"generationConfig":{"responseMimeType":"application/json",
+                    "responseSchema":{"a":1}}}"#,
+            ),
+        ] {
+            assert_eq!(form(endpoint, body), Form::Json, "{body}");
+            let fields = Fields::parse(body.as_bytes()).unwrap();
+            let (schema, wording) = Form::schema(endpoint, &fields).unwrap();
+            assert_eq!(schema.get(), r#"{"a":1}"#);
+            assert_eq!(wording == Wording::Either, endpoint == Endpoint::Gemini);
+        }
+        let none = Fields::parse(br#"{"response_format":{"type":"json_object"}}"#).unwrap();
+        assert!(Form::schema(Endpoint::Chat, &none).is_none());
     }
 
     /// WIRE 35
     #[test]
     fn tools_called_with_half_an_object_cannot_be_called() {
-        let kept = |text: &str, arguments: &[&str]| {
+        let kept = |arguments: &[&str]| {
             let call = |it: &&str| ToolCall { arguments: (*it).to_owned(), ..ToolCall::default() };
-            let tool_calls = arguments.iter().map(call).collect();
-            let transcript = Transcript { text: text.to_owned(), tool_calls, refusal: None };
-            [Form::Free, Form::Json].map(|it| it.kept(Outcome::Ok, Some(&transcript)))
+            callable(&arguments.iter().map(call).collect::<Vec<_>>())
         };
-        assert_eq!(kept("", &["{}", " {\"a\":1}"]), [Some(true); 2]);
-        assert_eq!(kept("", &["{}", "{\"city\":\"Os"]), [Some(false); 2]);
-        assert_eq!(kept("Let me see.", &["{}"]), [Some(true), Some(false)]);
-        assert_eq!(kept("1", &["{\"a\""]), [Some(false); 2]);
+        assert_eq!(kept(&["{}", " {\"a\":1}"]), Some(true));
+        assert_eq!(kept(&["{}", "{\"city\":\"Os"]), Some(false));
         // A custom tool takes any text, and nothing is nothing.
-        assert_eq!(kept("", &["select 1", ""]), [None; 2]);
-        let cut = r#"{"choices":[{"finish_reason":"length","message":{"content":null,
-            "tool_calls":[{"id":"1","function":{"name":"f","arguments":"{\"x\":"}}]}}]}"#;
-        let received = Received {
-            endpoint: Endpoint::Chat,
-            status: 200,
-            content_type: "application/json",
-            content_encoding: "",
-            body: cut.as_bytes(),
-            ended: End::Whole,
-        };
-        let reading = read(&received);
-        assert_eq!(Form::Free.kept(reading.outcome, reading.transcript.as_ref()), Some(false));
+        assert_eq!(kept(&["select 1", ""]), None);
     }
 }

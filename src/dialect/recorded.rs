@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, env, fs, path::Path};
 use serde_json::Value;
 
 use super::{
-    Asked, Edits, End, Purpose, Reading, Received, adapt, agreement, ask, conversation, estimate,
-    read,
+    Asked, Edits, End, Purpose, Reading, Received, Tail, adapt, agreement, ask, conversation,
+    estimate, read,
 };
 use crate::domain::{Agreement, Endpoint, Outcome, Skip};
 
@@ -58,6 +58,7 @@ fn received<'a>(row: &'a Value, body: &'a str, ended: End) -> Received<'a> {
         content_type: row["response_headers"]["content-type"].as_str().unwrap_or_default(),
         content_encoding: "",
         body: body.as_bytes(),
+        tail: Tail::default(),
         ended,
     }
 }

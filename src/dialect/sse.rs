@@ -94,7 +94,23 @@ impl Prelude {
     }
 }
 
+/// What follows the first empty line of a piece out of the middle of a stream; nothing without one.
+/// Its first line is not whole, so it is not empty.
+pub(super) fn after_empty_line(piece: &[u8]) -> &[u8] {
+    let (mut rest, mut is_first) = (piece, true);
+    while let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+        let (line, tail) = rest.split_at(end);
+        rest = tail.strip_prefix(b"\r\n").or(tail.get(1..)).unwrap_or_default();
+        if line.is_empty() && !is_first {
+            return rest;
+        }
+        is_first = false;
+    }
+    &[]
+}
+
 /// Every event of a stream that is here already.
+#[cfg(test)]
 pub(super) fn events(stream: &[u8]) -> Vec<Event> {
     let mut events = Vec::new();
     Reader::default().push(stream, |event| events.push(event));
@@ -162,6 +178,21 @@ mod tests {
     fn an_event_without_its_empty_line_is_dropped() {
         assert!(events(b"data: half\n").is_empty());
         assert!(events(b"event: ping\n\n").is_empty());
+    }
+
+    #[test]
+    fn events_are_found_again_after_the_first_empty_line() {
+        for (piece, rest) in [
+            ("\n\r\ndata: a\n\n", "data: a\n\n"),
+            ("\ndata: a\n\nb", "b"),
+            ("x\r\rb", "b"),
+            ("x\r\n\r\nb", "b"),
+            ("x\ny\nz", ""),
+            ("\n", ""),
+            ("", ""),
+        ] {
+            assert_eq!(after_empty_line(piece.as_bytes()), rest.as_bytes(), "{piece:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Lot, Name, Order, Timestamp};
+use super::{Checks, Lot, Name, Order, Timestamp};
 
 /// Which provider of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -140,8 +140,13 @@ pub struct Call {
     pub finish_reason: Option<String>,
     /// What it cost in billionths of a US dollar; none when tokens or prices are not known.
     pub cost_nano_usd: Option<u64>,
-    /// Whether the answer is the JSON that was asked for; none where none was asked for.
-    pub well_formed: Option<bool>,
+    /// What was asked of its answer by rule, and what of that it kept to.
+    pub checks: Checks,
+    /// Characters of its answer: the text, and the arguments of tool calls; none where it is not
+    /// here as a whole.
+    pub answer_chars: Option<u32>,
+    /// ROUGE-L of its answer against the primary's, in basis points; none where nobody looked.
+    pub rouge_l_bps: Option<u16>,
     /// Whether the tokens, and what they cost, are an estimate of ours: the provider told none.
     pub estimated: bool,
 }
@@ -301,24 +306,75 @@ pub struct Score {
     pub at: Timestamp,
     /// When it counted; none for scores kept before this was kept too.
     pub order: Option<Order>,
-    /// Who judged: `judge:<model>@<rubric>`.
+    /// Who judged: `judge:<model>@<wording>`, or `rule:<name>` where nobody had to.
     pub source: String,
     /// The primary's overall score.
     pub primary: f64,
     /// The candidate's overall score.
     pub candidate: f64,
-    /// Accuracy, relevance, tone: what the overall scores are the mean of.
+    /// One for each criterion: what the overall scores are the weighted mean of.
     pub parts: Vec<ScorePart>,
     /// Why, in the judge's words.
     pub rationale: String,
-    /// Whose answer the judge was shown first; none where nobody noted it.
-    pub first: Option<Side>,
+    /// In which places the judge was shown the answers; none where nobody noted it, or it was shown
+    /// one at a time.
+    pub placed: Option<Placed>,
+}
+
+impl Score {
+    /// How the source of a score begins that a rule gave in place of a judge: the candidate's answer
+    /// is worth nothing, whatever anybody may think of it.
+    pub const RULE: &str = "rule:";
+}
+
+/// In which places a judge was shown the answers of a pair.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Placed {
+    /// It was asked once, and this side's answer stood first.
+    Once(Side),
+    /// It was asked in both orders, and the marks are the means.
+    Both {
+        /// How much higher an answer was marked where it stood first, -1 to 1: the mean of both.
+        lead: f64,
+        /// Whether each order had another winner.
+        flipped: bool,
+    },
+}
+
+/// Which of two answers is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Winner {
+    /// The first.
+    First,
+    /// The second.
+    Second,
+    /// Neither, by much.
+    Tie,
+}
+
+impl Winner {
+    /// Marks (0 to 1) that are no further apart than half a mark of ten tell no winner.
+    const TIE_MAX: f64 = 0.05;
+
+    /// The winner by two marks, 0 to 1.
+    pub fn of(first: f64, second: f64) -> Self {
+        match first - second {
+            lead if Self::TIE_MAX < lead => Self::First,
+            lead if lead < -Self::TIE_MAX => Self::Second,
+            _ => Self::Tie,
+        }
+    }
+
+    /// Whether it is the other one of two: a tie is nobody's other.
+    pub fn contradicts(self, other: Self) -> bool {
+        matches!((self, other), (Self::First, Self::Second) | (Self::Second, Self::First))
+    }
 }
 
 /// One dimension of a score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScorePart {
-    /// `accuracy`, `relevance` or `tone`.
+    /// The criterion of the rubric.
     pub dimension: String,
     /// 0 to 1.
     pub primary: f64,

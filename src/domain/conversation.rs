@@ -49,6 +49,8 @@ mod tests {
             slice: Slice::default(),
             stage_slice: Slice::default(),
             watched: None,
+            gated: Vec::new(),
+            compared: crate::domain::Compared::default(),
             serve: Share::from_basis_points(serve).unwrap(),
             noise: Share::NONE,
             flags: Flags::default(),

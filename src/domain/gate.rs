@@ -1,8 +1,6 @@
-//! Gates: the limits a candidate must keep to, and what is known about them.
+//! Gates: the limits a candidate must keep to.
 
-use std::time::Duration;
-
-use super::Margin;
+use super::{Check, Margin};
 
 /// What a gate looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,14 +17,40 @@ pub enum Metric {
     TtftP99,
     /// Share of calls whose stream ended without its end mark.
     TruncatedRate,
-    /// Share of calls in which the model declined to answer.
+    /// Share of calls in which the model declined to answer, in the words of its dialect or in
+    /// plain ones.
     RefusalRate,
-    /// Share of answers that are JSON, among those that were asked to be.
+    /// Share of answers that are valid by the JSON Schema that was given.
     SchemaValidRate,
     /// Output tokens of the candidate, as a part of the primary's.
     OutputTokensRatio,
     /// Mean score by those whom the answers were for.
     Feedback,
+    /// Share of answers that are JSON, among those that were asked to be.
+    JsonValidRate,
+    /// Share of answers whose tool calls can be made, among those that were offered tools.
+    ToolCallValidRate,
+    /// Share of answers that say nothing.
+    EmptyRate,
+    /// Share of answers that a limit of their length cut off.
+    LengthCutRate,
+    /// Share of answers that were given to several other questions too.
+    RepeatedRate,
+    /// Share of answers in another language than their question.
+    LanguageSwitchRate,
+    /// Share of answers that call the same tools alike as the primary's, among those of which one
+    /// calls any.
+    ToolCallMatchRate,
+    /// Share of answers that say the same as the primary's.
+    ExactMatchRate,
+    /// Share of answers that give the primary's label, where that gives one.
+    LabelMatchRate,
+    /// Mean ROUGE-L of the candidate's answers against the primary's.
+    RougeL,
+    /// Characters of the candidate's answers, as a part of the primary's.
+    LengthRatio,
+    /// The candidate's part of the comparisons that people make blind.
+    HumanWinRate,
 }
 
 /// How a metric is measured, and so which instrument proves it.
@@ -40,6 +64,10 @@ pub enum Kind {
     Score,
     /// The same of scores that callers give to the answers they got, of one side each.
     Opinion,
+    /// The mean of how much the answers of pairs are alike, 0 to 1; higher is better.
+    Likeness,
+    /// The part of comparisons that each side wins, 0 to 1, ties half; higher is better.
+    Preference,
     /// A sum of paired amounts, compared as a part of the primary's; lower is better.
     Ratio,
 }
@@ -55,7 +83,7 @@ pub enum Better {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 22] = [
         Self::ErrorRate,
         Self::LatencyP99,
         Self::JudgeScore,
@@ -66,10 +94,26 @@ impl Metric {
         Self::SchemaValidRate,
         Self::OutputTokensRatio,
         Self::Feedback,
+        Self::JsonValidRate,
+        Self::ToolCallValidRate,
+        Self::EmptyRate,
+        Self::LengthCutRate,
+        Self::RepeatedRate,
+        Self::LanguageSwitchRate,
+        Self::ToolCallMatchRate,
+        Self::ExactMatchRate,
+        Self::LabelMatchRate,
+        Self::RougeL,
+        Self::LengthRatio,
+        Self::HumanWinRate,
     ];
 
     /// The metrics that gate unless a plan says otherwise.
     pub const DEFAULTS: [Self; 3] = [Self::ErrorRate, Self::LatencyP99, Self::JudgeScore];
+
+    /// The metrics that gate beside the judge unless a plan says otherwise, so that it never stands
+    /// alone: each [`is_ground`](Self::is_ground).
+    pub const GROUND_DEFAULTS: [Self; 1] = [Self::RepeatedRate];
 
     /// The name in config, metrics, records and the API.
     pub fn as_str(self) -> &'static str {
@@ -84,6 +128,18 @@ impl Metric {
             Self::SchemaValidRate => "schema_valid_rate",
             Self::OutputTokensRatio => "output_tokens_ratio",
             Self::Feedback => "feedback",
+            Self::JsonValidRate => "json_valid_rate",
+            Self::ToolCallValidRate => "tool_call_valid_rate",
+            Self::EmptyRate => "empty_rate",
+            Self::LengthCutRate => "length_cut_rate",
+            Self::RepeatedRate => "repeated_rate",
+            Self::LanguageSwitchRate => "language_switch_rate",
+            Self::ToolCallMatchRate => "tool_call_match_rate",
+            Self::ExactMatchRate => "exact_match_rate",
+            Self::LabelMatchRate => "label_match_rate",
+            Self::RougeL => "rouge_l",
+            Self::LengthRatio => "length_ratio",
+            Self::HumanWinRate => "human_win_rate",
         }
     }
 
@@ -100,13 +156,70 @@ impl Metric {
     /// How it is measured.
     pub fn kind(self) -> Kind {
         match self {
-            Self::ErrorRate | Self::TruncatedRate | Self::RefusalRate => Kind::Rate(Better::Lower),
-            Self::SchemaValidRate => Kind::Rate(Better::Higher),
+            Self::ErrorRate
+            | Self::TruncatedRate
+            | Self::RefusalRate
+            | Self::EmptyRate
+            | Self::LengthCutRate
+            | Self::RepeatedRate
+            | Self::LanguageSwitchRate => Kind::Rate(Better::Lower),
+            Self::SchemaValidRate
+            | Self::JsonValidRate
+            | Self::ToolCallValidRate
+            | Self::ToolCallMatchRate
+            | Self::ExactMatchRate
+            | Self::LabelMatchRate => Kind::Rate(Better::Higher),
             Self::LatencyP99 | Self::TtftP99 => Kind::Quantile,
             Self::JudgeScore => Kind::Score,
             Self::Feedback => Kind::Opinion,
-            Self::Cost | Self::OutputTokensRatio => Kind::Ratio,
+            Self::RougeL => Kind::Likeness,
+            Self::HumanWinRate => Kind::Preference,
+            Self::Cost | Self::OutputTokensRatio | Self::LengthRatio => Kind::Ratio,
         }
+    }
+
+    /// The check whose share of answers it is, if it is one.
+    pub fn check(self) -> Option<Check> {
+        match self {
+            Self::SchemaValidRate => Some(Check::Schema),
+            Self::JsonValidRate => Some(Check::Json),
+            Self::ToolCallValidRate => Some(Check::ToolCalls),
+            Self::EmptyRate => Some(Check::NotEmpty),
+            Self::LengthCutRate => Some(Check::NotCut),
+            Self::RepeatedRate => Some(Check::NotRepeated),
+            Self::LanguageSwitchRate => Some(Check::SameLanguage),
+            Self::ToolCallMatchRate => Some(Check::ToolCallMatch),
+            Self::ExactMatchRate => Some(Check::ExactMatch),
+            Self::LabelMatchRate => Some(Check::LabelMatch),
+            Self::ErrorRate
+            | Self::LatencyP99
+            | Self::JudgeScore
+            | Self::Cost
+            | Self::TtftP99
+            | Self::TruncatedRate
+            | Self::RefusalRate
+            | Self::OutputTokensRatio
+            | Self::Feedback
+            | Self::RougeL
+            | Self::LengthRatio
+            | Self::HumanWinRate => None,
+        }
+    }
+
+    /// Whether it says by rule something of what the answers say: what a judge's opinion of them
+    /// can be set against.
+    pub fn is_ground(self) -> bool {
+        let people = matches!(self, Self::Feedback | Self::HumanWinRate);
+        people || self.check().is_some() || matches!(self, Self::RougeL | Self::RefusalRate)
+    }
+
+    /// Whether it is read off both answers of a pair: the primary's is the measure, and so what is
+    /// allowed is allowed of the candidate's alone.
+    pub fn is_of_pair(self) -> bool {
+        matches!(
+            self,
+            Self::ToolCallMatchRate | Self::ExactMatchRate | Self::LabelMatchRate | Self::RougeL
+        )
     }
 
     /// The unit of differences and bounds, for display.
@@ -114,7 +227,7 @@ impl Metric {
         match self.kind() {
             Kind::Rate(_) => "pp",
             Kind::Quantile => "ms",
-            Kind::Score | Kind::Opinion => "score",
+            Kind::Score | Kind::Opinion | Kind::Likeness | Kind::Preference => "score",
             Kind::Ratio => "%",
         }
     }
@@ -177,253 +290,18 @@ impl Verdict {
     }
 }
 
-/// What is known about one gate now, in the unit of its metric.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GateEvidence {
-    /// The gate's metric.
-    pub metric: Metric,
-    /// The watched slice that it is about; empty for all traffic.
-    pub watched: String,
-    /// What it comes to.
-    pub verdict: Verdict,
-    /// From which part of its margin on a regression goes back, in percent; 100 is strict.
-    pub alarm_from_percent: u32,
-    /// Why it is invalid; empty otherwise.
-    pub problem: String,
-    /// Observations used in this stage.
-    pub samples: u64,
-    /// About how many more are needed for a verdict; 0 when decided, none when unknown.
-    pub samples_needed: Option<u64>,
-    /// The primary's value.
-    pub primary: f64,
-    /// The candidate's value.
-    pub candidate: f64,
-    /// Candidate minus primary; for a ratio the candidate in percent of the primary.
-    pub difference: f64,
-    /// Lower end of the anytime-valid interval of the difference.
-    pub lower: f64,
-    /// Upper end.
-    pub upper: f64,
-    /// The difference that is allowed.
-    pub bound: f64,
-    /// How far the proof of harm has come, 0 to 1.
-    pub harm: f64,
-    /// How far the proof of safety has come, 0 to 1.
-    pub safe: f64,
-    /// What the primary shows against itself in the same metric; none while that is not known.
-    pub noise: Option<Noise>,
-    /// What a gate on amounts rests on; none for others.
-    pub basis: Option<Basis>,
-}
-
-/// What a gate on amounts rests on.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Basis {
-    /// How much of the amounts of both sides was estimated, as providers told no tokens, in percent.
-    pub estimated_percent: f64,
-    /// Mean input tokens of the same requests as the primary and as the candidate count them; none
-    /// until both told them.
-    pub input_tokens: Option<(f64, f64)>,
-}
-
-impl Basis {
-    /// The numbers in one line; empty where there is nothing to say.
-    pub fn figures(&self) -> String {
-        let mut said = Vec::new();
-        if 0.0 < self.estimated_percent {
-            said.push(format!("{:.0}% of it estimated", self.estimated_percent));
-        }
-        if let Some((primary, candidate)) = self.input_tokens {
-            let ratio = 100.0 * candidate / primary.max(f64::MIN_POSITIVE);
-            said.push(format!(
-                "{candidate:.0} input tokens where the primary counts {primary:.0} ({ratio:.0}%)"
-            ));
-        }
-        said.join(", ")
-    }
-}
-
-/// A difference of the primary from itself, in the unit of a metric: what would be shown if the
-/// primary were its own candidate.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Noise {
-    /// Requests of this stage that it was asked twice.
-    pub samples: u64,
-    /// Its second call minus that which the caller saw; for a ratio the second in percent.
-    pub difference: f64,
-    /// Lower end of the anytime-valid interval of the difference.
-    pub lower: f64,
-    /// Upper end.
-    pub upper: f64,
-}
-
-impl Noise {
-    /// The numbers in one line: difference, interval, samples.
-    pub fn figures(&self, unit: &str) -> String {
-        let Self { samples, difference, lower, upper } = self;
-        format!("noise {difference:+.3} {unit} in [{lower:+.3}, {upper:+.3}], {samples} samples")
-    }
-}
-
-impl GateEvidence {
-    /// The name of its gate, with the watched slice where it is about one.
-    pub fn name(&self) -> String {
-        match self.watched.as_str() {
-            "" => self.metric.as_str().to_owned(),
-            slice => format!("{} in slice `{slice}`", self.metric.as_str()),
-        }
-    }
-
-    /// The numbers of a broken gate in one line: difference, interval, bound, samples, and from
-    /// where on it goes back.
-    pub fn figures(&self) -> String {
-        let unit = self.metric.unit();
-        format!(
-            "{:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, n={}; {}",
-            self.difference,
-            self.lower,
-            self.upper,
-            self.bound,
-            self.samples,
-            self.mode()
-        )
-    }
-
-    /// From where on it goes back, in words.
-    pub fn mode(&self) -> String {
-        if self.alarm_from_percent < 100 {
-            format!("goes back from {}% of the margin on", self.alarm_from_percent)
-        } else {
-            "goes back beyond the margin only".to_owned()
-        }
-    }
-
-    /// The numbers of a gate that is not decided, and how many more samples it needs; else why it
-    /// cannot be trusted.
-    pub(super) fn detail(&self) -> String {
-        let slice = match self.watched.as_str() {
-            "" => String::new(),
-            slice => format!("in slice `{slice}`: "),
-        };
-        if !self.problem.is_empty() {
-            return format!("{slice}{}", self.problem);
-        }
-        let more = match self.samples_needed {
-            Some(more) if 0 < more => format!(", about {more} more needed"),
-            Some(_) | None => String::new(),
-        };
-        let unit = self.metric.unit();
-        format!(
-            "{slice}difference {:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, \
-             {} samples{more}",
-            self.difference, self.lower, self.upper, self.bound, self.samples
-        )
-    }
-}
-
-/// What is known about a candidate in its stage now.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Evidence {
-    /// One for each gate of the stage, in the plan's order, over all traffic; then the same for
-    /// each watched slice.
-    pub gates: Vec<GateEvidence>,
-    /// Pairs that count, made in this stage.
-    pub pairs: u64,
-    /// Requests that count though only one side was seen, made in this stage.
-    pub solos: u64,
-    /// Pairs and solos a minute, since the stage began.
-    pub per_minute: f64,
-    /// What does not count, and why.
-    pub excluded: Vec<Excluded>,
-    /// Why none of it can be trusted, if so: coverage lost, cap reached.
-    pub problem: Option<String>,
-    /// Why the primary is no measure for anybody, if so: it fails itself. A person may go on.
-    pub outage: Option<String>,
-    /// Why what was heard of the stage is not all or not of now, if so. A person may go on.
-    pub unsettled: Option<String>,
-}
-
-/// Requests that were seen and do not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Excluded {
-    /// Why: an outcome that says nothing about the provider, a copy that was lost, a turn of a
-    /// conversation that counts already.
-    pub reason: &'static str,
-    /// How many.
-    pub count: u64,
-}
-
-impl Evidence {
-    /// The evidence of one gate, over all traffic.
-    pub fn of(&self, metric: Metric) -> Option<&GateEvidence> {
-        self.gates.iter().find(|it| it.metric == metric && it.watched.is_empty())
-    }
-
-    /// The evidence of one gate that comes to this: over all traffic, else in a watched slice.
-    pub fn with(&self, metric: Metric, verdict: Verdict) -> Option<&GateEvidence> {
-        self.gates.iter().find(|it| it.metric == metric && it.verdict == verdict)
-    }
-
-    /// Milliseconds until a gate has the samples it needs, if they come as they have come in this
-    /// stage; none when that is not known, or none come.
-    pub fn wait_ms(&self, gate: &GateEvidence) -> Option<u64> {
-        let needed = u128::from(gate.samples_needed?);
-        let observations = u128::from(self.pairs + self.solos);
-        let seen = u128::from(gate.samples);
-        // A minute's observations are this many thousandths.
-        let thousandths = Duration::try_from_secs_f64(self.per_minute).ok()?.as_millis();
-        let ms = (needed * observations * 60_000 * 1_000).checked_div(seen * thousandths)?;
-        u64::try_from(ms).ok()
-    }
-
-    /// The first gate that is broken, over all traffic or in a watched slice.
-    pub fn breach(&self) -> Option<&GateEvidence> {
-        self.gates.iter().find(|it| it.verdict == Verdict::Breach)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn gate(samples: u64, samples_needed: Option<u64>) -> GateEvidence {
-        GateEvidence {
-            metric: Metric::JudgeScore,
-            watched: String::new(),
-            verdict: Verdict::Undecided,
-            alarm_from_percent: 100,
-            problem: String::new(),
-            samples,
-            samples_needed,
-            primary: 0.9,
-            candidate: 0.9,
-            difference: 0.0,
-            lower: -1.0,
-            upper: 1.0,
-            bound: 0.1,
-            harm: 0.0,
-            safe: 0.0,
-            noise: None,
-            basis: None,
+    #[test]
+    fn every_check_but_that_of_refusals_is_what_a_metric_counts() {
+        let of = |check: Check| Metric::ALL.into_iter().find(|it| it.check() == Some(check));
+        for check in Check::ALL {
+            assert_eq!(of(check).is_none(), check == Check::NotDeclined, "{}", check.as_str());
+            assert!(of(check).is_none_or(Metric::is_ground));
         }
-    }
-
-    #[test]
-    fn a_gate_says_how_many_more_samples_it_needs_if_any() {
-        let mut gate = gate(5, Some(10));
-        assert!(gate.detail().ends_with("5 samples, about 10 more needed"));
-        gate.samples_needed = Some(0);
-        assert!(gate.detail().ends_with("5 samples"));
-    }
-
-    #[test]
-    fn the_wait_for_a_gate_is_that_of_its_samples_at_the_rate_they_come() {
-        // Every second request has been a sample: five more are ten requests, two a minute.
-        let evidence = Evidence { pairs: 30, solos: 10, per_minute: 2.0, ..Evidence::default() };
-        assert_eq!(evidence.wait_ms(&gate(20, Some(5))), Some(300_000));
-        assert_eq!(evidence.wait_ms(&gate(20, None)), None);
-        assert_eq!(evidence.wait_ms(&gate(0, Some(5))), None);
-        let standing = Evidence { per_minute: f64::NAN, ..evidence };
-        assert_eq!(standing.wait_ms(&gate(20, Some(5))), None);
+        assert!(Metric::RougeL.is_ground() && !Metric::JudgeScore.is_ground());
+        assert!(!Metric::ErrorRate.is_ground() && !Metric::LengthRatio.is_ground());
     }
 }

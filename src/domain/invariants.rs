@@ -320,6 +320,8 @@ fn takes(rollout: &Rollout, key: &str) -> bool {
         slice: plan.slice.clone(),
         stage_slice: Slice::default(),
         watched: None,
+        gated: Vec::new(),
+        compared: crate::domain::Compared::default(),
         serve: stage.map_or(Share::NONE, |it| it.serve),
         mirror: stage.map_or(Share::NONE, |it| it.mirror),
         noise: plan.noise,

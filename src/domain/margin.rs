@@ -46,9 +46,10 @@ pub enum Limit {
         /// Percent of the primary's own 99th percentile.
         percent: u32,
     },
-    /// `>= 95%`: scores must reach this part of the primary's.
+    /// `>= 95%`: scores must reach this part of the primary's. Of comparisons, the candidate must
+    /// win this part, where a tie is half a win: `>= 50%` would be as good as the primary.
     Part {
-        /// Percent, 1 to 99.
+        /// Percent, 1 to 99; of comparisons 1 to 49.
         percent: u32,
     },
     /// `<= 40%, expected 30%, each <= 0.5`: amounts may be this part of the primary's.
@@ -57,7 +58,7 @@ pub enum Limit {
         percent: u32,
         /// What is hoped for, in percent: harm is an excess over it. Below `percent`.
         expected: u32,
-        /// What no call comes above, in millionths: of a dollar, or of a token. One that does
+        /// What no call comes above, in millionths: of a dollar, a token or a character. One that does
         /// makes the gate invalid, because it cannot be bet on.
         each_max: u64,
         /// How much of the amounts of both sides may be estimated, in percent; more makes the gate
@@ -93,21 +94,23 @@ impl Margin {
             Metric::ErrorRate
             | Metric::TruncatedRate
             | Metric::RefusalRate
-            | Metric::SchemaValidRate => Limit::Points { basis_points: 50 },
+            | Metric::SchemaValidRate
+            | Metric::JsonValidRate
+            | Metric::ToolCallValidRate
+            | Metric::EmptyRate
+            | Metric::LengthCutRate
+            | Metric::RepeatedRate
+            | Metric::LanguageSwitchRate => Limit::Points { basis_points: 50 },
+            Metric::ToolCallMatchRate | Metric::ExactMatchRate | Metric::LabelMatchRate => {
+                Limit::Points { basis_points: 500 }
+            }
             Metric::LatencyP99 | Metric::TtftP99 => Limit::Longer { ms: 200, percent: 10 },
             Metric::JudgeScore | Metric::Feedback => Limit::Part { percent: 95 },
-            Metric::Cost => Limit::Ratio {
-                percent: 40,
-                expected: 30,
-                each_max: 1_000_000,
-                estimated_max: ESTIMATED_PERCENT_MAX,
-            },
-            Metric::OutputTokensRatio => Limit::Ratio {
-                percent: 130,
-                expected: 97,
-                each_max: 32_768_000_000,
-                estimated_max: ESTIMATED_PERCENT_MAX,
-            },
+            Metric::RougeL => Limit::Part { percent: 50 },
+            Metric::HumanWinRate => Limit::Part { percent: 45 },
+            Metric::Cost => of_amounts((40, 30), 1_000_000),
+            Metric::OutputTokensRatio => of_amounts((130, 97), 32_768_000_000),
+            Metric::LengthRatio => of_amounts((130, 97), 131_072_000_000),
         };
         Self { metric, limit, origin: Origin::Zero }
     }
@@ -137,9 +140,15 @@ impl Margin {
         let limit = match (metric.kind(), origin) {
             (Kind::Rate(better), _) => points(better, plain),
             (Kind::Quantile, _) => longer(plain),
-            (Kind::Score | Kind::Opinion, Origin::Zero) => part(plain),
+            (Kind::Score | Kind::Opinion | Kind::Likeness, Origin::Zero) => {
+                part(plain.strip_suffix("ofprimary").unwrap_or(plain), 99)
+            }
+            (Kind::Preference, Origin::Zero) => part(plain, 49),
             (Kind::Ratio, Origin::Zero) => ratio(metric, plain),
-            (Kind::Score | Kind::Opinion | Kind::Ratio, Origin::Noise) => None,
+            (
+                Kind::Score | Kind::Opinion | Kind::Likeness | Kind::Preference | Kind::Ratio,
+                Origin::Noise,
+            ) => None,
         };
         let limit = limit.ok_or_else(|| MarginError { metric, text: text.to_owned() })?;
         Ok(Self { metric, limit, origin })
@@ -217,11 +226,15 @@ fn longer(text: &str) -> Option<Limit> {
     in_range.then_some(Limit::Longer { ms, percent })
 }
 
-/// `>=95%`, optionally followed by `ofprimary`.
-fn part(text: &str) -> Option<Limit> {
-    let text = text.strip_suffix("ofprimary").unwrap_or(text);
+/// `>=95%`.
+fn part(text: &str, percent_max: u32) -> Option<Limit> {
     let percent = digits(text.strip_prefix(">=")?.strip_suffix('%')?)?;
-    (1..=99).contains(&percent).then_some(Limit::Part { percent })
+    (1..=percent_max).contains(&percent).then_some(Limit::Part { percent })
+}
+
+/// A limit to amounts that nothing else was said of.
+fn of_amounts((percent, expected): (u32, u32), each_max: u64) -> Limit {
+    Limit::Ratio { percent, expected, each_max, estimated_max: ESTIMATED_PERCENT_MAX }
 }
 
 /// `<=40%`, optionally followed by `,expected30%` (else three quarters of it), by `,each<=0.5` (else
@@ -316,10 +329,14 @@ mod tests {
             (Metric::SchemaValidRate, "-0.5pp beyond noise"),
             (Metric::JudgeScore, ">= 95%"),
             (Metric::Feedback, ">= 98%"),
+            (Metric::HumanWinRate, ">= 48%"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.05"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.000001"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 1, estimated <= 100%"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 1, estimated <= 0%"),
+            (Metric::ToolCallMatchRate, "-5pp"),
+            (Metric::ExactMatchRate, "-1pp beyond noise"),
+            (Metric::RougeL, ">= 60%"),
         ];
         for (metric, text) in texts {
             assert_eq!(Margin::parse(metric, text).unwrap().to_string(), text);
@@ -352,7 +369,10 @@ mod tests {
             (Metric::LatencyP99, "-200ms"),
             (Metric::LatencyP99, "++200ms"),
             (Metric::JudgeScore, ">= 100%"),
+            (Metric::HumanWinRate, ">= 50%"),
+            (Metric::HumanWinRate, ">= 45% of primary"),
             (Metric::JudgeScore, "95%"),
+            (Metric::RougeL, ">= 60% beyond noise"),
             (Metric::Cost, ">= 40%"),
             (Metric::Cost, "<= 40%, expected 40%"),
             (Metric::Cost, "<= 1%"),

@@ -5,13 +5,17 @@
 
 mod budget;
 mod call;
+mod check;
 mod conversation;
+mod desk;
 mod endpoint;
 mod event;
+mod evidence;
 mod flag;
 mod forecast;
 mod freeze;
 mod gate;
+mod ground;
 mod margin;
 mod marks;
 mod plan;
@@ -20,6 +24,7 @@ mod record;
 mod refusal;
 mod request_rules;
 mod requests;
+mod review;
 mod rollout;
 mod route;
 mod seen;
@@ -35,17 +40,18 @@ pub(crate) mod random;
 
 pub use budget::{Budget, read_usd, show_usd};
 pub use call::{
-    Agreement, Call, Outcome, Pair, PairId, Score, ScorePart, Side, ToolCall, Transcript, Usage,
-    Window,
+    Agreement, Call, Outcome, Pair, PairId, Placed, Score, ScorePart, Side, ToolCall, Transcript,
+    Usage, Window, Winner,
 };
+pub use check::{Check, Checks, Compared, words};
+pub use desk::{Desk, Late, Progress};
 pub use endpoint::Endpoint;
 pub use event::{Answer, Cause, Command, Consent, Event, Undecided};
+pub use evidence::{Basis, Evidence, Excluded, GateEvidence, Noise};
 pub use flag::{Caps, Flag, Flags};
 pub use forecast::{Forecast, Foresight};
 pub use freeze::{Freeze, FreezeError, FreezeText, Thaw};
-pub use gate::{
-    Basis, Better, Evidence, Excluded, Gate, GateEvidence, Kind, Metric, Noise, Role, Verdict,
-};
+pub use gate::{Better, Gate, Kind, Metric, Role, Verdict};
 pub use margin::{Limit, Margin, MarginError};
 pub use marks::{MarkFields, Sticky};
 pub use plan::{Approval, OnIdle, Plan, PlanFault, Risk, Slice, Stage, Times, default_ladder};
@@ -54,6 +60,7 @@ pub use record::Record;
 pub use refusal::Refusal;
 pub use request_rules::{MessageRule, RequestRules};
 pub use requests::Requests;
+pub use review::{Choice, Counted, Lease, Preferred, Review};
 pub use rollout::{Input, Rollout, Saved, State, Visit};
 pub use route::{Facts, Key, Lane, Lot, Places, Route, Snapshot, Tie, is_cleared};
 pub use seen::{Note, Order, Seen, Told, Weather};

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Freeze, Gate, Kind, Margin, Metric, Name, Role, Share, Watched};
+use super::{Compared, Freeze, Gate, Kind, Margin, Metric, Name, Role, Share, Watched};
 
 /// Which requests; an empty list matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -129,12 +129,17 @@ pub struct Plan {
     pub slice: Slice,
     /// Which parts of it every gate also watches by themselves; none where averages are enough.
     pub watched: Option<Watched>,
+    /// What answers are compared by, besides the whole of them.
+    pub compared: Compared,
     /// The ladder.
     pub stages: Vec<Stage>,
     /// Most copies a day (UTC).
     pub copies_per_day_max: u64,
     /// Share of pairs the judge sees.
     pub judge_share: Share,
+    /// Share of pairs that people are shown, and a larger one of those that raise doubt; none where
+    /// nobody is.
+    pub review: Share,
     /// Traffic that the primary answers and is asked a second time, so that it is known how much
     /// it differs from itself; none where that is not measured.
     pub noise: Share,
@@ -214,6 +219,9 @@ impl Plan {
         if let Some(problem) = self.watched.as_ref().and_then(|it| it.fault(&self.slice)) {
             fault("slices", problem);
         }
+        if let Some(problem) = self.compared.fault() {
+            fault("compare", problem);
+        }
         let risk = self.risk;
         if !(1..=5_000).contains(&risk.harm_bps) || !(1..=5_000).contains(&risk.safe_bps) {
             fault("risk", "chances of error are 0.01% to 50%".to_owned());
@@ -274,9 +282,19 @@ impl Stage {
         if metrics.contains(&Metric::JudgeScore) && plan.judge_share.is_none() {
             faults.push(("gates", "judge_score needs a judge that sees some pairs".to_owned()));
         }
+        if metrics.contains(&Metric::HumanWinRate) && plan.review.is_none() {
+            faults.push((
+                "gates",
+                "human_win_rate needs people who see some pairs: set `review`".to_owned(),
+            ));
+        }
         let proves = |it: &Gate| it.metric() == Metric::Feedback && it.role == Role::Prove;
         if !self.serves_both() && self.gates.iter().any(proves) {
             let problem = "feedback is proven only where both sides answer callers: let it guard";
+            faults.push(("gates", problem.to_owned()));
+        }
+        if metrics.contains(&Metric::LabelMatchRate) && plan.compared.labels.is_empty() {
+            let problem = "label_match_rate needs labels to compare by: name them in `compare`";
             faults.push(("gates", problem.to_owned()));
         }
         if plan.noise.is_none() && self.gates.iter().any(|it| it.margin.is_beyond_noise()) {
@@ -325,9 +343,12 @@ pub fn default_ladder(
             .map(|&margin| match margin.metric().kind() {
                 Kind::Quantile => Gate { margin, role: p99 },
                 Kind::Opinion if [0, 10_000].contains(&serve) => Gate { margin, role: Role::Guard },
-                Kind::Rate(_) | Kind::Score | Kind::Opinion | Kind::Ratio => {
-                    Gate { margin, role: Role::Prove }
-                }
+                Kind::Rate(_)
+                | Kind::Score
+                | Kind::Opinion
+                | Kind::Likeness
+                | Kind::Preference
+                | Kind::Ratio => Gate { margin, role: Role::Prove },
             })
             .collect(),
         approval: Approval::NotNeeded,
@@ -348,9 +369,11 @@ pub(super) mod tests {
             candidate: "cheap".parse().unwrap(),
             slice: Slice::default(),
             watched: None,
+            compared: Compared::default(),
             stages: default_ladder(&margins, &[], &[]),
             copies_per_day_max: 10_000,
             judge_share: Share::ALL,
+            review: Share::ALL,
             noise: Share::NONE,
             risk: Risk::default(),
             times: Times::default(),

@@ -47,9 +47,12 @@ impl Random {
             candidate: "cheap".parse().unwrap(),
             slice: Slice::default(),
             watched: self.one_in(3).then(watched),
+            // Every metric may be gated.
+            compared: crate::domain::Compared { labels: vec!["yes".to_owned()], fields: vec![] },
             stages,
             copies_per_day_max: 1_000,
             judge_share: Share::ALL,
+            review: Share::ALL,
             noise: Share::NONE,
             risk: Risk::default(),
             times: self.times(),

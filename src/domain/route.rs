@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Caps, Flags, Name, Share, Side, Skip, Slice, Watched, Window,
+    Caps, Compared, Flags, Metric, Name, Share, Side, Skip, Slice, Watched, Window,
     share::{bucket, hash},
 };
 
@@ -106,6 +106,10 @@ pub struct Lane {
     pub stage_slice: Slice,
     /// Parts of it that are watched by themselves.
     pub watched: Option<Watched>,
+    /// What some stage has a gate on.
+    pub gated: Vec<Metric>,
+    /// What answers are compared by, besides the whole of them.
+    pub compared: Compared,
     /// Traffic the candidate answers.
     pub serve: Share,
     /// Traffic for which the other side is asked too.
@@ -268,6 +272,8 @@ mod tests {
             slice: Slice { features: vec!["chat".to_owned()], ..Slice::default() },
             stage_slice: Slice::default(),
             watched: None,
+            gated: Vec::new(),
+            compared: Compared::default(),
             serve: share(serve),
             mirror: share(mirror),
             noise: Share::NONE,

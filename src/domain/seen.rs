@@ -1,6 +1,6 @@
 //! What evidence is made of: everything the controller is told, each at its place and time.
 
-use super::{Call, Lot, Metric, Pair, PairId, Score, Side, Timestamp, Window};
+use super::{Call, Lot, Metric, Pair, PairId, Review, Score, Side, Timestamp, Window};
 
 /// When the controller was told something, and its place among all it was ever told.
 ///
@@ -21,6 +21,8 @@ pub enum Seen {
     Pair(Box<Pair>),
     /// A pair was judged.
     Score(Box<Score>),
+    /// Somebody has compared the answers of a pair.
+    Review(Box<Review>),
     /// Anything else that counts.
     Note(Box<Note>),
 }
@@ -111,6 +113,7 @@ impl Seen {
         match self {
             Self::Pair(it) => &it.window,
             Self::Score(it) => &it.window,
+            Self::Review(it) => &it.window,
             Self::Note(it) => &it.window,
         }
     }
@@ -121,6 +124,7 @@ impl Seen {
         match self {
             Self::Pair(it) => it.order.unwrap_or(first(it.at)),
             Self::Score(it) => it.order.unwrap_or(first(it.at)),
+            Self::Review(it) => it.counted.map_or(first(it.pair.at()), |it| it.order),
             Self::Note(it) => it.order,
         }
     }
@@ -130,6 +134,11 @@ impl Seen {
         match self {
             Self::Pair(it) => it.order = Some(order),
             Self::Score(it) => it.order = Some(order),
+            Self::Review(it) => {
+                if let Some(counted) = &mut it.counted {
+                    counted.order = order;
+                }
+            }
             Self::Note(it) => it.order = order,
         }
     }

@@ -12,7 +12,7 @@ mod passed;
 
 pub use arrivals::{Arrivals, Seldom};
 pub use bind::{Listener, PublicAddress, bind};
-pub use descriptors::{connections, raise};
+pub use descriptors::{connections, raise, streams};
 pub use handover::{Gone, Offer, Predecessor, Successor, take};
 pub use manager::{leaving, passed, ready, watchdog};
 pub use passed::{Passed, Port};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_TYPE, HeaderValue},
+    header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
 };
 use serde_json::json;
 
@@ -27,6 +27,8 @@ pub(super) enum Own {
     BadPath,
     /// The path and query are over the limit.
     TargetTooLong,
+    /// There is no place for one more request of its connection.
+    Busy,
     /// The primary cannot be reached or broke off before its answer began.
     PrimaryUnreachable,
     /// What the primary answered is no answer.
@@ -76,26 +78,18 @@ impl Own {
                 "target_too_long",
                 "the path and query are longer than 16 KiB",
             ),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "this proxy has no place for one more request now (limits.connections_max, and \
+                 the limit of open files)",
+            ),
             Self::PrimaryUnreachable => (
                 StatusCode::BAD_GATEWAY,
                 "primary_unreachable",
                 "the primary provider could not be reached or broke off before answering",
             ),
-            Self::PrimaryInvalid(why) => {
-                let why = match why {
-                    Invalid::Form => {
-                        "the primary provider's answer is not HTTP, or its head is too large"
-                    }
-                    Invalid::Framing => {
-                        "the primary provider's answer says in two ways where it ends"
-                    }
-                    Invalid::Switch => {
-                        "the primary provider wants to speak another protocol, unasked"
-                    }
-                    Invalid::Flood => "the primary provider sends interim answers without end",
-                };
-                (StatusCode::BAD_GATEWAY, "primary_invalid", why)
-            }
+            Self::PrimaryInvalid(why) => (StatusCode::BAD_GATEWAY, "primary_invalid", lie(why)),
             Self::PrimaryTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "primary_timeout",
@@ -119,7 +113,8 @@ impl Own {
             | Self::Malformed
             | Self::BadPath
             | Self::TargetTooLong => true,
-            Self::PrimaryUnreachable
+            Self::Busy
+            | Self::PrimaryUnreachable
             | Self::PrimaryInvalid(_)
             | Self::PrimaryTimeout
             | Self::Defect => false,
@@ -137,10 +132,23 @@ impl Own {
         *response.status_mut() = status;
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, json);
+        if self == Self::Busy {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if self.refuses() && version != Version::HTTP_2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+/// What is said of an answer of the primary that is none.
+fn lie(why: Invalid) -> &'static str {
+    match why {
+        Invalid::Form => "the primary provider's answer is not HTTP, or its head is too large",
+        Invalid::Framing => "the primary provider's answer says in two ways where it ends",
+        Invalid::Switch => "the primary provider wants to speak another protocol, unasked",
+        Invalid::Flood => "the primary provider sends interim answers without end",
     }
 }
 

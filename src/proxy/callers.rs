@@ -462,6 +462,8 @@ mod tests {
             slice: Slice::default(),
             stage_slice: Slice::default(),
             watched: None,
+            gated: Vec::new(),
+            compared: crate::domain::Compared::default(),
             serve: Share::NONE,
             noise: Share::NONE,
             flags: Flags::default(),

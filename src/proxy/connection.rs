@@ -15,7 +15,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     sync::watch,
     task::coop,
@@ -24,6 +24,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
 use crate::tasks::{BoxError, Place, Pool, describe};
+use crate::telemetry::Refusal;
 use crate::upstream::Line;
 
 use super::{
@@ -38,6 +39,12 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const STREAMS_MAX: u32 = 128;
 /// Requests that were taken back before they were looked at, on one connection of HTTP/2.
 const RESETS_MAX: usize = 20;
+/// What callers are told for whom there is no place, and how long they may take to hear it.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\
+    retry-after: 1\r\ncontent-length: 0\r\n\r\n";
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+/// Most that is read of what such a caller says, in bytes.
+const LISTENED_BYTES_MAX: u64 = 64 << 10;
 /// How often a connection of HTTP/2 is asked whether anybody is there, and how long it may take
 /// to say so.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -71,6 +78,21 @@ pub(super) fn serve(proxy: &Arc<Proxy>, stream: TcpStream, place: Place, ends: E
     });
 }
 
+/// Tells a caller for whom there is no place to come again, in HTTP/1.
+pub(super) fn turn_away(mut stream: TcpStream, place: Place) {
+    Pool::run(place, "turned away", async move {
+        let said = timeout(BUSY_WAIT, async {
+            stream.write_all(BUSY).await?;
+            stream.shutdown().await?;
+            // What was not read when it closes would take the answer back.
+            let mut said = stream.take(LISTENED_BYTES_MAX);
+            tokio::io::copy(&mut said, &mut tokio::io::sink()).await
+        });
+        // Whoever does not hear it is only turned away.
+        let _ = said.await;
+    });
+}
+
 /// Agrees on TLS, within the time for a head.
 async fn greet(
     tls: &Arc<ServerConfig>,
@@ -98,10 +120,10 @@ where
         let (proxy, line) = (Arc::clone(proxy), Arc::clone(&line));
         service_fn(move |request: Request<Incoming>| {
             let (proxy, line) = (Arc::clone(&proxy), Arc::clone(&line));
-            let busy = presence.begin(request.version());
+            let busy = presence.begin(request.version(), || proxy.place_beside());
             async move {
                 let wait_max = proxy.settings.write_timeout;
-                let answer = proxy.answer(&line, request).await;
+                let answer = proxy.answer(&line, request, &busy).await;
                 Ok::<_, Infallible>(answer.map(|it| Reply::new(it, busy, wait_max)))
             }
         })
@@ -123,6 +145,20 @@ where
         })
         .await
     })
+}
+
+impl Proxy {
+    /// A place for a request beside another one of its connection. Where descriptors are scarce it
+    /// takes that of a connection, and leaves half of them to those that come.
+    fn place_beside(&self) -> Option<Place> {
+        let spared = self.connections.len_max() / 2;
+        let place = self.streams.try_enter();
+        let place = place.or_else(|| self.connections.try_enter_beside(spared));
+        if place.is_none() {
+            self.metrics.refusal(Refusal::Request);
+        }
+        place
+    }
 }
 
 /// Has the system end the connection when nothing of what it is sent is taken for so long. Where

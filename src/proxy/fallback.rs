@@ -174,6 +174,9 @@ impl Proxy {
             None => {
                 // Sent back while it was being asked: the primary answers, and nobody is to blame.
                 drop((answer_to, probe));
+                self.metrics.fallback(&exchange.lane.rollout);
+                let left = Taken::nothing(provider, started, Ended::Abandoned);
+                self.count(&left.read(exchange.endpoint).0, Role::Serve);
                 self.serve_primary(own_line, exchange, (Use::Nothing, None)).await
             }
             Some(Ok((response, first))) => {

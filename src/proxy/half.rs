@@ -120,7 +120,9 @@ mod tests {
             usage: None,
             finish_reason: None,
             cost_nano_usd: None,
-            well_formed: None,
+            checks: crate::domain::Checks::default(),
+            answer_chars: None,
+            rouge_l_bps: None,
             estimated: false,
         };
         Half { call, reading: Reading { transcript, trouble: trouble.map(str::to_owned) } }

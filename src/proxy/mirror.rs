@@ -23,6 +23,7 @@ use crate::upstream::Provider;
 use super::{
     Proxy,
     answer::full,
+    checks::compare_halves,
     half::{Half, JUDGED_LEN_MAX, judged, stored},
     headers,
     redact::{keys, shown_path},
@@ -210,7 +211,7 @@ impl Proxy {
         }
     }
 
-    fn half(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Half {
+    pub(super) fn half(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Half {
         let (call, reading) = self.read(exchange, taken, keys);
         Half { call, reading }
     }
@@ -263,6 +264,7 @@ impl Proxy {
         let Some(window) = exchange.lane.window.clone() else { return due.excuse() };
         let (now, live) = (self.clock.now(), &exchange.live);
         live.watch(&self.board, now, well(&primary.call), well(&candidate.call));
+        compare_halves(exchange, &mut primary, &mut candidate);
         exchange.routed.ended(Side::Primary, &primary.call);
         exchange.routed.ended(Side::Candidate, &candidate.call);
         let (ours, theirs) = (&primary.reading.transcript, &candidate.reading.transcript);
@@ -335,15 +337,15 @@ impl Proxy {
         let _ = exchange.routed.counted.set(counted);
     }
 
-    /// What an answer comes to, with its cost and whether it has the form that was asked for.
+    /// What an answer comes to, with its cost and what it keeps to of what was asked.
     pub(super) fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> (Call, Reading) {
         let (mut call, reading) = taken.read(exchange.endpoint);
         self.estimate(exchange, &mut call, reading.transcript.as_ref());
         call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, &call), &call);
-        // Of an answer that is not here to its end nobody can say what form it has.
+        // Of an answer that is not here to its end nobody can say what it keeps to.
         let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
         self.redact_call(&mut call, keys);
-        call.well_formed = exchange.asked.form.kept(call.outcome, whole);
+        self.check_answer(exchange, &mut call, whole);
         (call, reading)
     }
 
@@ -439,7 +441,7 @@ impl Proxy {
 }
 
 /// Whose call it was.
-fn side(exchange: &Exchange, call: &Call) -> Side {
+pub(super) fn side(exchange: &Exchange, call: &Call) -> Side {
     if call.provider == exchange.lane.candidate { Side::Candidate } else { Side::Primary }
 }
 

@@ -5,6 +5,7 @@
 
 mod answer;
 mod callers;
+mod checks;
 mod connection;
 mod failover;
 mod fallback;
@@ -26,6 +27,7 @@ mod upload;
 mod waiting;
 
 pub use callers::{Callers, Marks};
+pub use checks::Checker;
 
 use std::{
     sync::{
@@ -49,13 +51,16 @@ use crate::memory::Memory;
 use crate::patterns::Redactor;
 use crate::store::RecorderHandle;
 use crate::tasks::{BoxError, Pool, Stop};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Refusal};
 use crate::traffic::{Barometer, Board, Job, Outbox, Surveyor, Trail};
 use crate::upstream::Upstream;
 
 /// How long a connection on which nothing is asked stays open after another process has taken over:
 /// whoever is about to ask on it is answered, and told to ask the next time on a new one.
 pub const LINGER: Duration = Duration::from_secs(5);
+
+/// Callers at a time who are told that there is no place for them, as far as that is said plainly.
+const SPARE_LEN_MAX: usize = 16;
 
 /// How long connections are still taken that came before the end: in one moment, not in two.
 const LAST_WAIT: Duration = Duration::from_millis(100);
@@ -129,6 +134,8 @@ pub struct Proxy {
     pub settings: Settings,
     /// Places for connections of callers.
     pub connections: Pool,
+    /// Places for requests beside another one of their connection.
+    pub streams: Pool,
     /// Places for copies.
     pub pool: Pool,
     /// What copies, answers and requests may hold.
@@ -149,6 +156,8 @@ pub struct Proxy {
     pub trail: Arc<Trail>,
     /// To the store, once it is open.
     pub recorder: Arc<OnceLock<RecorderHandle>>,
+    /// What answers are checked with.
+    pub checker: Checker,
     /// To the judge, if there is one.
     pub judge: Option<ToJudge>,
     /// Data classes of which the store may keep texts.
@@ -181,6 +190,7 @@ pub async fn serve(
 ) -> Result<(), BoxError> {
     let (end_all, told) = watch::channel(());
     let mut drain = stop.clone();
+    let spare = Pool::new(SPARE_LEN_MAX);
     let (mut arrivals, mut closed) = (Arrivals::tcp("listen", listener), Seldom::default());
     loop {
         let stream = tokio::select! {
@@ -194,6 +204,10 @@ pub async fn serve(
             stream = arrivals.next() => stream,
         };
         let Some(place) = proxy.connections.try_enter() else {
+            proxy.metrics.refusal(Refusal::Connection);
+            if let Some(place) = spare.try_enter().filter(|_| proxy.settings.tls.is_none()) {
+                connection::turn_away(stream, place);
+            }
             if let Some(times) = closed.count() {
                 tracing::warn!(times, "limits.connections_max is reached; connections are closed");
             }

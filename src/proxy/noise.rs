@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::domain::{Call, Seen, Side, Skip, Told};
+use crate::domain::{Seen, Side, Skip, Told};
 use crate::tasks;
 use crate::telemetry::{Loss, Role};
 use crate::traffic::Reserved;
 
 use super::{
     Proxy,
+    checks::compare_halves,
     mirror::{Served, coding},
     redact::keys,
     serve::{Exchange, Use},
@@ -65,11 +66,10 @@ impl Proxy {
         served: Served,
     ) {
         let keys = keys(exchange);
-        let call = |taken: &Taken| -> Call { self.read(exchange, taken, &keys).0 };
-        let (other, again) = (again, call(again));
+        let (other, mut again) = (again, self.half(exchange, again, &keys));
         // The other one is counted where it is served.
-        self.count(&again, Role::Mirror);
-        self.paid(exchange, reserved, &again);
+        self.count(&again.call, Role::Mirror);
+        self.paid(exchange, reserved, &again.call);
         let Some(window) = exchange.lane.window.as_ref() else { return };
         let served = match served {
             Served::Here(served) => served,
@@ -77,11 +77,12 @@ impl Proxy {
             Served::Late | Served::Closed => return,
         };
         let lost = self.lost(&served, other);
-        let served = call(&served);
-        if let Some(loss) = lost.or_else(|| coding(&served, &again)) {
+        let mut served = self.half(exchange, &served, &keys);
+        if let Some(loss) = lost.or_else(|| coding(&served.call, &again.call)) {
             return self.metrics.loss(loss);
         }
-        let (served, again) = (Box::new(served), Box::new(again));
+        compare_halves(exchange, &mut served, &mut again);
+        let (served, again) = (Box::new(served.call), Box::new(again.call));
         let told = Told::Noise { served, again, watched: exchange.watched() };
         if self.outbox.offer(Seen::note(window, told)).is_none() {
             self.metrics.loss(Loss::ControllerFull);

@@ -291,7 +291,7 @@ mod tests {
         // Between two requests it may be silent again.
         caller.write_all(b"GET ").await.unwrap();
         assert!(here.read_u8().await.is_ok());
-        drop(presence.begin(hyper::Version::HTTP_11));
+        drop(presence.begin(hyper::Version::HTTP_11, || None));
         assert_eq!(waited(&mut here).await, WAITS.idle);
     }
 
@@ -300,7 +300,7 @@ mod tests {
         let (mut caller, mut here, presence) = connection();
         caller.write_all(b"POST ").await.unwrap();
         assert!(here.read_u8().await.is_ok());
-        let busy = presence.begin(hyper::Version::HTTP_11);
+        let busy = presence.begin(hyper::Version::HTTP_11, || None);
         let ends = async {
             sleep(Duration::from_secs(1)).await;
             caller.write_all(b"body").await.unwrap();
@@ -314,7 +314,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_under_way_may_take_its_time() {
         let (_caller, mut here, presence) = connection();
-        let busy = presence.begin(hyper::Version::HTTP_11);
+        let busy = presence.begin(hyper::Version::HTTP_11, || None);
         let ends = async {
             sleep(WAITS.idle * 100).await;
             drop(busy);
@@ -326,7 +326,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_http_2_says_between_requests_is_no_head() {
         let (mut caller, mut here, presence) = connection();
-        drop(presence.begin(hyper::Version::HTTP_2));
+        drop(presence.begin(hyper::Version::HTTP_2, || None));
         caller.write_all(b"PING").await.unwrap();
         assert_eq!(waited(&mut here).await, WAITS.idle);
     }

@@ -15,7 +15,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::Version;
 use tokio::time::{Instant, sleep};
 
-use crate::tasks::{self, BoxError};
+use crate::tasks::{self, BoxError, Place};
 use crate::upstream::Body;
 
 use super::patience::RATE_MIN;
@@ -35,21 +35,52 @@ pub(super) struct Presence {
 
 /// A request under way, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Presence>);
+pub(super) struct Busy {
+    presence: Arc<Presence>,
+    room: Room,
+}
+
+/// What a request under way needs beside what its connection has.
+#[derive(Debug)]
+enum Room {
+    /// Nothing: the connection's place is for one request too.
+    Own,
+    /// A place for itself.
+    Beside(#[expect(dead_code, reason = "held for its drop")] Place),
+    /// There is none.
+    Full,
+}
+
+impl Busy {
+    /// Whether there is no place for it.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self.room, Room::Full)
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Relaxed);
+        self.presence.under_way.fetch_sub(1, Relaxed);
     }
 }
 
 impl Presence {
-    /// A request begins.
-    pub(super) fn begin(self: &Arc<Self>, version: Version) -> Busy {
-        self.shared.store(version == Version::HTTP_2, Relaxed);
-        self.under_way.fetch_add(1, Relaxed);
+    /// A request begins; beside another one of its connection it takes a place of these.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        version: Version,
+        places: impl FnOnce() -> Option<Place>,
+    ) -> Busy {
+        let is_shared = version == Version::HTTP_2;
+        self.shared.store(is_shared, Relaxed);
+        let beside = self.under_way.fetch_add(1, Relaxed);
         self.begun.fetch_add(1, Relaxed);
-        Busy(Arc::clone(self))
+        let room = if is_shared && 0 < beside {
+            places().map_or(Room::Full, Room::Beside)
+        } else {
+            Room::Own
+        };
+        Busy { presence: Arc::clone(self), room }
     }
 
     /// How many requests have begun.
@@ -154,7 +185,7 @@ pub(super) enum Reply {
 impl Reply {
     /// The body of an answer to a request of this connection.
     pub(super) fn new(body: Body, busy: Busy, wait_max: Duration) -> Self {
-        let presence = Arc::clone(&busy.0);
+        let presence = Arc::clone(&busy.presence);
         if !presence.is_shared() {
             return Self::Alone(body, busy);
         }
@@ -216,13 +247,18 @@ mod tests {
     use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;
+    use crate::tasks::Pool;
 
     const WAIT: Duration = Duration::from_mins(1);
+
+    fn begin(presence: &Arc<Presence>) -> Busy {
+        presence.begin(Version::HTTP_2, || Pool::new(1).try_enter())
+    }
 
     fn reply(presence: &Arc<Presence>) -> Reply {
         let chunk = || Ok::<_, BoxError>(Frame::data(Bytes::from(vec![0; 5_000])));
         let frames = tokio_stream::iter([chunk(), chunk(), chunk()]);
-        Reply::new(StreamBody::new(frames).boxed(), presence.begin(Version::HTTP_2), WAIT)
+        Reply::new(StreamBody::new(frames).boxed(), begin(presence), WAIT)
     }
 
     #[tokio::test(start_paused = true)]
@@ -246,7 +282,7 @@ mod tests {
     async fn an_answer_its_provider_takes_long_for_is_waited_for() {
         let presence: Arc<Presence> = Arc::default();
         let body: Body = StreamBody::new(tokio_stream::pending()).boxed();
-        let mut reply = Reply::new(body, presence.begin(Version::HTTP_2), WAIT);
+        let mut reply = Reply::new(body, begin(&presence), WAIT);
         tokio::time::timeout(WAIT * 100, reply.frame()).await.unwrap_err();
         assert!(presence.is_busy());
     }

@@ -36,6 +36,7 @@ use super::{
     id::pair_id,
     noise::{Again, heard_by},
     patience::Paced,
+    presence::Busy,
     request::{self, Gathered},
     strict,
     tee::{Done, Ended, Keep, Taken, Taking, Tee},
@@ -97,6 +98,7 @@ impl Proxy {
         self: Arc<Self>,
         line: &Line,
         request: Request<Incoming>,
+        busy: &Busy,
     ) -> Response<Body> {
         let id = pair_id(self.clock.now());
         // Requests of one HTTP/2 caller come at the same time.
@@ -104,7 +106,11 @@ impl Proxy {
         let own_line = Some(line).filter(|_| version != Version::HTTP_2);
         // It is large, and stays where it is made.
         let dispatched = pin!(self.dispatch(id, own_line, request));
-        let result = caught("answer", dispatched).await.unwrap_or(Err(Own::Defect));
+        let result = if busy.is_refused() {
+            Err(Own::Busy)
+        } else {
+            caught("answer", dispatched).await.unwrap_or(Err(Own::Defect))
+        };
         let (mut response, provider) = match result {
             Ok((response, provider)) => (response, Some(provider)),
             Err(own) => (own.response(version), None),

@@ -1,6 +1,7 @@
 //! The tee: a body passes through to the caller, and shared copies of its chunks are kept aside.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -16,7 +17,7 @@ use hyper::{
 };
 
 use crate::clock::{elapsed_ms, instant};
-use crate::dialect::{self, End, Prelude, Received};
+use crate::dialect::{self, End, Prelude, Received, Tail};
 use crate::domain::{Call, Endpoint, Name, Outcome, Transcript};
 use crate::memory::Held;
 use crate::tasks::BoxError;
@@ -26,6 +27,14 @@ use super::headers;
 
 /// A provider that says nothing for so long has failed, also if the caller left.
 const STALL: Duration = Duration::from_secs(10);
+
+/// Most that is kept of the end of a stream of which all of the beginning is kept that may be: it
+/// says how the stream ended, and what it used.
+const TAIL_LEN_MAX: usize = 64 << 10;
+
+/// What is said of an answer whose caller did not stay.
+const LEFT: &str = "the caller left";
+const LEFT_SILENT: &str = "the caller left while it was silent";
 
 /// One provider's answer as it was received, before anybody reads it.
 #[derive(Clone, Debug)]
@@ -39,7 +48,10 @@ pub(super) struct Taken {
     first_byte_ms: Option<u32>,
     pub(super) total_ms: u32,
     body: Bytes,
-    /// The memory that the body takes.
+    /// The end of a stream that is longer than its body, and how much there is between the two.
+    tail: Bytes,
+    missing: usize,
+    /// The memory that both take.
     held: Option<Arc<Held>>,
     pub(super) ended: Ended,
 }
@@ -108,6 +120,8 @@ pub(super) struct Taking {
     prelude: Prelude,
     len: usize,
     body: Vec<u8>,
+    /// A ring; without room where the end says nothing by itself.
+    tail: VecDeque<u8>,
     keep: Keep,
     done: Done,
 }
@@ -124,6 +138,8 @@ impl Taken {
             first_byte_ms: None,
             total_ms: elapsed_ms(started),
             body: Bytes::new(),
+            tail: Bytes::new(),
+            missing: 0,
             held: None,
             ended,
         }
@@ -154,6 +170,8 @@ impl Taken {
             first_byte_ms: None,
             total_ms: 0,
             body: Bytes::new(),
+            tail: Bytes::new(),
+            missing: 0,
             held: None,
             ended: Ended::Abandoned,
         }
@@ -176,7 +194,9 @@ impl Taken {
             usage: None,
             finish_reason: None,
             cost_nano_usd: None,
-            well_formed: None,
+            checks: crate::domain::Checks::default(),
+            answer_chars: None,
+            rouge_l_bps: None,
             estimated: false,
         };
         let ended = match self.ended {
@@ -188,30 +208,49 @@ impl Taken {
                 return (call, Reading::trouble("the connection failed"));
             }
             Ended::Silent if self.first_byte_ms.is_some() => {
-                return (call, Reading::trouble("the caller left while it was silent"));
+                return (self.left(call, endpoint), Reading::trouble(LEFT_SILENT));
             }
             Ended::Timeout | Ended::Silent => {
                 call.outcome = Outcome::Timeout;
                 return (call, Reading::trouble("no answer in time"));
             }
             Ended::Abandoned | Ended::Unheard => {
-                return (call, Reading::trouble("the caller left"));
+                return (self.left(call, endpoint), Reading::trouble(LEFT));
             }
             Ended::Shed => return (call, Reading::trouble("there was no memory to keep it")),
         };
-        let reading = dialect::read(&Received {
-            endpoint,
-            status: self.status,
-            content_type: &self.content_type,
-            content_encoding: &self.content_encoding,
-            body: &self.body,
-            ended,
-        });
+        let reading = self.reading(endpoint, ended);
         call.outcome = reading.outcome;
         call.model = reading.model;
         call.usage = reading.usage;
         call.finish_reason = reading.finish_reason;
         (call, Reading { transcript: reading.transcript, trouble: reading.trouble })
+    }
+
+    /// What was told of a call by the time its caller left: what it had used is paid for.
+    fn left(&self, mut call: Call, endpoint: Endpoint) -> Call {
+        if !self.body.is_empty() {
+            let reading = self.reading(endpoint, End::Broken);
+            (call.model, call.usage) = (reading.model, reading.usage);
+        }
+        call
+    }
+
+    fn reading(&self, endpoint: Endpoint, ended: End) -> dialect::Reading {
+        dialect::read(&Received {
+            endpoint,
+            status: self.status,
+            content_type: &self.content_type,
+            content_encoding: &self.content_encoding,
+            body: &self.body,
+            tail: Tail { bytes: &self.tail, missing: self.missing },
+            ended,
+        })
+    }
+
+    /// Whether it is a stream of which every part can be read by itself.
+    fn is_stream(&self, beginning: &[u8]) -> bool {
+        self.content_encoding.is_empty() && dialect::is_stream(&self.content_type, beginning)
     }
 }
 
@@ -239,7 +278,8 @@ impl Taking {
     ) -> Self {
         let taken = Taken::from_head(provider, head);
         let prelude = Prelude::default();
-        Self { taken, started, prelude, len: 0, body: Vec::new(), keep, done }
+        let (body, tail) = (Vec::new(), VecDeque::new());
+        Self { taken, started, prelude, len: 0, body, tail, keep, done }
     }
 
     fn chunk(&mut self, chunk: &Bytes) {
@@ -258,13 +298,37 @@ impl Taking {
             // Copied, because small chunks that are shared hold many times their bytes.
             body.extend_from_slice(&chunk[..kept]);
         } else {
-            *body = Vec::new();
-            self.keep = Keep::Shed;
+            return self.shed();
+        }
+        let (rest, is_first) = (&chunk[kept..], self.len - chunk.len() <= *len_max);
+        if !rest.is_empty() {
+            if is_first && self.taken.is_stream(&self.body) {
+                if held.try_grow(TAIL_LEN_MAX).is_err() {
+                    return self.shed();
+                }
+                self.tail.reserve_exact(TAIL_LEN_MAX);
+            }
+            self.turn(rest);
         }
     }
 
+    /// Keeps the last of what comes after the beginning.
+    fn turn(&mut self, rest: &[u8]) {
+        if self.tail.capacity() == 0 {
+            return;
+        }
+        let rest = &rest[rest.len().saturating_sub(TAIL_LEN_MAX)..];
+        let over = (self.tail.len() + rest.len()).saturating_sub(TAIL_LEN_MAX);
+        drop(self.tail.drain(..over));
+        self.tail.extend(rest);
+    }
+
+    fn shed(&mut self) {
+        (self.body, self.tail, self.keep) = (Vec::new(), VecDeque::new(), Keep::Shed);
+    }
+
     fn finish(self, ended: Ended) {
-        let Self { mut taken, started, prelude: _, len, body, keep, done } = self;
+        let Self { mut taken, started, prelude: _, len, body, tail, keep, done } = self;
         taken.total_ms = elapsed_ms(started);
         taken.ended = match (ended, &keep) {
             (Ended::Abandoned | Ended::Silent | Ended::Unheard, _) => ended,
@@ -274,6 +338,8 @@ impl Taking {
             (_, Keep::Nothing | Keep::UpTo(..)) => ended,
         };
         if let Keep::UpTo(_, held) = keep {
+            taken.missing = len.saturating_sub(body.len()).saturating_sub(tail.len());
+            taken.tail = Bytes::from(Vec::from(tail));
             (taken.body, taken.held) = (Bytes::from(body), Some(Arc::new(held)));
         }
         done(taken);
@@ -381,23 +447,5 @@ impl Drop for Tee {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::memory::{Memory, Need};
-
-    #[test]
-    fn what_is_allocated_for_an_answer_is_held() {
-        let memory = Memory::new(1 << 20);
-        let (head, ()) = hyper::Response::new(()).into_parts();
-        let (name, len_max) = ("a".parse().unwrap(), 10_000);
-        let keep = Keep::UpTo(len_max, memory.hold(Need::Answer, None));
-        let mut taking = Taking::new(name, &head, instant(), keep, Box::new(drop));
-        for len in [1, 700, 3_000, 9, 3_300, 2_989, 2, 5_000] {
-            taking.chunk(&vec![b'x'; len].into());
-            assert_eq!(memory.bytes(), taking.body.capacity());
-        }
-        assert_eq!((taking.body.len(), taking.body.capacity()), (len_max, len_max));
-        taking.finish(Ended::Whole);
-        assert_eq!(memory.bytes(), 0);
-    }
-}
+#[path = "tee_tests.rs"]
+mod tests;

@@ -228,7 +228,9 @@ impl Traffic {
             first_byte_ms: Some(total_ms / 4.0),
             output_tokens: tokens.and_then(|it| format!("{it:.0}").parse().ok()),
             usd: self.usd.map(of),
-            well_formed: None,
+            checks: crate::domain::Checks::default(),
+            answer_chars: None,
+            rouge_l: None,
             input_tokens: None,
             estimated: false,
         }

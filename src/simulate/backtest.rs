@@ -296,6 +296,7 @@ impl Player {
             Said::Score { .. } => self.scores += 1,
             Said::Noise(_)
             | Said::Opinion { .. }
+            | Said::Comparison { .. }
             | Said::ScoreLost
             | Said::CopyLost
             | Said::Entered(_)

@@ -91,7 +91,9 @@ impl Call {
             first_byte_ms: None,
             output_tokens: None,
             usd: self.usd,
-            well_formed: None,
+            checks: crate::domain::Checks::default(),
+            answer_chars: None,
+            rouge_l: None,
             input_tokens: None,
             estimated: false,
         }

@@ -179,7 +179,7 @@ impl Heard {
         let pair = match seen {
             Seen::Pair(pair) => Some(pair.id),
             Seen::Score(score) => Some(score.pair),
-            Seen::Note(_) => None,
+            Seen::Review(_) | Seen::Note(_) => None,
         };
         let (order, stage) = (seen.order(), seen.window().stage);
         Self { order, stage, pair, news: News::of(seen) }

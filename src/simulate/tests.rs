@@ -297,7 +297,9 @@ pub(super) fn sample(ok: bool, ms: f64, usd: f64) -> Sample {
         first_byte_ms: None,
         output_tokens: None,
         usd: Some(usd),
-        well_formed: None,
+        checks: crate::domain::Checks::default(),
+        answer_chars: None,
+        rouge_l: None,
         input_tokens: None,
         estimated: false,
     }

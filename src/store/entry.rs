@@ -1,7 +1,7 @@
-//! What a frame of a segment carries: a block of pairs, one score, or notes of a window.
+//! What a frame of a segment carries: a block of pairs, one score, one review, or notes of a window.
 //!
-//! `kind u8 | id u128 BE | rest`. The id of a block is that of its first pair, the id of a score
-//! that of its pair, and the id of notes 0. The rest of a block is told in `block`; of the others
+//! `kind u8 | id u128 BE | rest`. The id of a block is that of its first pair, the id of a score or
+//! review that of its pair, and the id of notes 0. The rest of a block is told in `block`; of the others
 //! it is one record, packed.
 
 use std::{
@@ -15,9 +15,9 @@ use super::{
     block::Block,
     bodies::{BODY_LEN_MAX, Bodies},
     json::DecodeError,
-    note, pair,
+    note, pair, review,
 };
-use crate::domain::{Note, PairId, Score, Window};
+use crate::domain::{Note, PairId, Review, Score, Window};
 
 /// The level that packs the most for what it costs: the next ones take twice the time for some
 /// hundredths of the bytes.
@@ -30,6 +30,7 @@ const PAIR: u8 = 1;
 const SCORE: u8 = 2;
 const NOTES: u8 = 3;
 const BLOCK: u8 = 4;
+const REVIEW: u8 = 5;
 
 /// One frame's content.
 #[derive(Debug, PartialEq)]
@@ -40,6 +41,8 @@ pub(super) enum Entry {
     Score(Score),
     /// Notes of one window.
     Notes(Vec<Note>),
+    /// A pair that people were shown, as it was then.
+    Review(Review),
 }
 
 /// Makes payloads. What it packs with is large and costs time to make, so it is kept.
@@ -58,6 +61,13 @@ impl Packer {
         let mut record = Vec::new();
         push(&mut record, &pair::encode_score(score))?;
         Ok(payload(SCORE, score.pair, &self.pack(&record)?))
+    }
+
+    /// The payload of a review.
+    pub(super) fn review(&self, of: &Review) -> io::Result<Vec<u8>> {
+        let mut record = Vec::new();
+        push(&mut record, &review::encode(of))?;
+        Ok(payload(REVIEW, of.pair, &self.pack(&record)?))
     }
 
     /// The payload of notes of one window, as many as can be unpacked again.
@@ -92,6 +102,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Entry, DecodeError> {
         BLOCK => Ok(Entry::Block(Block::decode(rest)?)),
         PAIR => Ok(Entry::Block(Block::alone(id, take(&mut &unpack(rest)?[..])?))),
         SCORE => Ok(Entry::Score(pair::decode_score(id, take(&mut &unpack(rest)?[..])?)?)),
+        REVIEW => Ok(Entry::Review(review::decode(id, take(&mut &unpack(rest)?[..])?)?)),
         NOTES => Ok(Entry::Notes(note::decode(take(&mut &unpack(rest)?[..])?)?)),
         other => Err(DecodeError::Value { field: "kind", value: other.to_string() }),
     }

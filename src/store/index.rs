@@ -6,6 +6,7 @@
 //! | `blocks`   | first id, which sorts by time                        | place, all ids        |
 //! | `windows`  | rollout, 0, attempt, stage, first id                 | place                 |
 //! | `scores`   | id, source                                           | record                |
+//! | `reviews`  | rollout, 0, attempt, stage, id                       | record                |
 //! | `notes`    | rollout, 0, attempt, stage, time, place              | frame payload         |
 //! | `segments` | name                                                 | bytes of it indexed   |
 //! | `kept`     | any                                                  | any                   |
@@ -42,6 +43,7 @@ pub(super) struct Index {
     windows: Tree,
     scores: Tree,
     notes: Tree,
+    reviews: Tree,
     segments: Tree,
     kept: Tree,
 }
@@ -82,6 +84,7 @@ impl Index {
                 windows: db.open_tree("windows")?,
                 scores: db.open_tree("scores")?,
                 notes: db.open_tree("notes")?,
+                reviews: db.open_tree("reviews")?,
                 segments: db.open_tree("segments")?,
                 kept: db.open_tree("kept")?,
                 db,
@@ -145,6 +148,29 @@ impl Index {
             let order = key.last_chunk::<ORDER_LEN>().and_then(|it| it.first_chunk());
             let at = order.map_or(0, |it| u64::from_be_bytes(*it));
             Ok((Timestamp(at), payload.to_vec()))
+        })
+    }
+
+    /// Adds a review; one of the same pair is replaced.
+    pub(super) fn put_review(
+        &self,
+        (window, id): (&Window, PairId),
+        record: &[u8],
+    ) -> sled::Result<()> {
+        self.reviews.insert(window_key(window, id), record).map(drop)
+    }
+
+    /// The reviews of a rollout, of one window or of all, by attempt, stage and id.
+    pub(super) fn reviews(
+        &self,
+        rollout: &Name,
+        window: Option<&Window>,
+    ) -> impl Iterator<Item = sled::Result<(PairId, Vec<u8>)>> + use<> {
+        let prefix = window.map_or_else(|| rollout_key(rollout), stage_key);
+        self.reviews.scan_prefix(prefix).map(|row| {
+            let (key, record) = row?;
+            let id = key.last_chunk::<ID_LEN>().copied().unwrap_or_default();
+            Ok((PairId(u128::from_be_bytes(id)), record.to_vec()))
         })
     }
 
@@ -243,6 +269,7 @@ impl Index {
         let end = (u128::from(at.0) << 80).to_be_bytes();
         remove(&self.blocks, &[], &end)?;
         remove_of_windows(&self.windows, end)?;
+        remove_of_windows(&self.reviews, end)?;
         let mut order = [0; ORDER_LEN];
         order[..8].copy_from_slice(&at.0.to_be_bytes());
         remove_of_windows(&self.notes, order)?;

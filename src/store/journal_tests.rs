@@ -5,7 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::{Event, Share, Times};
+use crate::domain::{Compared, Event, Share, Times};
 use crate::store::samples;
 
 fn record(seq: u64) -> Record {
@@ -140,7 +140,9 @@ fn life_of_version_1() -> Vec<Record> {
             gate.noise = None;
         }
         if let Event::Created(plan) | Event::Revised(plan) = &mut record.event {
-            (plan.times, plan.watched, plan.noise) = (Times::default(), None, Share::NONE);
+            (plan.times, plan.watched) = (Times::default(), None);
+            (plan.noise, plan.review) = (Share::NONE, Share::NONE);
+            plan.compared = Compared::default();
             plan.stages.iter_mut().for_each(|it| (it.duration_ms_max, it.delay_ms) = (None, 0));
         }
     }

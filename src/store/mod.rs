@@ -3,13 +3,14 @@
 //! ```text
 //! <dir>/journal.log   every event of every rollout; on disk before it is acknowledged
 //! <dir>/journal.*.log older events that no rollout needs any more, for audits
-//! <dir>/segments/     pairs, bodies and scores: append-only files of at most an hour each
+//! <dir>/segments/     pairs, bodies, scores, reviews: append-only files of at most an hour each
 //! <dir>/sled/         where to find them; can be rebuilt from the segments at any time
 //! ```
 //!
 //! Two kinds of truth, two prices. The [`Journal`] waits for the disk, because a rollout must
 //! not forget what it promised. [`Pairs`] lose up to a second when the power fails, and are
-//! dropped and counted when the disk is slow or full, because no caller may wait for them.
+//! dropped and counted when the disk is slow or full, because no caller may wait for them; a
+//! review waits for the disk, because somebody has given it their time.
 //! Both use one log format (`frame`). Every call here blocks; callers bring their own thread.
 
 mod archive;
@@ -33,6 +34,7 @@ mod plan;
 mod rebuild;
 mod record;
 mod recorder;
+mod review;
 mod segments;
 
 pub use bodies::Bodies;

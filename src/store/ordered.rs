@@ -45,12 +45,15 @@ impl Waiting {
 
 impl Pairs {
     /// Everything kept of a window, in the order in which it counted: each pair with its last
-    /// score, and the notes. What was kept before places were kept comes by its time.
+    /// score, what people said of it, and the notes. What was kept before places were kept comes by its time.
     ///
     /// # Errors
     /// When the index refuses. A record that cannot be read is passed over and counted.
     pub fn of_window(&self, window: &Window, each: &mut dyn FnMut(Seen)) -> Result<(), PairsError> {
         let mut waiting = Waiting::default();
+        // People compare few pairs, and long after they were made.
+        let reviewed = self.reviews_of(window)?.into_iter().filter(|it| it.counted.is_some());
+        reviewed.for_each(|it| waiting.add(Seen::Review(Box::new(it))));
         let mut notes = self.index().notes(window).peekable();
         self.each_of(window, &mut |pair| {
             // Nothing counted before it was asked, so all that counted earlier is known by now.
@@ -108,7 +111,9 @@ impl Pairs {
     fn read_notes(&self, payload: &[u8], each: &mut dyn FnMut(Note)) {
         match entry::decode(payload) {
             Ok(Entry::Notes(notes)) => notes.into_iter().for_each(each),
-            Ok(Entry::Block(_) | Entry::Score(_)) | Err(_) => self.count_unreadable(),
+            Ok(Entry::Block(_) | Entry::Score(_) | Entry::Review(_)) | Err(_) => {
+                self.count_unreadable();
+            }
         }
     }
 }

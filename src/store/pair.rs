@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{self, DecodeError, float, known, shortened};
 use crate::domain::{
-    Agreement, Call, Lot, Order, Outcome, Pair, PairId, Score, ScorePart, Side, Timestamp, Usage,
-    Window,
+    Agreement, Call, Check, Checks, Lot, Order, Outcome, Pair, PairId, Placed, Score, ScorePart,
+    Side, Timestamp, Usage, Window,
 };
 
 /// Most bytes kept of a text that callers and providers choose, such as a model's name.
@@ -74,8 +74,16 @@ pub(super) struct CallJson {
     finish_reason: Option<String>,
     #[serde(default)]
     cost_nano_usd: Option<u64>,
-    #[serde(default)]
+    /// What older programs wrote in place of the checks: whether the answer was JSON as asked.
+    #[serde(default, skip_serializing)]
     well_formed: Option<bool>,
+    /// The bits of what was asked, and of what was kept.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    checks: (u16, u16),
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chars: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rouge_l_bps: Option<u16>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     estimated: bool,
 }
@@ -106,6 +114,16 @@ struct ScoreJson {
     rationale: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first: Option<String>,
+    /// Where both orders were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    orders: Option<OrdersJson>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OrdersJson {
+    #[serde(with = "float")]
+    lead: f64,
+    flipped: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -164,6 +182,11 @@ pub(super) fn decode(id: PairId, bytes: &[u8]) -> Result<Pair, DecodeError> {
 
 /// The bytes of a score, without its pair's id.
 pub(super) fn encode_score(score: &Score) -> Vec<u8> {
+    let (first, orders) = match score.placed {
+        None => (None, None),
+        Some(Placed::Once(side)) => (Some(side.as_str().to_owned()), None),
+        Some(Placed::Both { lead, flipped }) => (None, Some(OrdersJson { lead, flipped })),
+    };
     json::encode(&ScoreJson {
         v: VERSION,
         at: score.at.0,
@@ -175,14 +198,16 @@ pub(super) fn encode_score(score: &Score) -> Vec<u8> {
         candidate: score.candidate,
         parts: score.parts.iter().take(PARTS_LEN_MAX).map(ScorePartJson::from).collect(),
         rationale: shortened(&score.rationale, RATIONALE_LEN_MAX),
-        first: score.first.map(|it| it.as_str().to_owned()),
+        first,
+        orders,
     })
 }
 
 /// The score of a pair's id and some bytes.
 pub(super) fn decode_score(pair: PairId, bytes: &[u8]) -> Result<Score, DecodeError> {
     let json: ScoreJson = json::decode(bytes)?;
-    let first = |name: &str| known("first", name, side(name));
+    let once = |name: &str| known("first", name, side(name)).map(Placed::Once);
+    let both = json.orders.map(|it| Placed::Both { lead: it.lead, flipped: it.flipped });
     Ok(Score {
         pair,
         window: json.window.window()?,
@@ -194,7 +219,7 @@ pub(super) fn decode_score(pair: PairId, bytes: &[u8]) -> Result<Score, DecodeEr
         candidate: json.candidate,
         parts: json.parts.into_iter().map(ScorePartJson::part).collect(),
         rationale: json.rationale,
-        first: json.first.as_deref().map(first).transpose()?,
+        placed: json.first.as_deref().map(once).transpose()?.or(both),
     })
 }
 
@@ -264,7 +289,10 @@ impl From<&Call> for CallJson {
             }),
             finish_reason: call.finish_reason.as_ref().map(short),
             cost_nano_usd: call.cost_nano_usd,
-            well_formed: call.well_formed,
+            well_formed: None,
+            checks: call.checks.bits(),
+            chars: call.answer_chars,
+            rouge_l_bps: call.rouge_l_bps,
             estimated: call.estimated,
         }
     }
@@ -287,10 +315,17 @@ impl CallJson {
             }),
             finish_reason: self.finish_reason,
             cost_nano_usd: self.cost_nano_usd,
-            well_formed: self.well_formed,
+            checks: Checks::from_bits(self.checks).with(Check::Json, self.well_formed),
+            answer_chars: self.chars,
+            rouge_l_bps: self.rouge_l_bps,
             estimated: self.estimated,
         })
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_nothing(checks: &(u16, u16)) -> bool {
+    checks.0 == 0
 }
 
 impl From<&ScorePart> for ScorePartJson {
@@ -323,7 +358,11 @@ mod tests {
             assert_eq!(decode(pair.id, &encode(&pair)).unwrap(), pair);
         }
         let score = samples::score(&pair, "judge:m@r");
-        assert_eq!(decode_score(pair.id, &encode_score(&score)).unwrap(), score);
+        let both = Some(Placed::Both { lead: -0.125, flipped: true });
+        for placed in [score.placed, both, None] {
+            let score = Score { placed, ..score.clone() };
+            assert_eq!(decode_score(pair.id, &encode_score(&score)).unwrap(), score);
+        }
     }
 
     #[test]
@@ -334,11 +373,14 @@ mod tests {
             json.as_object_mut().unwrap().remove(added);
         }
         for side in ["primary", "candidate"] {
-            for added in ["cost_nano_usd", "well_formed", "estimated"] {
-                json[side].as_object_mut().unwrap().remove(added);
+            for added in ["cost_nano_usd", "estimated", "checks", "chars", "rouge_l_bps"] {
+                assert!(json[side].as_object_mut().unwrap().remove(added).is_some(), "{added}");
             }
         }
+        json["candidate"]["well_formed"] = false.into();
         let old = decode(pair.id, json.to_string().as_bytes()).unwrap();
+        assert_eq!(old.primary.checks, Checks::default());
+        assert_eq!(old.candidate.checks, Checks::default().with(Check::Json, Some(false)));
         assert_eq!((old.lot, old.order, old.watched.as_str()), (None, None, ""));
         assert_eq!(old.answered, None);
         assert_eq!((old.primary.cost_nano_usd, old.primary.estimated), (None, false));

@@ -364,6 +364,10 @@ mod list;
 #[path = "pairs_notes.rs"]
 mod notes;
 
+#[path = "pairs_reviews.rs"]
+mod reviews;
+pub(super) use reviews::put_review;
+
 #[cfg(test)]
 #[path = "pairs_tests.rs"]
 mod tests;

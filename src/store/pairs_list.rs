@@ -80,7 +80,7 @@ impl Pairs {
     }
 
     /// So many pairs of some blocks that come, those of a second at a time and newest first.
-    fn page(
+    pub(in crate::store) fn page(
         &self,
         blocks: impl Iterator<Item = sled::Result<Vec<Place>>>,
         comes: impl Fn(&Pair) -> bool,
@@ -115,7 +115,10 @@ impl Pairs {
     }
 
     /// The scores of a pair, oldest first.
-    pub(in crate::store) fn scores(&self, id: PairId) -> Result<Vec<Score>, PairsError> {
+    ///
+    /// # Errors
+    /// When the index refuses. A record that cannot be read is passed over and counted.
+    pub fn scores(&self, id: PairId) -> Result<Vec<Score>, PairsError> {
         let mut scores = Vec::new();
         for record in self.0.index.scores(id) {
             let record = record.map_err(to("read scores"))?;
@@ -157,7 +160,9 @@ impl Pairs {
         let entry = frame::payload(bytes, 0).and_then(|it| entry::decode(it).ok());
         match entry {
             Some(Entry::Block(block)) => Ok(block),
-            Some(Entry::Score(_) | Entry::Notes(_)) | None => Err(self.damaged(place)),
+            Some(Entry::Score(_) | Entry::Notes(_) | Entry::Review(_)) | None => {
+                Err(self.damaged(place))
+            }
         }
     }
 

@@ -115,6 +115,7 @@ fn told(pairs: &Pairs) -> Vec<(u64, &'static str)> {
     let name = |seen: &Seen| match seen {
         Seen::Pair(_) => "pair",
         Seen::Score(_) => "score",
+        Seen::Review(_) => "review",
         Seen::Note(_) => "note",
     };
     pairs.of_window(&window, &mut |it| told.push((it.order().seq, name(&it)))).unwrap();

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{self, DecodeError, known};
 use crate::domain::{
-    Approval, Freeze, FreezeText, Gate, Margin, Mark, Metric, OnIdle, Plan, Risk, Role, Slice,
-    Stage, Times, Watched,
+    Approval, Compared, Freeze, FreezeText, Gate, Margin, Mark, Metric, OnIdle, Plan, Risk, Role,
+    Slice, Stage, Times, Watched,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -15,9 +15,14 @@ pub(super) struct PlanJson {
     slice: SliceJson,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     slices: Option<WatchedJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    compare: Option<ComparedJson>,
     stages: Vec<StageJson>,
     copies_per_day_max: u64,
     judge_share_bps: u16,
+    /// Plans of before there were reviews show nobody anything.
+    #[serde(default, skip_serializing_if = "is_none")]
+    review_bps: u16,
     #[serde(default, skip_serializing_if = "is_none")]
     noise_bps: u16,
     risk: RiskJson,
@@ -37,6 +42,12 @@ struct SliceJson {
 struct WatchedJson {
     by: String,
     values: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ComparedJson {
+    labels: Vec<String>,
+    fields: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,9 +127,14 @@ impl From<&Plan> for PlanJson {
             candidate: plan.candidate.as_str().to_owned(),
             slice: SliceJson::from(&plan.slice),
             slices: plan.watched.as_ref().map(WatchedJson::from),
+            compare: (!plan.compared.is_empty()).then(|| ComparedJson {
+                labels: plan.compared.labels.clone(),
+                fields: plan.compared.fields.clone(),
+            }),
             stages: plan.stages.iter().map(StageJson::from).collect(),
             copies_per_day_max: plan.copies_per_day_max,
             judge_share_bps: plan.judge_share.basis_points(),
+            review_bps: plan.review.basis_points(),
             noise_bps: plan.noise.basis_points(),
             risk: RiskJson {
                 harm_bps: plan.risk.harm_bps,
@@ -139,9 +155,14 @@ impl PlanJson {
             candidate: json::name("candidate", &self.candidate)?,
             slice: self.slice.slice(),
             watched: self.slices.map(WatchedJson::watched).transpose()?,
+            compared: self.compare.map_or_else(Compared::default, |it| {
+                let ComparedJson { labels, fields } = it;
+                Compared { labels, fields }
+            }),
             stages: stages.collect::<Result<_, _>>()?,
             copies_per_day_max: self.copies_per_day_max,
             judge_share: json::share("judge_share_bps", self.judge_share_bps)?,
+            review: json::share("review_bps", self.review_bps)?,
             noise: json::share("noise_bps", self.noise_bps)?,
             risk: Risk {
                 harm_bps: self.risk.harm_bps,

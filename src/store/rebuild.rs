@@ -71,6 +71,7 @@ fn add(index: &Index, segment: u64, from: u64, frames: &[u8]) -> Result<(), Pair
                 None => unreadable += 1,
             },
             Ok(Entry::Score(score)) => pairs::put_score(index, &score)?,
+            Ok(Entry::Review(review)) => pairs::put_review(index, &review)?,
             Ok(Entry::Notes(notes)) => {
                 if let Some(first) = notes.first() {
                     let put = index.put_notes(&first.window, first.order, payload);

@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use super::{Bodies, Limits};
 use crate::domain::{
-    Agreement, Approval, Call, Cause, Event, Flag, Freeze, FreezeText, GateEvidence, Lot, Margin,
-    Mark, Metric, Name, Noise, Note, OnIdle, Order, Outcome, Pair, PairId, Plan, Record, Risk,
-    Role, Score, ScorePart, Share, Side, Slice, State, Times, Timestamp, Told, Usage, Verdict,
-    Watched, Weather, Window, default_ladder,
+    Agreement, Approval, Call, Cause, Check, Checks, Event, Flag, Freeze, FreezeText, GateEvidence,
+    Lot, Margin, Mark, Metric, Name, Noise, Note, OnIdle, Order, Outcome, Pair, PairId, Placed,
+    Plan, Record, Risk, Role, Score, ScorePart, Share, Side, Slice, State, Times, Timestamp, Told,
+    Usage, Verdict, Watched, Weather, Window, default_ladder,
 };
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
@@ -31,9 +31,14 @@ pub(crate) fn plan() -> Plan {
         candidate: "cheap".parse().unwrap(),
         slice: Slice { models: vec!["gpt-é".to_owned()], ..Slice::default() },
         watched: Some(watched()),
+        compared: crate::domain::Compared {
+            labels: vec!["spam".to_owned(), "ham".to_owned()],
+            fields: vec!["order.id".to_owned()],
+        },
         stages,
         copies_per_day_max: u64::MAX,
         judge_share: Share::from_basis_points(2_500).unwrap(),
+        review: Share::from_basis_points(700).unwrap(),
         noise: Share::from_basis_points(150).unwrap(),
         risk: Risk::default(),
         times: Times {
@@ -216,7 +221,9 @@ pub(crate) fn pair(rollout: &str, at: u64, number: u64) -> Pair {
         usage: Some(Usage { input: 10, cache_read: 1, cache_write: 2, output: 30 }),
         finish_reason: None,
         cost_nano_usd: Some(12_500),
-        well_formed: Some(true),
+        checks: Checks::default().with(Check::Json, Some(true)).with(Check::Schema, Some(false)),
+        answer_chars: Some(160),
+        rouge_l_bps: Some(9_900),
         estimated: true,
     };
     Pair {
@@ -292,6 +299,6 @@ pub(super) fn score(pair: &Pair, source: &str) -> Score {
         candidate: 1.0 / 3.0,
         parts: vec![ScorePart { dimension: "tone".to_owned(), primary: 0.9, candidate: 0.1 }],
         rationale: "terse".to_owned(),
-        first: Some(Side::Candidate),
+        placed: Some(Placed::Once(Side::Candidate)),
     }
 }

@@ -3,14 +3,17 @@
 mod barometer;
 mod conversations;
 mod copies;
+mod fitness;
 mod kept;
 mod outbox;
 mod purse;
+mod repeats;
 mod surveyor;
 mod trail;
 
 pub use barometer::Barometer;
 pub use copies::Copies;
+pub use fitness::{Calibrated, Fitness, Reply, Tried};
 pub use kept::{Heard, Kept};
 pub use outbox::Outbox;
 pub use purse::{Pot, Purse, Reserved, Spent};
@@ -35,6 +38,7 @@ use crate::domain::{Facts, Lane, Name, PairId, Route, Side, Snapshot, Timestamp,
 use crate::memory::{Fair, Held, Part};
 
 use conversations::Conversations;
+use repeats::Repeats;
 
 /// A pair for the judge: the conversation and both answers as text.
 #[derive(Debug)]
@@ -95,6 +99,8 @@ struct Way {
     closed: watch::Sender<bool>,
     part: Arc<Part>,
     conversations: Mutex<Conversations>,
+    /// What was answered lately, by the primary and by the candidate.
+    answers: [Mutex<Repeats>; 2],
 }
 
 /// All that the proxy obeys now, and where it counts.
@@ -144,6 +150,7 @@ impl Live {
             closed: watch::Sender::new(false),
             part: Arc::default(),
             conversations: Mutex::default(),
+            answers: Default::default(),
         };
         Self::counting(Arc::new(way), copies, (0, 0), Kept::default())
     }
@@ -248,6 +255,13 @@ impl Live {
         let serve = lane.shares(facts).serve;
         let began = lock(&self.way.conversations).see(key, serve, now);
         route.kept(lane, facts, began)
+    }
+
+    /// Takes an answer of a side to a question. Whether the same was lately given to several others.
+    pub fn is_repeated(&self, side: Side, question: &str, answer: &str) -> bool {
+        let [primary, candidate] = &self.way.answers;
+        let given = if side == Side::Primary { primary } else { candidate };
+        lock(given).see(question, answer)
     }
 
     /// Its part of what all rollouts share, where so many share it.

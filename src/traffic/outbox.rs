@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::lock;
 use crate::clock::Clock;
-use crate::domain::{Order, Seen, Told, Window};
+use crate::domain::{Order, Seen, Timestamp, Told, Window};
 
 /// Windows with lost copies that the controller could not be told of at once. More are not
 /// remembered; they still count as missing.
@@ -37,6 +37,11 @@ impl Outbox {
     /// The way into this queue.
     pub fn new(seen: mpsc::Sender<Seen>, clock: Clock) -> Self {
         Self { seen, line: Arc::default(), clock }
+    }
+
+    /// What time it is for all that is handed over.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Goes on after a place that was given before a restart.
@@ -109,7 +114,7 @@ mod tests {
         std::iter::from_fn(|| here.try_recv().ok())
             .filter_map(|it| match it {
                 Seen::Note(note) => Some((note.order.seq, note.told)),
-                Seen::Pair(_) | Seen::Score(_) => None,
+                Seen::Pair(_) | Seen::Score(_) | Seen::Review(_) => None,
             })
             .collect()
     }

@@ -140,3 +140,36 @@ async fn requests_of_a_rollout_are_counted_once_and_streams_and_failures_too() {
     assert_eq!(models, BTreeMap::from([(PRIMARY, "15"), ("nobody", "1")]));
     assert_eq!(audit["total"]["unpriced"], "1", "nobody told its tokens");
 }
+
+/// What a report says of pairs is what the pairs say, added up here.
+#[tokio::test]
+async fn a_report_says_what_its_pairs_say() {
+    let world = World::new().await;
+    let price = "[provider.candidate.price.\"*\"]\ninput = \"1\"\noutput = \"2\"\n";
+    let server = serve(&world, &(rollout("0%", "100%") + price)).await;
+    for index in 0..20 {
+        server.chat(world.body(index, Delivery::Whole), &[]).await;
+    }
+    server.is_quiet().await;
+    until("all pairs are stored", || async {
+        server.json_lines(&["pairs", "chat", "--limit", "100"]).await.len() == 20
+    })
+    .await;
+    let pairs = server.json_lines(&["pairs", "chat", "--limit", "100"]).await;
+    let cost = |pair: &serde_json::Value, side: &str| {
+        pair[side]["costNanoUsd"].as_str().unwrap().parse::<i64>().unwrap()
+    };
+    let sum = |side: &str| pairs.iter().map(|it| cost(it, side)).sum::<i64>();
+    let report = server.json(&["report", "chat"]).await;
+    assert_eq!(report["money"]["pairs"], 20, "{report}");
+    assert_eq!(report["money"]["primaryNanoUsd"], sum("primary"), "{report}");
+    assert_eq!(report["money"]["candidateNanoUsd"], sum("candidate"), "{report}");
+    assert!(report["answer"].as_str().unwrap().starts_with("Not yet: `"), "{report}");
+    let (code, document) = server.cli(&["report", "chat", "-o", "md"]).await;
+    assert!(code == 0 && document.starts_with("# Is \\`chat\\` ready?\n"), "{document}");
+    assert!(document.contains("error\\_rate"), "{document}");
+    let (code, page) = server.cli(&["report", "chat", "-o", "html"]).await;
+    assert!(code == 0 && page.contains("<h2>What is not known</h2>"), "{page}");
+    let (code, _) = server.cli(&["report", "nobody"]).await;
+    assert_eq!(code, 5);
+}

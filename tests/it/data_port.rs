@@ -295,3 +295,24 @@ async fn a_primary_that_hangs_with_a_dead_candidate_beside_it_is_still_the_prima
     })
     .await;
 }
+
+/// B-60
+#[tokio::test]
+async fn a_caller_without_a_place_is_told_to_come_again() {
+    let world = World::new().await;
+    let serve = world.serve("[limits]\nconnections_max = 1\n").await;
+    let ask = b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n";
+    let once = b"GET /v1/models HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let mut first = TcpStream::connect(serve.data).await.unwrap();
+    first.write_all(ask).await.unwrap();
+    let mut answer = [0; 12];
+    timeout(SOON, first.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    let told = raw(serve.data, ask).await;
+    assert!(told.starts_with("HTTP/1.1 503 ") && told.contains("retry-after: 1\r\n"), "{told}");
+    let refused = serve.metric("crossfade_refused_total{reason=\"connections\"}").await;
+    assert!(0.5 < refused && refused < 1.5, "{refused}");
+    drop(first);
+    until("there is a place", || async { raw(serve.data, once).await.starts_with("HTTP/1.1 200") })
+        .await;
+}

@@ -3,7 +3,7 @@
 use crossfade::players::Delivery;
 
 use crate::backtest::played;
-use crate::world::{Serve, World, until};
+use crate::world::{Serve, World, http, until, whole};
 
 const HALF: &str = r#"
 [rollout.chat]
@@ -127,4 +127,53 @@ async fn an_opinion_counts_once_outlasts_a_restart_and_needs_a_known_request() {
     let serve = Serve::start(&world.dir.path().join("crossfade.toml")).await;
     until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
     assert_eq!(gate(&serve).await["samples"], "1", "it outlasts a restart");
+}
+
+/// What the operations port says to this body: status and JSON.
+async fn post(serve: &Serve, kind: &str, body: &str) -> (u16, serde_json::Value) {
+    let request = hyper::Request::post(format!("http://{}/feedback", serve.operations))
+        .header("content-type", kind)
+        .body(http_body_util::Full::new(bytes::Bytes::from(body.to_owned())))
+        .unwrap();
+    let answer = whole(http().request(request).await.unwrap()).await;
+    assert_eq!(answer.header("content-type"), "application/json");
+    (answer.status, answer.json())
+}
+
+#[tokio::test]
+async fn an_application_without_grpc_says_it_over_http_with_the_same_answers() {
+    let world = World::new().await;
+    let serve = world.serve(HALF).await;
+    until("the stage is open", || async { ask(&world, &serve).await.1 == "candidate" }).await;
+    let (id, provider) = ask(&world, &serve).await;
+    let json = "application/json";
+    let body = format!(r#"{{"response_id":"{id}","thumb":"up","idempotency_key":"k"}}"#);
+    for _ in 0..2 {
+        let told = post(&serve, json, &body).await;
+        assert_eq!(told.0, 200, "{told:?}");
+        assert_eq!(told.1["provider"], format!("providers/{provider}"), "{told:?}");
+        assert_eq!(told.1["not_counted"], "", "a retry is answered the same");
+    }
+    let (_, text) = serve.cli(&["feedback", &id, "1"]).await;
+    assert!(text.contains("the first stands"), "it is the same path: {text}");
+    let scored =
+        serve.metric(&format!("crossfade_feedback_score_sum{{provider=\"{provider}\"")).await;
+    assert!((scored - 1.0).abs() < 1e-9, "{scored}");
+
+    let unknown = r#"{"response_id":"0192f0c1-2345-7abc-8def-0123456789ab","score":0.5}"#;
+    let reused = body.replace("up", "down");
+    for (kind, body, status, reason) in [
+        (json, unknown, 404, "NOT_FOUND"),
+        (json, reused.as_str(), 400, "INVALID_ARGUMENT"),
+        (json, "{", 400, "INVALID_ARGUMENT"),
+        (json, r#"{"response_id":"1","score":1,"thumb":"up"}"#, 400, "INVALID_ARGUMENT"),
+        (json, r#"{"response_id":"1","score":7}"#, 400, "INVALID_ARGUMENT"),
+        (json, r#"{"response_id":"1","scor":1}"#, 400, "INVALID_ARGUMENT"),
+        (json, &"x".repeat(20_000), 413, "TOO_LONG"),
+        ("text/plain", body.as_str(), 415, "NOT_JSON"),
+    ] {
+        let told = post(&serve, kind, body).await;
+        assert_eq!((told.0, &told.1["error"]["reason"]), (status, &reason.into()), "{told:?}");
+        assert_ne!(told.1["error"]["message"], "");
+    }
 }

@@ -1,5 +1,8 @@
 //! A judge that cannot be believed: the gate says so, and nothing moves for it.
 
+mod deceived;
+mod thinker;
+
 use std::fs;
 
 use crossfade::players::Delivery;
@@ -20,22 +23,23 @@ gates = { error_rate = "off", latency_p99 = "off", judge_score = ">= 90%" }
 stage = [{ name = "only", serve = "0%", mirror = "100%", duration = "1s", samples = 1 }]
 "#;
 
-/// What a judge says that is no judgement.
-fn nonsense() -> Vec<(&'static str, Says)> {
+/// What a judge says that is no judgement, and what is told of it.
+fn nonsense() -> Vec<(&'static str, Says, &'static str)> {
     let marks = |first: &str| {
         let marks = format!(r#"{{"accuracy":{first},"relevance":9,"tone":9}}"#);
         format!(r#"{{"answer_1":{marks},"answer_2":{marks},"reason":"both are good"}}"#)
     };
     vec![
-        ("down", Says::Status(500, "")),
-        ("silent", Says::Hang),
-        ("prose", said("Both answers have their merits.")),
-        ("half of it", said(&marks("9")[..60])),
-        ("11 of 10", said(&marks("11"))),
-        ("less than nothing", said(&marks("-1"))),
-        ("NaN", said(&marks("NaN"))),
-        ("infinity", said(&marks("1e999"))),
-        ("a word", said(&marks("\"9\""))),
+        ("down", Says::Status(500, ""), "refused by its status"),
+        ("silent", Says::Hang, "timed out"),
+        ("gone", Says::Cut(20), "without a connection"),
+        ("prose", said("Both answers have their merits."), "unreadable"),
+        ("half of it", said(&marks("9")[..60]), "unreadable"),
+        ("11 of 10", said(&marks("11")), "unreadable"),
+        ("less than nothing", said(&marks("-1")), "unreadable"),
+        ("NaN", said(&marks("NaN")), "unreadable"),
+        ("infinity", said(&marks("1e999")), "unreadable"),
+        ("a word", said(&marks("\"9\"")), "unreadable"),
     ]
 }
 
@@ -51,6 +55,18 @@ fn said(text: &str) -> Says {
 /// A rollout with a judge that says this, or with the fair one of the world, until its gate is
 /// `verdict`; how it stands then.
 async fn judged(world: &World, says: Option<Says>, verdict: &str) -> (Serve, Value, TempDir) {
+    judged_until(world, (says, "both"), |it| {
+        it["evidence"][0]["verdict"] == verdict || it["state"] == "STATE_SUCCEEDED"
+    })
+    .await
+}
+
+/// The same, shown pairs in so many orders, until it stands as wanted.
+async fn judged_until(
+    world: &World,
+    (says, orders): (Option<Says>, &str),
+    wanted: impl Fn(&Value) -> bool,
+) -> (Serve, Value, TempDir) {
     let judge = Stub::start("judge").await;
     let is_fair = says.is_none();
     if let Some(says) = says {
@@ -67,19 +83,20 @@ async fn judged(world: &World, says: Option<Says>, verdict: &str) -> (Serve, Val
     let dir = TempDir::new_in(world.dir.path()).unwrap();
     let store = |dir: &std::path::Path| format!("store = \"{}\"", dir.join("store").display());
     let text = if is_fair { text } else { text.replace(&ours, &theirs) };
+    let text =
+        text.replace("model = \"judge\"\n", &format!("model = \"judge\"\norders = \"{orders}\"\n"));
     let text = text.replace(&store(world.dir.path()), &store(dir.path()));
     let file = dir.path().join("c.toml");
     fs::write(&file, text).unwrap();
     let serve = Serve::start(&file).await;
     let (index, status) = (std::cell::Cell::new(0), std::cell::RefCell::new(Value::Null));
-    until(verdict, || async {
+    until("it stands as wanted", || async {
         for _ in 0..5 {
             let body = world.body(index.replace(index.get() + 1), Delivery::Whole);
             assert_eq!(serve.chat(body, &[]).await.status, 200);
         }
         *status.borrow_mut() = serve.json(&["status", "chat"]).await;
-        let gate = status.borrow()["evidence"][0]["verdict"].clone();
-        gate == verdict || status.borrow()["state"] == "STATE_SUCCEEDED"
+        wanted(&status.borrow())
     })
     .await;
     (serve, status.into_inner(), dir)
@@ -91,14 +108,19 @@ async fn b23_a_judge_that_cannot_be_believed_neither_advances_nor_sends_back() {
     // One that can be believed ends the stage.
     let (_, status, _dir) = judged(&world, None, "VERDICT_PASS").await;
     assert_ne!(status["evidence"][0]["verdict"], "VERDICT_INVALID", "{status}");
-    for (what, says) in nonsense() {
+    for (what, says, why) in nonsense() {
         let (serve, status, _dir) = judged(&world, Some(says), "VERDICT_INVALID").await;
         assert_eq!(status["state"], "STATE_RUNNING", "{what}: {status}");
         let problem = status["evidence"][0]["problem"].as_str().unwrap();
         assert!(problem.contains("scores due in this stage were lost"), "{what}: {problem}");
+        assert!(
+            problem.contains("its calls since we started: ") && problem.contains(why),
+            "{what}: {problem}"
+        );
         // Somebody who looks is told, and so is who watches the metrics.
         let (_, told) = serve.cli(&["explain", "chat"]).await;
         assert!(told.contains("scores due in this stage were lost"), "{what}: {told}");
+        assert!(told.contains(": 0 answers read, "), "{what}: {told}");
         assert!(0.5 < serve.metric("crossfade_lost_total{reason=\"judge_failed\"}").await);
         // No order to go on is obeyed by the evidence either.
         assert_ne!(serve.cli(&["advance", "chat"]).await.0, 0, "{what}");
@@ -125,13 +147,23 @@ async fn b23_a_judge_that_gives_everybody_the_same_marks_proves_nothing() {
 async fn a_judge_that_prefers_what_stands_first_proves_nothing() {
     let world = World::new().await;
     let marks = |mark| format!(r#"{{"accuracy":{mark},"relevance":{mark},"tone":{mark}}}"#);
-    let (better, worse) = (marks("9"), marks("8.9"));
-    let always = format!(r#"{{"answer_1":{better},"answer_2":{worse},"reason":"it is first"}}"#);
-    let (serve, status, _dir) = judged(&world, Some(said(&always)), "VERDICT_INVALID").await;
-    assert_eq!(status["state"], "STATE_RUNNING", "{status}");
-    let problem = status["evidence"][0]["problem"].as_str().unwrap();
-    assert!(problem.contains("the answer that stood first was marked higher"), "{problem}");
-    let (_, told) = serve.cli(&["explain", "chat"]).await;
-    assert!(told.contains("a judge that goes by the place proves nothing"), "{told}");
-    assert_ne!(serve.cli(&["advance", "chat"]).await.0, 0);
+    let always = |second| {
+        let (better, worse) = (marks("9"), marks(second));
+        said(&format!(r#"{{"answer_1":{better},"answer_2":{worse},"reason":"it is first"}}"#))
+    };
+    // By a hair where it is shown one order, drawn by lot, or by much where it is shown both.
+    for (orders, says, why) in [
+        ("one", always("8.9"), "the answer that stood first was marked higher"),
+        ("both", always("4"), "the same answer was marked 0.50 higher where it stood first"),
+    ] {
+        let (serve, status, _dir) = judged_until(&world, (Some(says), orders), |it| {
+            it["evidence"][0]["problem"].as_str().is_some_and(|it| it.contains(why))
+        })
+        .await;
+        assert_eq!(status["state"], "STATE_RUNNING", "{status}");
+        assert_eq!(status["evidence"][0]["verdict"], "VERDICT_INVALID", "{status}");
+        let (_, told) = serve.cli(&["explain", "chat"]).await;
+        assert!(told.contains("a judge that goes by the place proves nothing"), "{told}");
+        assert_ne!(serve.cli(&["advance", "chat"]).await.0, 0);
+    }
 }

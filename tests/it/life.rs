@@ -1,5 +1,6 @@
 //! Beginning, running short of descriptors, and ending: what callers notice of it is nothing.
 
+mod crowd;
 mod ends;
 
 use std::{

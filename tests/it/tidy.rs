@@ -26,8 +26,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
                      "traffic"]),
     ("proxy",      &["domain", "dialect", "patterns", "clock", "tasks", "memory", "telemetry", "listeners", "store",
                      "upstream", "traffic"]),
-    ("operations", &["domain", "tasks", "memory", "telemetry", "listeners", "store", "upstream", "controller"]),
-    ("api",        &["domain", "tasks", "config", "listeners", "store", "traffic", "controller"]),
+    ("api",        &["domain", "analysis", "dialect", "tasks", "telemetry", "config", "listeners", "store", "traffic",
+                     "controller"]),
+    ("operations", &["domain", "tasks", "memory", "telemetry", "listeners", "store", "upstream", "controller", "api"]),
     ("app",        &["domain", "patterns", "clock", "tasks", "memory", "telemetry", "config", "listeners", "store",
                      "upstream", "traffic", "controller", "judge", "proxy", "operations", "api"]),
     ("players",    &["domain", "clock", "tasks"]),
@@ -60,9 +61,11 @@ const HOME: &[(&str, &[&str])] = &[
     ("hyper",             &["upstream", "proxy", "operations", "players", "api"]),
     ("prometheus_client", &["telemetry"]),
     ("clap",              &["cli"]),
-    ("rustix",            &["listeners", "store", "proxy"]),
+    ("rustix",            &["listeners", "store", "proxy", "cli"]), // keys as they are pressed
     ("listenfd",          &["listeners"]),
     ("sd_notify",         &["listeners"]),
+    ("jsonschema",        &["dialect"]),
+    ("whatlang",          &["dialect"]),
     ("jiff",              &["domain"]),           // zones for freezes: its tz database is compiled in, so it stays pure
     ("toml",              &["config", "rehearsal"]),
 ];

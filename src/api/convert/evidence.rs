@@ -3,8 +3,8 @@
 use super::{duration, int, long, provider, time};
 use crate::api::proto;
 use crate::domain::{
-    Agreement, Basis, Call, GateEvidence, Noise, Outcome, Pair, Score, ScorePart, Side, Usage,
-    Verdict,
+    Agreement, Basis, Call, Check, GateEvidence, Noise, Outcome, Pair, Score, ScorePart, Side,
+    Usage, Verdict,
 };
 use crate::store::Bodies;
 
@@ -93,6 +93,10 @@ pub(super) fn call(call: &Call) -> proto::Call {
         Outcome::Incompatible => Told::Incompatible,
         Outcome::Abandoned => Told::Abandoned,
     };
+    let named = |kept: bool| {
+        let checks = call.checks.iter().filter(|it| it.1 == kept);
+        checks.map(|(check, _)| check.as_str().to_owned()).collect()
+    };
     proto::Call {
         provider: provider(&call.provider),
         model: call.model.clone().unwrap_or_default(),
@@ -103,7 +107,11 @@ pub(super) fn call(call: &Call) -> proto::Call {
         usage: call.usage.map(usage),
         finish_reason: call.finish_reason.clone().unwrap_or_default(),
         cost_nano_usd: call.cost_nano_usd.map(long),
-        well_formed: call.well_formed,
+        well_formed: call.checks.kept(Check::Json),
+        checks_kept: named(true),
+        checks_broken: named(false),
+        answer_chars: call.answer_chars.map(int),
+        rouge_l: call.rouge_l_bps.map(|it| f64::from(it) / 10_000.0),
         estimated: call.estimated,
     }
 }
@@ -161,7 +169,9 @@ mod tests {
             usage: Some(Usage { input: 3, output: 5, ..Usage::default() }),
             finish_reason: None,
             cost_nano_usd: None,
-            well_formed: None,
+            checks: crate::domain::Checks::default(),
+            answer_chars: None,
+            rouge_l_bps: None,
             estimated: false,
         };
         let window = Window { rollout: "chat".parse().unwrap(), attempt: 2, stage: 1 };

@@ -306,6 +306,8 @@ mod tests {
             slice: Slice::default(),
             stage_slice: Slice::default(),
             watched: None,
+            gated: Vec::new(),
+            compared: crate::domain::Compared::default(),
             serve: Share::from_basis_points(500).unwrap(),
             mirror: Share::ALL,
             noise: Share::NONE,

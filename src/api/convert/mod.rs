@@ -41,7 +41,7 @@ pub(super) fn duration(ms: u64) -> proto::Duration {
 }
 
 /// A number as a message keeps it; what is beyond is the largest there is.
-fn long(number: impl TryInto<i64>) -> i64 {
+pub(super) fn long(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
@@ -135,11 +135,16 @@ fn planned(plan: &Plan) -> proto::Rollout {
             by: it.by.as_str().to_owned(),
             values: it.values.clone(),
         }),
+        compare: (!plan.compared.is_empty()).then(|| proto::Compare {
+            labels: plan.compared.labels.clone(),
+            fields: plan.compared.fields.clone(),
+        }),
         primary: provider(primary),
         candidate: provider(candidate),
         stages: stages.iter().map(stage).collect(),
         copies_per_day: Some(long(*copies_per_day_max)),
         judge_share_bps: Some(judge_share.basis_points().into()),
+        review_bps: Some(plan.review.basis_points().into()),
         noise_bps: plan.noise.basis_points().into(),
         risk: Some(proto::Risk {
             harm_bps: int(*harm_bps),
@@ -324,9 +329,14 @@ mod tests {
             candidate: "cheap".parse().unwrap(),
             slice: Slice { features: vec!["chat".to_owned()], ..Slice::default() },
             watched: Some(Watched { by: Mark::Segment, values: vec!["free".to_owned()] }),
+            compared: crate::domain::Compared {
+                labels: vec!["spam".to_owned()],
+                fields: vec!["order.id".to_owned()],
+            },
             stages: default_ladder(&Metric::DEFAULTS.map(Margin::default_of), &[], &[]),
             copies_per_day_max: 9_000,
             judge_share: Share::from_basis_points(2_500).unwrap(),
+            review: Share::from_basis_points(700).unwrap(),
             noise: Share::from_basis_points(100).unwrap(),
             risk: Risk { harm_bps: 200, safe_bps: 300, alarm_from_percent: 80 },
             times: times(),
@@ -354,6 +364,7 @@ mod tests {
             message: "waits".to_owned(),
             durable: true,
             foresight: std::sync::Arc::default(),
+            judge: String::new(),
             copies_today: 3,
             purse: std::sync::Arc::default(),
             now: Timestamp(61_000),
@@ -383,6 +394,7 @@ mod tests {
             margins: vec![],
             copies_per_day_max: 1,
             judge_share: Share::NONE,
+            review: Share::ALL,
             risk: Risk::default(),
         };
         let Created { name, plan: read } = created(request, &defaults).unwrap();

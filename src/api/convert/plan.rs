@@ -4,8 +4,8 @@ use std::{fmt::Display, str::FromStr};
 
 use crate::api::proto;
 use crate::domain::{
-    Approval, Freeze, FreezeText, Gate, Margin, Mark, Metric, Name, OnIdle, Plan, PlanFault, Risk,
-    Role, Share, Slice, Stage, Times, Watched, default_ladder,
+    Approval, Compared, Freeze, FreezeText, Gate, Margin, Mark, Metric, Name, OnIdle, Plan,
+    PlanFault, Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
 };
 
 /// Stages that are looked at; a ladder with as many is faulty already.
@@ -26,6 +26,8 @@ pub struct PlanDefaults {
     pub copies_per_day_max: u64,
     /// Share of pairs the judge sees; none without a judge.
     pub judge_share: Share,
+    /// Share of pairs that people are shown.
+    pub review: Share,
     /// The chances of error accepted.
     pub risk: Risk,
 }
@@ -86,6 +88,8 @@ pub(in crate::api) fn created(
     let copies = faults.take("rollout.copies_per_day", copies);
     let judged = asked.judge_share_bps.map_or(Ok(defaults.judge_share), share);
     let judged = faults.take("rollout.judge_share_bps", judged);
+    let review = asked.review_bps.map_or(Ok(defaults.review), share);
+    let review = faults.take("rollout.review_bps", review);
     let noise = faults.take("rollout.noise_bps", share(asked.noise_bps));
     let times = times(&mut faults, &mut asked);
     let plan = Plan {
@@ -93,9 +97,14 @@ pub(in crate::api) fn created(
         candidate: provider(&mut faults, "rollout.candidate", &asked.candidate),
         slice: slice(&mut faults, "rollout.slice", asked.slice),
         watched: asked.slices.and_then(|it| watched(&mut faults, it)),
+        compared: asked.compare.map_or_else(Compared::default, |it| {
+            let proto::Compare { labels, fields } = it;
+            Compared { labels, fields }
+        }),
         stages,
         copies_per_day_max: copies.unwrap_or(defaults.copies_per_day_max),
         judge_share: judged.unwrap_or(Share::ALL),
+        review: review.unwrap_or_default(),
         noise: noise.unwrap_or_default(),
         risk: asked.risk.map_or(defaults.risk, risk),
         times,
@@ -308,6 +317,7 @@ mod tests {
             margins: Metric::DEFAULTS.map(Margin::default_of).into(),
             copies_per_day_max: 500,
             judge_share: Share::ALL,
+            review: Share::ALL,
             risk: Risk::default(),
         }
     }

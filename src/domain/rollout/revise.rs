@@ -45,6 +45,7 @@ impl Rollout {
         fixed(old.primary == plan.primary, "primary", SUPERSEDE)?;
         fixed(old.candidate == plan.candidate, "candidate", SUPERSEDE)?;
         fixed(old.slice == plan.slice, "slice", SUPERSEDE)?;
+        fixed(old.compared == plan.compared, "compare", SUPERSEDE)?;
         fixed(old.risk == plan.risk, "risk", BUDGET)?;
         fixed(old.watched == plan.watched, "slices", BUDGET)?;
         fixed(metrics(plan).all(|it| metrics(old).any(|known| known == it)), "gates", BUDGET)?;

@@ -55,16 +55,18 @@ async fn b04_a_caller_who_leaves_is_told_to_the_provider_at_once_and_leaves_noth
         if case == "mirrored" {
             rig.is_open().await;
         }
-        let mut slowest = Duration::ZERO;
+        let mut took = Vec::new();
         for (way, pieces) in [(Way::Whole, 0), (Way::Stream, 0), (Way::Stream, 2)] {
             rig.primary.does(Fault::Stall(pieces));
             for _ in 0..10 {
-                let took = seen_after(&rig, way, pieces).await;
-                assert!(took < AT_ONCE, "{case} {way:?}: {took:?}");
-                slowest = slowest.max(took);
+                took.push(seen_after(&rig, way, pieces).await);
             }
         }
-        println!("{case}: the provider saw the slowest of 30 leave after {slowest:?}");
+        // A busy machine may be late now and then.
+        took.sort();
+        let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
+        println!("{case}: the provider saw them leave after {median:?}, at most {slowest:?}");
+        assert!(median < Duration::from_millis(100) && slowest < AT_ONCE, "{took:?}");
         rig.primary.does(Fault::Stall(2));
         let unseen = || rig.primary.begun() - u64::try_from(rig.primary.left().len()).unwrap();
         let (files, before) = (rig.files(), unseen());

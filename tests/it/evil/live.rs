@@ -208,3 +208,33 @@ async fn b13_a_stream_under_way_is_not_even_delayed_by_the_way_back() {
     assert!(rest.body.ends_with(b"data: [DONE]\n\n"));
     assert!(started.elapsed() < AT_ONCE);
 }
+
+#[tokio::test]
+async fn calls_under_way_when_a_rollout_goes_back_are_counted() {
+    const CALLS: usize = 20;
+    let rig = Arc::new(Rig::new(&patient("100%", "1%")).await);
+    candidate_serves(&rig).await;
+    let left = "crossfade_requests_total{provider=\"candidate\",role=\"serve\",\
+                outcome=\"abandoned\"}";
+    let fallbacks = "crossfade_fallbacks_total{rollout=\"chat\"}";
+    assert!(rig.serve.metric(left).await < 0.5 && rig.serve.metric(fallbacks).await < 0.5);
+    rig.candidate.does(Fault::Stall(0));
+    let (begun, mut calls) = (rig.candidate.begun(), JoinSet::new());
+    for number in 0..CALLS {
+        let rig = Arc::clone(&rig);
+        calls.spawn(async move {
+            let user = format!("u-{number}");
+            rig.ask(&user, Way::Whole).await.is_from("primary", &user);
+        });
+    }
+    let all = begun + u64::try_from(CALLS).unwrap();
+    until("the candidate has all of them", || async { all <= rig.candidate.begun() }).await;
+    assert_eq!(rig.serve.cli(&["rollback", "chat"]).await.0, 0);
+    while let Some(call) = calls.join_next().await {
+        call.unwrap();
+    }
+    for counted in [left, fallbacks] {
+        let calls = rig.serve.metric(counted).await;
+        assert!((calls - 20.0).abs() < 0.5, "{counted} {calls}");
+    }
+}

@@ -1,0 +1,55 @@
+//! What answers keep to by rule: looked at beside the callers' path, once they are here.
+
+use crate::dialect::{Answer, Prompt, Schemas, check, compare, rouge_l};
+use crate::domain::{Call, Check, Metric, Outcome, Transcript};
+
+use super::{Proxy, half::Half, mirror::side, serve::Exchange};
+
+/// What checks remember.
+#[derive(Debug, Default)]
+pub struct Checker {
+    schemas: Schemas,
+}
+
+impl Proxy {
+    /// Puts on a call what its answer keeps to by itself, where it is a whole one.
+    pub(super) fn check_answer(
+        &self,
+        exchange: &Exchange,
+        call: &mut Call,
+        whole: Option<&Transcript>,
+    ) {
+        let Some(transcript) = whole.filter(|_| call.outcome == Outcome::Ok) else { return };
+        let Exchange { endpoint, body, lane, .. } = exchange;
+        let prompt = Prompt { endpoint: *endpoint, body, form: exchange.asked.form };
+        let answer = Answer { transcript, finish_reason: call.finish_reason.as_deref() };
+        let repeated = lane.gated.contains(&Metric::RepeatedRate).then(|| {
+            // A tool may be called alike and a label given to many questions.
+            let text = &transcript.text;
+            transcript.tool_calls.is_empty()
+                && lane.compared.label(text).is_none()
+                && exchange.live.is_repeated(side(exchange, call), &prompt.question(), text)
+        });
+        let chars = answer.chars();
+        call.checks = check(prompt, answer, &lane.gated, &self.checker.schemas)
+            .with(Check::NotRepeated, repeated.map(|it| !it));
+        call.answer_chars = Some(chars);
+    }
+}
+
+/// Puts on both calls of a request what comes of comparing their answers, where both are whole: the
+/// primary's, or the one of it that a caller saw, is the measure of the other.
+pub(super) fn compare_halves(exchange: &Exchange, primary: &mut Half, other: &mut Half) {
+    let (Some(ours), Some(theirs)) = (whole(primary), whole(other)) else { return };
+    let checks = compare(ours, theirs, &exchange.lane.compared);
+    let is_gated = exchange.lane.gated.contains(&Metric::RougeL);
+    let rouge_l_bps = is_gated.then(|| rouge_l(&ours.text, &theirs.text)).flatten();
+    primary.call.checks = primary.call.checks.and(checks.all_kept());
+    other.call.checks = other.call.checks.and(checks);
+    other.call.rouge_l_bps = rouge_l_bps;
+}
+
+/// An answer that is here to its end.
+fn whole(half: &Half) -> Option<&Transcript> {
+    half.reading.transcript.as_ref().filter(|_| half.call.answer_chars.is_some())
+}
