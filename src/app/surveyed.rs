@@ -22,32 +22,34 @@ pub(super) async fn keep(
     store: Arc<OnceLock<Pairs>>,
     mut stop: Stop,
 ) -> Result<(), BoxError> {
-    let pairs = loop {
-        if let Some(pairs) = store.get() {
-            break pairs.clone();
-        }
-        tokio::select! {
-            () = stop.wait() => return Ok(()),
-            () = sleep(STORE_PAUSE) => {}
-        }
-    };
+    let mut stops = false;
+    while store.get().is_none() && !stops {
+        stops = waited(&mut stop, STORE_PAUSE).await;
+    }
+    let Some(pairs) = store.get().cloned() else { return Ok(()) };
     let (resumed, kept) = (Arc::clone(&surveyor), pairs.clone());
     spawn_blocking(move || resume(&resumed, &kept)).await?;
     loop {
-        let stops = tokio::select! {
-            () = stop.wait() => true,
-            () = sleep(KEEP_EVERY) => false,
-        };
+        stops = stops || waited(&mut stop, KEEP_EVERY).await;
         if let Some((day, counts)) = surveyor.changed() {
             let pairs = pairs.clone();
-            let kept = spawn_blocking(move || pairs.keep(&usage::key(day), &counts)).await?;
-            if let Err(error) = kept {
+            // It is handed to the disk with the pairs, the last time when the recorder ends.
+            let kept = spawn_blocking(move || pairs.keep(&usage::key(day), &counts));
+            if let Err(error) = kept.await? {
                 tracing::warn!(%error, "what `crossfade audit` tells of today is not kept");
             }
         }
         if stops {
             return Ok(());
         }
+    }
+}
+
+/// Lets a time pass; whether it was time to stop before.
+async fn waited(stop: &mut Stop, time: Duration) -> bool {
+    tokio::select! {
+        () = stop.wait() => true,
+        () = sleep(time) => false,
     }
 }
 

@@ -35,8 +35,8 @@ fn paper(told: &proto::AuditUsageResponse) -> Paper {
     let (from, to) = (ladder::moment(told.begin_time), ladder::moment(told.end_time));
     paper.text(&format!(
         "{from} to {to}: about {} requests, by the {} of them that were looked at ({} of all now).",
-        number(total.requests),
-        number(total.seen),
+        ladder::count(total.requests),
+        ladder::count(total.seen),
         ladder::percent(told.share_bps)
     ));
     if total.seen == 0 {
@@ -138,11 +138,11 @@ fn figures(usage: &proto::UsageCount) -> [String; 11] {
         format!("{}{}", if 0 < usage.unpriced { ">= " } else { "" }, money(usage.cost_nano_usd))
     };
     [
-        number(usage.requests),
+        ladder::count(usage.requests),
         cost,
-        number(usage.input_tokens),
-        number(usage.cached_tokens),
-        number(usage.output_tokens),
+        ladder::count(usage.input_tokens),
+        ladder::count(usage.cached_tokens),
+        ladder::count(usage.output_tokens),
         part(usage.failed, usage.requests),
         part(usage.streamed, usage.requests),
         part(usage.tools, usage.requests),
@@ -191,23 +191,10 @@ fn part(some: i64, all: i64) -> String {
 pub(super) fn money(nano_usd: i64) -> String {
     let (cents, millionths) = ((nano_usd + 5_000_000) / 10_000_000, (nano_usd + 500) / 1_000);
     if 1_000_000_000 <= nano_usd {
-        format!("${}.{:02}", number(cents / 100), cents % 100)
+        format!("${}.{:02}", ladder::count(cents / 100), cents % 100)
     } else {
         format!("$0.{millionths:06}")
     }
-}
-
-/// A number with its thousands set apart.
-pub(super) fn number(number: i64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if 0 < at && (digits.len() - at).is_multiple_of(3) && !text.ends_with('-') {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
@@ -217,7 +204,7 @@ mod tests {
     #[test]
     fn numbers_and_parts_can_be_read() {
         for (it, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (-12_345, "-12,345")] {
-            assert_eq!(number(it), text);
+            assert_eq!(ladder::count(it), text);
         }
         let amounts = [0, 1_499, 999_000_000, 1_234_567_890_123].map(money);
         assert_eq!(amounts, ["$0.000000", "$0.000001", "$0.999000", "$1,234.57"]);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     Exit, Problem,
-    audit::{money, number},
+    audit::money,
     commands::Format,
     ladder,
     look::full,
@@ -146,7 +146,7 @@ impl Facts {
                 part(it.difference),
                 part(it.lower),
                 part(it.upper),
-                number(it.samples)
+                ladder::count(it.samples)
             )
         });
         let cost = self.gate("cost").map(|it| {
@@ -155,7 +155,7 @@ impl Facts {
                 it.difference,
                 it.lower,
                 it.upper,
-                number(it.samples)
+                ladder::count(it.samples)
             )
         });
         match (quality, cost) {
@@ -215,7 +215,7 @@ impl Facts {
                 difference(gate.difference),
                 format!("[{}, {}]", difference(gate.lower), difference(gate.upper)),
                 difference(gate.bound),
-                number(gate.samples),
+                ladder::count(gate.samples),
                 ladder::verdict(&self.rollout, gate),
             ]
         };
@@ -256,7 +256,7 @@ impl Facts {
         worst.sort_by(|one, other| other.0.total_cmp(&one.0));
         paper.heading("Worst pairs");
         if worst.is_empty() {
-            let looked_at = number(i64::try_from(self.pairs.len()).unwrap_or(i64::MAX));
+            let looked_at = ladder::count(i64::try_from(self.pairs.len()).unwrap_or(i64::MAX));
             paper.text(&format!("None among the {looked_at} newest that are stored."));
         }
         let head = ["pair", "when", "feature", "what"].map(Column::Words);
@@ -275,7 +275,7 @@ impl Facts {
             return;
         }
         let each = |sum: i64| money(sum / i64::try_from(costs.pairs.max(1)).unwrap_or(i64::MAX));
-        let pairs = number(i64::try_from(costs.pairs).unwrap_or(i64::MAX));
+        let pairs = ladder::count(i64::try_from(costs.pairs).unwrap_or(i64::MAX));
         paper.text(&format!(
             "A request costs {} with the primary and {} with the candidate, by the {pairs} newest \
              pairs whose costs are known on both sides.",
@@ -318,7 +318,7 @@ impl Facts {
                     });
                     points.push(format!(
                         "{name} is not decided: about {} more samples{time}.",
-                        number(more)
+                        ladder::count(more)
                     ));
                 }
                 (Verdict::Undecided, _) => points.push(format!("{name} is not decided.")),
@@ -326,7 +326,7 @@ impl Facts {
             }
         }
         for left_out in &rollout.excluded {
-            let (count, reason) = (number(left_out.count), &left_out.reason);
+            let (count, reason) = (ladder::count(left_out.count), &left_out.reason);
             points.push(format!("{count} requests are left out of the stage: {reason}."));
         }
         points.push(

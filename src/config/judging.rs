@@ -274,8 +274,8 @@ mod tests {
         let kept = "gates = { judge_score = 'off', repeated_rate = '+1pp' }";
         assert_eq!(gates("JUDGE", kept), "error_rate latency_p99 repeated_rate");
         let other =
-            "gates = { repeated_rate = 'off', feedback = '>= 90%', truncated_rate = '+1pp' }";
-        let fine = "error_rate latency_p99 judge_score truncated_rate feedback";
+            "gates = { repeated_rate = 'off', feedback = '>= 90%', schema_valid_rate = '-1pp' }";
+        let fine = "error_rate latency_p99 judge_score schema_valid_rate feedback";
         assert_eq!(gates("JUDGE", other), fine);
         for alone in [
             "gates = { repeated_rate = 'off' }",

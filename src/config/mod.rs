@@ -13,6 +13,7 @@ mod judging;
 mod kinship;
 mod leave;
 mod limits;
+mod plan_faults;
 mod prices;
 mod provider;
 mod request;

@@ -6,13 +6,14 @@ use toml::de::DeTable;
 
 use crate::domain::{
     Approval, Budget, Compared, Freeze, FreezeText, Gate, Kind, Margin, Mark, Metric, Name, OnIdle,
-    Plan, PlanFault, Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
+    Plan, Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
 };
 
 use super::{
     Faults, Provider,
     faults::Report,
     form::{CHANCE, NAME, PERCENT, SHARE, SOME, Unit},
+    plan_faults::{check_budget, check_ground, check_kin, check_prices, report},
     prices,
     table::{Table, listed, nearest},
 };
@@ -216,65 +217,6 @@ pub(super) fn check_provider(table: &Table<'_>, key: &str, name: &Name, known: &
         None => format!("known: {}; or add a table [provider.{name}]", listed(names())),
     };
     table.fault(key, "names no provider", remedy);
-}
-
-/// Costs can be compared only where both providers have prices.
-fn check_prices(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
-    let gated = plan.gates(Metric::Cost);
-    for name in [&plan.primary, &plan.candidate].into_iter().filter(|_| gated) {
-        let known = around.providers.unwrap_or_default().iter().find(|it| it.name == *name);
-        if known.is_some_and(|it| it.prices.is_empty()) {
-            let problem = format!("have one on `cost`, but provider `{name}` has no price");
-            let remedy = format!("add a table [provider.{name}.price.\"*\"], or leave it \"off\"");
-            table.fault("gates", &problem, remedy);
-        }
-    }
-}
-
-/// A budget can be kept only where it is known what copies and scores cost.
-fn check_budget(plan: &Plan, own: Budget, (table, around): (&Table<'_>, &Around<'_>)) {
-    if !own.is_limit() && !around.budget.is_limit() {
-        return;
-    }
-    let key = if own.is_limit() { "budget" } else { "candidate" };
-    let fault = |who: &str, table_name: &str| {
-        let problem = format!("has a budget that cannot be kept: {who} has no price");
-        let remedy = format!("add a table [{table_name}.price.\"*\"], or name a table by `prices`");
-        table.fault(key, &problem, remedy);
-    };
-    for name in [&plan.primary, &plan.candidate] {
-        let known = around.providers.unwrap_or_default().iter().find(|it| it.name == *name);
-        if known.is_some_and(|it| it.prices.is_empty()) {
-            fault(&format!("provider `{name}`"), &format!("provider.{name}"));
-        }
-    }
-    if around.judge_unpriced && !plan.judge_share.is_none() {
-        fault("the judge", "judge");
-    }
-}
-
-/// A judge favours its own kin, so its scores of them prove nothing unless somebody says they do.
-fn check_kin(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
-    let gated = plan.gates(Metric::JudgeScore);
-    let kin = [&plan.primary, &plan.candidate].into_iter().filter_map(|it| around.kin.get(it));
-    for why in kin.filter(|_| gated) {
-        let problem = format!("have one on `judge_score`, but {why}");
-        let remedy = "take another model to judge, or write `allow_kin = true` in [judge]";
-        table.fault("gates", &problem, remedy);
-    }
-}
-
-/// What a judge thinks proves nothing where nothing else does.
-fn check_ground(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
-    let stage = plan.ungrounded().filter(|_| around.providers.is_some());
-    if let Some(stage) = stage {
-        let problem =
-            format!("let the judge alone prove what answers are worth in `{}`", stage.name);
-        let remedy = "a judge can be wrong or deceived: have a check by rules or what people say \
-                      proven too, in that stage or before, like repeated_rate = \"+0.5pp\" (and in \
-                      `prove`, where the stage has one)";
-        table.fault("gates", &problem, remedy);
-    }
 }
 
 fn slice(table: &Table<'_>) -> Slice {
@@ -513,24 +455,4 @@ fn role(margin: Margin, serve: Share, proven: Option<&[Metric]>) -> Role {
         }
     };
     if prove { Role::Prove } else { Role::Guard }
-}
-
-/// Shows a fault of the plan where the file has what it is about.
-fn report(fault: &PlanFault, table: &Table<'_>, stages: &[Table<'_>]) {
-    let (place, field) = match fault.field.strip_prefix("stages[") {
-        Some(rest) => rest.split_once("].").unwrap_or(("", rest)),
-        None => ("", fault.field.as_str()),
-    };
-    let key = match field {
-        "serve_bps" => "serve",
-        "mirror_bps" => "mirror",
-        "min_samples" => "samples",
-        "max_duration" => "duration_max",
-        "freezes" => "freeze",
-        "stage_id" => "name",
-        "stages" => "stage",
-        other => other,
-    };
-    let table = place.parse().ok().and_then(|it: usize| stages.get(it)).unwrap_or(table);
-    table.fault(key, "cannot stand", fault.problem.as_str());
 }

@@ -75,7 +75,7 @@ fn the_example_has_the_defaults_where_it_says_so() {
     assert_eq!(gates(&chat.plan), gates(minimal));
     let [shadow, full] = search.plan.stages.as_slice() else { panic!("two stages") };
     let metrics: Vec<Metric> = shadow.gates.iter().map(|it| it.metric()).collect();
-    assert_eq!(metrics, [Metric::ErrorRate, Metric::JudgeScore, Metric::RefusalRate]);
+    assert_eq!(metrics, [Metric::ErrorRate, Metric::JudgeScore, Metric::RepeatedRate]);
     assert_eq!(shadow.gates[0].margin.to_string(), "+1pp");
     assert!(full.gates.iter().all(|it| it.role == Role::Prove));
     assert_eq!((shadow.approval, full.approval), (Approval::NotNeeded, Approval::Needed));

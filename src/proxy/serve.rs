@@ -195,6 +195,9 @@ impl Proxy {
         let fair = fair.filter(|it| holding.give_to(it).is_ok());
         let (Some((lane, live)), Some(fair)) = (open, fair) else {
             let routed = self.ungoverned(open.map(|(_, live)| live), routed);
+            if self.failover.is_empty() && !self.surveyor.draws(id) {
+                return self.pass(own_line, head, upload::watched(full(body))).await;
+            }
             let whole = Whole { id, endpoint, head: &head, body: &body, asked: &asked };
             return self.pass_whole(own_line, whole, &routed, holding).await;
         };

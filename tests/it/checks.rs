@@ -247,5 +247,6 @@ async fn a_primary_that_never_says_it_twice_alike_is_its_own_measure() {
         let differs = differs.as_f64().unwrap();
         assert!((-60.0..-40.0).contains(&differs), "{gate:#}");
     }
-    assert!(gate["bound"].as_f64().unwrap() < -40.0, "{gate:#}");
+    // The margin alone would be -10: the rest is how much noise is proven by now.
+    assert!(gate["bound"].as_f64().unwrap() < -10.5, "{gate:#}");
 }

@@ -138,7 +138,7 @@ async fn answer(mut stream: TcpStream, shared: &Shared) {
 }
 
 /// Reads one request to its end; its head and its body.
-async fn request(stream: &mut TcpStream) -> Option<(String, String)> {
+pub(crate) async fn request(stream: &mut TcpStream) -> Option<(String, String)> {
     let mut bytes = Vec::new();
     loop {
         if let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {

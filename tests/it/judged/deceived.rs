@@ -22,7 +22,7 @@ fn plan(refusals: &str) -> String {
     format!(
         "[rollout.chat]\ncandidate = \"candidate\"\nautostart = true\n\
          gates = {{ error_rate = \"off\", latency_p99 = \"off\", judge_score = \">= 90%\", \
-         refusal_rate = \"{refusals}\" }}\n\
+         refusal_rate = \"{refusals}\", repeated_rate = \"off\" }}\n\
          stage = [{{ name = \"only\", serve = \"0%\", mirror = \"100%\", duration = \"1s\", samples = 1 }}]\n"
     )
 }

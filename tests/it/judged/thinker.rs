@@ -7,9 +7,11 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
 };
+
+use crate::breaker::stub;
 
 /// What a model says to a body.
 type Says = dyn Fn(&Value) -> String + Send + Sync;
@@ -95,18 +97,6 @@ async fn answer(mut stream: TcpStream, name: &str, (says, seen): (&Says, &Mutex<
 
 /// Reads the next request with a body that is JSON; others are refused.
 async fn request(stream: &mut TcpStream) -> Option<Value> {
-    let mut bytes = Vec::new();
-    loop {
-        if let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
-            let length = head.lines().find_map(|it| it.strip_prefix("content-length: "));
-            let length: usize = length.map_or(0, |it| it.parse().unwrap());
-            if end + 4 + length <= bytes.len() {
-                return serde_json::from_slice(&bytes[end + 4..]).ok();
-            }
-        }
-        if stream.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
-        }
-    }
+    let (_, body) = stub::request(stream).await?;
+    serde_json::from_str(&body).ok()
 }
