@@ -126,6 +126,7 @@ impl Shown {
             harm: wealth.harm(),
             safe: wealth.safe(),
             noise: None,
+            basis: None,
         }
     }
 }

@@ -332,6 +332,7 @@ impl EvidenceJson {
             harm: self.harm,
             safe: self.safe,
             noise: self.noise.map(NoiseJson::noise),
+            basis: None,
         })
     }
 }

@@ -68,6 +68,7 @@ fn sample(checks: Checks, rouge_l_bps: Option<u16>) -> Sample {
         checks,
         answer_chars: None,
         rouge_l_bps,
+        estimated: false,
     })
 }
 

@@ -21,6 +21,7 @@ mod judged;
 mod leave;
 mod life;
 mod live;
+mod money;
 mod noise;
 mod programs;
 mod readme;
