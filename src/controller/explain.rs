@@ -243,6 +243,7 @@ mod tests {
             harm: 0.03,
             safe: 0.64,
             basis: None,
+            fixed: None,
             noise: Some(Noise { samples: 402, difference: 0.05, lower: -0.2, upper: 0.25 }),
         }
     }

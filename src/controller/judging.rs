@@ -72,6 +72,7 @@ mod tests {
             safe: 0.5,
             noise: None,
             basis: None,
+            fixed: None,
         }
     }
 
