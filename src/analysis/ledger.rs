@@ -217,10 +217,21 @@ impl Ledger {
             return;
         };
         if before.is_none_or(|it| it.is_seen_otherwise(now)) {
-            self.state.chances = Chances::of(now);
-            self.begin(at);
-            self.delay();
+            self.renew(at, Chances::of(now));
         }
+    }
+
+    /// Whether that is its stage, counted from 0.
+    pub fn is_in(&self, stage: usize) -> bool {
+        self.state.stage == Some(stage)
+    }
+
+    /// Goes on in its stage with other gates or shares.
+    pub fn renew(&mut self, at: Timestamp, chances: Chances) {
+        self.pass(at);
+        self.state.chances = chances;
+        self.begin(at);
+        self.delay();
     }
 
     /// Guards after success with the gates of the last stage, forgetting all wealth.

@@ -27,6 +27,9 @@ pub(super) struct Managed {
     pub(super) evidence: Evidence,
     /// The flags it has to do with.
     pub(super) flags: Flags,
+    /// Whose answers its evidence is of, where that is not what its providers are now: until its
+    /// stage begins anew.
+    pub(super) outdated: Option<u64>,
     /// Why its traffic cannot move whatever its state: a provider that is not configured.
     pub(super) broken: Option<String>,
     /// Who judges its answers, if anybody can.
@@ -67,6 +70,7 @@ impl Managed {
             evidence: Evidence::default(),
             flags: Flags::default(),
             broken: None,
+            outdated: None,
             judging: Judging::default(),
             requests: Requests::default(),
             begun: None,
@@ -99,6 +103,7 @@ impl Managed {
             evidence: Evidence::default(),
             flags: Flags::default(),
             broken: None,
+            outdated: None,
             judging: Judging::default(),
             requests,
             wanted,
@@ -146,7 +151,7 @@ impl Managed {
         self.ledger.follow(&self.rollout, record.at, &record.event);
         match &record.event {
             Event::StageEntered { .. } | Event::Loosened(_) => {
-                self.evidence = Evidence::default();
+                (self.evidence, self.outdated) = (Evidence::default(), None);
                 self.begin(Told::Entered(Vec::new()), record.at);
                 self.live = Arc::new(if self.rollout.attempt() == attempt {
                     self.live.next()
@@ -284,6 +289,9 @@ impl Managed {
         self.judging.doubt(&mut evidence);
         evidence.unsettled = if self.unheard {
             Some("nothing of it was heard since the program started".to_owned())
+        } else if self.outdated.is_some() {
+            let so = "its evidence is of providers that were configured otherwise, and its stage";
+            Some(format!("{so} could not begin anew: start the program again, or jump to it"))
         } else {
             self.live.under_way(now)
         };

@@ -68,8 +68,13 @@ impl Controller {
         let ends = Instant::now() + WANT_WAIT;
         for name in names {
             let by = Requester { comment: OTHERWISE.to_owned(), ..Requester::controller() };
-            if let Err(error) = self.at_once(&name, Wish::Renew, by, ends).await {
-                tracing::error!(rollout = %name, %error, "{OTHERWISE}, and its stage could not begin anew");
+            match self.at_once(&name, Wish::Renew, by, ends).await {
+                Ok(()) => {
+                    self.managed.get_mut(&name).into_iter().for_each(|it| it.outdated = None);
+                }
+                Err(error) => {
+                    tracing::error!(rollout = %name, %error, "{OTHERWISE}, and its stage could not begin anew");
+                }
             }
         }
     }

@@ -62,7 +62,8 @@ pub(super) async fn evidence(controller: &mut Controller) -> Vec<Name> {
     let identities: Vec<u64> = identities.collect();
     let mut others = Vec::new();
     for (managed, identity) in controller.managed.values_mut().zip(identities) {
-        if coverage(pairs.as_ref(), managed, now).is_some_and(|it| it != identity) {
+        managed.outdated = coverage(pairs.as_ref(), managed, now).filter(|it| *it != identity);
+        if managed.outdated.is_some() {
             others.push(managed.rollout.name().clone());
         }
         if managed.rollout.guarded().is_none() {
@@ -117,11 +118,11 @@ fn rebuilt(rollout: &Rollout, pairs: Option<&Pairs>, now: Timestamp) -> Rebuilt 
 }
 
 /// The chances in a visit, if it is known by which shares its requests were drawn: those of the
-/// last one are those of the plan.
+/// last one are those of the plan, by which more will be drawn.
 fn drawn(rollout: &Rollout, index: usize, visit: Visit) -> Option<Chances> {
-    let last = || rollout.plan().stages.get(visit.stage).filter(|_| is_last(rollout, index));
-    let kept = visit.shares.map(|(serve, mirror)| Chances::by(serve, mirror));
-    kept.or_else(|| last().map(Chances::of))
+    let last = rollout.plan().stages.get(visit.stage).filter(|_| is_last(rollout, index));
+    let kept = || visit.shares.map(|(serve, mirror)| Chances::by(serve, mirror));
+    last.map(Chances::of).or_else(kept)
 }
 
 fn is_last(rollout: &Rollout, index: usize) -> bool {
@@ -172,7 +173,11 @@ impl Rebuilt {
             self.ledger.follow(rollout, visit.from, &Event::Succeeded(Cause::GatesPassed));
         } else {
             let chances = drawn(rollout, index, visit).unwrap_or_default();
-            self.ledger.enter(visit.stage, visit.from, chances);
+            if !visit.times && self.ledger.is_in(visit.stage) {
+                self.ledger.renew(visit.from, chances);
+            } else {
+                self.ledger.enter(visit.stage, visit.from, chances);
+            }
         }
     }
 
@@ -271,7 +276,9 @@ fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) -> Opt
         && [attempt, stage] == here
     {
         identity = Some(of).filter(|it| *it != 0);
-        managed.live = Arc::new(managed.live.resumed((due, missing)));
+        if since == managed.rollout.since().0 {
+            managed.live = Arc::new(managed.live.resumed((due, missing)));
+        }
         // Another plan of the stage is another visit of it, and its time goes on.
         let visits = managed.rollout.timed_since().0..=managed.rollout.since().0;
         if visits.contains(&since) {
@@ -325,7 +332,8 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
     let checkpoints: Vec<Checkpoint> = checkpoints.collect();
     let (managed, barometer) = (&controller.managed, &controller.barometer);
     let counts = |it: &Managed| {
-        let identity = controller.identity(it.rollout.plan());
+        let now_of = || controller.identity(it.rollout.plan());
+        let identity = it.outdated.unwrap_or_else(now_of);
         let ((day, made), (due, missing)) = (it.live.copies().made(), it.live.coverage());
         let window = it.rollout.window();
         let (attempt, stage) = window.map_or((0, 0), |it| (it.attempt, it.stage));

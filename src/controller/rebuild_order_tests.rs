@@ -209,7 +209,7 @@ fn a_restart_gives_the_evidence_that_was_there_before_it() {
 }
 
 /// A rollout in its second stage, with a checkpoint somewhere in it, and the bets as they were.
-fn checkpointed(pairs: &Pairs, revised: Option<&Plan>) -> (Rollout, Ledger) {
+fn checkpointed(pairs: &Pairs, revised: Option<&Plan>, keeps: bool) -> (Rollout, Ledger) {
     let mut managed =
         Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), &Copies::new(0, (0, 0)));
     let mut step = record(Event::Created(Box::new(plan())), 0);
@@ -231,8 +231,12 @@ fn checkpointed(pairs: &Pairs, revised: Option<&Plan>) -> (Rollout, Ledger) {
                 if let Some(plan) = revised.cloned() {
                     let at = managed.told.at.0;
                     managed.apply(&record(Event::Revised(Box::new(plan)), at));
+                    managed.tell_weather(&storm());
+                    pairs.put_notes(managed.begun.take().into_iter().collect()).unwrap();
                 }
-                checkpoint(&mut managed, LATER).unwrap().save(pairs).unwrap();
+                if keeps {
+                    checkpoint(&mut managed, LATER).unwrap().save(pairs).unwrap();
+                }
             }
         }
     }
@@ -264,11 +268,28 @@ fn a_restart_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
     for revised in [None, Some(&narrower), Some(&fewer)] {
         let dir = tempfile::tempdir().unwrap();
         let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
-        let (rollout, live) = checkpointed(&pairs, revised);
+        let (rollout, live) = checkpointed(&pairs, revised, true);
         let rebuilt = rebuilt(&rollout, Some(&pairs), LATER);
         assert_eq!(format!("{:?}", rebuilt.ledger.evidence()), format!("{:?}", live.evidence()));
         assert!((900..1_000).contains(&rebuilt.counted), "{} of 3,998 told", rebuilt.counted);
         assert_eq!(rebuilt.seq, 3_999);
+    }
+}
+
+/// A kill right after an edit: the bets are made anew, by the shares that hold from there on.
+#[test]
+fn without_a_checkpoint_what_was_drawn_after_an_edit_is_bet_on_by_its_shares() {
+    for basis_points in [500, 5_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+        let mut edited = plan();
+        edited.stages[1].mirror = Share::from_basis_points(basis_points).unwrap();
+        let (rollout, live) = checkpointed(&pairs, Some(&edited), false);
+        let stage = &rollout.plan().stages[1];
+        assert_eq!(rollout.visits().last().unwrap().shares, Some((stage.serve, stage.mirror)));
+        let rebuilt = rebuilt(&rollout, Some(&pairs), LATER);
+        assert_eq!(format!("{:?}", rebuilt.ledger.evidence()), format!("{:?}", live.evidence()));
+        assert_eq!(rebuilt.ledger.encode(), live.encode());
     }
 }
 

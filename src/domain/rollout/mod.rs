@@ -253,10 +253,12 @@ impl Rollout {
             Event::Created(plan) => self.plan = (**plan).clone(),
             Event::Revised(plan) => {
                 let after = plan.stages.get(self.stage);
-                if self.stage().zip(after).is_some_and(|(it, after)| it.is_seen_otherwise(after)) {
+                let both = self.stage().zip(after);
+                let is_other = both.is_some_and(|(it, after)| it.is_seen_otherwise(after));
+                self.take(plan);
+                if is_other {
                     self.visit(at, false);
                 }
-                self.take(plan);
                 self.ask_again(at);
             }
             Event::Loosened(plan) => {
