@@ -118,6 +118,7 @@ impl Recorded {
             return Err(BacktestError::NoAttempt { rollout: name.clone(), asked, last });
         };
         recorded.hear(&Pairs::open(dir, LIMITS)?)?;
+        recorded.leave_out_overtaken();
         Ok(recorded)
     }
 
@@ -166,6 +167,22 @@ impl Recorded {
         Ok(())
     }
 
+    /// Leaves out the steps forward that a rollback overtook while they were written: nobody ever
+    /// saw them. What takes effect notes that its evidence begins; notes are removed oldest first,
+    /// so where an earlier one is kept, one that is missing was never made.
+    fn leave_out_overtaken(&mut self) {
+        let mut noted = false;
+        let next = self.steps.iter().skip(1).map(|it| matches!(it.event, Event::RolledBack(_)));
+        let next: Vec<bool> = next.chain([false]).collect();
+        let mut next = next.into_iter();
+        self.steps.retain(|step| {
+            let goes_back = next.next() == Some(true);
+            let missing = noted && step.after.is_none() && step.begins_stage();
+            noted |= step.after.is_some();
+            !(goes_back && missing)
+        });
+    }
+
     /// Says after which place evidence began anew with the step of that time.
     fn place(&mut self, order: Order, weather: &[Weather]) {
         for step in self.steps.iter_mut().filter(|it| it.at == order.at && it.begins_anew()) {
@@ -195,8 +212,13 @@ impl Taken {
 
     /// Whether evidence may have begun anew with it.
     fn begins_anew(&self) -> bool {
-        use Event::{Loosened, Revised, StageEntered, Succeeded};
-        matches!(self.event, StageEntered { .. } | Succeeded(_) | Loosened(_) | Revised(_))
+        self.begins_stage() || matches!(self.event, Event::Revised(_))
+    }
+
+    /// Whether evidence began anew with it, if it took effect.
+    fn begins_stage(&self) -> bool {
+        use Event::{Loosened, StageEntered, Succeeded};
+        matches!(self.event, StageEntered { .. } | Succeeded(_) | Loosened(_))
     }
 
     /// Whether it was taken before that was told.
