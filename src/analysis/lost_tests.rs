@@ -126,11 +126,15 @@ fn after_a_clock_went_back_by_a_day_everything_is_counted_as_without_it() {
             // Another spell of a slow and failing provider, and another crowd, every two hours.
             let mut random = Random(minute);
             let bad = minute / 30 % 4 == 0;
-            for second in (0..60).step_by(10) {
+            for second in (0..60).step_by(3) {
                 let at = Timestamp(LATER.0 + minute * 60_000 + second * 1_000 - back_ms);
-                let (failing, slow) = if bad { (0.3, 3.0) } else { (0.01, 1.0) };
+                let (failing, slow) = if bad {
+                    (0.3, 3.0)
+                } else {
+                    (0.01, 1.0 + 0.001 * crate::analysis::float(minute))
+                };
                 let call = random.call(failing, slow);
-                let lot = Lot::Sticky(minute / 120 % 2 * 1_000 + minute % 60 * 10 + second);
+                let lot = Lot::Sticky(minute / 120 % 2 * 10_000 + minute % 60 * 60 + second);
                 let primary = random.happens(0.5);
                 let sides = (primary.then_some(call), (!primary).then_some(call));
                 let (primary, candidate) = sides;
