@@ -159,9 +159,8 @@ mod tests {
     fn a_clock_that_went_back_ends_the_block_half_an_hour_from_now() {
         let kept = day(true).encode();
         let mut again = Climate::decode(Timestamp(60_000), &kept).unwrap();
-        let ended = [30, 31].map(|minute| {
-            again.see(Timestamp(minute * 60_000), &call(Outcome::Ok, 900.0))
-        });
+        let ended =
+            [30, 31].map(|minute| again.see(Timestamp(minute * 60_000), &call(Outcome::Ok, 900.0)));
         assert_eq!(ended, [false, true]);
     }
 

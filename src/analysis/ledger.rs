@@ -187,6 +187,7 @@ impl Ledger {
             | Event::Overdue
             | Event::Baked
             | Event::RolledBack(_)
+            | Event::Deleted
             | Event::Stopped
             | Event::Lifted
             | Event::Flagged(_)

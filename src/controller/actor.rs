@@ -76,9 +76,13 @@ pub struct Controller {
     pub(super) waiting: VecDeque<Step>,
     /// Rollbacks and stops that took effect, whose answers wait for the disk.
     pub(super) owed: Vec<(Vec<Name>, Reply<Vec<View>>)>,
-    records: Arc<Vec<Arc<Record>>>,
+    pub(super) records: Arc<Vec<Arc<Record>>>,
     /// What the configuration asks for, until there is a journal.
     wanted: Vec<Wanted>,
+    /// The rollouts it asks for.
+    pub(super) configured: BTreeSet<Name>,
+    /// Rollouts that were deleted, until nothing is kept of them.
+    pub(super) gone: Vec<Name>,
     takeover: mpsc::Receiver<Takeover>,
     asks: mpsc::Receiver<Ask>,
     pub(super) seen: mpsc::Receiver<Seen>,
@@ -131,6 +135,8 @@ impl Controller {
             waiting: VecDeque::new(),
             owed: Vec::new(),
             records: Arc::default(),
+            configured: setup.wanted.iter().map(|it| it.name.clone()).collect(),
+            gone: Vec::new(),
             wanted: setup.wanted,
             takeover: setup.takeover,
             asks,
@@ -246,6 +252,7 @@ impl Controller {
             return;
         }
         match (&record.event, self.managed.get_mut(&record.rollout)) {
+            (Event::Deleted, _) => drop(self.managed.remove(&record.rollout)),
             (_, Some(managed)) => managed.apply(record),
             (Event::Created(plan), None) => {
                 let made = rebuild::copies(self.pairs.as_ref(), &record.rollout);

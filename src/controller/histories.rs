@@ -59,8 +59,9 @@ async fn whatever_happens_in_whatever_order_the_controller_keeps_the_invariants(
     }
     println!("{histories} histories of {STEPS} steps: {counts:?}");
     // Histories that never get anywhere would hold everything.
-    let Counts { rises, proven, falls, breaches, crashes, cut_off, lost, repeated } = counts;
-    let each = [rises, proven, falls, breaches, crashes, cut_off, lost, repeated];
+    let Counts { rises, proven, falls, breaches, crashes, cut_off, lost, repeated, deleted } =
+        counts;
+    let each = [rises, proven, falls, breaches, crashes, cut_off, lost, repeated, deleted];
     assert!(each.iter().all(|it| histories / 10 <= *it), "{each:?}");
 }
 
@@ -78,6 +79,7 @@ struct Counts {
     /// Crashes that lost one that was not durable.
     lost: u64,
     repeated: u64,
+    deleted: u64,
 }
 
 /// The controller of a process that runs, and what the data path has of it.
@@ -135,12 +137,7 @@ impl<'a> World<'a> {
 
     async fn play(&mut self, counts: &mut Counts) -> Checked {
         for (index, feature) in FEATURES.into_iter().enumerate() {
-            let plan = self.plan(feature);
-            self.log(&format!("create {} {plan:?}", self.names[index]));
-            let (reply, _) = oneshot::channel();
-            let (name, wish) = (self.names[index].clone(), Wish::Create(Box::new(plan)));
-            let ask = Ask::Step(Step { name, wish, by: by(""), reply });
-            self.process.controller.answer(ask);
+            self.create(&self.names[index].clone(), feature);
             self.finish(4, counts).await?;
         }
         for _ in 0..STEPS {
@@ -166,7 +163,7 @@ impl<'a> World<'a> {
             11..=14 => self.command()?,
             15 => return self.repeat(counts).await,
             16 if self.dice.one_in(3) => self.stop(),
-            16 => self.lift(),
+            16 => self.wish(Name::every(), Wish::Lift),
             17 if self.dice.one_in(2) => {
                 let step = self.sim.steps() + 1 + self.dice.below(3);
                 let error = self.dice.pick(&[Errno::Io, Errno::Full]);
@@ -301,7 +298,15 @@ impl<'a> World<'a> {
 
     fn command(&mut self) -> Checked {
         let name = self.dice.pick(&self.names);
-        let Some(live) = self.process.live(&name).cloned() else { return Ok(()) };
+        let Some(live) = self.process.live(&name).cloned() else {
+            let feature = self.names.iter().position(|it| *it == name).map(|it| FEATURES[it]);
+            self.create(&name, feature.unwrap_or_default());
+            return Ok(());
+        };
+        if self.dice.one_in(10) {
+            self.wish(name, Wish::Delete);
+            return Ok(());
+        }
         let begins = live.stage().is_none() && self.dice.one_in(2);
         let command = if begins { Command::Start } else { self.dice.command(&live) };
         let key = self.witness.asks(&name, &command);
@@ -348,12 +353,16 @@ impl<'a> World<'a> {
         self.process.controller.answer(Ask::Stop { by: by(""), reply });
     }
 
-    fn lift(&mut self) {
-        self.log("lift");
+    fn create(&mut self, name: &Name, feature: &str) {
+        let plan = self.plan(feature);
+        self.wish(name.clone(), Wish::Create(Box::new(plan)));
+    }
+
+    fn wish(&mut self, name: Name, wish: Wish) {
+        self.log(&format!("{name} {wish:?}"));
         // Whoever stops waiting for an answer is not obeyed later.
         let (reply, answer) = oneshot::channel();
         self.process.answers.push((Command::Pause, answer));
-        let (name, wish) = (Name::every(), Wish::Lift);
         self.process.controller.answer(Ask::Step(Step { name, wish, by: by(""), reply }));
     }
 

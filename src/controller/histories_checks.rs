@@ -75,11 +75,13 @@ impl Witness {
         self.asked.get(key.strip_prefix("key-")?.parse::<usize>().ok()?)
     }
 
-    /// Something that was asked and done durably, other than a rollback.
+    /// Something that was asked and done durably, other than a rollback, of what is there still.
     pub(super) fn done(&self, dice: &mut Random) -> Option<(Name, Command, String)> {
-        let done = self.told[..self.safe].iter().filter_map(|(record, _)| {
+        let done = self.told[..self.safe].iter().enumerate().filter_map(|(index, (record, _))| {
             let (name, command) = self.command(&record.request_id)?;
-            Some((name.clone(), command.clone(), record.request_id.clone()))
+            let ends = |it: &Record| it.rollout == *name && it.event == Event::Deleted;
+            let gone = self.told[index..].iter().any(|(later, _)| ends(later));
+            (!gone).then(|| (name.clone(), command.clone(), record.request_id.clone()))
         });
         let done: Vec<_> = done.filter(|it| it.1 != Command::Rollback).collect();
         (!done.is_empty()).then(|| dice.pick(&done))
@@ -177,6 +179,11 @@ impl Witness {
         };
         let before = self.truths[index].clone();
         self.told.push((record.clone(), before.clone()));
+        if let Some(before) = before.as_ref().filter(|_| record.event == Event::Deleted) {
+            counts.deleted += 1;
+            self.truths[index] = None;
+            return holds("INV2", "it moved and is gone", before.rollout.stage().is_none());
+        }
         let Some(before) = before else {
             let Event::Created(plan) = &record.event else { panic!("{record:?}") };
             let mut rollout = Rollout::new(record.rollout.clone(), (**plan).clone());
@@ -260,6 +267,8 @@ impl Witness {
                         .any(|view| open.iter().any(|(it, _)| it.rollout == *view.rollout.name()));
                     answered = holds("INV4", "what is not durable was said to be", !lies);
                 }
+                // What was asked may have waited while it was deleted.
+                Err(Rejected::Exists(_) | Rejected::Unknown(_)) if self.has_deleted() => {}
                 Err(error) if *command == Command::Rollback => {
                     answered = Err(format!("INV10: a rollback was refused: {error}"));
                 }
@@ -271,6 +280,10 @@ impl Witness {
             false
         });
         answered
+    }
+
+    fn has_deleted(&self) -> bool {
+        self.told.iter().any(|(it, _)| it.event == Event::Deleted)
     }
 
     /// Another process has begun with what a crash left.
@@ -311,6 +324,8 @@ impl Witness {
         (self.basis, self.refused) = (None, None);
         for ((name, truth), written) in self.names.iter().zip(&mut self.truths).zip(&written) {
             let (managed, was) = (now.controller.managed.get(name), before.live(name));
+            let there = managed.is_some() == truth.is_some();
+            holds("C1", "it is there and was deleted, or the other way", there)?;
             let (Some(live), Some(truth)) = (managed, truth.as_mut()) else { continue };
             // A step that was cut off may be there, and was not to be seen yet.
             let written = written.iter().map(|it| &it.rollout).chain([&live.rollout]);

@@ -181,6 +181,7 @@ impl Managed {
             | Event::Resumed
             | Event::Overdue
             | Event::Baked
+            | Event::Deleted
             | Event::Stopped
             | Event::Lifted
             | Event::Flagged(_)

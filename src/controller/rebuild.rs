@@ -252,10 +252,10 @@ fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) -> Opt
         && [attempt, stage] == here
     {
         identity = Some(of).filter(|it| *it != 0);
-        managed.live = Arc::new(managed.live.resumed((due, missing)));
         // Another plan of the stage is another visit of it, and its time goes on.
         let visits = managed.rollout.timed_since().0..=managed.rollout.since().0;
         if visits.contains(&since) {
+            managed.live = Arc::new(managed.live.resumed((due, missing)));
             dwelt_ms = ms;
         }
     }
@@ -316,8 +316,17 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
         (key(it.rollout.name()), counts.map(u64::to_be_bytes).concat())
     };
     let mut kept: Vec<(String, Vec<u8>)> = managed.values().map(counts).collect();
+    let mut gone = std::mem::take(&mut controller.gone);
+    gone.retain(|it| !managed.contains_key(it));
     kept.extend(barometer.changed().map(|it| (climate_key(barometer.primary()), it)));
     Some(spawn_blocking(move || {
+        for name in gone {
+            let forgotten =
+                Checkpoint::forget(&pairs, &name).and_then(|()| pairs.unkeep(&key(&name)));
+            if let Err(error) = forgotten {
+                tracing::warn!(rollout = %name, %error, "what was kept of a deleted rollout stays");
+            }
+        }
         for checkpoint in checkpoints {
             if let Err(error) = checkpoint.save(&pairs) {
                 let rollout = checkpoint.rollout;

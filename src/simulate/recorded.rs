@@ -98,7 +98,12 @@ impl Recorded {
         let wanted = |it: &Rollout| 0 < it.attempt() && attempt.is_none_or(|at| at == it.attempt());
         // Of what stands in an archive the visits of stages are known, and the plan that holds.
         let mut recorded = rollout.as_ref().filter(|it| wanted(it)).map(Self::of_past);
+        let mut deleted = false;
         for record in history.records.iter().filter(|it| it.rollout == *name) {
+            if record.event == Event::Deleted {
+                // What comes is a namesake.
+                (rollout, recorded, deleted) = (None, None, true);
+            }
             if let (None, Event::Created(plan)) = (&rollout, &record.event) {
                 rollout = Some(Rollout::new(name.clone(), (**plan).clone()));
             }
@@ -119,6 +124,11 @@ impl Recorded {
         };
         recorded.hear(&Pairs::open(dir, LIMITS)?)?;
         recorded.leave_out_overtaken();
+        if deleted {
+            // A namesake had attempts too.
+            let begun = recorded.steps.first().map_or_else(Timestamp::default, |it| it.at);
+            recorded.heard.retain(|it| begun <= it.order.at);
+        }
         Ok(recorded)
     }
 
