@@ -303,7 +303,7 @@ impl<'a> World<'a> {
             self.create(&name, feature.unwrap_or_default());
             return Ok(());
         };
-        if self.dice.one_in(10) {
+        if self.dice.one_in(30) {
             self.wish(name, Wish::Delete);
             return Ok(());
         }
@@ -346,7 +346,8 @@ impl<'a> World<'a> {
 
     fn stop(&mut self) {
         self.log("stop");
-        for name in &self.names {
+        // As the handle does: what moves, and so is there.
+        for name in self.names.iter().filter(|it| self.process.live(it).is_some()) {
             self.process.controller.board.halt(name);
         }
         let (reply, _) = oneshot::channel();
