@@ -317,6 +317,7 @@ impl Controller {
         let names: Vec<Name> = self.managed.keys().cloned().collect();
         for name in names {
             self.weigh(&name);
+            self.follow_models(&name);
         }
         for managed in self.managed.values() {
             self.metrics.rollout(&managed.rollout, &managed.evidence, managed.shares());

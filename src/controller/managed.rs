@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::analysis::Ledger;
+use crate::analysis::{Answers, Ledger};
 use crate::domain::{
     Answer, Caps, Cause, Command, Event, Evidence, Flags, Foresight, GateEvidence, Input, Lane,
     Metric, Name, Note, Order, Plan, Record, Requests, Rollout, Share, Slice, Stage, State,
@@ -36,6 +36,8 @@ pub(super) struct Managed {
     /// The note that the bets of a stage or of the guard began, until it is kept: after what had
     /// been told of it by then.
     pub(super) begun: Option<Note>,
+    /// As which models its sides answer.
+    pub(super) answers: Answers,
     /// The plan the configuration asked for last, if it ever did.
     pub(super) wanted: Option<Plan>,
     /// What its plan is expected to take, as it was looked at last.
@@ -70,6 +72,7 @@ impl Managed {
             judging: Judging::default(),
             requests: Requests::default(),
             begun: None,
+            answers: Answers::default(),
             wanted: None,
             foresight: Arc::default(),
             early: (0, 0),
@@ -101,6 +104,7 @@ impl Managed {
             broken: None,
             judging: Judging::default(),
             requests,
+            answers: Answers::default(),
             wanted,
             foresight: Arc::default(),
             early: (0, 0),
@@ -147,6 +151,7 @@ impl Managed {
         match &record.event {
             Event::StageEntered { .. } | Event::Loosened(_) => {
                 self.evidence = Evidence::default();
+                self.answers.settle();
                 self.begin(Told::Entered(Vec::new()), record.at);
                 self.live = Arc::new(if self.rollout.attempt() == attempt {
                     self.live.next()
@@ -283,7 +288,7 @@ impl Managed {
         evidence.unsettled = if self.unheard {
             Some("nothing of it was heard since the program started".to_owned())
         } else {
-            self.live.under_way(now)
+            self.answers.changed().map(str::to_owned).or_else(|| self.live.under_way(now))
         };
         if let Some(broken) = &self.broken {
             evidence.problem = Some(broken.clone());

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::analysis::{Chances, Ledger, News};
+use crate::analysis::{Answers, Chances, Ledger, News};
 use crate::domain::{
     Cause, Event, Name, Note, Order, Rollout, Seen, State, Timestamp, Visit, Window,
 };
@@ -68,6 +68,8 @@ pub(super) async fn evidence(controller: &mut Controller) -> Vec<Name> {
         if managed.rollout.guarded().is_none() {
             continue;
         }
+        let answers = pairs.as_ref().and_then(|it| it.kept(&answers_key(managed.rollout.name())));
+        managed.answers = answers.and_then(|it| Answers::decode(&it)).unwrap_or_default();
         let (rollout, pairs) = (managed.rollout.clone(), pairs.clone());
         match spawn_blocking(move || rebuilt(&rollout, pairs.as_ref(), now)).await {
             Ok(Rebuilt { ledger, unnoted, seq, .. }) => {
@@ -263,6 +265,11 @@ fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) -> Opt
     identity
 }
 
+/// Where it is kept as which models the sides of a rollout answer.
+fn answers_key(rollout: &Name) -> String {
+    format!("answers/{rollout}")
+}
+
 /// Where the climate of a primary is kept.
 fn climate_key(primary: &Name) -> String {
     format!("climate/{primary}")
@@ -304,6 +311,9 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
     let (pairs, now) = (controller.pairs.clone()?, controller.clock.now());
     let checkpoints = controller.managed.values_mut().filter_map(|it| checkpoint(it, now));
     let checkpoints: Vec<Checkpoint> = checkpoints.collect();
+    let answers = controller.managed.iter_mut();
+    let answers = answers.filter_map(|(name, it)| Some((answers_key(name), it.answers.fresh()?)));
+    let answers: Vec<_> = answers.collect();
     let (managed, barometer) = (&controller.managed, &controller.barometer);
     let counts = |it: &Managed| {
         let identity = controller.identity(it.rollout.plan());
@@ -318,11 +328,13 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
     let mut kept: Vec<(String, Vec<u8>)> = managed.values().map(counts).collect();
     let mut gone = std::mem::take(&mut controller.gone);
     gone.retain(|it| !managed.contains_key(it));
+    kept.extend(answers);
     kept.extend(barometer.changed().map(|it| (climate_key(barometer.primary()), it)));
     Some(spawn_blocking(move || {
         for name in gone {
-            let forgotten =
-                Checkpoint::forget(&pairs, &name).and_then(|()| pairs.unkeep(&key(&name)));
+            let forgotten = Checkpoint::forget(&pairs, &name)
+                .and_then(|()| pairs.unkeep(&key(&name)))
+                .and_then(|()| pairs.unkeep(&answers_key(&name)));
             if let Err(error) = forgotten {
                 tracing::warn!(rollout = %name, %error, "what was kept of a deleted rollout stays");
             }
