@@ -72,7 +72,9 @@ impl Controller {
         match self.renewal(name) {
             Ok(Some(event)) => self.carry_out(name, event, &by, None),
             Ok(None) | Err(_) => {
-                self.managed.entry(name.clone()).and_modify(|it| it.answers.settle());
+                if let Some(managed) = self.managed.get_mut(name) {
+                    managed.answers.settle();
+                }
             }
         }
     }
