@@ -173,6 +173,7 @@ mod tests {
                 checks: Checks::default(),
                 answer_chars: None,
                 rouge_l_bps: None,
+                estimated: false,
             };
             let told = Told::Solo {
                 lot: Lot::Once,

@@ -224,8 +224,9 @@ impl<'a> World<'a> {
         let outcome = if self.dice.one_in(8) { Outcome::ProviderError } else { Outcome::Ok };
         let outcomes = vec![outcome; usize::try_from(1 + self.dice.below(40)).unwrap()];
         self.log(&format!("{window:?}: {} x {outcome:?}", outcomes.len()));
-        self.witness.see(&window, outcomes.len());
-        self.tell(&window, &outcomes, self.process.now());
+        let now = self.process.now();
+        self.witness.see(&window, outcomes.len(), now);
+        self.tell(&window, &outcomes, now);
         while self.take() {
             self.look(counts).await?;
         }

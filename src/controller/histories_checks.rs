@@ -25,6 +25,8 @@ struct Truth {
     visit: (u32, Timestamp),
     pairs: u64,
     heard: u64,
+    /// All pairs that were ever seen: where, when and how many.
+    seen: Vec<(Window, Timestamp, u64)>,
 }
 
 /// What a step forward that is being written was decided by.
@@ -98,11 +100,12 @@ impl Witness {
     }
 
     /// So many pairs are seen in the window that holds.
-    pub(super) fn see(&mut self, window: &Window, pairs: usize) {
+    pub(super) fn see(&mut self, window: &Window, pairs: usize, now: Timestamp) {
         let index = self.index(&window.rollout);
         if let Some(truth) = index.and_then(|it| self.truths[it].as_mut()) {
             let pairs = u64::try_from(pairs).unwrap();
             (truth.pairs, truth.heard) = (truth.pairs + pairs, truth.heard + pairs);
+            truth.seen.push((window.clone(), now, pairs));
         }
     }
 
@@ -189,7 +192,8 @@ impl Witness {
             let mut rollout = Rollout::new(record.rollout.clone(), (**plan).clone());
             rollout.apply(record.at, &record.event);
             let visit = (0, Timestamp::default());
-            self.truths[index] = Some(Truth { rollout, ran_ms: 0, visit, pairs: 0, heard: 0 });
+            let (pairs, heard, seen) = (0, 0, Vec::new());
+            self.truths[index] = Some(Truth { rollout, ran_ms: 0, visit, pairs, heard, seen });
             return Ok(());
         };
         let mut after = before.clone();
@@ -373,11 +377,15 @@ fn is_same(one: &Record, other: &Record) -> bool {
 }
 
 impl Truth {
-    /// Takes the visit that it is in now.
+    /// Takes the visit that it is in now. What was asked in its stage since it was decided is of
+    /// it, also where the step was still being written.
     fn follow(&mut self, live: &Rollout) {
         let visit = (live.attempt(), live.since());
         if self.visit != visit {
-            (self.visit, self.pairs, self.heard) = (visit, 0, 0);
+            let window = live.window();
+            let seen = self.seen.iter().filter(|it| window.as_ref() == Some(&it.0));
+            let pairs = seen.filter(|it| live.since() <= it.1).map(|it| it.2).sum();
+            (self.visit, self.pairs, self.heard) = (visit, pairs, 0);
         }
     }
 

@@ -1,6 +1,5 @@
 //! What the controller makes of the models that answers name.
 
-use super::*;
 use crate::controller::rig::{Rig, Store, by, name, plan, until};
 use crate::domain::{Command, Order, Pair, Seen, Timestamp};
 use crate::store::samples;
