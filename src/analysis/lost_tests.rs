@@ -121,7 +121,7 @@ fn after_a_clock_went_back_by_a_day_everything_is_counted_as_without_it() {
         ledger.enter(0, LATER, half);
         ledger
     };
-    let play = |ledger: &mut Ledger, hours: std::ops::Range<u64>, back_ms: u64| {
+    let tell = |ledger: &mut Ledger, hours: std::ops::Range<u64>, back_ms: u64| {
         for minute in hours.start * 60..hours.end * 60 {
             // Another spell of a slow and failing provider, and another crowd, every two hours.
             let mut random = Random(minute);
@@ -145,12 +145,12 @@ fn after_a_clock_went_back_by_a_day_everything_is_counted_as_without_it() {
     };
     let day_ms = 24 * HOUR_MS;
     let mut straight = begin();
-    play(&mut straight, 0..20, 0);
+    tell(&mut straight, 0..20, 0);
     let mut back = Ledger::new(&plan);
     let now = Timestamp(straight.state.now_ms - day_ms);
     assert!(back.decode(now, &straight.encode()));
-    play(&mut straight, 20..40, 0);
-    play(&mut back, 20..40, day_ms);
+    tell(&mut straight, 20..40, 0);
+    tell(&mut back, 20..40, day_ms);
     let known = |ledger: &Ledger| {
         let instruments: Vec<_> = ledger.state.instruments.iter().map(Instrument::wealth).collect();
         format!("{:?} {instruments:?}", ledger.evidence())

@@ -59,13 +59,13 @@ impl Controller {
     }
 
     /// It is on disk: the rollout is gone. Who watches is told while it can still be shown.
-    pub(super) fn delete(&mut self, record: Record, reply: Option<Reply<Vec<View>>>) {
+    pub(super) fn delete(&mut self, record: &Record, reply: Option<Reply<Vec<View>>>) {
         let name = record.rollout.clone();
         self.keep(vec![record.clone()]);
         if let Some(managed) = self.managed.get(&name) {
             self.metrics.forget(&name, &managed.evidence.gates);
         }
-        self.replay(&record);
+        self.replay(record);
         self.publish();
         self.show();
         self.gone.push(name);

@@ -316,7 +316,7 @@ impl Controller {
             }
         };
         match overtaken {
-            None if record.event == Event::Deleted => return self.delete(record, reply),
+            None if record.event == Event::Deleted => return self.delete(&record, reply),
             None => {
                 let regret = self.regret(&record);
                 self.take_effect(&record);

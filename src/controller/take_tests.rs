@@ -39,6 +39,7 @@ async fn a_stage_begins_anew_where_another_model_answers_also_over_a_restart() {
     rig.end().await;
 
     let rig = store.open(Timestamp(2_000_000_000)).await;
+    until("it is there", || rig.handle.view(&name("a")).is_ok()).await;
     // It is known that this one has answered before.
     tell(&rig, &store, "x-1", 200);
     until("all are heard", || rig.view("a").evidence.pairs == 200).await;
