@@ -187,6 +187,7 @@ impl Ledger {
             | Event::Overdue
             | Event::Baked
             | Event::RolledBack(_)
+            | Event::Deleted
             | Event::Stopped
             | Event::Lifted
             | Event::Flagged(_)
@@ -394,17 +395,6 @@ impl Ledger {
             self.state.instruments.iter_mut().for_each(|it| it.plan(now));
         }
         now
-    }
-
-    /// Goes on from a time that the clock has gone back to: what was left of any time still is.
-    pub(super) fn set_back(&mut self, now: Timestamp) {
-        let state = &mut self.state;
-        let back_ms = state.now_ms.saturating_sub(now.0);
-        for ms in [&mut state.now_ms, &mut state.since_ms, &mut state.counts_from_ms] {
-            *ms = ms.saturating_sub(back_ms);
-        }
-        state.money.set_back(back_ms);
-        state.pace.set_back(back_ms);
     }
 
     /// How a request counts, if it does.

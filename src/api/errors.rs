@@ -236,6 +236,8 @@ fn refused(rollout: &Name, (refusal, remedy): (&Refusal, &str), message: &str) -
             told.with("stage", stage.as_str()).with("until", thaw.local.as_str())
         }
         Refusal::Fixed { field, .. } => told.with("field", field.as_str()),
+        Refusal::Moves { state } => told.with("state", state.as_str()),
+        Refusal::Configured => told,
         Refusal::Stopped { actor } => told.with("actor", actor.as_str()),
     };
     precondition(&told, rollout, message)

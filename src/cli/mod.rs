@@ -280,6 +280,9 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
         }
         ClientCommand::Approve(args) => moves::approve(client, out, args, global).await,
         ClientCommand::Rollback { name, .. } => moves::rollback(client, out, name, global).await,
+        ClientCommand::Delete { name, seen } => {
+            moves::delete(client, out, (name, seen), global).await
+        }
         ClientCommand::Flag(command) => flags::flag(client, out, command, global).await,
         ClientCommand::Stop { lift: false } => moves::stop(client, out, global).await,
         ClientCommand::Stop { lift: true } => moves::lift(client, out, global).await,

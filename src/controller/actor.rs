@@ -77,9 +77,13 @@ pub struct Controller {
     pub(super) waiting: VecDeque<Step>,
     /// Rollbacks and stops that took effect, whose answers wait for the disk.
     pub(super) owed: Vec<(Vec<Name>, Reply<Vec<View>>)>,
-    records: Arc<Vec<Arc<Record>>>,
+    pub(super) records: Arc<Vec<Arc<Record>>>,
     /// What the configuration asks for, until there is a journal.
     wanted: Vec<Wanted>,
+    /// The rollouts it asks for.
+    pub(super) configured: BTreeSet<Name>,
+    /// Rollouts that were deleted, until nothing is kept of them.
+    pub(super) gone: Vec<Name>,
     takeover: mpsc::Receiver<Takeover>,
     asks: mpsc::Receiver<Ask>,
     pub(super) seen: mpsc::Receiver<Seen>,
@@ -133,6 +137,8 @@ impl Controller {
             waiting: VecDeque::new(),
             owed: Vec::new(),
             records: Arc::default(),
+            configured: setup.wanted.iter().map(|it| it.name.clone()).collect(),
+            gone: Vec::new(),
             wanted: setup.wanted,
             takeover: setup.takeover,
             asks,
@@ -253,6 +259,7 @@ impl Controller {
             return;
         }
         match (&record.event, self.managed.get_mut(&record.rollout)) {
+            (Event::Deleted, _) => drop(self.managed.remove(&record.rollout)),
             (_, Some(managed)) => managed.apply(record),
             (Event::Created(plan), None) => {
                 let copies = self.copies(&record.rollout);
@@ -317,6 +324,7 @@ impl Controller {
         let names: Vec<Name> = self.managed.keys().cloned().collect();
         for name in names {
             self.weigh(&name);
+            self.follow_models(&name);
         }
         for managed in self.managed.values() {
             self.metrics.rollout(&managed.rollout, &managed.evidence, managed.shares());
@@ -357,7 +365,9 @@ impl Controller {
         states: (State, State),
     ) -> Record {
         let managed = self.managed.get(name);
-        let evidence = managed.map_or_else(Vec::new, |it| it.evidence.gates.clone());
+        let mut evidence = managed.map_or_else(Vec::new, |it| it.evidence.gates.clone());
+        // What the journal does not keep is not told either.
+        evidence.iter_mut().for_each(|it| (it.fixed, it.basis) = (None, None));
         let before = managed.map_or(0, |it| it.rollout.plan_revision());
         let plan_revision = before + u64::from(event.plan().is_some());
         Record {

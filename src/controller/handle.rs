@@ -196,6 +196,7 @@ pub(super) enum Wish {
     Obey(Command),
     /// Begin the stage anew under the plan that holds.
     Renew,
+    Delete,
     Lift,
     SetFlag(Box<Flag>),
     ClearFlag(Name),
@@ -315,6 +316,16 @@ impl Handle {
     /// When it cannot be written, everything is stopped again meanwhile, or the stop is another.
     pub async fn lift(&self, by: Requester) -> Result<(), Rejected> {
         let (name, wish) = (Name::every(), Wish::Lift);
+        self.ask(COMMAND_WAIT, |reply| Ask::Step(Step { name, wish, by, reply })).await.map(drop)
+    }
+
+    /// Deletes a rollout that moves no traffic. The same request id again changes nothing.
+    ///
+    /// # Errors
+    /// When there is none, it moves traffic, the configuration asks for it, somebody else changed it
+    /// first, or nothing can be written.
+    pub async fn delete(&self, name: Name, by: Requester) -> Result<(), Rejected> {
+        let wish = Wish::Delete;
         self.ask(COMMAND_WAIT, |reply| Ask::Step(Step { name, wish, by, reply })).await.map(drop)
     }
 

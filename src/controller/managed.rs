@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::analysis::Ledger;
+use crate::analysis::{Answers, Ledger};
 use crate::domain::{
     Answer, Caps, Cause, Command, Event, Evidence, Flags, Foresight, GateEvidence, Input, Lane,
     Metric, Name, Note, Order, Plan, Record, Requests, Rollout, Share, Slice, Stage, State,
@@ -39,6 +39,8 @@ pub(super) struct Managed {
     /// The note that the bets of a stage or of the guard began, until it is kept: after what had
     /// been told of it by then.
     pub(super) begun: Option<Note>,
+    /// As which models its sides answer.
+    pub(super) answers: Answers,
     /// The plan the configuration asked for last, if it ever did.
     pub(super) wanted: Option<Plan>,
     /// What its plan is expected to take, as it was looked at last.
@@ -74,6 +76,7 @@ impl Managed {
             judging: Judging::default(),
             requests: Requests::default(),
             begun: None,
+            answers: Answers::default(),
             wanted: None,
             foresight: Arc::default(),
             early: (0, 0),
@@ -106,6 +109,7 @@ impl Managed {
             outdated: None,
             judging: Judging::default(),
             requests,
+            answers: Answers::default(),
             wanted,
             foresight: Arc::default(),
             early: (0, 0),
@@ -152,6 +156,7 @@ impl Managed {
         match &record.event {
             Event::StageEntered { .. } | Event::Loosened(_) => {
                 (self.evidence, self.outdated) = (Evidence::default(), None);
+                self.answers.settle();
                 self.begin(Told::Entered(Vec::new()), record.at);
                 self.live = Arc::new(if self.rollout.attempt() == attempt {
                     self.live.next()
@@ -186,6 +191,7 @@ impl Managed {
             | Event::Resumed
             | Event::Overdue
             | Event::Baked
+            | Event::Deleted
             | Event::Stopped
             | Event::Lifted
             | Event::Flagged(_)
@@ -293,7 +299,7 @@ impl Managed {
             let so = "its evidence is of providers that were configured otherwise, and its stage";
             Some(format!("{so} could not begin anew: start the program again, or jump to it"))
         } else {
-            self.live.under_way(now)
+            self.answers.changed().map(str::to_owned).or_else(|| self.live.under_way(now))
         };
         if let Some(broken) = &self.broken {
             evidence.problem = Some(broken.clone());

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::analysis::{Chances, Ledger, News};
+use crate::analysis::{Answers, Chances, Ledger, News};
 use crate::domain::{
     Cause, Event, Name, Note, Order, Rollout, Seen, State, Timestamp, Visit, Window,
 };
-use crate::store::{Checkpoint, Pairs};
+use crate::store::{Checkpoint, Pairs, PairsError};
 use crate::traffic::{Barometer, Copies, Purse, Spent};
 
 use super::{actor::Controller, managed::Managed, setup::Budgets};
@@ -69,6 +69,8 @@ pub(super) async fn evidence(controller: &mut Controller) -> Vec<Name> {
         if managed.rollout.guarded().is_none() {
             continue;
         }
+        let answers = pairs.as_ref().and_then(|it| it.kept(&answers_key(managed.rollout.name())));
+        managed.answers = answers.and_then(|it| Answers::decode(&it)).unwrap_or_default();
         let (rollout, pairs) = (managed.rollout.clone(), pairs.clone());
         match spawn_blocking(move || rebuilt(&rollout, pairs.as_ref(), now)).await {
             Ok(Rebuilt { ledger, unnoted, seq, .. }) => {
@@ -289,6 +291,11 @@ fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) -> Opt
     identity
 }
 
+/// Where it is kept as which models the sides of a rollout answer.
+fn answers_key(rollout: &Name) -> String {
+    format!("answers/{rollout}")
+}
+
 /// Where the climate of a primary is kept.
 fn climate_key(primary: &Name) -> String {
     format!("climate/{primary}")
@@ -324,12 +331,22 @@ fn checkpoint(managed: &mut Managed, now: Timestamp) -> Option<Checkpoint> {
     })
 }
 
+/// Removes all that is kept of a rollout but its pairs.
+fn forget(pairs: &Pairs, rollout: &Name) -> Result<(), PairsError> {
+    Checkpoint::forget(pairs, rollout)?;
+    let keys = [key(rollout), spend_key(rollout), answers_key(rollout)];
+    keys.iter().try_for_each(|it| pairs.unkeep(it))
+}
+
 /// Keeps the bets and counts of every rollout, and the primary's climate when it has changed, on a thread
 /// of its own: the index may wait for its disk.
 pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
     let (pairs, now) = (controller.pairs.clone()?, controller.clock.now());
     let checkpoints = controller.managed.values_mut().filter_map(|it| checkpoint(it, now));
     let checkpoints: Vec<Checkpoint> = checkpoints.collect();
+    let answers = controller.managed.iter_mut();
+    let answers = answers.filter_map(|(name, it)| Some((answers_key(name), it.answers.fresh()?)));
+    let answers: Vec<_> = answers.collect();
     let (managed, barometer) = (&controller.managed, &controller.barometer);
     let counts = |it: &Managed| {
         let now_of = || controller.identity(it.rollout.plan());
@@ -347,9 +364,17 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
         (spend_key(it.rollout.name()), [day, today, total].map(u64::to_be_bytes).concat())
     };
     let mut kept: Vec<(String, Vec<u8>)> = managed.values().map(counts).collect();
+    let mut gone = std::mem::take(&mut controller.gone);
+    gone.retain(|it| !managed.contains_key(it));
+    kept.extend(answers);
     kept.extend(managed.values().map(spent));
     kept.extend(barometer.changed().map(|it| (climate_key(barometer.primary()), it)));
     Some(spawn_blocking(move || {
+        for name in gone {
+            if let Err(error) = forget(&pairs, &name) {
+                tracing::warn!(rollout = %name, %error, "what was kept of a deleted rollout stays");
+            }
+        }
         for checkpoint in checkpoints {
             if let Err(error) = checkpoint.save(&pairs) {
                 let rollout = checkpoint.rollout;

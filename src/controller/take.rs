@@ -5,7 +5,7 @@ use crate::domain::{Name, Note, Seen};
 use crate::store::Offered;
 use crate::telemetry::Loss;
 
-use super::{actor::Controller, handle::Requester};
+use super::{actor::Controller, book::Ready, handle::Requester};
 
 impl Controller {
     /// Takes what was told. A breach is acted on at once, so that what a rollback shows is what
@@ -23,6 +23,9 @@ impl Controller {
                 managed.hear(order.at);
             }
             managed.ledger.hear(&news);
+            if let Some(text) = managed.answers.see(managed.rollout.attempt(), &seen) {
+                tracing::warn!(rollout = %name, "{text}");
+            }
         }
         // A breach that could not be believed, for lost coverage, waits for the next tick: to weigh
         // it again with every observation would cost a thousand of them.
@@ -58,6 +61,24 @@ impl Controller {
         }
     }
 
+    /// Begins the stage of a rollout anew, of which a side answers as another model now.
+    pub(super) fn follow_models(&mut self, name: &Name) {
+        let changed = self.managed.get(name).and_then(|it| it.answers.changed());
+        let Some(comment) = changed.map(str::to_owned).filter(|_| self.book.ready() == Ready::Yes)
+        else {
+            return;
+        };
+        let by = Requester { comment, ..Requester::controller() };
+        match self.renewal(name) {
+            Ok(Some(event)) => self.carry_out(name, event, &by, None),
+            Ok(None) | Err(_) => {
+                if let Some(managed) = self.managed.get_mut(name) {
+                    managed.answers.settle();
+                }
+            }
+        }
+    }
+
     /// Takes the step of a rollout that its evidence, time or silence asks for, if any.
     pub(super) fn weigh(&mut self, name: &Name) {
         let now = self.clock.now();
@@ -66,3 +87,7 @@ impl Controller {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "take_tests.rs"]
+mod tests;

@@ -142,6 +142,15 @@ pub enum Refusal {
         /// Why not.
         why: &'static str,
     },
+    /// What still moves traffic cannot be deleted.
+    #[error("it is {} and moves traffic; only what moves none can be deleted", state.as_str())]
+    Moves {
+        /// Where the rollout stands.
+        state: State,
+    },
+    /// What the configuration asks for would be there again after the next start.
+    #[error("the configuration asks for it, and the next start would create it again")]
+    Configured,
     /// Everything on the node was stopped.
     #[error("everything was stopped by {actor}")]
     Stopped {
@@ -172,6 +181,8 @@ impl Refusal {
             Self::NeedsOverride { .. } => "NEEDS_OVERRIDE",
             Self::NoStage { .. } => "NO_SUCH_STAGE",
             Self::Fixed { .. } => "FIXED_WHILE_ACTIVE",
+            Self::Moves { .. } => "MOVES_TRAFFIC",
+            Self::Configured => "CONFIGURED",
             Self::Stopped { .. } => "STOPPED",
         }
     }
@@ -245,6 +256,11 @@ impl Refusal {
                 "keep it as `crossfade status {rollout} -o json` shows it, or put it into a new \
                  rollout: `crossfade start NEW --supersede`"
             ),
+            Self::Moves { .. } => format!("`crossfade rollback {rollout}` sends it back first"),
+            Self::Configured => format!(
+                "take it out of the configuration, start the program again, then \
+                 `crossfade delete {rollout}`"
+            ),
             Self::Stopped { .. } => "`crossfade stop --lift` lets rollouts start again".to_owned(),
         }
     }
@@ -305,6 +321,8 @@ mod tests {
             Refusal::NeedsOverride { stage: stage() },
             Refusal::NoStage { asked: "ful".to_owned(), known: vec![stage()] },
             Refusal::Fixed { field: "slice".to_owned(), why: "it runs" },
+            Refusal::Moves { state: State::Paused },
+            Refusal::Configured,
             Refusal::Stopped { actor: "ana".to_owned() },
         ]);
         all
@@ -315,7 +333,7 @@ mod tests {
         let name: Name = "chat".parse().unwrap();
         let verbs = [
             "create", "start", "status", "explain", "advance", "approve", "jump", "resume",
-            "rollback", "stop",
+            "rollback", "stop", "delete",
         ];
         for refusal in every() {
             let remedy = refusal.remedy_when(&name, None);
@@ -330,12 +348,14 @@ mod tests {
         let codes: BTreeSet<&str> = every().iter().map(Refusal::code).collect();
         let known = [
             "ATTEMPT_MISMATCH",
+            "CONFIGURED",
             "EVIDENCE_UNTRUSTED",
             "FIXED_WHILE_ACTIVE",
             "FROZEN",
             "GATE_BREACHED",
             "GATE_INVALID",
             "GATE_UNDECIDED",
+            "MOVES_TRAFFIC",
             "NEEDS_APPROVAL",
             "NEEDS_CONSENT",
             "NEEDS_OVERRIDE",

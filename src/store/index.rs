@@ -281,6 +281,11 @@ impl Index {
         self.kept.insert(key, value).map(drop)
     }
 
+    /// Removes a named value, if it is there.
+    pub(super) fn unkeep(&self, key: &str) -> sled::Result<()> {
+        self.kept.remove(key).map(drop)
+    }
+
     /// A named value.
     pub(super) fn kept(&self, key: &str) -> sled::Result<Option<Vec<u8>>> {
         Ok(self.kept.get(key)?.map(|it| it.to_vec()))

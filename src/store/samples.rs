@@ -74,6 +74,7 @@ pub(super) fn events() -> Vec<Event> {
         Event::Resumed,
         Event::Overdue,
         Event::Baked,
+        Event::Deleted,
         Event::Stopped,
         Event::Lifted,
         Event::Flagged(Box::new(flag("paid", 0))),

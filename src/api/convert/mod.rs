@@ -230,6 +230,8 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
         | Refusal::NeedsOverride { .. }
         | Refusal::NoStage { .. }
         | Refusal::Fixed { .. }
+        | Refusal::Moves { .. }
+        | Refusal::Configured
         | Refusal::Stopped { .. } => "",
     };
     proto::Obstacle {
@@ -272,6 +274,7 @@ pub(super) fn event(record: &Record, plan: Option<&Plan>) -> proto::Event {
         Event::Succeeded(_) => Type::Succeeded,
         Event::Baked => Type::Baked,
         Event::RolledBack(_) => Type::RolledBack,
+        Event::Deleted => Type::Deleted,
         Event::Stopped => Type::Stopped,
         Event::Lifted => Type::Lifted,
         Event::Flagged(_) => Type::Flagged,

@@ -292,7 +292,11 @@ impl Rollout {
             }
             Event::Baked => self.state = State::Baked,
             Event::RolledBack(_) => (self.state, self.held) = (State::RolledBack, None),
-            Event::Stopped | Event::Lifted | Event::Flagged(_) | Event::Unflagged(_) => {}
+            Event::Deleted
+            | Event::Stopped
+            | Event::Lifted
+            | Event::Flagged(_)
+            | Event::Unflagged(_) => {}
         }
         if event.is_step() {
             self.cause = Some(event.cause());
