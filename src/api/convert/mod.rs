@@ -228,6 +228,7 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
         | Refusal::NeedsApproval { .. }
         | Refusal::NeedsConsent { .. }
         | Refusal::NeedsOverride { .. }
+        | Refusal::JudgedAlone { .. }
         | Refusal::NoStage { .. }
         | Refusal::Fixed { .. }
         | Refusal::Stopped { .. } => "",
