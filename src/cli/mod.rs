@@ -1,5 +1,6 @@
 //! The command line: verbs in, tables or JSON out, exit codes for pipelines.
 
+mod answer;
 mod audit;
 mod commands;
 mod create;

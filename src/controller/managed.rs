@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::analysis::Ledger;
 use crate::domain::{
     Answer, Caps, Cause, Command, Event, Evidence, Flags, Foresight, GateEvidence, Input, Lane,
-    Metric, Name, Note, Order, Plan, Record, Requests, Rollout, Share, Slice, Stage, State,
-    Timestamp, Told, Undecided, Verdict, Weather, Window,
+    Metric, Name, Note, Order, Plan, Record, Requests, Rollout, Savings, Share, Slice, Stage,
+    State, Timestamp, Told, Undecided, Verdict, Weather, Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
@@ -40,6 +40,8 @@ pub(super) struct Managed {
     pub(super) wanted: Option<Plan>,
     /// What its plan is expected to take, as it was looked at last.
     pub(super) foresight: Arc<Foresight>,
+    /// What its requests cost so far.
+    pub(super) savings: Savings,
     /// Copies due and missing in the stage's first moments, which are left out.
     early: (u64, u64),
     /// The last thing that was told of it.
@@ -72,6 +74,7 @@ impl Managed {
             begun: None,
             wanted: None,
             foresight: Arc::default(),
+            savings: Savings::default(),
             early: (0, 0),
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
@@ -103,6 +106,7 @@ impl Managed {
             requests,
             wanted,
             foresight: Arc::default(),
+            savings: Savings::default(),
             early: (0, 0),
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
@@ -419,6 +423,7 @@ impl Managed {
             copies_today: self.copies_today(now),
             purse: Arc::clone(self.live.copies().purse()),
             now,
+            savings: self.savings,
         }
     }
 

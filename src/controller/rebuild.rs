@@ -6,7 +6,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::analysis::{Chances, Ledger, News};
 use crate::domain::{
-    Cause, Event, Name, Note, Order, Rollout, Seen, State, Timestamp, Visit, Window,
+    Cause, Event, Name, Note, Order, Rollout, Savings, Seen, State, Timestamp, Visit, Window,
 };
 use crate::store::{Checkpoint, Pairs};
 use crate::traffic::{Barometer, Copies, Purse, Spent};
@@ -62,6 +62,7 @@ pub(super) async fn evidence(controller: &mut Controller) -> Vec<Name> {
     let identities: Vec<u64> = identities.collect();
     let mut others = Vec::new();
     for (managed, identity) in controller.managed.values_mut().zip(identities) {
+        managed.savings = savings(pairs.as_ref(), managed.rollout.name());
         if coverage(pairs.as_ref(), managed, now).is_some_and(|it| it != identity) {
             others.push(managed.rollout.name().clone());
         }
@@ -258,6 +259,17 @@ fn spend_key(rollout: &Name) -> String {
     format!("spend/{rollout}")
 }
 
+/// Where is kept what a rollout's requests cost, in the order of [`Savings`].
+fn savings_key(rollout: &Name) -> String {
+    format!("savings/{rollout}")
+}
+
+fn savings(pairs: Option<&Pairs>, rollout: &Name) -> Savings {
+    let [served, priced, served_nano_usd, pairs, primary_nano_usd, candidate_nano_usd] =
+        numbers(pairs, &savings_key(rollout)).unwrap_or_default();
+    Savings { served, priced, served_nano_usd, pairs, primary_nano_usd, candidate_nano_usd }
+}
+
 /// Copies due and missing in the window that is open, as last kept: what could not be trusted
 /// before a restart cannot be trusted after it. So with the time spent in the stage, of which
 /// nothing has passed since; a visit of which nothing is known, as it is new or the store cannot be
@@ -353,6 +365,19 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
                 tracing::warn!(key, %error, "what a restart must not forget is not kept");
             }
         }
+    let saved = |it: &Managed| {
+        let Savings {
+            served,
+            priced,
+            served_nano_usd,
+            pairs,
+            primary_nano_usd,
+            candidate_nano_usd,
+        } = it.savings;
+        let costs = [served_nano_usd, pairs, primary_nano_usd, candidate_nano_usd];
+        let numbers = [served, priced].into_iter().chain(costs).map(u64::to_be_bytes);
+        (savings_key(it.rollout.name()), numbers.collect::<Vec<_>>().concat())
+    };
     }))
 }
 

@@ -15,6 +15,7 @@ impl Controller {
         let Some(managed) = self.managed.get_mut(&name) else { return };
         let (order, news) = (seen.order(), News::of(&seen));
         managed.told = managed.told.max(order);
+        managed.savings.see(&seen);
         // Late news of an earlier stage or visit is kept in the store and counts no more.
         let current = managed.is_current(seen.window()) && managed.rollout.since() <= news.made;
         let before = managed.ledger.is_broken();

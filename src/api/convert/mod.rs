@@ -79,6 +79,13 @@ pub(super) fn rollout(view: &View) -> proto::Rollout {
         }),
         copies_today: long(view.copies_today),
         spending: Some(spending(view)),
+        savings: Some(proto::Savings {
+            served: long(view.savings.served),
+            priced: long(view.savings.priced),
+            served_nano_usd: long(view.savings.served_nano_usd),
+            instead_nano_usd: view.savings.instead_nano_usd().map(long),
+            pairs: long(view.savings.pairs),
+        }),
         revision: long(revision),
         create_time: Some(time(view.created)),
         update_time: Some(time(view.updated)),
@@ -368,6 +375,7 @@ mod tests {
             judge: String::new(),
             copies_today: 3,
             purse: std::sync::Arc::default(),
+            savings: crate::domain::Savings::default(),
             now: Timestamp(61_000),
         }
     }
