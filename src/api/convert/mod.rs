@@ -4,7 +4,7 @@ mod evidence;
 mod explain;
 mod plan;
 
-pub(super) use evidence::{bodies, pair};
+pub(super) use evidence::{bodies, comparisons, pair};
 pub(super) use explain::{trace, trace_of_pair};
 pub use plan::PlanDefaults;
 pub(super) use plan::{Created, created, updated};
