@@ -377,6 +377,7 @@ fn setup(
         primary: config.primary.clone(),
         judge: if config.judge.is_some() { Judged::Yes(config.kin()) } else { Judged::No },
         fitness: Arc::clone(&parts.fitness),
+        strict_judge: config.strict_judge(),
         wanted: config.rollouts.iter().map(wanted).collect(),
         seen,
         outbox: parts.outbox.clone(),

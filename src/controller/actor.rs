@@ -64,6 +64,7 @@ pub struct Controller {
     /// The flags in force, each by the record that set it.
     pub(super) flags: BTreeMap<Name, Arc<Record>>,
     pub(super) primary: Name,
+    pub(super) strict_judge: Option<String>,
     pub(super) judge: Judged,
     pub(super) fitness: Arc<Fitness>,
     pub(super) priced: BTreeSet<Name>,
@@ -122,6 +123,7 @@ impl Controller {
             stops: Arc::default(),
             flags: BTreeMap::new(),
             primary: setup.primary,
+            strict_judge: setup.strict_judge,
             judge: setup.judge,
             fitness: setup.fitness,
             priced: setup.priced,

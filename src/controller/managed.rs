@@ -146,6 +146,7 @@ impl Managed {
         self.note(record);
         if self.rollout.attempt() != attempt {
             self.ledger = Ledger::new(self.rollout.plan());
+            self.judging.kin = None;
         }
         self.ledger.follow(&self.rollout, record.at, &record.event);
         match &record.event {

@@ -18,6 +18,9 @@ impl Controller {
         managed.savings.see(&seen);
         // Late news of an earlier stage or visit is kept in the store and counts no more.
         let current = managed.is_current(seen.window()) && managed.rollout.since() <= news.made;
+        if let (Seen::Pair(pair), Some(judge), true) = (&seen, &self.strict_judge, current) {
+            managed.judging.meet(judge, pair);
+        }
         let before = managed.ledger.is_broken();
         if current {
             if !news.is_aside() {
