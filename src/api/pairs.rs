@@ -19,7 +19,7 @@ use crate::domain::{Pair, PairId, Score};
 use crate::store::{self, PairsError, Query};
 use crate::tasks::Pool;
 use crate::telemetry::Metrics;
-use crate::traffic::{Outbox, Surveyor, Trail};
+use crate::traffic::{Fitness, Outbox, Surveyor, Trail};
 
 /// Most reads of the store at a time.
 const READS_MAX: usize = 16;
@@ -37,6 +37,8 @@ pub struct Past {
     pub outbox: Outbox,
     /// Who knows what counts now.
     pub controller: Handle,
+    /// What is known of the judge, for whom people speak.
+    pub fitness: Arc<Fitness>,
     /// What we count.
     pub metrics: Arc<Metrics>,
 }
@@ -250,19 +252,20 @@ impl Past {
         let (_, controller) = crate::controller::Controller::new(setup).await;
         let surveyor = Arc::new(Surveyor::new(crate::domain::Share::NONE, setup_clock));
         let (pairs, trail, metrics) = (Arc::default(), Arc::default(), Arc::default());
-        Self { pairs, trail, surveyor, outbox, controller, metrics }
+        let fitness = Arc::default();
+        Self { pairs, trail, surveyor, outbox, controller, fitness, metrics }
     }
 }
 
-/// Reads `rollouts/{rollout}/pairs/{pair}`.
-fn pair_name(name: &str) -> Result<(Which, PairId), Status> {
-    let (parent, id) = name.split_once("/pairs/").ok_or_else(|| {
 /// Scores as a list has them: a page of reasons would be a long one.
 fn marks(scores: Vec<Score>) -> Vec<Score> {
     let bare = |it| Score { rationale: String::new(), parts: Vec::new(), ..it };
     scores.into_iter().map(bare).collect()
 }
 
+/// Reads `rollouts/{rollout}/pairs/{pair}`.
+fn pair_name(name: &str) -> Result<(Which, PairId), Status> {
+    let (parent, id) = name.split_once("/pairs/").ok_or_else(|| {
         errors::argument("name", &format!("name is `rollouts/NAME/pairs/ID`, not `{name}`"))
     })?;
     let id = id.parse().map_err(|error| errors::argument("name", &format!("{error}")))?;

@@ -5,6 +5,9 @@ use std::{fmt::Write as _, sync::Arc};
 use crate::domain::{Evidence, GateEvidence, Metric, Pair, Plan, Verdict, kinship};
 use crate::traffic::Fitness;
 
+/// What holds until the evidence has forgotten what an unfit judge said.
+const SET_ASIDE: &str = "what the judge said before it was found unfit is being set aside";
+
 /// Who judges a rollout's answers, if anybody can.
 #[derive(Debug, Default)]
 pub(super) struct Judging {
@@ -12,9 +15,6 @@ pub(super) struct Judging {
     pub(super) unjudged: Option<String>,
     /// What is known of the judge.
     pub(super) fitness: Arc<Fitness>,
-}
-
-impl Judging {
     /// Why it would judge its own kin in this attempt, by who answered; and the models that did,
     /// the primary's first, as they were seen last.
     pub(super) kin: Option<String>,
@@ -22,6 +22,9 @@ impl Judging {
     /// Of how many of its failures the evidence was to be told, and of how many it was.
     pub(super) telling: u64,
     pub(super) told: u64,
+}
+
+impl Judging {
     /// Says of the gates on scores why they cannot be trusted, if so. Of a judge that does not do
     /// well where the winner is known nothing is believed, neither for nor against the candidate.
     pub(super) fn doubt(&self, evidence: &mut Evidence) {
@@ -45,9 +48,6 @@ impl Judging {
         }
     }
 
-    /// What is known of the judge, where a gate of the plan asks it.
-    pub(super) fn text(&self, plan: &Plan) -> String {
-        if plan.gates(Metric::JudgeScore) { self.fitness.text() } else { String::new() }
     /// Takes who answered a pair that this model is to judge: one that a provider is asked for only
     /// because callers ask for it is known no sooner.
     pub(super) fn meet(&mut self, judge: &str, pair: &Pair) {
@@ -62,6 +62,9 @@ impl Judging {
         });
     }
 
+    /// What is known of the judge, where a gate of the plan asks it.
+    pub(super) fn text(&self, plan: &Plan) -> String {
+        if plan.gates(Metric::JudgeScore) { self.fitness.text() } else { String::new() }
     }
 }
 
@@ -109,16 +112,13 @@ mod tests {
             assert_eq!(evidence.gates[1], gate(errors, verdict), "it is no judge's");
             evidence.gates.swap_remove(0)
         };
-        let unfit = Judging { unjudged: None, fitness: Arc::new(Fitness::untried()) };
+        let unfit = Judging { fitness: Arc::new(Fitness::untried(7)), ..Judging::default() };
         for verdict in [Verdict::Pass, Verdict::Undecided, Verdict::Breach] {
             let gate = doubted(&unfit, verdict);
             assert_eq!(gate.verdict, Verdict::Invalid);
             assert!(gate.problem.contains("is being tried"), "{}", gate.problem);
             assert_eq!(doubted(&Judging::default(), verdict).verdict, verdict);
         }
-        let fails = Judging::default();
-        fails.fitness.hear(Reply::TimedOut);
-        let told = doubted(&fails, Verdict::Invalid).problem;
         let mut own = Judging::default();
         let mut pair = crate::store::samples::pair("a", 1, 1);
         own.meet("judge-1", &pair);
@@ -131,6 +131,9 @@ mod tests {
         pair.primary.model = None;
         own.meet("judge-1", &pair);
         assert!(own.kin.is_some(), "it has judged itself in this attempt");
+        let fails = Judging::default();
+        fails.fitness.hear(Reply::TimedOut);
+        let told = doubted(&fails, Verdict::Invalid).problem;
         assert_eq!(told, "it is lost (its calls since we started: 1 timed out)");
     }
 }

@@ -423,8 +423,8 @@ impl Managed {
             judge: self.judging.text(self.rollout.plan()),
             copies_today: self.copies_today(now),
             purse: Arc::clone(self.live.copies().purse()),
-            now,
             savings: self.savings,
+            now,
         }
     }
 

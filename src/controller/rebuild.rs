@@ -9,7 +9,7 @@ use crate::domain::{
     Cause, Event, Name, Note, Order, Rollout, Savings, Seen, State, Timestamp, Visit, Window,
 };
 use crate::store::{Checkpoint, Pairs};
-use crate::traffic::{Barometer, Copies, Purse, Spent};
+use crate::traffic::{Barometer, Copies, Fitness, Purse, Spent};
 
 use super::{actor::Controller, managed::Managed, setup::Budgets};
 
@@ -312,6 +312,21 @@ pub(super) async fn climate(pairs: Option<Pairs>, barometer: &Barometer) {
     }
 }
 
+/// Where the first marks of each judge are kept.
+const JUDGE_KEY: &str = "judge";
+
+/// How far a judge has drifted is told from its first marks, also over a restart.
+pub(super) async fn judge(pairs: Option<Pairs>, fitness: &Fitness) {
+    let Some(pairs) = pairs else { return };
+    // A read that fails is as good as none: it is logged, and the next marks are the first.
+    let kept = spawn_blocking(move || pairs.kept(JUDGE_KEY)).await.ok().flatten();
+    if let Some(kept) = kept
+        && !fitness.resume(&kept)
+    {
+        tracing::warn!("the judge's first marks that were kept cannot be read; they begin anew");
+    }
+}
+
 /// The bets of a rollout as they are now, where it is time to keep them.
 fn checkpoint(managed: &mut Managed, now: Timestamp) -> Option<Checkpoint> {
     managed.rollout.guarded()?;
@@ -350,21 +365,6 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
         let Spent { day, today, total } = it.live.copies().purse().at_most(now);
         (spend_key(it.rollout.name()), [day, today, total].map(u64::to_be_bytes).concat())
     };
-    let mut kept: Vec<(String, Vec<u8>)> = managed.values().map(counts).collect();
-    kept.extend(managed.values().map(spent));
-    kept.extend(barometer.changed().map(|it| (climate_key(barometer.primary()), it)));
-    Some(spawn_blocking(move || {
-        for checkpoint in checkpoints {
-            if let Err(error) = checkpoint.save(&pairs) {
-                let rollout = checkpoint.rollout;
-                tracing::warn!(%rollout, %error, "no checkpoint is kept: a restart bets on all stored pairs again");
-            }
-        }
-        for (key, value) in kept {
-            if let Err(error) = pairs.keep(&key, &value) {
-                tracing::warn!(key, %error, "what a restart must not forget is not kept");
-            }
-        }
     let saved = |it: &Managed| {
         let Savings {
             served,
@@ -378,6 +378,23 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
         let numbers = [served, priced].into_iter().chain(costs).map(u64::to_be_bytes);
         (savings_key(it.rollout.name()), numbers.collect::<Vec<_>>().concat())
     };
+    let mut kept: Vec<(String, Vec<u8>)> = managed.values().map(counts).collect();
+    kept.extend(managed.values().map(saved));
+    kept.extend(managed.values().map(spent));
+    kept.extend(controller.fitness.changed().map(|it| (JUDGE_KEY.to_owned(), it)));
+    kept.extend(barometer.changed().map(|it| (climate_key(barometer.primary()), it)));
+    Some(spawn_blocking(move || {
+        for checkpoint in checkpoints {
+            if let Err(error) = checkpoint.save(&pairs) {
+                let rollout = checkpoint.rollout;
+                tracing::warn!(%rollout, %error, "no checkpoint is kept: a restart bets on all stored pairs again");
+            }
+        }
+        for (key, value) in kept {
+            if let Err(error) = pairs.keep(&key, &value) {
+                tracing::warn!(key, %error, "what a restart must not forget is not kept");
+            }
+        }
     }))
 }
 

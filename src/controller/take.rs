@@ -1,7 +1,7 @@
 //! Taking what was seen of the traffic into the evidence, and the steps it asks for.
 
 use crate::analysis::News;
-use crate::domain::{Name, Note, Seen};
+use crate::domain::{Metric, Name, Note, Seen, Told};
 use crate::store::Offered;
 use crate::telemetry::Loss;
 
@@ -35,13 +35,45 @@ impl Controller {
         if managed.begun.is_some() {
             self.note_begun(&name);
         }
-        if let Seen::Note(note) = seen
-            && current
-        {
-            self.note(*note);
+        if let Seen::Note(note) = seen {
+            if note.told == Told::JudgeFailed {
+                self.told_of_judge(&name, current);
+            }
+            if current {
+                self.note(*note);
+            }
         }
         if broken {
             self.weigh(&name);
+        }
+    }
+
+    /// Tells the evidence that the judge was found unfit since it last heard of it: with a place
+    /// of its own, so that a restart and a backtest forget the same.
+    pub(super) fn tell_of_judge(&mut self) {
+        let failures = self.fitness.failures();
+        for managed in self.managed.values_mut().filter(|it| it.judging.telling < failures) {
+            let judged = managed.rollout.guarded().is_some()
+                && managed.rollout.plan().gates(Metric::JudgeScore);
+            match managed.rollout.window().filter(|_| judged) {
+                Some(window) => {
+                    if self.outbox.offer(Seen::note(&window, Told::JudgeFailed)).is_none() {
+                        return;
+                    }
+                }
+                None => managed.judging.told = failures,
+            }
+            managed.judging.telling = failures;
+        }
+    }
+
+    /// The evidence was told, or of a stage that was left meanwhile: then it is told again.
+    fn told_of_judge(&mut self, name: &Name, current: bool) {
+        let Some(judging) = self.managed.get_mut(name).map(|it| &mut it.judging) else { return };
+        if current {
+            judging.told = judging.telling;
+        } else {
+            judging.telling = judging.told;
         }
     }
 
@@ -70,3 +102,7 @@ impl Controller {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "unfit_tests.rs"]
+mod unfit_tests;

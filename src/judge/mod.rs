@@ -189,7 +189,7 @@ impl Judge {
             marks: opinion.as_ref().filter(|it| it.source == source).map(|it| self.means(it)),
         });
         let run = self.fitness.calibrate(&source, &tried.collect::<Vec<_>>());
-        let problem = self.fitness.problem();
+        let problem = self.fitness.rests();
         self.metrics.judging.calibrated(run.kappa, run.drift, problem.as_deref());
         if let Some(problem) = problem {
             tracing::warn!(problem, "the judge rests");
@@ -198,14 +198,15 @@ impl Judge {
     }
 
     async fn judge(&self, job: Job, rule: Option<Rule>) {
+        let failures = self.fitness.failures();
         let mut score = match rule {
             Some(rule) => self.ruled(&job, rule),
             None => match self.scored(&job).await {
-                Ok(score) => score,
                 // What it was asked while it did badly says as little as what it said before.
                 Ok(_) if self.fitness.failures() != failures => {
                     return self.metrics.loss(Loss::JudgeFailed);
                 }
+                Ok(score) => score,
                 Err(error) => return self.lost(&job, &error).await,
             },
         };

@@ -228,6 +228,7 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
         | Refusal::StageMismatch { .. }
         | Refusal::Untrusted { .. }
         | Refusal::Outage { .. }
+        | Refusal::JudgedAlone { .. }
         | Refusal::Unsettled { .. }
         | Refusal::Samples { .. }
         | Refusal::TooEarly { .. }
@@ -235,7 +236,6 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
         | Refusal::NeedsApproval { .. }
         | Refusal::NeedsConsent { .. }
         | Refusal::NeedsOverride { .. }
-        | Refusal::JudgedAlone { .. }
         | Refusal::NoStage { .. }
         | Refusal::Fixed { .. }
         | Refusal::Stopped { .. } => "",
