@@ -220,6 +220,7 @@ fn refused(rollout: &Name, (refusal, remedy): (&Refusal, &str), message: &str) -
             .with("verdict", verdict.as_str()),
         Refusal::Untrusted { stage, .. }
         | Refusal::Outage { stage, .. }
+        | Refusal::JudgedAlone { stage }
         | Refusal::Unsettled { stage, .. }
         | Refusal::NeedsApproval { stage }
         | Refusal::NeedsConsent { stage }

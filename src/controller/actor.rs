@@ -25,7 +25,6 @@ use super::{
     handle::{
         Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, Step, View, Views,
     },
-    judging::Judging,
     managed::Managed,
     rebuild,
     setup::{Budgets, Judged, Setup, Takeover, Wanted},
@@ -65,6 +64,7 @@ pub struct Controller {
     pub(super) flags: BTreeMap<Name, Arc<Record>>,
     pub(super) primary: Name,
     pub(super) judge: Judged,
+    pub(super) strict_judge: Option<String>,
     pub(super) fitness: Arc<Fitness>,
     pub(super) priced: BTreeSet<Name>,
     pub(super) budgets: Budgets,
@@ -127,6 +127,7 @@ impl Controller {
             flags: BTreeMap::new(),
             primary: setup.primary,
             judge: setup.judge,
+            strict_judge: setup.strict_judge,
             fitness: setup.fitness,
             priced: setup.priced,
             budgets: setup.budgets,
@@ -179,6 +180,7 @@ impl Controller {
         }
         self.flag_all();
         rebuild::climate(self.pairs.clone(), &self.barometer).await;
+        rebuild::judge(self.pairs.clone(), &self.fitness).await;
         let others = rebuild::evidence(self).await;
         // While nobody listened nobody was silent.
         let now = self.clock.now();
@@ -287,7 +289,8 @@ impl Controller {
         let Some(managed) = self.managed.get(name) else { return };
         let unjudged = self.unjudged(managed.rollout.plan());
         let Some(managed) = self.managed.get_mut(name) else { return };
-        managed.judging = Judging { unjudged, fitness: Arc::clone(&self.fitness) };
+        managed.judging.unjudged = unjudged;
+        managed.judging.fitness = Arc::clone(&self.fitness);
         let plan = managed.rollout.plan();
         let mut sides = [&plan.primary, &plan.candidate].into_iter();
         let unknown = sides.find(|it| !self.providers.contains_key(*it));
@@ -321,6 +324,7 @@ impl Controller {
         self.book.try_again();
         self.keep_forgotten();
         self.outbox.retell();
+        self.tell_of_judge();
         let names: Vec<Name> = self.managed.keys().cloned().collect();
         for name in names {
             self.weigh(&name);

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::domain::{
     Command, Evidence, Flag, Foresight, Name, Plan, PlanFault, Record, Refusal, Requests, Rollout,
-    Timestamp,
+    Savings, Timestamp,
 };
 use crate::traffic::{Board, Purse};
 
@@ -75,6 +75,8 @@ pub struct View {
     pub copies_today: u64,
     /// What pays for copies and scores.
     pub purse: Arc<Purse>,
+    /// What its requests cost so far.
+    pub savings: Savings,
     /// Time of the view.
     pub now: Timestamp,
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::analysis::{Answers, Ledger};
 use crate::domain::{
     Answer, Caps, Cause, Command, Event, Evidence, Flags, Foresight, GateEvidence, Input, Lane,
-    Metric, Name, Note, Order, Plan, Record, Requests, Rollout, Share, Slice, Stage, State,
-    Timestamp, Told, Undecided, Verdict, Weather, Window,
+    Metric, Name, Note, Order, Plan, Record, Requests, Rollout, Savings, Share, Slice, Stage,
+    State, Timestamp, Told, Undecided, Verdict, Weather, Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
@@ -45,6 +45,8 @@ pub(super) struct Managed {
     pub(super) wanted: Option<Plan>,
     /// What its plan is expected to take, as it was looked at last.
     pub(super) foresight: Arc<Foresight>,
+    /// What its requests cost so far.
+    pub(super) savings: Savings,
     /// Copies due and missing in the stage's first moments, which are left out.
     early: (u64, u64),
     /// The last thing that was told of it.
@@ -79,6 +81,7 @@ impl Managed {
             answers: Answers::default(),
             wanted: None,
             foresight: Arc::default(),
+            savings: Savings::default(),
             early: (0, 0),
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
@@ -112,6 +115,7 @@ impl Managed {
             answers: Answers::default(),
             wanted,
             foresight: Arc::default(),
+            savings: Savings::default(),
             early: (0, 0),
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
@@ -151,6 +155,7 @@ impl Managed {
         self.note(record);
         if self.rollout.attempt() != attempt {
             self.ledger = Ledger::new(self.rollout.plan());
+            self.judging.kin = None;
         }
         self.ledger.follow(&self.rollout, record.at, &record.event);
         match &record.event {
@@ -432,6 +437,7 @@ impl Managed {
             judge: self.judging.text(self.rollout.plan()),
             copies_today: self.copies_today(now),
             purse: Arc::clone(self.live.copies().purse()),
+            savings: self.savings,
             now,
         }
     }

@@ -133,7 +133,7 @@ impl Controller {
         }
         if let Some(stage) = plan.ungrounded() {
             let why = "would have the judge alone prove what answers are worth; have a check by rules \
-                       or what people say proven too, there or before, like refusal_rate";
+                       or what people say proven in it too, like repeated_rate";
             fault("stages", format!("`{}` {why}", stage.name));
         }
         for (side, name) in sides.into_iter().filter(|_| plan.gates(Metric::Cost)) {

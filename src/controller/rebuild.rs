@@ -6,10 +6,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::analysis::{Answers, Chances, Ledger, News};
 use crate::domain::{
-    Cause, Event, Name, Note, Order, Rollout, Seen, State, Timestamp, Visit, Window,
+    Cause, Event, Name, Note, Order, Rollout, Savings, Seen, State, Timestamp, Visit, Window,
 };
 use crate::store::{Checkpoint, Pairs, PairsError};
-use crate::traffic::{Barometer, Copies, Purse, Spent};
+use crate::traffic::{Barometer, Copies, Fitness, Purse, Spent};
 
 use super::{actor::Controller, managed::Managed, setup::Budgets};
 
@@ -62,6 +62,7 @@ pub(super) async fn evidence(controller: &mut Controller) -> Vec<Name> {
     let identities: Vec<u64> = identities.collect();
     let mut others = Vec::new();
     for (managed, identity) in controller.managed.values_mut().zip(identities) {
+        managed.savings = savings(pairs.as_ref(), managed.rollout.name());
         managed.outdated = coverage(pairs.as_ref(), managed, now).filter(|it| *it != identity);
         if managed.outdated.is_some() {
             others.push(managed.rollout.name().clone());
@@ -265,6 +266,17 @@ fn spend_key(rollout: &Name) -> String {
     format!("spend/{rollout}")
 }
 
+/// Where is kept what a rollout's requests cost, in the order of [`Savings`].
+fn savings_key(rollout: &Name) -> String {
+    format!("savings/{rollout}")
+}
+
+fn savings(pairs: Option<&Pairs>, rollout: &Name) -> Savings {
+    let [served, priced, served_nano_usd, pairs, primary_nano_usd, candidate_nano_usd] =
+        numbers(pairs, &savings_key(rollout)).unwrap_or_default();
+    Savings { served, priced, served_nano_usd, pairs, primary_nano_usd, candidate_nano_usd }
+}
+
 /// Copies due and missing in the window that is open, as last kept: what could not be trusted
 /// before a restart cannot be trusted after it. So with the time spent in the stage, of which
 /// nothing has passed since; a visit of which nothing is known, as it is new or the store cannot be
@@ -314,6 +326,21 @@ pub(super) async fn climate(pairs: Option<Pairs>, barometer: &Barometer) {
     }
 }
 
+/// Where the first marks of each judge are kept.
+const JUDGE_KEY: &str = "judge";
+
+/// How far a judge has drifted is told from its first marks, also over a restart.
+pub(super) async fn judge(pairs: Option<Pairs>, fitness: &Fitness) {
+    let Some(pairs) = pairs else { return };
+    // A read that fails is as good as none: it is logged, and the next marks are the first.
+    let kept = spawn_blocking(move || pairs.kept(JUDGE_KEY)).await.ok().flatten();
+    if let Some(kept) = kept
+        && !fitness.resume(&kept)
+    {
+        tracing::warn!("the judge's first marks that were kept cannot be read; they begin anew");
+    }
+}
+
 /// The bets of a rollout as they are now, where it is time to keep them.
 fn checkpoint(managed: &mut Managed, now: Timestamp) -> Option<Checkpoint> {
     managed.rollout.guarded()?;
@@ -334,8 +361,8 @@ fn checkpoint(managed: &mut Managed, now: Timestamp) -> Option<Checkpoint> {
 /// Removes all that is kept of a rollout but its pairs.
 fn forget(pairs: &Pairs, rollout: &Name) -> Result<(), PairsError> {
     Checkpoint::forget(pairs, rollout)?;
-    let keys = [key(rollout), spend_key(rollout), answers_key(rollout)];
-    keys.iter().try_for_each(|it| pairs.unkeep(it))
+    let of = [key, spend_key, savings_key, answers_key];
+    of.iter().try_for_each(|it| pairs.unkeep(&it(rollout)))
 }
 
 /// Keeps the bets and counts of every rollout, and the primary's climate when it has changed, on a thread
@@ -363,11 +390,26 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
         let Spent { day, today, total } = it.live.copies().purse().at_most(now);
         (spend_key(it.rollout.name()), [day, today, total].map(u64::to_be_bytes).concat())
     };
+    let saved = |it: &Managed| {
+        let Savings {
+            served,
+            priced,
+            served_nano_usd,
+            pairs,
+            primary_nano_usd,
+            candidate_nano_usd,
+        } = it.savings;
+        let costs = [served_nano_usd, pairs, primary_nano_usd, candidate_nano_usd];
+        let numbers = [served, priced].into_iter().chain(costs).map(u64::to_be_bytes);
+        (savings_key(it.rollout.name()), numbers.collect::<Vec<_>>().concat())
+    };
     let mut kept: Vec<(String, Vec<u8>)> = managed.values().map(counts).collect();
     let mut gone = std::mem::take(&mut controller.gone);
     gone.retain(|it| !managed.contains_key(it));
     kept.extend(answers);
+    kept.extend(managed.values().map(saved));
     kept.extend(managed.values().map(spent));
+    kept.extend(controller.fitness.changed().map(|it| (JUDGE_KEY.to_owned(), it)));
     kept.extend(barometer.changed().map(|it| (climate_key(barometer.primary()), it)));
     Some(spawn_blocking(move || {
         for name in gone {

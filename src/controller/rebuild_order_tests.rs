@@ -3,8 +3,8 @@
 use super::*;
 use crate::domain::{
     Agreement, Call, Choice, Counted, Excluded, Lease, Lot, Margin, Mark, Metric, Note, Order,
-    Outcome, Pair, PairId, Plan, Record, Review, Risk, Share, Side, Slice, Times, Told, Watched,
-    Weather, default_ladder,
+    Outcome, Pair, PairId, Plan, Record, Review, Risk, Score, Share, Side, Slice, Times, Told,
+    Watched, Weather, default_ladder,
 };
 use crate::store::{Bodies, Limits};
 
@@ -12,8 +12,8 @@ const LIMITS: Limits =
     Limits { bytes_max: 1 << 40, age_ms_max: 1 << 50, free_bytes_min: 0, queue_len_max: 8 };
 
 fn plan() -> Plan {
-    let margins =
-        [Metric::ErrorRate, Metric::LatencyP99, Metric::HumanWinRate].map(Margin::default_of);
+    use Metric::{ErrorRate, HumanWinRate, JudgeScore, LatencyP99};
+    let margins = [ErrorRate, LatencyP99, HumanWinRate, JudgeScore].map(Margin::default_of);
     Plan {
         primary: "gpt".parse().unwrap(),
         candidate: "cheap".parse().unwrap(),
@@ -115,6 +115,25 @@ fn review(window: &Window, order: Order) -> Review {
     }
 }
 
+/// What a judge said of a pair that counted just before.
+fn score(window: &Window, order: Order) -> Score {
+    let before = Order { seq: order.seq - 5, at: Timestamp(order.at.0 - 100) };
+    let pair = pair(window, before, Outcome::Ok);
+    Score {
+        pair: pair.id,
+        window: pair.window,
+        watched: pair.watched,
+        at: order.at,
+        order: Some(order),
+        source: "judge:m@r".to_owned(),
+        primary: 0.8,
+        candidate: if order.seq.is_multiple_of(3) { 0.7 } else { 0.9 },
+        parts: Vec::new(),
+        rationale: String::new(),
+        placed: None,
+    }
+}
+
 /// What a stage is told: pairs, solos of both sides and lost copies, all mixed.
 fn told(window: &Window, places: std::ops::Range<u64>) -> Vec<Seen> {
     let told = |seq: u64| {
@@ -139,6 +158,9 @@ fn told(window: &Window, places: std::ops::Range<u64>) -> Vec<Seen> {
                 key: String::new(),
             }),
             4 => Seen::Review(Box::new(review(window, order))),
+            // Of a pair that is not there nobody says anything.
+            5 if 20 < seq => Seen::Score(Box::new(score(window, order))),
+            6 if seq % 1_000 == 706 => note(Told::JudgeFailed),
             _ => solo(Side::Primary, "gpt"),
         }
     };
@@ -156,7 +178,7 @@ fn keep(pairs: &Pairs, seen: &[Seen]) {
             Seen::Review(review) => {
                 pairs.put_review(review, review.counted.unwrap().order.at).unwrap();
             }
-            Seen::Score(_) => {}
+            Seen::Score(score) => pairs.put_score(score).unwrap(),
         }
     }
     pairs.put_notes(notes).unwrap();
@@ -341,9 +363,9 @@ fn copies_of_failures_that_are_lost_never_prove_safe() {
         }
         ledger.unproven().count()
     };
-    // Of people nothing was heard.
-    assert_eq!(unproven(Told::CopyLost), 2);
-    assert_eq!(unproven(Told::ScoreLost), 1, "without them it would be proven");
+    // Of people and of a judge nothing was heard.
+    assert_eq!(unproven(Told::CopyLost), 3);
+    assert_eq!(unproven(Told::ScoreLost), 2, "without them it would be proven");
 }
 
 /// Half is served and a fifth copied, and then a twentieth is served: both sides fail alike. What was

@@ -59,6 +59,15 @@ pub enum Refusal {
         /// What the primary does.
         problem: String,
     },
+    /// A judge's opinion is all that is proven of what answers are worth.
+    #[error(
+        "in stage `{stage}` the judge alone says what answers are worth, and it can be wrong or \
+         deceived: a check by rules or what people say has to be proven there too"
+    )]
+    JudgedAlone {
+        /// The stage.
+        stage: String,
+    },
     /// What was heard of the stage is not all, or not of now.
     #[error("stage `{stage}` is not heard out: {problem}")]
     Unsettled {
@@ -171,6 +180,7 @@ impl Refusal {
             Self::Gate { .. } => "GATE_UNDECIDED",
             Self::Untrusted { .. } => "EVIDENCE_UNTRUSTED",
             Self::Outage { .. } => "PRIMARY_OUTAGE",
+            Self::JudgedAlone { .. } => "JUDGED_ALONE",
             Self::Unsettled { .. } => "NOT_HEARD_OUT",
             Self::Samples { .. } => "TOO_FEW_SAMPLES",
             Self::TooEarly { .. } => "TOO_EARLY",
@@ -227,6 +237,16 @@ impl Refusal {
                 }
                 None => format!("wait; `crossfade status {rollout}` shows where it stands"),
             },
+            Self::JudgedAlone { stage } => {
+                let skip = stands.and_then(onward).unwrap_or_else(|| {
+                    format!("`crossfade jump {rollout} STAGE --override --comment \"…\"`")
+                });
+                format!(
+                    "have a gate like repeated_rate proven in `{stage}` too: change its plan, or \
+                     where it has no such gate go back and start with one (`crossfade rollback \
+                     {rollout}`); or answer for it yourself: {skip}"
+                )
+            }
             Self::TooSlow { .. } => {
                 let verb = if stands.is_some() { "start" } else { "create" };
                 format!(
@@ -311,6 +331,7 @@ mod tests {
             Refusal::AttemptMismatch { asked: 1, current: 2 },
             Refusal::Untrusted { stage: stage(), problem: "copies are missing".to_owned() },
             Refusal::Outage { stage: stage(), problem: "it fails".to_owned() },
+            Refusal::JudgedAlone { stage: stage() },
             Refusal::Unsettled { stage: stage(), problem: "calls are under way".to_owned() },
             Refusal::Samples { stage: stage(), have: 3, need: 9 },
             Refusal::TooEarly { stage: stage(), left_ms: 60_000 },
@@ -355,6 +376,7 @@ mod tests {
             "GATE_BREACHED",
             "GATE_INVALID",
             "GATE_UNDECIDED",
+            "JUDGED_ALONE",
             "MOVES_TRAFFIC",
             "NEEDS_APPROVAL",
             "NEEDS_CONSENT",

@@ -330,7 +330,7 @@ impl Rollout {
     /// The first thing that keeps the current stage from being left, if any.
     ///
     /// Breached gates first, then distrust, then a primary that fails itself, then
-    /// doubt, then what was not heard yet, then numbers, then time, then a freeze.
+    /// doubt, then a judge that stands alone, then what was not heard yet, then numbers, then time, then a freeze.
     pub fn obstacle(&self, now: Timestamp, evidence: &Evidence) -> Option<Refusal> {
         let stage = self.guarded()?;
         let name = || stage.name.clone();
@@ -342,6 +342,9 @@ impl Rollout {
         }
         if let Some(refusal) = self.gate_obstacle(evidence, Verdict::Undecided) {
             return Some(refusal);
+        }
+        if stage.is_judged_alone(evidence) {
+            return Some(Refusal::JudgedAlone { stage: name() });
         }
         if let Some(problem) = &evidence.unsettled {
             return Some(Refusal::Unsettled { stage: name(), problem: problem.clone() });
