@@ -39,6 +39,8 @@ use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Fitness, Job, Outbox, Surveyor, Trail};
 use crate::upstream::{self, Upstream};
 
+pub use known::redactor;
+
 use opening::Opening;
 use stored::{NoJournal, STORE_TRIES, STORE_TRIES_ONCE, finish};
 
@@ -236,7 +238,7 @@ fn start_judge(
     let outlets = Outlets {
         outbox: parts.outbox.clone(),
         recorder: Arc::clone(&parts.recorder),
-        redactor: known::redactor(config),
+        redactor: redactor(config),
         fitness: Arc::clone(&parts.fitness),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
@@ -295,7 +297,7 @@ fn proxy(
         judge,
         checker: proxy::Checker::default(),
         store_cleared: config.store_cleared.clone(),
-        redactor: known::redactor(config),
+        redactor: redactor(config),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
     }

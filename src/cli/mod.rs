@@ -11,9 +11,11 @@ mod ladder;
 mod look;
 mod moves;
 mod out;
+mod outcome;
 mod pairs;
 mod paper;
 mod program;
+mod replay;
 mod report;
 mod request;
 mod review;
@@ -32,6 +34,7 @@ use crate::telemetry::Logs;
 
 use out::Out;
 use program::{Form, Sockets};
+use replay::ReplayArgs;
 use simulate::SimulateArgs;
 
 /// Listed below the long help.
@@ -81,6 +84,8 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         keep: Option<PathBuf>,
     },
+    /// Put a golden set to two providers, and say what their answers are worth, cost and take
+    Replay(ReplayArgs),
     /// Try a plan under virtual time, without a server
     Simulate(SimulateArgs),
     #[command(flatten)]
@@ -141,6 +146,7 @@ async fn dispatch(Line { command, global }: Line, passed: Passed) -> u8 {
         }
         Verb::Config(ConfigVerb::Check { config }) => program::check(&config),
         Verb::Simulate(args) => simulate::simulate(&args, form),
+        Verb::Replay(args) => replay::replay(&args, global.output).await,
         Verb::Rehearse { plans, keep } => program::rehearse(&plans, keep.as_deref(), form).await,
         Verb::Client(command) => run(command, global).await,
     }

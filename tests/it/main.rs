@@ -14,6 +14,7 @@ mod evil;
 mod faults;
 mod feedback;
 mod flags;
+mod golden;
 mod hygiene;
 mod inert;
 mod isolation;
