@@ -1,12 +1,10 @@
 //! Intervals for samples of which the size was set before anybody looked, as that of a golden set.
 //!
-//! Those that are watched while they grow have the wider ones of `interval.rs`.
+//! Those that are watched while they grow have the wider ones of `interval.rs`, valid at any time.
 
-use super::float;
+use super::interval::Differences;
 use crate::domain::Splitmix;
 
-/// How many deviations from its mean 95% of a normal sample lie within.
-const DEVIATIONS: f64 = 1.959_964;
 /// How often a sample is drawn anew.
 const DRAWS: u64 = 1_000;
 /// Draws left out at each end: the 95% between them stay.
@@ -14,19 +12,11 @@ const DRAWS_BEYOND: usize = 25;
 
 /// The 95% interval of the mean of paired differences, each between −1 and 1; all of that where there
 /// are none.
-///
-/// Wald's, with a difference of 1 and one of −1 added, so that it keeps its level where nearly all
-/// are nothing, and where there are few. Source: Bonett & Price 2012, Journal of Educational and
-/// Behavioral Statistics 37, 479-488.
 pub fn paired_difference(differences: &[f64]) -> [f64; 2] {
-    if differences.is_empty() {
-        return [-1.0, 1.0];
-    }
-    let count = float(u64::try_from(differences.len()).unwrap_or(u64::MAX)) + 2.0;
-    let mean = differences.iter().sum::<f64>() / count;
-    let squares = differences.iter().map(|it| it * it).sum::<f64>() + 2.0;
-    let reach = DEVIATIONS * ((squares / count - mean * mean) / count).sqrt();
-    [(mean - reach).max(-1.0), (mean + reach).min(1.0)]
+    let mut all = Differences::default();
+    differences.iter().for_each(|it| all.add(*it));
+    let interval = all.fixed();
+    [interval.lower, interval.upper]
 }
 
 /// The 95% interval of a figure of a sample of `len`: `figure` is told which of it are drawn, some
@@ -51,7 +41,7 @@ pub fn resampled(len: usize, figure: impl Fn(&[usize]) -> Option<f64>) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::tests::Random;
+    use crate::analysis::{float, tests::Random};
 
     #[test]
     fn few_or_equal_pairs_prove_little() {

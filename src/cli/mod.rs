@@ -6,6 +6,7 @@ mod create;
 mod events;
 mod flags;
 mod forecast;
+mod import;
 mod keys;
 mod ladder;
 mod look;
@@ -14,6 +15,7 @@ mod out;
 mod outcome;
 mod pairs;
 mod paper;
+mod prices;
 mod program;
 mod replay;
 mod report;
@@ -33,6 +35,7 @@ use crate::listeners::{self, Passed};
 use crate::telemetry::Logs;
 
 use out::Out;
+use prices::PricesArgs;
 use program::{Form, Sockets};
 use replay::ReplayArgs;
 use simulate::SimulateArgs;
@@ -86,6 +89,8 @@ enum Verb {
     },
     /// Put a golden set to two providers, and say what their answers are worth, cost and take
     Replay(ReplayArgs),
+    /// Show which price holds for each provider and model, and how old the table is
+    Prices(PricesArgs),
     /// Try a plan under virtual time, without a server
     Simulate(SimulateArgs),
     #[command(flatten)]
@@ -145,6 +150,7 @@ async fn dispatch(Line { command, global }: Line, passed: Passed) -> u8 {
             program::serve(&config, logs, sockets).await
         }
         Verb::Config(ConfigVerb::Check { config }) => program::check(&config),
+        Verb::Prices(args) => prices::prices(&args, form),
         Verb::Simulate(args) => simulate::simulate(&args, form),
         Verb::Replay(args) => replay::replay(&args, global.output).await,
         Verb::Rehearse { plans, keep } => program::rehearse(&plans, keep.as_deref(), form).await,

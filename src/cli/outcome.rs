@@ -59,6 +59,12 @@ fn paper(figures: &Figures, set: &str, [primary, candidate]: [&Name; 2]) -> Pape
     ];
     let rows = figures.latency.iter().map(latency).chain(figures.cost.iter().map(cost));
     paper.table(&head, rows.collect());
+    if 0 < figures.estimated {
+        paper.text(&format!(
+            "Of {} cases a provider told no tokens: those, and their cost, are estimates.",
+            number(figures.estimated)
+        ));
+    }
     if figures.cost.is_none() {
         paper.text("Cost is not known: no case has tokens and a price on both sides.");
     }
@@ -190,6 +196,7 @@ fn as_json(figures: &Figures, set: &str, [primary, candidate]: [&Name; 2]) -> Va
         "quality": figures.quality.iter().map(quality).collect::<Vec<_>>(),
         "labels": figures.labels.iter().map(label).collect::<Vec<_>>(),
         "latencyMs": latency.collect::<serde_json::Map<_, _>>(),
+        "casesEstimated": figures.estimated,
         "costNanoUsd": figures.cost.as_ref().map(amount),
     })
 }

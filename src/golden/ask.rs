@@ -176,10 +176,15 @@ impl Asker {
             ..nothing(name, reading.outcome)
         };
         if let Some(provider) = self.upstream.provider(name) {
+            let said = reading.transcript.as_ref().filter(|_| call.usage.is_none());
+            if let Some(said) = said.filter(|_| provider.has_prices()) {
+                call.usage = Some(dialect::estimate(case.endpoint, &case.body, said));
+                call.estimated = true;
+            }
             let asked = case.asked.model.as_str();
             let is_primary = *name == self.primary;
             let sent = provider.model(asked).filter(|_| !is_primary).unwrap_or(asked);
-            call.cost_nano_usd = provider.cost_nano_usd(sent, &call);
+            call.cost_nano_usd = provider.cost_nano_usd(sent, &call, self.clock.now());
         }
         let missing = || StatusCode::as_str(&head.status).to_owned();
         Tried {
@@ -262,5 +267,6 @@ fn nothing(name: &Name, outcome: Outcome) -> Call {
         checks: Checks::default(),
         answer_chars: None,
         rouge_l_bps: None,
+        estimated: false,
     }
 }

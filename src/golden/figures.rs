@@ -41,6 +41,8 @@ pub struct Figures {
     /// Billionths of a dollar a request, candidate in parts of the primary; none where no case has
     /// a known cost on both sides.
     pub cost: Option<Amount>,
+    /// Cases of which one side's tokens, and so what they cost, are an estimate of ours.
+    pub estimated: usize,
 }
 
 /// Marks of both sides. Values are means of marks, 0 to 1, or F1.
@@ -134,6 +136,10 @@ impl Figures {
             labels,
             latency: latency(&pairs),
             cost: cost(&pairs),
+            estimated: pairs
+                .iter()
+                .filter(|it| it.answers.iter().any(|it| it.call.estimated))
+                .count(),
         }
     }
 }
@@ -321,6 +327,7 @@ mod tests {
             checks: Checks::default(),
             answer_chars: None,
             rouge_l_bps: None,
+            estimated: false,
         };
         let transcript = Transcript { text: text.to_owned(), ..Transcript::default() };
         Answered { call, transcript: Some(transcript) }

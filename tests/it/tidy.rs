@@ -36,7 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("rehearsal",  &["domain", "clock", "tasks", "config", "listeners", "api", "app", "players"]),
     ("simulate",   &["domain", "analysis", "config", "store"]),
     ("scenario",   &["domain", "analysis", "config"]),
-    ("cli",        &["domain", "tasks", "telemetry", "config", "listeners", "store", "api", "app", "golden",
+    ("cli",        &["domain", "clock", "tasks", "telemetry", "config", "listeners", "store", "api", "app", "golden",
                      "players", "rehearsal", "simulate", "scenario"]),
 ];
 
@@ -51,6 +51,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("statrs",            &["analysis"]),
     ("tonic",             &["api"]),
     ("prost",             &["api"]),
+    ("bpe_openai",        &["dialect"]),
     ("regex",             &["patterns"]),
     ("memchr",            &["patterns"]),         // what `regex` itself looks for bytes with
     ("reqwest",           &["judge", "upstream"]), // off the hot path: judge and health checks; callers go by hyper's own client
