@@ -24,7 +24,7 @@ use tokio::{
 use crate::api::{self, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
-use crate::controller::{Budgets, Judged, Setup, Start, Takeover, Wanted};
+use crate::controller::{Budgets, Goldens, Judged, Setup, Start, Takeover, Wanted};
 use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share};
 use crate::judge::{Judge, Outlets};
 use crate::listeners::{
@@ -33,7 +33,7 @@ use crate::listeners::{
 use crate::memory::Memory;
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
-use crate::store::{History, Journal, RecorderHandle};
+use crate::store::{History, Journal, RecorderHandle, Replays};
 use crate::tasks::{BoxError, Ended, Pool, Tasks};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Fitness, Job, Outbox, Pot, Surveyor, Trail};
@@ -376,6 +376,7 @@ fn setup(
             all: Arc::new(Pot::new(config.budget)),
             own: config.rollouts.iter().map(|it| (it.name.clone(), it.budget)).collect(),
         },
+        goldens: goldens(config),
         primary: config.primary.clone(),
         judge: if config.judge.is_some() { Judged::Yes(config.kin()) } else { Judged::No },
         fitness: Arc::clone(&parts.fitness),
@@ -386,6 +387,13 @@ fn setup(
         recorder: Arc::clone(&parts.recorder),
         metrics: Arc::clone(&parts.metrics),
     }
+}
+
+/// What has to be known before rollouts begin.
+fn goldens(config: &Config) -> Goldens {
+    let required = config.rollouts.iter();
+    let required = required.filter_map(|it| Some((it.name.clone(), it.golden.clone()?)));
+    Goldens { required: required.collect(), replays: Arc::new(Replays::new(&config.store)) }
 }
 
 /// What a plan gets over the API where its author says nothing.

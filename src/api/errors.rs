@@ -236,6 +236,7 @@ fn refused(rollout: &Name, (refusal, remedy): (&Refusal, &str), message: &str) -
             told.with("stage", stage.as_str()).with("until", thaw.local.as_str())
         }
         Refusal::Fixed { field, .. } => told.with("field", field.as_str()),
+        Refusal::Golden { file, .. } => told.with("golden_set", file.as_str()),
         Refusal::Stopped { actor } => told.with("actor", actor.as_str()),
     };
     precondition(&told, rollout, message)

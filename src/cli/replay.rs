@@ -11,9 +11,9 @@ use clap::Args;
 
 use crate::app::redactor;
 use crate::config::{Config, Provider};
-use crate::domain::Name;
+use crate::domain::{Name, Replayed};
 use crate::golden::{self, Asker, Figures, Progress, Row, RunError, Set, clearance};
-use crate::store::{Answers, AnswersError, Asked};
+use crate::store::{Answers, AnswersError, Asked, GOLDEN_FOLDER, Replays};
 
 use super::{
     Exit,
@@ -25,8 +25,6 @@ use super::{
 
 /// Largest set that is read, in bytes.
 const SET_BYTES_MAX: u64 = 64 << 20;
-/// The folder of the store that answers are kept in.
-const FOLDER: &str = "golden";
 /// Letters of the bar that shows how far it is.
 const BAR_LEN: usize = 30;
 
@@ -85,7 +83,8 @@ async fn played(args: &ReplayArgs, format: Format) -> Result<u8, End> {
     let set = Arc::new(read(&args.set)?);
     clearance(&set, &config, providers.map(|it| &it.name))
         .map_err(|it| End(it.to_string(), Exit::Forbidden.code()))?;
-    let mut sides = open(args, &config, &set, providers)?;
+    let place = Place::of(args, &config);
+    let mut sides = open(&place, args.anew, &set, providers)?;
     let asker = Asker::new(&config, redactor(&config)).map_err(|error| End::failed(&error))?;
     let mut meter = Meter::new();
     let ran = tokio::select! {
@@ -107,6 +106,7 @@ async fn played(args: &ReplayArgs, format: Format) -> Result<u8, End> {
         .iter()
         .map(|case| Row { case, answers: [ours.get(&case.id), theirs.get(&case.id)] });
     let figures = Figures::of(&set, &rows.collect::<Vec<_>>());
+    keep(&place, &set, providers, &figures)?;
     let set_name = args.set.display().to_string();
     say(&outcome::told(&figures, &set_name, providers.map(|it| &it.name), format));
     Ok(if complete { DONE } else { FAILED })
@@ -134,15 +134,28 @@ fn read(path: &Path) -> Result<Set, End> {
     Set::parse(&text).map_err(|error| faulty(&error))
 }
 
+/// Where answers to a set are kept.
+struct Place {
+    folder: PathBuf,
+    /// The name of the set.
+    set: String,
+}
+
+impl Place {
+    fn of(args: &ReplayArgs, config: &Config) -> Self {
+        let folder = args.out.clone().unwrap_or_else(|| config.store.join(GOLDEN_FOLDER));
+        let set = args.set.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Self { folder, set }
+    }
+}
+
 /// The answers of both that are kept.
 fn open(
-    args: &ReplayArgs,
-    config: &Config,
+    Place { folder, set: name }: &Place,
+    anew: bool,
     set: &Set,
     providers: [&Provider; 2],
 ) -> Result<[(Name, Answers); 2], End> {
-    let folder = args.out.clone().unwrap_or_else(|| config.store.join(FOLDER));
-    let name = args.set.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let side = |provider: &Provider| {
         let asked = Asked {
             set: name.clone(),
@@ -150,14 +163,35 @@ fn open(
             provider: provider.name.clone(),
             identity: provider.identity(),
         };
-        if args.anew {
-            Answers::put_aside(&folder, &asked).map_err(|error| End::failed(&error))?;
+        if anew {
+            Answers::put_aside(folder, &asked).map_err(|error| End::failed(&error))?;
         }
-        let answers = Answers::open(&folder, &asked).map_err(|error| unusable(&error))?;
+        let answers = Answers::open(folder, &asked).map_err(|error| unusable(&error))?;
         Ok((provider.name.clone(), answers))
     };
     let [primary, candidate] = providers;
     Ok([side(primary)?, side(candidate)?])
+}
+
+/// Keeps what came of it for rollouts that stand behind it.
+fn keep(place: &Place, set: &Set, providers: [&Provider; 2], figures: &Figures) -> Result<(), End> {
+    let count = |it: usize| u64::try_from(it).unwrap_or(u64::MAX);
+    let tasks = figures.quality.iter().filter_map(|it| {
+        let [_, upper] = it.interval?;
+        Some((format!("`{}` by {}", it.task, it.measure), upper))
+    });
+    let overall = figures.overall.as_ref();
+    let replayed = Replayed {
+        digest: set.digest,
+        identities: providers.map(Provider::identity),
+        missing: count(figures.cases - figures.both),
+        cases: overall.map_or(0, |it| count(it.cases)),
+        interval: overall.and_then(|it| it.interval).unwrap_or([-1.0, 1.0]),
+        tasks: tasks.collect(),
+    };
+    let names = providers.map(|it| &it.name);
+    Replays::keep(&place.folder, (&place.set, names), &replayed)
+        .map_err(|error| End::failed(&error))
 }
 
 fn unusable(error: &AnswersError) -> End {

@@ -54,7 +54,7 @@ pub use flag::{Caps, Flag, Flags};
 pub use forecast::{Forecast, Foresight};
 pub use freeze::{Freeze, FreezeError, FreezeText, Thaw};
 pub use gate::{Better, Gate, Kind, Metric, Role, Verdict};
-pub use golden::golden_digest;
+pub use golden::{Golden, Replayed, golden_digest};
 pub use ladder::default_ladder;
 pub use margin::{Limit, Margin, MarginError};
 pub use marks::{MarkFields, Sticky};

@@ -149,7 +149,7 @@ impl Asker {
         let response = match self.upstream.send(request).await {
             Ok(response) => response,
             Err(error) => {
-                return Tried::nothing(name, Outcome::ProviderError, &error.to_string());
+                return Tried::nothing(name, Outcome::ProviderError, &root(error.as_ref()));
             }
         };
         let (head, mut body) = Response::into_parts(response);
@@ -251,6 +251,12 @@ impl Tried {
             | Outcome::Abandoned => None,
         }
     }
+}
+
+/// What lies at the bottom of an error.
+fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |it| it.source());
+    chain.last().unwrap_or(error).to_string()
 }
 
 fn nothing(name: &Name, outcome: Outcome) -> Call {

@@ -36,6 +36,7 @@ mod plan;
 mod rebuild;
 mod record;
 mod recorder;
+mod replays;
 mod review;
 mod segments;
 
@@ -49,6 +50,7 @@ pub use pairs::{Limits, PAGE_LEN_MAX, Pairs, Query, StoreCounters, Swept};
 pub use pairs_error::PairsError;
 pub use past::{History, Past};
 pub use recorder::{Offered, Recorder, RecorderHandle, RecorderThread};
+pub use replays::{GOLDEN_FOLDER, Replays};
 
 #[cfg(test)]
 pub(crate) mod samples;

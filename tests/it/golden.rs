@@ -12,7 +12,7 @@ use crossfade::players::{Fault, Latency, Provider, ProviderPlan, Rows};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::world::{Dir, configured, skipped, slow, until};
+use crate::world::{Dir, Serve, configured, rollout, skipped, slow, until};
 
 /// Cases of the made-up set, and every how many the candidate is wrong.
 const CASES: usize = 48;
@@ -228,11 +228,63 @@ async fn a_provider_that_fails_is_asked_again_and_then_nobody_is_asked_any_more(
     assert!(stopped.status.code() == Some(1) && errors.contains("8 cases in a row"), "{errors}");
     assert!(errors.contains("in trouble") && errors.contains("goes on there"), "{errors}");
     let [primary, candidate] = golden.asked();
-    assert!(primary < 48 && candidate < 48, "{primary} {candidate}");
+    // Eight and those under way with them, three times each.
+    assert!(primary < 48 && candidate <= 3 * 24, "{primary} {candidate}");
     // The first answer fails, and the forty-first; each is there at the second try.
     golden.candidate.set_fault(Fault::Every(40));
     let figures = told(&golden.run(&set, &["--concurrency", "16"]).await);
     assert_eq!(figures["answered"], json!({"primary": 48, "candidate": 48}));
+}
+
+/// A rollout that stands behind the set.
+fn behind(set: &Path, within: &str) -> String {
+    let rollout = rollout("1%", "1%").replace("autostart = true", "");
+    let required = format!("golden = {{ set = '{}', within = \"{within}\" }}\n", set.display());
+    rollout.replace("stage =", &format!("{required}stage ="))
+}
+
+#[tokio::test]
+async fn a_rollout_begins_once_its_golden_set_is_answered_well_enough() {
+    let golden = Golden::new(rows(), ["big", "small"], Latency::None).await;
+    let set = set(golden.dir.path(), &rows());
+    let serve = Serve::start(&golden.config(&behind(&set, "6pp"))).await;
+    let refused = async |why: &str| {
+        let (code, text) = serve.cli(&["start", "chat"]).await;
+        assert!(code == 6 && text.contains(why), "{why}: {code} {text}");
+        text
+    };
+    let told = refused("was not put to these two providers").await;
+    let command = format!("`crossfade replay {} --candidate candidate`", set.display());
+    assert!(told.contains(&command), "{told}");
+    for verb in ["status", "explain"] {
+        let (_, told) = serve.cli(&[verb, "chat"]).await;
+        assert!(told.replace('\n', " ").contains("crossfade replay"), "{verb}: {told}");
+    }
+    // Half of it is not enough.
+    golden.candidate.set_fault(Fault::Errors(500));
+    assert!(!golden.run(&set, &["--concurrency", "16"]).await.status.success());
+    refused("was not put to these two providers").await;
+    golden.candidate.set_fault(Fault::None);
+    self::told(&golden.run(&set, &["--concurrency", "16"]).await);
+    refused("the candidate is at best").await;
+    until("the status says so", || async {
+        serve.cli(&["status", "chat"]).await.1.replace('\n', " ").contains("at best")
+    })
+    .await;
+    assert!(serve.stop().await.success());
+
+    // Where less is asked it begins at once, and what stands in its file is what counts.
+    let serve = Serve::start(&golden.config(&behind(&set, "40pp"))).await;
+    assert_eq!(serve.cli(&["start", "chat"]).await.0, 0);
+    assert_eq!(serve.json(&["status", "chat"]).await["state"], "STATE_RUNNING");
+    assert_eq!(serve.cli(&["rollback", "chat"]).await.0, 0);
+    assert!(serve.stop().await.success());
+    let text = fs::read_to_string(&set).unwrap();
+    fs::write(&set, format!("{text}\n")).unwrap();
+    let serve = Serve::start(&golden.config(&behind(&set, "40pp"))).await;
+    let (code, text) = serve.cli(&["start", "chat"]).await;
+    assert!(code == 6 && text.contains("was changed"), "{text}");
+    assert!(serve.stop().await.success());
 }
 
 /// The models of the recorded tool calls.

@@ -230,6 +230,7 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
         | Refusal::NeedsOverride { .. }
         | Refusal::NoStage { .. }
         | Refusal::Fixed { .. }
+        | Refusal::Golden { .. }
         | Refusal::Stopped { .. } => "",
     };
     proto::Obstacle {
