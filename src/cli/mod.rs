@@ -3,6 +3,7 @@
 mod audit;
 mod commands;
 mod create;
+mod draw;
 mod events;
 mod flags;
 mod forecast;
@@ -252,7 +253,10 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
             look::explain(client, out, &name.unwrap_or_default()).await
         }
         ClientCommand::Events { name, limit } => events::events(client, out, &name, limit).await,
-        ClientCommand::Pairs { name, limit } => pairs::list(client, out, &name, limit).await,
+        ClientCommand::Pairs { name, drawn, .. } if drawn.golden.is_some() => {
+            draw::draw(client, out, &name, &drawn).await
+        }
+        ClientCommand::Pairs { name, limit, .. } => pairs::list(client, out, &name, limit).await,
         ClientCommand::Pair { id } => pairs::one(client, out, &id).await,
         ClientCommand::Review(args) => review::review(client, out, &args).await,
         ClientCommand::Feedback(args) => request::feedback(client, out, args, global).await,

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use crossfade::players::{Fault, Latency, Provider, ProviderPlan, Rows};
+use crossfade::players::{Delivery, Fault, Latency, Provider, ProviderPlan, Rows};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -284,6 +284,55 @@ async fn a_rollout_begins_once_its_golden_set_is_answered_well_enough() {
     let serve = Serve::start(&golden.config(&behind(&set, "40pp"))).await;
     let (code, text) = serve.cli(&["start", "chat"]).await;
     assert!(code == 6 && text.contains("was changed"), "{text}");
+    assert!(serve.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_set_is_drawn_from_stored_pairs_by_kind_and_can_be_asked() {
+    let rows = rows();
+    let golden = Golden::new(rows.clone(), ["big", "small"], Latency::None).await;
+    let compare = "compare = { labels = [\"spam\", \"ham\"] }\nstage =";
+    let rollout = rollout("0%", "100%").replace("stage =", compare);
+    let serve = Serve::start(&golden.config(&rollout)).await;
+    until("pairs are made", || async {
+        serve.chat(rows.request(40, "big", Delivery::Whole).unwrap().to_string().into(), &[]).await;
+        0 < golden.candidate.stats().requests
+    })
+    .await;
+    for index in 0..24 {
+        let body = rows.request(index % 12, "big", Delivery::Whole).unwrap().to_string();
+        let feature = ["chat", "search", "search"][index % 3];
+        serve.chat(body.into(), &[("x-crossfade-feature", feature)]).await;
+    }
+    serve.is_quiet().await;
+    let draw = async |each: &str, data: &str| {
+        let (code, text) = serve.cli(&["pairs", "chat", "--golden", each, "--data", data]).await;
+        assert_eq!(code, 0, "{text}");
+        let is_case = |it: &&str| it.starts_with('{');
+        text.lines()
+            .filter(is_case)
+            .map(|it| serde_json::from_str(it).unwrap())
+            .collect::<Vec<Value>>()
+    };
+    until("all of it is stored", || async { 10 < draw("20", "none").await.len() }).await;
+    let cases = draw("3", "none").await;
+    let of = |kind: &str| cases.iter().filter(|it| it["task"] == kind).count();
+    assert_eq!(
+        (of("chat completions"), of("search completions"), of("completions")),
+        (3, 3, 1),
+        "{cases:?}"
+    );
+    assert!(cases.iter().all(|it| it["expected"]["label"].is_string() && it["data"] == json!([])));
+    assert_eq!(draw("3", "none").await, cases);
+    assert_eq!(draw("1", "eu,pii").await[0]["data"], json!(["eu", "pii"]));
+    assert_eq!(serve.cli(&["pairs", "chat", "--golden", "3"]).await.0, 2);
+
+    let set = golden.dir.path().join("drawn.jsonl");
+    let text: Vec<String> = cases.iter().map(Value::to_string).collect();
+    fs::write(&set, text.join("\n")).unwrap();
+    let figures = told(&golden.run(&set, &[]).await);
+    assert_eq!(figures["overall"]["cases"], 7);
+    near(&figures["overall"]["primary"], 1.0);
     assert!(serve.stop().await.success());
 }
 
