@@ -14,7 +14,9 @@ const DRAWS_BEYOND: usize = 25;
 /// are none.
 pub fn paired_difference(differences: &[f64]) -> [f64; 2] {
     let mut all = Differences::default();
-    differences.iter().for_each(|it| all.add(*it));
+    for it in differences {
+        all.add(*it);
+    }
     let interval = all.fixed();
     [interval.lower, interval.upper]
 }

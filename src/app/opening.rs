@@ -61,7 +61,7 @@ impl Opening {
         }
         let setup = setup(&config, &parts, (journal, takeover_here), seen);
         let goldens = setup.goldens.clone();
-        let (controller, handle) = Controller::new(setup).await;
+        let (controller, handle) = Box::pin(Controller::new(setup)).await;
         tasks.start("golden sets", |stop| goldens.watch(stop));
         drop(parts.operations.controller.set(handle.clone()));
         tasks.start_last("controller", |stop| controller.run(stop));

@@ -83,7 +83,9 @@ async fn kinds(client: &mut Client, name: &str) -> Result<BTreeMap<String, Vec<S
         }
         request.page_token = page.next_page_token;
     }
-    kinds.values_mut().for_each(|it| it.sort_by_key(|name| hash("golden-draw", name)));
+    for names in kinds.values_mut() {
+        names.sort_by_key(|name| hash("golden-draw", name));
+    }
     Ok(kinds)
 }
 

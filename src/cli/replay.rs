@@ -213,9 +213,11 @@ fn stopped(error: &RunError) -> End {
     End(text, FAILED)
 }
 
-/// Says which cases have no answer; whether there are none.
+/// Says which cases have no answer; whether all have one.
 fn tell_failed(progress: &Progress) -> bool {
-    let Some(first) = progress.failed.first() else { return true };
+    let Some(first) = progress.failed.first() else {
+        return progress.kept == progress.wanted;
+    };
     let text = format!(
         "{} of {} answers are missing, such as one of {first}\nhint: the same command asks for \
          them again",

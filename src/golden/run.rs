@@ -49,17 +49,12 @@ pub async fn run(
     concurrency: usize,
     mut see: impl FnMut(&Progress),
 ) -> Result<Progress, RunError> {
-    let missing = |case: &usize, sides: &[(Name, Answers); 2]| {
-        let id = &set.cases[*case].id;
-        [0, 1]
-            .map(|side| (*case, side))
-            .into_iter()
-            .filter(|(_, side)| sides[*side].1.get(id).is_none())
-            .collect::<Vec<_>>()
-    };
     // Both sides are asked a case about the same time, so that they meet the same weather.
-    let mut todo =
-        (0..set.cases.len()).flat_map(|it| missing(&it, sides)).collect::<Vec<_>>().into_iter();
+    let all = (0..set.cases.len()).flat_map(|case| [(case, 0), (case, 1)]);
+    let todo: Vec<(usize, usize)> = all
+        .filter(|(case, side): &(usize, usize)| sides[*side].1.get(&set.cases[*case].id).is_none())
+        .collect();
+    let mut todo = todo.into_iter();
     let wanted = 2 * set.cases.len();
     let mut progress = Progress { wanted, kept: wanted - todo.len(), failed: Vec::new() };
     let mut in_a_row = [0; 2];

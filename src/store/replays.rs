@@ -67,7 +67,10 @@ impl Replays {
         match fs::read_dir(&self.folder) {
             Ok(entries) => {
                 let names = entries.filter_map(|it| it.ok()?.file_name().into_string().ok());
-                for name in names.filter(|it| it.ends_with(".json")).take(FILES_MAX) {
+                for name in names
+                    .filter(|it| Path::new(it).extension().is_some_and(|it| it == "json"))
+                    .take(FILES_MAX)
+                {
                     if let Some(replayed) = replayed(&self.folder.join(&name)) {
                         known.insert(name, replayed);
                     }
