@@ -24,7 +24,7 @@ use tokio::{
 use crate::api::{self, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
-use crate::controller::{Budgets, Judged, Setup, Start, Takeover, Wanted};
+use crate::controller::{Budgets, Goldens, Judged, Setup, Start, Takeover, Wanted};
 use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share, hash};
 use crate::judge::{Judge, Outlets};
 use crate::listeners::{
@@ -33,11 +33,13 @@ use crate::listeners::{
 use crate::memory::Memory;
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
-use crate::store::{History, Journal, RecorderHandle};
+use crate::store::{History, Journal, RecorderHandle, Replays};
 use crate::tasks::{BoxError, Ended, Pool, Tasks};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Fitness, Job, Outbox, Pot, Surveyor, Trail};
 use crate::upstream::{self, Upstream};
+
+pub use known::redactor;
 
 use opening::Opening;
 use stored::{NoJournal, STORE_TRIES, STORE_TRIES_ONCE, finish};
@@ -236,7 +238,7 @@ fn start_judge(
     let outlets = Outlets {
         outbox: parts.outbox.clone(),
         recorder: Arc::clone(&parts.recorder),
-        redactor: known::redactor(config),
+        redactor: redactor(config),
         fitness: Arc::clone(&parts.fitness),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
@@ -295,7 +297,7 @@ fn proxy(
         judge,
         checker: proxy::Checker::default(),
         store_cleared: config.store_cleared.clone(),
-        redactor: known::redactor(config),
+        redactor: redactor(config),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
     }
@@ -375,6 +377,7 @@ fn setup(
             all: Arc::new(Pot::new(config.budget)),
             own: config.rollouts.iter().map(|it| (it.name.clone(), it.budget)).collect(),
         },
+        goldens: goldens(config),
         primary: config.primary.clone(),
         judge: if config.judge.is_some() { Judged::Yes(config.kin()) } else { Judged::No },
         strict_judge: config.strict_judge(),
@@ -386,6 +389,13 @@ fn setup(
         recorder: Arc::clone(&parts.recorder),
         metrics: Arc::clone(&parts.metrics),
     }
+}
+
+/// What has to be known before rollouts begin.
+fn goldens(config: &Config) -> Goldens {
+    let required = config.rollouts.iter();
+    let required = required.filter_map(|it| Some((it.name.clone(), it.golden.clone()?)));
+    Goldens { required: required.collect(), replays: Arc::new(Replays::new(&config.store)) }
 }
 
 /// What a plan gets over the API where its author says nothing.

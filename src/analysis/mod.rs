@@ -17,6 +17,7 @@ mod bet;
 mod census;
 mod climate;
 mod encode;
+mod fixed;
 mod footing;
 mod forecast;
 mod gate;
@@ -51,6 +52,7 @@ pub use census::{
     decode_day, encode_day,
 };
 pub use climate::Climate;
+pub use fixed::{paired_difference, resampled};
 pub use forecast::foresee;
 pub use kappa::kappa;
 pub use ledger::{Chances, Ledger};

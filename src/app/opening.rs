@@ -60,7 +60,9 @@ impl Opening {
             *recorder = stored.open(tries).await;
         }
         let setup = setup(&config, &parts, (journal, takeover_here), seen);
-        let (controller, handle) = Controller::new(setup).await;
+        let goldens = setup.goldens.clone();
+        let (controller, handle) = Box::pin(Controller::new(setup)).await;
+        tasks.start("golden sets", |stop| goldens.watch(stop));
         drop(parts.operations.controller.set(handle.clone()));
         tasks.start_last("controller", |stop| controller.run(stop));
         let defaults = defaults(&config);

@@ -22,6 +22,7 @@ use crate::traffic::{Barometer, Board, Copies, Fitness, Outbox};
 use super::{
     book::Book,
     explain::explain,
+    golden::Goldens,
     handle::{
         Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, Step, View, Views,
     },
@@ -54,7 +55,7 @@ const WALL_MOVED_MS: u64 = 60_000;
 pub struct Controller {
     pub(super) managed: BTreeMap<Name, Managed>,
     pub(super) providers: BTreeMap<Name, Vec<String>>,
-    identities: BTreeMap<Name, u64>,
+    pub(super) identities: BTreeMap<Name, u64>,
     pub(super) pairs: Option<Pairs>,
     /// Who stopped everything, while it is stopped.
     pub(super) stopped: Option<Arc<Record>>,
@@ -68,6 +69,7 @@ pub struct Controller {
     pub(super) fitness: Arc<Fitness>,
     pub(super) priced: BTreeSet<Name>,
     pub(super) budgets: Budgets,
+    pub(super) goldens: Goldens,
     pub(super) board: Arc<Board>,
     pub(super) clock: Clock,
     pub(super) book: Book,
@@ -116,7 +118,9 @@ impl Controller {
         let (views, receiver) = watch::channel(Arc::default());
         let changes = broadcast::Sender::new(CHANGES_LEN_MAX);
         let board = Arc::clone(&setup.board);
-        let handle = Handle { asks: sender, views: receiver, changes: changes.clone(), board };
+        let goldens = setup.goldens.clone();
+        let handle =
+            Handle { asks: sender, views: receiver, changes: changes.clone(), board, goldens };
         let mut controller = Self {
             managed: BTreeMap::new(),
             providers: setup.providers,
@@ -131,6 +135,7 @@ impl Controller {
             fitness: setup.fitness,
             priced: setup.priced,
             budgets: setup.budgets,
+            goldens: setup.goldens,
             board: setup.board,
             clock: setup.clock,
             book: Book::new(Err("the journal is not open yet".to_owned())),
@@ -191,6 +196,7 @@ impl Controller {
         }
         self.renew(others).await;
         let wanted = std::mem::take(&mut self.wanted);
+        self.goldens.read().await;
         self.want(wanted).await;
         self.standing = Standing::Known;
     }
@@ -429,14 +435,14 @@ impl Controller {
             actor = record.actor,
             "rollout changed"
         );
-        let view = managed.view(self.clock.now(), self.book.is_durable(&record.rollout));
+        let view = self.picture(managed);
         // Nobody watching is fine.
         let _ = self.changes.send(Change { view, record });
     }
 
     pub(super) fn view(&self, name: &Name) -> Result<View, Rejected> {
         let managed = self.managed.get(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
-        Ok(managed.view(self.clock.now(), self.book.is_durable(name)))
+        Ok(self.picture(managed))
     }
 
     pub(super) fn publish(&self) {
@@ -453,9 +459,7 @@ impl Controller {
     }
 
     pub(super) fn show(&self) {
-        let now: Timestamp = self.clock.now();
-        let view = |it: &Managed| it.view(now, self.book.is_durable(it.rollout.name()));
-        let mut rollouts: Vec<View> = self.managed.values().map(view).collect();
+        let mut rollouts: Vec<View> = self.managed.values().map(|it| self.picture(it)).collect();
         rollouts.sort_by_key(|it| std::cmp::Reverse(it.created));
         let degraded = self.book.problem();
         self.metrics.degraded(degraded.as_deref());

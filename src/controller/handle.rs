@@ -13,6 +13,8 @@ use crate::domain::{
 };
 use crate::traffic::{Board, Purse};
 
+use super::golden::Goldens;
+
 /// How long a rollback's answer waits for the disk before it says "not durable yet".
 const ROLLBACK_WAIT: Duration = Duration::from_millis(800);
 /// How long any other command may take, disk included.
@@ -25,6 +27,7 @@ pub struct Handle {
     pub(super) views: watch::Receiver<Arc<Views>>,
     pub(super) changes: broadcast::Sender<Change>,
     pub(super) board: Arc<Board>,
+    pub(super) goldens: Goldens,
 }
 
 /// Everything there is to see, as of the last change or tick.
@@ -275,6 +278,9 @@ impl Handle {
         command: Command,
         by: Requester,
     ) -> Result<View, Rejected> {
+        if matches!(command, Command::Start | Command::Supersede) {
+            self.goldens.read().await;
+        }
         if command != Command::Rollback {
             return self.step(COMMAND_WAIT, name, Wish::Obey(command), by).await;
         }
@@ -355,6 +361,7 @@ impl Handle {
     /// # Errors
     /// When there is no such rollout.
     pub async fn evaluate(&self, name: Name) -> Result<Evaluation, Rejected> {
+        self.goldens.read().await;
         self.ask(COMMAND_WAIT, |reply| Ask::Evaluate { name, reply }).await
     }
 

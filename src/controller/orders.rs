@@ -246,12 +246,18 @@ impl Controller {
         Err(Rejected::Stale { rollout: name.clone(), seen: now.saturating_sub(1), now })
     }
 
-    /// Refuses a start while everything is stopped, or while another rollout governs the same
-    /// requests and is not to be superseded.
+    /// Refuses a start while everything is stopped, before the golden set is answered that stands
+    /// before it, or while another rollout governs the same requests and is not to be superseded.
     fn may_start(&self, name: &Name, command: &Command) -> Result<(), Rejected> {
         if let Some(stop) = &self.stopped {
             let refusal = Box::new(Refusal::Stopped { actor: stop.actor.clone() });
             let (rollout, remedy) = (name.clone(), refusal.remedy_when(name, None));
+            return Err(Rejected::Refused { rollout, refusal, remedy });
+        }
+        let managed = self.managed.get(name);
+        if let Some(refusal) = managed.and_then(|it| self.unproven(it)) {
+            let remedy = refusal.remedy_when(name, None);
+            let (rollout, refusal) = (name.clone(), Box::new(refusal));
             return Err(Rejected::Refused { rollout, refusal, remedy });
         }
         match self.overlapping(name).first() {
