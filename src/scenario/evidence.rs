@@ -62,5 +62,6 @@ fn verdict(metric: Metric, text: &str) -> Read<GateEvidence> {
         safe: 0.0,
         noise: None,
         basis: None,
+        tiers: Vec::new(),
     })
 }
