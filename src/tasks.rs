@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
     time,
 };
@@ -227,22 +227,31 @@ async fn drain(group: &mut Group, grace: Duration) -> Result<(), Ended> {
 #[derive(Clone, Debug)]
 pub struct Pool {
     places: Arc<Semaphore>,
+    given_back: Arc<Notify>,
     len_max: usize,
 }
 
 /// A place in a [`Pool`]; given back when dropped.
 #[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct Place(Option<OwnedSemaphorePermit>, Arc<Notify>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        self.1.notify_waiters();
+    }
+}
 
 impl Pool {
     /// A pool with so many places.
     pub fn new(len_max: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(len_max)), len_max }
+        Self { places: Arc::new(Semaphore::new(len_max)), given_back: Arc::default(), len_max }
     }
 
     /// Takes a place if one is free.
     pub fn try_enter(&self) -> Option<Place> {
-        Arc::clone(&self.places).try_acquire_owned().ok().map(Place)
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        Some(Place(Some(permit), Arc::clone(&self.given_back)))
     }
 
     /// Takes a place if one is free beside so many that are left to others.
@@ -250,11 +259,15 @@ impl Pool {
         (others < self.places.available_permits()).then(|| self.try_enter())?
     }
 
-    /// Waits until every place is free.
+    /// Waits until every place is free. It takes none itself: who comes meanwhile has one.
     pub async fn emptied(&self) {
-        let all = u32::try_from(self.len_max).unwrap_or(u32::MAX);
-        // It is never closed.
-        drop(self.places.acquire_many(all).await);
+        loop {
+            let given_back = self.given_back.notified();
+            if self.busy() == 0 {
+                return;
+            }
+            given_back.await;
+        }
     }
 
     /// Places there are.
@@ -339,6 +352,24 @@ mod tests {
     async fn until_stopped(mut stop: Stop) -> Result<(), BoxError> {
         stop.wait().await;
         Ok(())
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_empty_pool_takes_no_place_of_it() {
+        let pool = Pool::new(2);
+        let first = pool.try_enter().unwrap();
+        let waiting = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.emptied().await }
+        });
+        tokio::task::yield_now().await;
+        let second = pool.try_enter().unwrap();
+        assert!(pool.try_enter().is_none());
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(second);
+        time::timeout(GRACE, waiting).await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use super::{
     bet::{SAFE_MULTIPLES, Wealth},
     float,
     gate::{Shown, Terms},
-    interval::Differences,
+    interval::{Differences, Interval},
     score::{Mean, growth, mean_gains},
 };
 
@@ -210,6 +210,10 @@ impl Ratio {
         let ratio = if 0.0 < primary { candidate / primary } else { 0.0 };
         let upper = least_ratio(|ratio| self.excess(ratio).interval().upper < 0.0);
         let lower = least_ratio(|ratio| self.excess(ratio).interval().lower <= 0.0);
+        let fixed = Interval {
+            lower: least_ratio(|ratio| self.excess(ratio).fixed().lower <= 0.0) * PERCENT,
+            upper: least_ratio(|ratio| self.excess(ratio).fixed().upper < 0.0) * PERCENT,
+        };
         Shown {
             samples: self.pairs,
             samples_needed: self.wealth.samples_needed(self.pairs, growth),
@@ -218,6 +222,7 @@ impl Ratio {
             difference: ratio * PERCENT,
             lower: lower * PERCENT,
             upper: upper * PERCENT,
+            fixed: Some(fixed),
             bound: limit * PERCENT,
             problem: self.problem(),
         }

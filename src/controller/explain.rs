@@ -256,6 +256,7 @@ mod tests {
             safe: 0.64,
             basis: None,
             tiers: Vec::new(),
+            fixed: None,
             noise: Some(Noise { samples: 402, difference: 0.05, lower: -0.2, upper: 0.25 }),
         }
     }

@@ -73,6 +73,7 @@ mod tests {
             noise: None,
             basis: None,
             tiers: Vec::new(),
+            fixed: None,
         }
     }
 

@@ -31,6 +31,9 @@ pub struct GateEvidence {
     pub lower: f64,
     /// Upper end.
     pub upper: f64,
+    /// The 95% interval of the difference for who looks once, at a number of samples settled
+    /// before; none for a quantile, and where samples have weights.
+    pub fixed: Option<[f64; 2]>,
     /// The difference that is allowed.
     pub bound: f64,
     /// How far the proof of harm has come, 0 to 1.
@@ -280,6 +283,7 @@ mod tests {
             noise: None,
             basis: None,
             tiers: Vec::new(),
+            fixed: None,
         }
     }
 

@@ -189,6 +189,7 @@ impl Random {
             noise: None,
             basis: None,
             tiers: Vec::new(),
+            fixed: None,
         }
     }
 

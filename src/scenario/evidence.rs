@@ -63,5 +63,6 @@ fn verdict(metric: Metric, text: &str) -> Read<GateEvidence> {
         noise: None,
         basis: None,
         tiers: Vec::new(),
+        fixed: None,
     })
 }

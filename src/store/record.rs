@@ -334,6 +334,7 @@ impl EvidenceJson {
             noise: self.noise.map(NoiseJson::noise),
             basis: None,
             tiers: Vec::new(),
+            fixed: None,
         })
     }
 }

@@ -11,6 +11,7 @@ mod control;
 mod crash;
 mod data_port;
 mod evil;
+mod expected;
 mod faults;
 mod feedback;
 mod flags;

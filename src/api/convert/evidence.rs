@@ -21,6 +21,8 @@ pub(super) fn gate_evidence(gate: &GateEvidence) -> proto::GateEvidence {
         difference: gate.difference,
         lower: gate.lower,
         upper: gate.upper,
+        fixed_lower: gate.fixed.map(|[lower, _]| lower),
+        fixed_upper: gate.fixed.map(|[_, upper]| upper),
         bound: gate.bound,
         unit: gate.metric.unit().to_owned(),
         harm: gate.harm,

@@ -28,6 +28,7 @@ pub(super) fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
         noise: None,
         basis: None,
         tiers: Vec::new(),
+        fixed: None,
     };
     Evidence { gates: Metric::DEFAULTS.map(gate).into(), pairs, ..Evidence::default() }
 }
