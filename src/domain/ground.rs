@@ -17,7 +17,7 @@ impl Plan {
 impl Stage {
     /// Whether a judge's scores have to be proven before it is left.
     pub fn is_judged(&self) -> bool {
-        let proves = |it: &Gate| it.role == Role::Prove && it.metric() == Metric::JudgeScore;
+        let proves = |it: &Gate| it.role == Role::Prove && it.metric().is_judged();
         self.gates.iter().any(proves)
     }
 
@@ -62,6 +62,8 @@ mod tests {
             let beside = gate(worthless, Role::Prove);
             assert_eq!(asked([&[judged, beside], &[errors], &[]]), Some("0".to_owned()));
         }
+        let ready = gate(Metric::Readiness, Role::Prove);
+        assert_eq!(asked([&[errors, ready], &[errors], &[]]), Some("0".to_owned()));
     }
 
     #[test]
