@@ -1,18 +1,19 @@
 //! Starting, watching and stopping work: long-lived tasks by name, side work within limits.
 
+mod pool;
+
+pub use pool::{Place, Pool};
+
 use std::{
     future::{Future, poll_fn},
     panic::{self, AssertUnwindSafe},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     task::Poll,
     time::Duration,
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     task::{JoinError, JoinSet},
     time,
 };
@@ -223,59 +224,6 @@ async fn drain(group: &mut Group, grace: Duration) -> Result<(), Ended> {
     }
 }
 
-/// Places for short side work: never more at a time than its limit, and none is waited for.
-#[derive(Clone, Debug)]
-pub struct Pool {
-    places: Arc<Semaphore>,
-    len_max: usize,
-}
-
-/// A place in a [`Pool`]; given back when dropped.
-#[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
-
-impl Pool {
-    /// A pool with so many places.
-    pub fn new(len_max: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(len_max)), len_max }
-    }
-
-    /// Takes a place if one is free.
-    pub fn try_enter(&self) -> Option<Place> {
-        Arc::clone(&self.places).try_acquire_owned().ok().map(Place)
-    }
-
-    /// Takes a place if one is free beside so many that are left to others.
-    pub fn try_enter_beside(&self, others: usize) -> Option<Place> {
-        (others < self.places.available_permits()).then(|| self.try_enter())?
-    }
-
-    /// Waits until every place is free.
-    pub async fn emptied(&self) {
-        let all = u32::try_from(self.len_max).unwrap_or(u32::MAX);
-        // It is never closed.
-        drop(self.places.acquire_many(all).await);
-    }
-
-    /// Places there are.
-    pub fn len_max(&self) -> usize {
-        self.len_max
-    }
-
-    /// Places taken now.
-    pub fn busy(&self) -> usize {
-        self.len_max.saturating_sub(self.places.available_permits())
-    }
-
-    /// Runs side work in its place, apart from whoever asked. A panic in it is logged and hurts nobody.
-    pub fn run(place: Place, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        spawn(name, async move {
-            let _place = place;
-            work.await;
-        });
-    }
-}
-
 /// An error with its causes in one line, for the log.
 pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -390,16 +338,6 @@ mod tests {
             time::sleep(second).await;
         };
         tasks.run(ends, GRACE).await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_place_is_waited_for_until_it_is_free() {
-        let pool = Pool::new(3);
-        let place = pool.try_enter().unwrap();
-        let waits = time::timeout(Duration::from_secs(1), pool.emptied());
-        waits.await.unwrap_err();
-        drop(place);
-        pool.emptied().await;
     }
 
     #[tokio::test(start_paused = true)]

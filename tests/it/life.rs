@@ -2,6 +2,7 @@
 
 mod crowd;
 mod ends;
+mod protocols;
 
 use std::{
     cell::Cell,
