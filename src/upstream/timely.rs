@@ -12,8 +12,10 @@ use tower::{Service, ServiceExt as _};
 
 use crate::tasks::BoxError;
 
+use super::hearing::Hearing;
+
 /// Opens connections as another connector does, and gives up those that take too long, also where
-/// nobody waits for them any more.
+/// nobody waits for them any more. On each the provider is heard out.
 #[derive(Clone, Debug)]
 pub(super) struct Timely<S> {
     inner: S,
@@ -40,9 +42,9 @@ where
     S::Future: Send,
     S::Response: Send,
 {
-    type Response = S::Response;
+    type Response = Hearing<S::Response>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)
@@ -53,7 +55,8 @@ where
         Box::pin(async move {
             let host = uri.host().unwrap_or_default().to_owned();
             let opened = timeout(time, inner.oneshot(uri)).await;
-            opened.map_err(|_| Late { host, time })?.map_err(Into::into)
+            let stream = opened.map_err(|_| Late { host, time })?.map_err(Into::into)?;
+            Ok(Hearing::new(stream))
         })
     }
 }
@@ -74,8 +77,7 @@ mod tests {
             describe(error.as_ref())
                 .starts_with("`deaf.example` did not take a connection within 5s")
         );
-        let well = service_fn(|_: Uri| async { Ok::<_, BoxError>(1) });
-        let opened = Timely::new(well, Duration::from_secs(5)).oneshot(Uri::default()).await;
-        assert_eq!(opened.unwrap(), 1);
+        let well = service_fn(|_: Uri| async { Ok::<_, BoxError>(()) });
+        Timely::new(well, Duration::from_secs(5)).oneshot(Uri::default()).await.unwrap();
     }
 }
