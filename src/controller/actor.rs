@@ -15,7 +15,7 @@ use tokio::{
 use crate::clock::Clock;
 use crate::domain::{Event, Name, Plan, Record, Requests, Seen, State, Timestamp, hash};
 use crate::store::{History, Journal, Pairs, RecorderHandle};
-use crate::tasks::{BoxError, Stop};
+use crate::tasks::{BoxError, Stop, caught};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Fitness, Outbox};
 
@@ -111,7 +111,9 @@ impl Controller {
         let (views, receiver) = watch::channel(Arc::default());
         let changes = broadcast::Sender::new(CHANGES_LEN_MAX);
         let board = Arc::clone(&setup.board);
-        let handle = Handle { asks: sender, views: receiver, changes: changes.clone(), board };
+        let lost = Arc::default();
+        let handle =
+            Handle { asks: sender, views: receiver, changes: changes.clone(), board, lost };
         let mut controller = Self {
             managed: BTreeMap::new(),
             providers: setup.providers,
@@ -148,10 +150,25 @@ impl Controller {
             standing: Standing::Unknown,
         };
         match setup.journal {
-            Ok(journal) => controller.begin(journal).await,
+            Ok(journal) => controller.stand(journal).await,
             Err(why) => controller.book = Book::new(Err(why)),
         }
         (controller, handle)
+    }
+
+    /// Stands where the journal left off; where a defect keeps it from there, nothing is known of
+    /// any rollout, and none is controlled.
+    async fn stand(&mut self, journal: (Journal, History)) {
+        if caught("replay", self.begin(journal)).await.is_some() {
+            return;
+        }
+        let why = "what the journal tells cannot be replayed, for a defect: see the log";
+        self.book = Book::new(Err(why.to_owned()));
+        (self.pending, self.stopped, self.stops) = (None, None, Arc::default());
+        self.waiting.clear();
+        self.managed.clear();
+        self.flags.clear();
+        self.records = Arc::default();
     }
 
     /// Stands where the journal left off, and does what the configuration asks for.
@@ -189,7 +206,7 @@ impl Controller {
     async fn take_over(&mut self, store: Takeover) {
         tracing::info!("the store is free: taking over");
         self.pairs = store.pairs;
-        self.begin(store.journal).await;
+        self.stand(store.journal).await;
         self.publish();
         self.show();
     }
