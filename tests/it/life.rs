@@ -2,6 +2,7 @@
 
 mod crowd;
 mod ends;
+mod full;
 mod protocols;
 
 use std::{
