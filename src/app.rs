@@ -16,7 +16,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
@@ -34,7 +34,7 @@ use crate::memory::Memory;
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
 use crate::store::{History, Journal, RecorderHandle, Replays};
-use crate::tasks::{BoxError, Ended, Pool, Tasks};
+use crate::tasks::{BoxError, Ended, Losses, Pool, Tasks, caught};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Fitness, Job, Outbox, Pot, Surveyor, Trail};
 use crate::upstream::{self, Upstream};
@@ -60,7 +60,7 @@ pub struct App {
     /// Until the API has it.
     control: Option<Listener>,
     connections: Pool,
-    taken: oneshot::Receiver<Successor>,
+    taken: mpsc::Receiver<Successor>,
     drain_delay: Duration,
     grace: Duration,
 }
@@ -116,10 +116,10 @@ impl App {
         let under_way = Pool::new(COPIES_LEN_MAX);
         let connections = Pool::new(limits.connections_max);
         let streams = Pool::new(listeners::streams(limits.connections_max, copies, descriptors));
-        let parts = Parts::new(&config, seen, (&upstream, &under_way));
         let mut tasks = Tasks::default();
+        let parts = Parts::new(&config, seen, (&upstream, &under_way), tasks.losses());
         let (surveyor, store) = (Arc::clone(&parts.surveyor), Arc::clone(&parts.operations.pairs));
-        tasks.start_last("survey", |stop| surveyed::keep(surveyor, store, stop));
+        tasks.start_beside_last("survey", |stop| surveyed::keep(surveyor, store, stop));
         check_health(&mut tasks, &config, (upstream.clone(), &parts));
         let to_judge = start_judge(&mut tasks, &config, &parts)?;
         let pools = [connections.clone(), streams, pool, under_way];
@@ -132,15 +132,15 @@ impl App {
         let tries = if predecessor.is_there() { STORE_TRIES } else { STORE_TRIES_ONCE };
         let predecessor = predecessor.relieve().await;
         listeners::ready();
-        tasks.start_last("watchdog", listeners::watchdog);
+        tasks.start_beside_last("watchdog", listeners::watchdog);
 
         // What is wrong with it is said by who opens the store.
         let dir = config.store.clone();
         let folder = spawn_blocking(move || Journal::make_folder(&dir));
         let _ = timeout(FOLDER_WAIT, folder).await;
         offer.open();
-        let (taken_here, taken) = oneshot::channel();
-        tasks.start("handover", |stop| offer.run(taken_here, stop));
+        let (taken_here, taken) = mpsc::channel(1);
+        tasks.start_beside("handover", |stop| offer.run(taken_here, stop));
         let drain_delay = Duration::from_millis(limits.drain_delay_ms);
         let grace = Duration::from_millis(limits.grace_ms);
         let opening = Opening { config, parts, predecessor, tries, seen: seen_here };
@@ -157,8 +157,15 @@ impl App {
     pub async fn run(self, signal: impl Future<Output = ()>) -> Result<(), Ended> {
         let Self { mut tasks, opening, mut control, connections, mut taken, .. } = self;
         let (mut signal, phases, mut recorder) = (pin!(signal), tasks.phases(), None);
+        let losses = tasks.losses();
+        let opened = caught("opening", opening.open(&mut tasks, (&mut control, &mut recorder)));
         let early = tokio::select! {
-            () = opening.open(&mut tasks, (&mut control, &mut recorder)) => None,
+            opened = opened => {
+                if opened.is_none() {
+                    losses.add("opening", "panicked");
+                }
+                None
+            }
             asked = asked(signal.as_mut(), &mut taken) => Some(asked),
         };
         // The proxy uses the grace time up to its end, and then needs a moment.
@@ -180,7 +187,7 @@ impl App {
                 tokio::select! {
                     () = sleep(self.drain_delay) => {}
                     // Whoever takes over meanwhile has the sockets, and their files.
-                    Ok(taken) = &mut taken => {
+                    Some(taken) = taken.recv() => {
                         successor = Some(taken);
                         phases.leave();
                     }
@@ -202,11 +209,11 @@ impl App {
 /// Waits until the end is asked for, or another process serves on the same sockets: that one.
 async fn asked(
     signal: Pin<&mut impl Future<Output = ()>>,
-    taken: &mut oneshot::Receiver<Successor>,
+    taken: &mut mpsc::Receiver<Successor>,
 ) -> Option<Successor> {
     tokio::select! {
         () = signal => None,
-        Ok(successor) = taken => Some(successor),
+        Some(successor) = taken.recv() => Some(successor),
     }
 }
 
@@ -225,7 +232,7 @@ fn check_health(tasks: &mut Tasks, config: &Config, (upstream, parts): (Upstream
         chain.contains(name) || lanes.iter().any(served)
     };
     let shown = (Arc::clone(&parts.metrics), parts.clock);
-    tasks.start("health checks", |stop| upstream::watch(upstream, serves, shown, stop));
+    tasks.start_beside("health checks", |stop| upstream::watch(upstream, serves, shown, stop));
 }
 
 fn start_judge(
@@ -246,8 +253,8 @@ fn start_judge(
     let cleared = judge.cleared.clone();
     let judge = Arc::new(Judge::new(judge, outlets).map_err(StartError::Unusable)?);
     let tried = Arc::clone(&judge);
-    tasks.start("calibration", |stop| tried.calibrate(stop));
-    tasks.start("judge", |stop| judge.run(jobs_here, stop));
+    tasks.start_beside("calibration", |stop| tried.calibrate(stop));
+    tasks.start_beside("judge", |stop| judge.run(jobs_here, stop));
     Ok(Some(ToJudge { jobs, cleared }))
 }
 
@@ -308,6 +315,7 @@ impl Parts {
         config: &Config,
         seen: mpsc::Sender<Seen>,
         (upstream, copies): (&Upstream, &Pool),
+        losses: Losses,
     ) -> Self {
         let metrics = Arc::new(Metrics::new());
         let memory = Memory::new(config.limits.side_memory_bytes_max);
@@ -329,6 +337,7 @@ impl Parts {
                 upstream: Some(upstream.clone()),
                 memory: Some(memory.clone()),
                 recorder,
+                losses,
                 ..Operations::default()
             }),
             metrics,
@@ -413,3 +422,6 @@ fn defaults(config: &Config) -> PlanDefaults {
         risk: Risk::default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

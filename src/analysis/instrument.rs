@@ -215,7 +215,8 @@ impl Instrument {
             | Self::Ratio(_)
             | Self::Opinion(_)
             | Self::Likeness(_)
-            | Self::Preference(_) => {}
+            | Self::Preference(_)
+            | Self::Tiers(_) => {}
         }
     }
 

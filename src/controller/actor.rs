@@ -15,7 +15,7 @@ use tokio::{
 use crate::clock::Clock;
 use crate::domain::{Event, Name, Plan, Record, Requests, Seen, State, Timestamp, hash};
 use crate::store::{History, Journal, Pairs, RecorderHandle};
-use crate::tasks::{BoxError, Stop};
+use crate::tasks::{BoxError, Stop, caught};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Copies, Fitness, Outbox};
 
@@ -118,9 +118,11 @@ impl Controller {
         let (views, receiver) = watch::channel(Arc::default());
         let changes = broadcast::Sender::new(CHANGES_LEN_MAX);
         let board = Arc::clone(&setup.board);
-        let goldens = setup.goldens.clone();
-        let handle =
-            Handle { asks: sender, views: receiver, changes: changes.clone(), board, goldens };
+        let (goldens, lost) = (setup.goldens.clone(), Arc::default());
+        let handle = {
+            let (asks, views, changes) = (sender, receiver, changes.clone());
+            Handle { asks, views, changes, board, goldens, lost }
+        };
         let mut controller = Self {
             managed: BTreeMap::new(),
             providers: setup.providers,
@@ -162,10 +164,25 @@ impl Controller {
             standing: Standing::Unknown,
         };
         match setup.journal {
-            Ok(journal) => controller.begin(journal).await,
+            Ok(journal) => controller.stand(journal).await,
             Err(why) => controller.book = Book::new(Err(why)),
         }
         (controller, handle)
+    }
+
+    /// Stands where the journal left off; where a defect keeps it from there, nothing is known of
+    /// any rollout, and none is controlled.
+    async fn stand(&mut self, journal: (Journal, History)) {
+        if caught("replay", self.begin(journal)).await.is_some() {
+            return;
+        }
+        let why = "what the journal tells cannot be replayed, for a defect: see the log";
+        self.book = Book::new(Err(why.to_owned()));
+        (self.pending, self.stopped, self.stops) = (None, None, Arc::default());
+        self.waiting.clear();
+        self.managed.clear();
+        self.flags.clear();
+        self.records = Arc::default();
     }
 
     /// Stands where the journal left off, and does what the configuration asks for.
@@ -205,7 +222,7 @@ impl Controller {
     async fn take_over(&mut self, store: Takeover) {
         tracing::info!("the store is free: taking over");
         self.pairs = store.pairs;
-        self.begin(store.journal).await;
+        self.stand(store.journal).await;
         self.publish();
         self.show();
     }

@@ -235,6 +235,7 @@ impl Metric {
             | Self::LatencyP99
             | Self::JudgeScore
             | Self::Cost
+            | Self::Readiness
             | Self::TtftP99
             | Self::TruncatedRate
             | Self::OutputTokensRatio

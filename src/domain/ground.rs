@@ -1,6 +1,6 @@
 //! What stands beside a judge: its opinion alone never lets anything go forward.
 
-use super::{Evidence, Gate, Metric, Plan, Role, Stage, Verdict};
+use super::{Evidence, Gate, Plan, Role, Stage, Verdict};
 
 impl Plan {
     /// The first stage that is left because a judge's scores are proven, where nothing that is no
@@ -34,7 +34,7 @@ impl Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Margin, plan::tests::plan};
+    use crate::domain::{Margin, Metric, plan::tests::plan};
 
     #[test]
     fn a_judge_stands_alone_unless_something_else_has_to_be_proven_in_the_same_stage() {

@@ -3,8 +3,8 @@
 use super::{duration, int, long, provider, time};
 use crate::api::proto;
 use crate::domain::{
-    Agreement, Basis, Call, Check, Choice, Found, GateEvidence, Lease, Noise, Outcome, Pair, Review,
-    Score, ScorePart, Side, TierEvidence, Usage, Verdict,
+    Agreement, Basis, Call, Check, Choice, Found, GateEvidence, Lease, Noise, Outcome, Pair,
+    Review, Score, ScorePart, Side, TierEvidence, Usage, Verdict,
 };
 use crate::store::Bodies;
 
