@@ -1,5 +1,11 @@
 //! What answers keep to by rule: looked at beside the callers' path, once they are here.
 
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::Mutex,
+    task::block_in_place,
+};
+
 use crate::dialect::{Answer, Prompt, Schemas, check, compare, rouge_l};
 use crate::domain::{Call, Check, Metric, Outcome, Transcript};
 
@@ -9,6 +15,21 @@ use super::{Proxy, half::Half, mirror::side, serve::Exchange};
 #[derive(Debug, Default)]
 pub struct Checker {
     schemas: Schemas,
+    turn: Mutex<()>,
+}
+
+impl Checker {
+    /// Reads an answer that may be held against its caller's schemas: apart from what serves
+    /// callers, and one at a time, so that no more than a core and one answer's memory go to it.
+    pub(super) async fn in_turn<T>(&self, read: impl FnOnce() -> T) -> T {
+        let _turn = self.turn.lock().await;
+        match Handle::current().runtime_flavor() {
+            // Another thread goes on with the other tasks of this one's worker.
+            RuntimeFlavor::MultiThread => block_in_place(read),
+            // There is no other thread.
+            _ => read(),
+        }
+    }
 }
 
 impl Proxy {
@@ -52,4 +73,30 @@ pub(super) fn compare_halves(exchange: &Exchange, primary: &mut Half, other: &mu
 /// An answer that is here to its end.
 fn whole(half: &Half) -> Option<&Transcript> {
     half.reading.transcript.as_ref().filter(|_| half.call.answer_chars.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, mpsc},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::tasks;
+
+    /// There is one worker, and what is waited for comes from another task.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_takes_long_keeps_nobody_else_from_a_worker() {
+        let ((sender, receiver), checker) = (mpsc::channel(), Arc::new(Checker::default()));
+        let (told, heard) = tokio::sync::oneshot::channel();
+        tasks::spawn("long", async move {
+            let read = || {
+                tasks::spawn("other", async move { sender.send(()).unwrap() });
+                receiver.recv_timeout(Duration::from_secs(20))
+            };
+            told.send(checker.in_turn(read).await).unwrap();
+        });
+        assert_eq!(heard.await.unwrap(), Ok(()));
+    }
 }

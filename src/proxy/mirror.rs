@@ -159,7 +159,7 @@ impl Proxy {
         let (other, served) = self.meet(exchange, side, room, served).await;
         let keys = keys(exchange);
         // Read together, because what is read of an answer may be larger than what came of it.
-        let copy = self.half(exchange, &other, &keys);
+        let copy = self.half(exchange, &other, &keys).await;
         self.count(&copy.call, Role::Mirror);
         self.paid(exchange, reserved, &copy.call);
         let served = match served {
@@ -173,7 +173,7 @@ impl Proxy {
             }
         };
         let lost = self.lost(&served, &other);
-        let served = self.half(exchange, &served, &keys);
+        let served = self.half(exchange, &served, &keys).await;
         self.count(&served.call, Role::Serve);
         self.look_at(exchange, &served.call, served.reading.transcript.as_ref());
         let lost = lost.or_else(|| coding(&served.call, &copy.call));
@@ -211,8 +211,8 @@ impl Proxy {
         }
     }
 
-    pub(super) fn half(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Half {
-        let (call, reading) = self.read(exchange, taken, keys);
+    pub(super) async fn half(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Half {
+        let (call, reading) = self.read(exchange, taken, keys).await;
         Half { call, reading }
     }
 
@@ -338,14 +338,28 @@ impl Proxy {
     }
 
     /// What an answer comes to, with its cost and what it keeps to of what was asked.
-    pub(super) fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> (Call, Reading) {
+    async fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> (Call, Reading) {
+        let read = || {
+            let (mut call, reading) = self.read_unchecked(exchange, taken, keys);
+            // Of an answer that is not here to its end nobody can say what it keeps to.
+            let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
+            self.check_answer(exchange, &mut call, whole);
+            (call, reading)
+        };
+        if exchange.asked.has_schemas { self.checker.in_turn(read).await } else { read() }
+    }
+
+    /// What an answer comes to, with its cost.
+    pub(super) fn read_unchecked(
+        &self,
+        exchange: &Exchange,
+        taken: &Taken,
+        keys: &Keys,
+    ) -> (Call, Reading) {
         let (mut call, reading) = taken.read(exchange.endpoint);
         self.estimate(exchange, &mut call, reading.transcript.as_ref());
         call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, &call), &call);
-        // Of an answer that is not here to its end nobody can say what it keeps to.
-        let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
         self.redact_call(&mut call, keys);
-        self.check_answer(exchange, &mut call, whole);
         (call, reading)
     }
 
@@ -413,7 +427,7 @@ impl Proxy {
                 Use::Nothing => (taken, None),
             };
             tasks::spawn("read", async move {
-                let (call, reading) = proxy.read(&exchange, &taken, &keys(&exchange));
+                let (call, reading) = proxy.read(&exchange, &taken, &keys(&exchange)).await;
                 proxy.count(&call, Role::Serve);
                 proxy.look_at(&exchange, &call, reading.transcript.as_ref());
                 let side = side(&exchange, &call);
