@@ -44,12 +44,13 @@ impl Proxy {
         let Exchange { endpoint, body, lane, .. } = exchange;
         let prompt = Prompt { endpoint: *endpoint, body, form: exchange.asked.form };
         let answer = Answer { transcript, finish_reason: call.finish_reason.as_deref() };
-        let repeated = lane.gated.contains(&Metric::RepeatedRate).then(|| {
+        let is_asked = lane.gated.contains(&Metric::RepeatedRate) || self.is_judged(exchange);
+        let repeated = is_asked.then(|| {
             // A tool may be called alike and a label given to many questions.
             let text = &transcript.text;
             transcript.tool_calls.is_empty()
                 && lane.compared.label(text).is_none()
-                && exchange.live.is_repeated(side(exchange, call), &prompt.question(), text)
+                && exchange.live.is_repeated(side(exchange, call), prompt.conversation(), text)
         });
         let chars = answer.chars();
         call.checks = check(prompt, answer, &lane.gated, &self.checker.schemas)

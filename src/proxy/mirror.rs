@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::clock;
 use crate::dialect::{self, Purpose};
-use crate::domain::{Call, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Window};
+use crate::domain::{Call, Check, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Window};
 use crate::memory::{Full, Held, Need, Seat};
 use crate::patterns::Keys;
 use crate::store::{Bodies, Offered};
@@ -364,6 +364,11 @@ impl Proxy {
     }
 
     /// What the judge is asked of a pair: a share of those it may see, with two answers. An error
+    /// Whether the judge is asked of some of the pairs like this one.
+    pub(super) fn is_judged(&self, exchange: &Exchange) -> bool {
+        self.judge.is_some() && !exchange.lane.judge.is_none()
+    }
+
     /// where there is no memory for it.
     fn to_judge(
         &self,
@@ -372,7 +377,7 @@ impl Proxy {
         (request, reasons): (&Bytes, Reasons),
         (primary, candidate): (&Half, &Half),
     ) -> Option<Result<Job, Full>> {
-        if self.judge.is_none() || !pair.judgeable || !includes(exchange.lane.judge, pair) {
+        if !self.is_judged(exchange) || !pair.judgeable || !includes(exchange.lane.judge, pair) {
             return None;
         }
         let (ours, theirs) = (judged(primary)?, judged(candidate)?);
@@ -387,6 +392,7 @@ impl Proxy {
             primary: ours,
             candidate: theirs,
             reasons,
+            is_repeated: is_repeated(candidate) && !is_repeated(primary),
             held,
             purse: Arc::clone(exchange.live.copies().purse()),
         }))
@@ -476,5 +482,10 @@ pub(super) fn well(call: &Call) -> Option<bool> {
 }
 
 fn includes(share: Share, pair: &Pair) -> bool {
+/// Whether several other questions lately got this answer too.
+fn is_repeated(half: &Half) -> bool {
+    half.call.checks.kept(Check::NotRepeated) == Some(false)
+}
+
     share.includes("judge", &pair.id.to_string())
 }
