@@ -7,7 +7,7 @@ use tokio::{
 };
 
 use crate::dialect::{Answer, Prompt, Schemas, check, compare, rouge_l};
-use crate::domain::{Call, Check, Metric, Outcome, Transcript};
+use crate::domain::{Call, Check, Checks, Metric, Outcome, Transcript};
 
 use super::{Proxy, half::Half, mirror::side, serve::Exchange};
 
@@ -68,6 +68,14 @@ pub(super) fn compare_halves(exchange: &Exchange, primary: &mut Half, other: &mu
     let rouge_l_bps = is_gated.then(|| rouge_l(&ours.text, &theirs.text)).flatten();
     primary.call.checks = primary.call.checks.and(checks.all_kept());
     other.call.checks = other.call.checks.and(checks);
+    // Where one side calls what nobody offered, the other is right not to.
+    let [one, another] = [&*primary, &*other].map(|it| it.call.checks.kept(Check::ToolCalls));
+    if one.is_some() != another.is_some() {
+        let right = Checks::default().with(Check::ToolCalls, Some(true));
+        for half in [&mut *primary, &mut *other] {
+            half.call.checks = half.call.checks.and(right);
+        }
+    }
     other.call.rouge_l_bps = rouge_l_bps;
 }
 
