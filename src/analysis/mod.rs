@@ -45,8 +45,8 @@ mod under_way;
 mod weather;
 
 pub use census::{
-    Census, Hindrance, PromptSize, Proposal, Surveyed, UsageCount, UsageDay, UsageKind, add_day,
-    decode_day, encode_day,
+    Census, Day, Hindrance, PromptSize, Proposal, Surveyed, UsageCount, UsageDay, UsageKind,
+    add_day, decode_day, encode_day,
 };
 pub use climate::Climate;
 pub use forecast::foresee;

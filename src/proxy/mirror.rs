@@ -357,18 +357,19 @@ impl Proxy {
         keys: &Keys,
     ) -> (Call, Reading) {
         let (mut call, reading) = taken.read(exchange.endpoint);
-        self.estimate(exchange, &mut call, reading.transcript.as_ref());
+        let asked = (exchange.endpoint, &exchange.body[..]);
+        self.estimate(asked, &mut call, reading.transcript.as_ref());
         call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, &call), &call);
         self.redact_call(&mut call, keys);
         (call, reading)
     }
 
-    /// What the judge is asked of a pair: a share of those it may see, with two answers. An error
     /// Whether the judge is asked of some of the pairs like this one.
     pub(super) fn is_judged(&self, exchange: &Exchange) -> bool {
         self.judge.is_some() && !exchange.lane.judge.is_none()
     }
 
+    /// What the judge is asked of a pair: a share of those it may see, with two answers. An error
     /// where there is no memory for it.
     fn to_judge(
         &self,
@@ -391,8 +392,8 @@ impl Proxy {
             question,
             primary: ours,
             candidate: theirs,
-            reasons,
             is_repeated: is_repeated(candidate) && !is_repeated(primary),
+            reasons,
             held,
             purse: Arc::clone(exchange.live.copies().purse()),
         }))
@@ -481,11 +482,11 @@ pub(super) fn well(call: &Call) -> Option<bool> {
     call.outcome.counts().then_some(!call.outcome.failed())
 }
 
-fn includes(share: Share, pair: &Pair) -> bool {
 /// Whether several other questions lately got this answer too.
 fn is_repeated(half: &Half) -> bool {
     half.call.checks.kept(Check::NotRepeated) == Some(false)
 }
 
+fn includes(share: Share, pair: &Pair) -> bool {
     share.includes("judge", &pair.id.to_string())
 }

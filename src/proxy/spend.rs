@@ -47,7 +47,12 @@ impl Proxy {
 
     /// Estimates the tokens of a call of which the provider told none, where they cost anything.
     /// Also what broke off is paid for as far as it came.
-    pub(super) fn estimate(&self, exchange: &Exchange, call: &mut Call, said: Option<&Transcript>) {
+    pub(super) fn estimate(
+        &self,
+        (endpoint, body): (Endpoint, &[u8]),
+        call: &mut Call,
+        said: Option<&Transcript>,
+    ) {
         let answered = match call.outcome {
             Outcome::Ok | Outcome::Refused | Outcome::Truncated => true,
             Outcome::ProviderError
@@ -59,7 +64,7 @@ impl Proxy {
         let provider = self.upstream.provider(&call.provider);
         let priced = provider.is_some_and(Provider::has_prices);
         if let Some(said) = said.filter(|_| answered && priced && call.usage.is_none()) {
-            call.usage = Some(dialect::estimate(exchange.endpoint, &exchange.body, said));
+            call.usage = Some(dialect::estimate(endpoint, body, said));
             call.estimated = true;
         }
     }
