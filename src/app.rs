@@ -25,7 +25,7 @@ use crate::api::{self, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
 use crate::controller::{Budgets, Judged, Setup, Start, Takeover, Wanted};
-use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share};
+use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share, hash};
 use crate::judge::{Judge, Outlets};
 use crate::listeners::{
     self, Addresses, ListenError, Listener, Listeners, Offer, Passed, Successor,
@@ -311,7 +311,8 @@ impl Parts {
         let memory = Memory::new(config.limits.side_memory_bytes_max);
         let (clock, recorder) = (Clock::start(), Arc::default());
         let calibration = config.judge.as_ref().and_then(|it| it.calibration.as_ref());
-        let fitness = calibration.map_or_else(Fitness::default, |_| Fitness::untried());
+        let set = |it: &config::Calibration| hash("calibration", &format!("{:?}", it.rows));
+        let fitness = calibration.map(set).map_or_else(Fitness::default, Fitness::untried);
         Self {
             board: Arc::default(),
             clock,
@@ -376,6 +377,7 @@ fn setup(
         },
         primary: config.primary.clone(),
         judge: if config.judge.is_some() { Judged::Yes(config.kin()) } else { Judged::No },
+        strict_judge: config.strict_judge(),
         fitness: Arc::clone(&parts.fitness),
         wanted: config.rollouts.iter().map(wanted).collect(),
         seen,

@@ -352,6 +352,33 @@ impl Metrics {
         }
     }
 
+    /// Shows nothing more of a rollout that is gone.
+    pub fn forget(&self, rollout: &Name, gates: &[crate::domain::GateEvidence]) {
+        let labels = RolloutLabels { rollout: rollout.to_string() };
+        for ratio in [&self.serve, &self.mirror] {
+            ratio.remove(&labels);
+        }
+        for count in [&self.overdue, &self.pairs, &self.solos] {
+            count.remove(&labels);
+        }
+        let rollout = labels.rollout;
+        for state in State::ALL {
+            let state = state.as_str();
+            self.states.remove(&StateLabels { rollout: rollout.clone(), state });
+        }
+        for known in gates {
+            let (gate, slice) = (known.metric.as_str(), known.watched.clone());
+            for verdict in [Verdict::Pass, Verdict::Undecided, Verdict::Invalid, Verdict::Breach] {
+                let (rollout, slice, verdict) = (rollout.clone(), slice.clone(), verdict.as_str());
+                self.verdicts.remove(&VerdictLabels { rollout, gate, slice, verdict });
+            }
+            let labels = GateLabels { rollout: rollout.clone(), gate, slice };
+            for number in [&self.differences, &self.lowers, &self.uppers, &self.bounds] {
+                number.remove(&labels);
+            }
+        }
+    }
+
     fn gate(&self, rollout: &str, known: &crate::domain::GateEvidence) {
         let (gate, rollout, slice) = (known.metric.as_str(), rollout.to_owned(), &known.watched);
         let labels = GateLabels { rollout: rollout.clone(), gate, slice: slice.clone() };

@@ -12,6 +12,7 @@
 //! Everything is moved by observations and their time alone: the same ones give the same
 //! evidence, live, after a restart and in a backtest. Work for an observation and memory are constant.
 
+mod answers;
 mod bet;
 mod census;
 mod climate;
@@ -44,6 +45,7 @@ mod tripwire;
 mod under_way;
 mod weather;
 
+pub use answers::Answers;
 pub use census::{
     Census, Day, Hindrance, PromptSize, Proposal, Surveyed, UsageCount, UsageDay, UsageKind,
     add_day, decode_day, encode_day,

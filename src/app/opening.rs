@@ -70,6 +70,7 @@ impl Opening {
             surveyor: Arc::clone(&parts.surveyor),
             outbox: parts.outbox.clone(),
             controller: handle.clone(),
+            fitness: Arc::clone(&parts.fitness),
             metrics: Arc::clone(&parts.metrics),
         };
         let pairs = Arc::new(Pairs::new(past));

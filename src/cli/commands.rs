@@ -125,6 +125,14 @@ pub enum ClientCommand {
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
+    /// Delete a rollout that moves no traffic; its pairs stay until they are too old
+    Delete {
+        /// The rollout
+        name: String,
+        /// What whoever asks has seen
+        #[command(flatten)]
+        seen: Seen,
+    },
     /// Cap what candidates may see; flags only ever lower what a stage allows
     #[command(subcommand)]
     Flag(FlagCommand),
@@ -418,6 +426,7 @@ mod tests {
             "update chat --file plan.json",
             "start chat --supersede --force --etag 3",
             "stop --lift",
+            "delete chat --comment why --etag 3",
             "flag list",
             "flag set paid --rollout chat --feature help --segment paid --serve 5% --mirror 0%",
             "flag set off --mirror 0%",

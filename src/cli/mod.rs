@@ -1,5 +1,6 @@
 //! The command line: verbs in, tables or JSON out, exit codes for pipelines.
 
+mod answer;
 mod audit;
 mod commands;
 mod create;
@@ -235,7 +236,11 @@ pub async fn run(command: ClientCommand, global: Global) -> u8 {
 }
 
 async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<Exit, Problem> {
-    let caller = Caller { actor: global.actor.clone(), timeout: global.timeout.into() };
+    let mut actor = global.actor.clone();
+    if matches!(command, ClientCommand::Review(_)) {
+        actor.get_or_insert_with(|| review::sitting(&program::user()));
+    }
+    let caller = Caller { actor, timeout: global.timeout.into() };
     let client = &mut Client::connect(&global.server, caller).await?;
     match command {
         ClientCommand::List => look::list(client, out).await,
@@ -280,6 +285,9 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
         }
         ClientCommand::Approve(args) => moves::approve(client, out, args, global).await,
         ClientCommand::Rollback { name, .. } => moves::rollback(client, out, name, global).await,
+        ClientCommand::Delete { name, seen } => {
+            moves::delete(client, out, (name, seen), global).await
+        }
         ClientCommand::Flag(command) => flags::flag(client, out, command, global).await,
         ClientCommand::Stop { lift: false } => moves::stop(client, out, global).await,
         ClientCommand::Stop { lift: true } => moves::lift(client, out, global).await,

@@ -192,6 +192,12 @@ fn data() -> PathBuf {
     env::var_os("CROSSFADE_DATA").map_or_else(PathBuf::new, PathBuf::from)
 }
 
+/// What the system calls whoever types.
+#[expect(clippy::disallowed_methods, reason = "the command line reads its own environment")]
+pub(super) fn user() -> String {
+    env::var("USER").unwrap_or_default()
+}
+
 #[expect(clippy::disallowed_methods, reason = "the command line reads its own environment")]
 fn filter(default: &str) -> String {
     env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned())

@@ -25,7 +25,6 @@ use super::{
     handle::{
         Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, Step, View, Views,
     },
-    judging::Judging,
     managed::Managed,
     rebuild,
     setup::{Budgets, Judged, Setup, Takeover, Wanted},
@@ -65,6 +64,7 @@ pub struct Controller {
     pub(super) flags: BTreeMap<Name, Arc<Record>>,
     pub(super) primary: Name,
     pub(super) judge: Judged,
+    pub(super) strict_judge: Option<String>,
     pub(super) fitness: Arc<Fitness>,
     pub(super) priced: BTreeSet<Name>,
     pub(super) budgets: Budgets,
@@ -77,9 +77,13 @@ pub struct Controller {
     pub(super) waiting: VecDeque<Step>,
     /// Rollbacks and stops that took effect, whose answers wait for the disk.
     pub(super) owed: Vec<(Vec<Name>, Reply<Vec<View>>)>,
-    records: Arc<Vec<Arc<Record>>>,
+    pub(super) records: Arc<Vec<Arc<Record>>>,
     /// What the configuration asks for, until there is a journal.
     wanted: Vec<Wanted>,
+    /// The rollouts it asks for.
+    pub(super) configured: BTreeSet<Name>,
+    /// Rollouts that were deleted, until nothing is kept of them.
+    pub(super) gone: Vec<Name>,
     takeover: mpsc::Receiver<Takeover>,
     asks: mpsc::Receiver<Ask>,
     pub(super) seen: mpsc::Receiver<Seen>,
@@ -123,6 +127,7 @@ impl Controller {
             flags: BTreeMap::new(),
             primary: setup.primary,
             judge: setup.judge,
+            strict_judge: setup.strict_judge,
             fitness: setup.fitness,
             priced: setup.priced,
             budgets: setup.budgets,
@@ -133,6 +138,8 @@ impl Controller {
             waiting: VecDeque::new(),
             owed: Vec::new(),
             records: Arc::default(),
+            configured: setup.wanted.iter().map(|it| it.name.clone()).collect(),
+            gone: Vec::new(),
             wanted: setup.wanted,
             takeover: setup.takeover,
             asks,
@@ -173,6 +180,7 @@ impl Controller {
         }
         self.flag_all();
         rebuild::climate(self.pairs.clone(), &self.barometer).await;
+        rebuild::judge(self.pairs.clone(), &self.fitness).await;
         let others = rebuild::evidence(self).await;
         // While nobody listened nobody was silent.
         let now = self.clock.now();
@@ -253,6 +261,7 @@ impl Controller {
             return;
         }
         match (&record.event, self.managed.get_mut(&record.rollout)) {
+            (Event::Deleted, _) => drop(self.managed.remove(&record.rollout)),
             (_, Some(managed)) => managed.apply(record),
             (Event::Created(plan), None) => {
                 let copies = self.copies(&record.rollout);
@@ -280,7 +289,8 @@ impl Controller {
         let Some(managed) = self.managed.get(name) else { return };
         let unjudged = self.unjudged(managed.rollout.plan());
         let Some(managed) = self.managed.get_mut(name) else { return };
-        managed.judging = Judging { unjudged, fitness: Arc::clone(&self.fitness) };
+        managed.judging.unjudged = unjudged;
+        managed.judging.fitness = Arc::clone(&self.fitness);
         let plan = managed.rollout.plan();
         let mut sides = [&plan.primary, &plan.candidate].into_iter();
         let unknown = sides.find(|it| !self.providers.contains_key(*it));
@@ -314,9 +324,11 @@ impl Controller {
         self.book.try_again();
         self.keep_forgotten();
         self.outbox.retell();
+        self.tell_of_judge();
         let names: Vec<Name> = self.managed.keys().cloned().collect();
         for name in names {
             self.weigh(&name);
+            self.follow_models(&name);
         }
         for managed in self.managed.values() {
             self.metrics.rollout(&managed.rollout, &managed.evidence, managed.shares());
@@ -357,7 +369,9 @@ impl Controller {
         states: (State, State),
     ) -> Record {
         let managed = self.managed.get(name);
-        let evidence = managed.map_or_else(Vec::new, |it| it.evidence.gates.clone());
+        let mut evidence = managed.map_or_else(Vec::new, |it| it.evidence.gates.clone());
+        // What the journal does not keep is not told either.
+        evidence.iter_mut().for_each(|it| (it.fixed, it.basis) = (None, None));
         let before = managed.map_or(0, |it| it.rollout.plan_revision());
         let plan_revision = before + u64::from(event.plan().is_some());
         Record {

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::domain::{
     Command, Evidence, Flag, Foresight, Name, Plan, PlanFault, Record, Refusal, Requests, Rollout,
-    Timestamp,
+    Savings, Timestamp,
 };
 use crate::traffic::{Board, Purse};
 
@@ -75,6 +75,8 @@ pub struct View {
     pub copies_today: u64,
     /// What pays for copies and scores.
     pub purse: Arc<Purse>,
+    /// What its requests cost so far.
+    pub savings: Savings,
     /// Time of the view.
     pub now: Timestamp,
 }
@@ -196,6 +198,7 @@ pub(super) enum Wish {
     Obey(Command),
     /// Begin the stage anew under the plan that holds.
     Renew,
+    Delete,
     Lift,
     SetFlag(Box<Flag>),
     ClearFlag(Name),
@@ -315,6 +318,16 @@ impl Handle {
     /// When it cannot be written, everything is stopped again meanwhile, or the stop is another.
     pub async fn lift(&self, by: Requester) -> Result<(), Rejected> {
         let (name, wish) = (Name::every(), Wish::Lift);
+        self.ask(COMMAND_WAIT, |reply| Ask::Step(Step { name, wish, by, reply })).await.map(drop)
+    }
+
+    /// Deletes a rollout that moves no traffic. The same request id again changes nothing.
+    ///
+    /// # Errors
+    /// When there is none, it moves traffic, the configuration asks for it, somebody else changed it
+    /// first, or nothing can be written.
+    pub async fn delete(&self, name: Name, by: Requester) -> Result<(), Rejected> {
+        let wish = Wish::Delete;
         self.ask(COMMAND_WAIT, |reply| Ask::Step(Step { name, wish, by, reply })).await.map(drop)
     }
 

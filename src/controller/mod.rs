@@ -10,6 +10,7 @@
 
 mod actor;
 mod book;
+mod deletion;
 mod explain;
 mod flags;
 mod foresight;

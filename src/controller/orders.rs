@@ -68,8 +68,13 @@ impl Controller {
         let ends = Instant::now() + WANT_WAIT;
         for name in names {
             let by = Requester { comment: OTHERWISE.to_owned(), ..Requester::controller() };
-            if let Err(error) = self.at_once(&name, Wish::Renew, by, ends).await {
-                tracing::error!(rollout = %name, %error, "{OTHERWISE}, and its stage could not begin anew");
+            match self.at_once(&name, Wish::Renew, by, ends).await {
+                Ok(()) => {
+                    self.managed.get_mut(&name).into_iter().for_each(|it| it.outdated = None);
+                }
+                Err(error) => {
+                    tracing::error!(rollout = %name, %error, "{OTHERWISE}, and its stage could not begin anew");
+                }
             }
         }
     }
@@ -128,7 +133,7 @@ impl Controller {
         }
         if let Some(stage) = plan.ungrounded() {
             let why = "would have the judge alone prove what answers are worth; have a check by rules \
-                       or what people say proven too, there or before, like refusal_rate";
+                       or what people say proven in it too, like repeated_rate";
             fault("stages", format!("`{}` {why}", stage.name));
         }
         for (side, name) in sides.into_iter().filter(|_| plan.gates(Metric::Cost)) {

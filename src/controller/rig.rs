@@ -131,6 +131,7 @@ pub(crate) fn setup_at(clock: Clock, journal: Result<(Journal, History), String>
         providers: BTreeMap::from(cleared),
         primary: name("gpt"),
         judge: Judged::No,
+        strict_judge: None,
         fitness: Arc::default(),
         wanted: Vec::new(),
         seen,

@@ -38,6 +38,8 @@ pub struct Setup {
     pub primary: Name,
     /// Whether a judge is configured.
     pub judge: Judged,
+    /// The model that judges, where it may not judge its own kin.
+    pub strict_judge: Option<String>,
     /// What is known of it.
     pub fitness: Arc<Fitness>,
     /// Rollouts the configuration asks for.

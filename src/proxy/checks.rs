@@ -33,6 +33,11 @@ impl Checker {
 }
 
 impl Proxy {
+    /// Whether the judge is asked of some of the pairs like this one.
+    pub(super) fn is_judged(&self, exchange: &Exchange) -> bool {
+        self.judge.is_some() && !exchange.lane.judge.is_none()
+    }
+
     /// Puts on a call what its answer keeps to by itself, where it is a whole one.
     pub(super) fn check_answer(
         &self,
@@ -57,6 +62,11 @@ impl Proxy {
             .with(Check::NotRepeated, repeated.map(|it| !it));
         call.answer_chars = Some(chars);
     }
+}
+
+/// Whether several other questions lately got this answer too.
+pub(super) fn is_repeated(half: &Half) -> bool {
+    half.call.checks.kept(Check::NotRepeated) == Some(false)
 }
 
 /// Puts on both calls of a request what comes of comparing their answers, where both are whole: the

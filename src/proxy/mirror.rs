@@ -3,27 +3,31 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
-use hyper::header::HeaderValue;
+use hyper::{header::HeaderValue, http::request::Parts};
 use tokio::{
     sync::{mpsc::error::TrySendError, oneshot},
     time::timeout,
 };
 
 use crate::clock;
-use crate::dialect::{self, Purpose};
-use crate::domain::{Call, Check, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Window};
+use crate::dialect::{self, Asked, Purpose};
+use crate::domain::{
+    Call, Endpoint, Lot, Outcome, Pair, PairId, Seen, Share, Side, Skip, Told, Window,
+};
 use crate::memory::{Full, Held, Need, Seat};
 use crate::patterns::Keys;
 use crate::store::{Bodies, Offered};
 use crate::tasks::{self, Place};
 use crate::telemetry::{Loss, Role};
-use crate::traffic::{Counted, Due, Job, Live, Reasons, Reserved, Routed, Trace, provider};
+use crate::traffic::{
+    Counted, Due, Job, Live, Published, Reasons, Reserved, Routed, Trace, provider,
+};
 use crate::upstream::Provider;
 
 use super::{
     Proxy,
     answer::full,
-    checks::compare_halves,
+    checks::{compare_halves, is_repeated},
     half::{Half, JUDGED_LEN_MAX, judged, stored},
     headers,
     redact::{keys, shown_path},
@@ -89,6 +93,17 @@ impl Proxy {
         let routed = Arc::new(routed);
         self.trail.add(Trace::Routed(Arc::clone(&routed)));
         routed
+    }
+
+    /// A request that there was no memory to read. Whose it was and whether a copy was due its head
+    /// says, as far as it does.
+    pub(super) fn unread(&self, id: PairId, head: &Parts, endpoint: Endpoint, board: &Published) {
+        let facts = self.callers.facts(id, head, (endpoint, &Asked::default(), &[]));
+        let route = board.snapshot.route(&facts);
+        let live = route.lane.and_then(|it| board.live.get(it));
+        if let Some(live) = live.filter(|it| it.is_open() && route.mirror.is_ok()) {
+            live.miss();
+        }
     }
 
     /// How an answer to this exchange is kept.
@@ -364,11 +379,6 @@ impl Proxy {
         (call, reading)
     }
 
-    /// Whether the judge is asked of some of the pairs like this one.
-    pub(super) fn is_judged(&self, exchange: &Exchange) -> bool {
-        self.judge.is_some() && !exchange.lane.judge.is_none()
-    }
-
     /// What the judge is asked of a pair: a share of those it may see, with two answers. An error
     /// where there is no memory for it.
     fn to_judge(
@@ -480,11 +490,6 @@ fn is_unknown(taken: &Taken, call: &Call) -> bool {
 /// Whether a call went well; none when it says nothing about its provider.
 pub(super) fn well(call: &Call) -> Option<bool> {
     call.outcome.counts().then_some(!call.outcome.failed())
-}
-
-/// Whether several other questions lately got this answer too.
-fn is_repeated(half: &Half) -> bool {
-    half.call.checks.kept(Check::NotRepeated) == Some(false)
 }
 
 fn includes(share: Share, pair: &Pair) -> bool {
