@@ -1,5 +1,6 @@
 //! What a copy may cost, and what it did.
 
+use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use crate::dialect;
@@ -51,7 +52,7 @@ impl Proxy {
     /// Also what broke off is paid for as far as it came.
     pub(super) async fn estimate(
         &self,
-        exchange: &Exchange,
+        (endpoint, body): (Endpoint, &Bytes),
         call: &mut Call,
         said: &mut Option<Transcript>,
     ) {
@@ -69,7 +70,7 @@ impl Proxy {
             return;
         }
         let Some(text) = said.take() else { return };
-        let (endpoint, body) = (exchange.endpoint, exchange.body.clone());
+        let body = body.clone();
         let estimate = move || (dialect::estimate(endpoint, &body, &text), text);
         // It fails where the program ends, and then nobody reads on.
         if let Ok((usage, text)) = spawn_blocking(estimate).await {
