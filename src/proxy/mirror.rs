@@ -159,7 +159,7 @@ impl Proxy {
         let (other, served) = self.meet(exchange, side, room, served).await;
         let keys = keys(exchange);
         // Read together, because what is read of an answer may be larger than what came of it.
-        let copy = self.half(exchange, &other, &keys);
+        let copy = self.half(exchange, &other, &keys).await;
         self.count(&copy.call, Role::Mirror);
         self.paid(exchange, reserved, &copy.call);
         let served = match served {
@@ -173,7 +173,7 @@ impl Proxy {
             }
         };
         let lost = self.lost(&served, &other);
-        let served = self.half(exchange, &served, &keys);
+        let served = self.half(exchange, &served, &keys).await;
         self.count(&served.call, Role::Serve);
         self.look_at(exchange, &served.call, served.reading.transcript.as_ref());
         let lost = lost.or_else(|| coding(&served.call, &copy.call));
@@ -211,8 +211,11 @@ impl Proxy {
         }
     }
 
-    pub(super) fn half(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Half {
-        let (call, reading) = self.read(exchange, taken, keys);
+    /// What an answer comes to, also where nobody tells its tokens.
+    pub(super) async fn half(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Half {
+        let (mut call, mut reading) = taken.read(exchange.endpoint);
+        self.estimate(exchange, &mut call, &mut reading.transcript).await;
+        self.look_into(exchange, (taken, keys), &mut call, &reading);
         Half { call, reading }
     }
 
@@ -337,16 +340,26 @@ impl Proxy {
         let _ = exchange.routed.counted.set(counted);
     }
 
-    /// What an answer comes to, with its cost and what it keeps to of what was asked.
-    pub(super) fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> (Call, Reading) {
+    /// What an answer comes to for which a caller waits.
+    pub(super) fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Call {
         let (mut call, reading) = taken.read(exchange.endpoint);
-        self.estimate(exchange, &mut call, reading.transcript.as_ref());
-        call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, &call), &call);
+        self.look_into(exchange, (taken, keys), &mut call, &reading);
+        call
+    }
+
+    /// Adds what a call cost, and what its answer keeps to of what was asked.
+    fn look_into(
+        &self,
+        exchange: &Exchange,
+        (taken, keys): (&Taken, &Keys),
+        call: &mut Call,
+        reading: &Reading,
+    ) {
+        call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, call), call);
         // Of an answer that is not here to its end nobody can say what it keeps to.
         let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
-        self.redact_call(&mut call, keys);
-        self.check_answer(exchange, &mut call, whole);
-        (call, reading)
+        self.redact_call(call, keys);
+        self.check_answer(exchange, call, whole);
     }
 
     /// What the judge is asked of a pair: a share of those it may see, with two answers. An error
@@ -413,7 +426,7 @@ impl Proxy {
                 Use::Nothing => (taken, None),
             };
             tasks::spawn("read", async move {
-                let (call, reading) = proxy.read(&exchange, &taken, &keys(&exchange));
+                let Half { call, reading } = proxy.half(&exchange, &taken, &keys(&exchange)).await;
                 proxy.count(&call, Role::Serve);
                 proxy.look_at(&exchange, &call, reading.transcript.as_ref());
                 let side = side(&exchange, &call);

@@ -50,7 +50,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("statrs",            &["analysis"]),
     ("tonic",             &["api"]),
     ("prost",             &["api"]),
-    ("bpe_openai",        &["dialect"]),
+    ("tiktoken_rs",       &["dialect"]),
     ("regex",             &["patterns"]),
     ("memchr",            &["patterns"]),         // what `regex` itself looks for bytes with
     ("reqwest",           &["judge", "upstream"]), // off the hot path: judge and health checks; callers go by hyper's own client
