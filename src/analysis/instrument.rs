@@ -7,9 +7,9 @@ use crate::domain::{Check, Gate, GateEvidence, Kind, Limit, Margin, Metric, Outc
 use super::{
     Climate, Sample, Timed,
     bet::Wealth,
+    chances::Chances,
     float,
     gate::{Shown, Stream, Terms},
-    ledger::Chances,
     noise::Reach,
     odds::Alarm,
     opinion::Opinion,

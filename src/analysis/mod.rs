@@ -14,6 +14,7 @@
 
 mod bet;
 mod census;
+mod chances;
 mod climate;
 mod encode;
 mod footing;
@@ -48,10 +49,11 @@ pub use census::{
     Census, Hindrance, PromptSize, Proposal, Surveyed, UsageCount, UsageDay, UsageKind, add_day,
     decode_day, encode_day,
 };
+pub use chances::Chances;
 pub use climate::Climate;
 pub use forecast::foresee;
 pub use kappa::kappa;
-pub use ledger::{Chances, Ledger};
+pub use ledger::Ledger;
 pub use news::{News, Said};
 pub use opinion::Scored;
 pub use pace::Pace;

@@ -104,10 +104,8 @@ impl Proxy {
         let seat = exchange.fair.try_seat(self.pool.len_max()).ok_or(Skip::Busy)?;
         let place = self.pool.try_enter().ok_or(Skip::Busy)?;
         // What sticks together is shed together.
-        let key = match exchange.routed.route.lot {
-            Some(Lot::Sticky(hash)) => hash.to_string(),
-            Some(Lot::Once) | None => exchange.id.to_string(),
-        };
+        let key = exchange.routed.route.lot.and_then(Lot::key);
+        let key = key.map_or_else(|| exchange.id.to_string(), |hash| hash.to_string());
         if !self.memory.admits_copy(&exchange.fair, &key) {
             return Err(Skip::Memory);
         }
