@@ -217,7 +217,7 @@ impl Line {
         let input = u64::try_from(body.to_string().len()).unwrap_or(u64::MAX);
         let now = self.clock.now();
         let price = self.prices.of(&[&self.model], now);
-        let output = job.purse.output_tokens_most();
+        let output = job.purse.output_tokens_most(None);
         let most = price.map(|it| it.tariff.most_nano_usd(input, output));
         if most.is_none() && job.purse.is_limited() {
             return Err(Failure::Unpaid(UNPRICED));

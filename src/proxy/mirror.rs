@@ -60,7 +60,8 @@ impl Proxy {
     ) -> Result<oneshot::Sender<Taken>, Skip> {
         let (room, under_way) = self.room(exchange).inspect_err(|_| exchange.live.miss())?;
         let window = exchange.lane.window.as_ref().ok_or(Skip::NoRollout)?;
-        let reserved = self.afford(exchange, side)?;
+        // What is set aside for copies under way is not spent: those that wait for it are missing.
+        let reserved = self.afford(exchange, side).inspect_err(|_| exchange.live.miss())?;
         let Some(due) = exchange.live.due(self.clock.now(), window, &self.outbox) else {
             reserved.settle(Some(0));
             return Err(Skip::DailyCap);

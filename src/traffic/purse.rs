@@ -11,6 +11,10 @@ use crate::domain::{Budget, Timestamp, show_usd};
 /// Output tokens that a call is expected to stay below where its request does not say, until one
 /// is seen that does not.
 const OUTPUT_TOKENS_MOST: u64 = 4_096;
+/// The same where its request allows more: some ask for as many as a number can say.
+const OUTPUT_TOKENS_ALLOWED: u64 = 32_768;
+/// How far a clock may have gone back over a restart for the day that it had to count on.
+const DAYS_BACK_MAX: u64 = 1;
 
 /// What may be spent of a budget, and what was. Amounts are billionths of a US dollar.
 #[derive(Debug, Default)]
@@ -67,7 +71,7 @@ impl Pot {
     /// not depend on what it would cost.
     fn reserve(&self, now: Timestamp, most: u64) -> bool {
         let mut books = lock(&self.books);
-        books.spent.turn(now);
+        books.spent.turn(now.day());
         let left = |max: Option<u64>, spent: u64| {
             max.is_none_or(|max| spent.saturating_add(books.reserved) < max)
         };
@@ -88,14 +92,17 @@ impl Pot {
 
     fn spent(&self, now: Timestamp) -> Spent {
         let mut books = lock(&self.books);
-        books.spent.turn(now);
+        books.spent.turn(now.day());
         books.spent
     }
 
     /// Adds what was spent before a restart.
     fn resume(&self, now: Timestamp, before: Spent) {
         let mut books = lock(&self.books);
-        books.spent.turn(now);
+        // Neither does a clock begin a day again that has gone back meanwhile.
+        let ahead = before.day.saturating_sub(now.day());
+        let day = if ahead <= DAYS_BACK_MAX { before.day.max(now.day()) } else { now.day() };
+        books.spent.turn(day);
         let today = if before.day == books.spent.day { before.today } else { 0 };
         books.spent.today = books.spent.today.saturating_add(today);
         books.spent.total = books.spent.total.saturating_add(before.total);
@@ -118,9 +125,9 @@ impl Pot {
 
 impl Spent {
     /// Begins a new day where it is one. A clock that goes back begins none.
-    fn turn(&mut self, now: Timestamp) {
-        if self.day < now.day() {
-            (self.day, self.today) = (now.day(), 0);
+    fn turn(&mut self, day: u64) {
+        if self.day < day {
+            (self.day, self.today) = (day, 0);
         }
     }
 
@@ -161,9 +168,13 @@ impl Purse {
         Some(Reserved { purse: Arc::clone(self), most })
     }
 
-    /// Output tokens that a call is expected to stay below where its request does not say.
-    pub fn output_tokens_most(&self) -> u64 {
-        self.output_tokens_most.load(Ordering::Relaxed).max(OUTPUT_TOKENS_MOST)
+    /// Output tokens that a call is expected to stay below whose request allows so many, if it says.
+    pub fn output_tokens_most(&self, allowed: Option<u64>) -> u64 {
+        let seen = self.output_tokens_most.load(Ordering::Relaxed);
+        match allowed {
+            Some(allowed) => allowed.min(seen.max(OUTPUT_TOKENS_ALLOWED)),
+            None => seen.max(OUTPUT_TOKENS_MOST),
+        }
     }
 
     /// Takes note of how many output tokens a call came to.
@@ -295,5 +306,30 @@ mod tests {
         });
         let spent = purse.spent(NOW).today;
         assert!((max..max + cost).contains(&spent), "{spent}");
+    }
+
+    #[test]
+    fn what_a_request_allows_is_believed_up_to_a_bound_or_to_what_was_seen() {
+        let purse = purse(None, None, &Arc::default());
+        let most = || [None, Some(100), Some(u64::MAX)].map(|it| purse.output_tokens_most(it));
+        assert_eq!(most(), [4_096, 100, 32_768]);
+        purse.see_output(50_000);
+        assert_eq!(most(), [50_000, 100, 50_000]);
+    }
+
+    #[test]
+    fn a_clock_that_went_back_over_a_restart_gives_nothing_back_and_a_mad_one_takes_no_day() {
+        let budget = Budget { per_day_nano_usd: Some(100), total_nano_usd: None };
+        let kept = Spent { day: 5, today: 90, total: 90 };
+        let woken = |day| {
+            let now = Timestamp(day * DAY);
+            (Arc::new(Purse::new(budget, Arc::default(), now, kept)), now)
+        };
+        let (purse, yesterday) = woken(4);
+        purse.reserve(yesterday, 20).unwrap().settle(Some(20));
+        assert_eq!(purse.spent(NOW), Spent { day: 5, today: 110, total: 110 });
+        assert!(purse.problem(NOW).is_some());
+        let (purse, before) = woken(2);
+        assert_eq!(purse.spent(before), Spent { day: 2, today: 0, total: 90 });
     }
 }
