@@ -322,7 +322,7 @@ fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<Share>) -> Vec
         if text == "off" {
             return None;
         }
-        if metric == Metric::JudgeScore && judge.is_none() {
+        if metric.is_judged() && judge.is_none() {
             gates.fault(metric.as_str(), "needs a judge", "add a [judge] or leave the key out");
             return None;
         }
@@ -341,7 +341,7 @@ fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<Share>) -> Vec
 
 /// Where no judge is asked nothing has to stand beside it, unless it is written.
 fn leave_beside(margins: &mut Vec<Margin>, table: &Table<'_>, around: &Around<'_>) {
-    let judged = margins.iter().any(|it| it.metric() == Metric::JudgeScore);
+    let judged = margins.iter().any(|it| it.metric().is_judged());
     let written = |it: Metric| table.table("gates").is_some_and(|gates| gates.has(it.as_str()));
     margins.retain(|it| judged || !around.ground.contains(&it.metric()) || written(it.metric()));
 }
@@ -450,9 +450,15 @@ fn role(margin: Margin, serve: Share, proven: Option<&[Metric]>) -> Role {
         (Some(proven), _) => proven.contains(&margin.metric()),
         (None, Kind::Quantile) => LATENCY_PROVEN_FROM_BPS <= serve.basis_points(),
         (None, Kind::Opinion) => Share::NONE < serve && serve < Share::ALL,
-        (None, Kind::Rate(_) | Kind::Score | Kind::Likeness | Kind::Preference | Kind::Ratio) => {
-            true
-        }
+        (
+            None,
+            Kind::Rate(_)
+            | Kind::Score
+            | Kind::Likeness
+            | Kind::Preference
+            | Kind::Ratio
+            | Kind::Tiers,
+        ) => true,
     };
     if prove { Role::Prove } else { Role::Guard }
 }

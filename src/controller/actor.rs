@@ -232,7 +232,7 @@ impl Controller {
         }
         self.settle().await;
         self.managed.values_mut().for_each(|it| it.checkpointed = Timestamp::default());
-        if let Some(keeping) = rebuild::keep(&mut self) {
+        if let Some(keeping) = rebuild::keep(&mut self, rebuild::Next::Never) {
             // A disk that hangs keeps nobody from ending; the last checkpoint but one is there.
             let _ = timeout(KEEP_WAIT, keeping).await;
         }
@@ -324,7 +324,7 @@ impl Controller {
         let kept = self.keeping.as_ref().is_none_or(JoinHandle::is_finished);
         if kept && KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {
             self.copies_kept = now;
-            self.keeping = rebuild::keep(self);
+            self.keeping = rebuild::keep(self, rebuild::Next::Soon);
             self.watch_wall();
         }
         self.look_ahead_at(now);

@@ -20,7 +20,7 @@ impl Judging {
     pub(super) fn doubt(&self, evidence: &mut Evidence) {
         let (unfit, failed) = (self.fitness.problem(), self.fitness.failed());
         let alone = evidence.problem.is_none();
-        let gates = evidence.gates.iter_mut().filter(|it| it.metric == Metric::JudgeScore);
+        let gates = evidence.gates.iter_mut().filter(|it| it.metric.is_judged());
         for gate in gates {
             let stands = gate.verdict == Verdict::Breach;
             match (&unfit, &self.unjudged) {
@@ -38,7 +38,7 @@ impl Judging {
 
     /// What is known of the judge, where a gate of the plan asks it.
     pub(super) fn text(&self, plan: &Plan) -> String {
-        if plan.gates(Metric::JudgeScore) { self.fitness.text() } else { String::new() }
+        plan.gated(Metric::is_judged).map_or_else(String::new, |_| self.fitness.text())
     }
 }
 
@@ -72,6 +72,7 @@ mod tests {
             safe: 0.5,
             noise: None,
             basis: None,
+            tiers: Vec::new(),
             fixed: None,
         }
     }

@@ -131,9 +131,11 @@ impl Controller {
                        or what people say proven too, there or before, like refusal_rate";
             fault("stages", format!("`{}` {why}", stage.name));
         }
-        for (side, name) in sides.into_iter().filter(|_| plan.gates(Metric::Cost)) {
+        let priced = plan.gated(Metric::is_priced).map(Metric::as_str);
+        for (metric, (side, name)) in priced.into_iter().flat_map(|it| sides.map(|side| (it, side)))
+        {
             if !self.priced.contains(name) {
-                fault(side, format!("`{name}` has no price, and a stage has a gate on cost"));
+                fault(side, format!("`{name}` has no price, and a stage has a gate on {metric}"));
             }
         }
         for (side, name) in sides.into_iter().filter(|_| self.budgets.all.budget().is_limit()) {
@@ -146,9 +148,7 @@ impl Controller {
 
     /// Why nobody can judge what a plan wants judged.
     pub(super) fn unjudged(&self, plan: &Plan) -> Option<String> {
-        if !plan.gates(Metric::JudgeScore) {
-            return None;
-        }
+        plan.gated(Metric::is_judged)?;
         match &self.judge {
             Judged::No => Some("no [judge] is configured".to_owned()),
             Judged::Yes(kin) => {

@@ -11,7 +11,7 @@ impl Plan {
             stage.gates.iter().filter(proven).any(|it| wanted(it.metric()))
         };
         let aloft = self.stages.iter().take_while(|it| !proves(it, Metric::is_ground));
-        aloft.into_iter().find(|it| proves(it, |metric| metric == Metric::JudgeScore))
+        aloft.into_iter().find(|it| proves(it, Metric::is_judged))
     }
 }
 
@@ -41,6 +41,8 @@ mod tests {
         assert_eq!(asked([&[refusals, judged], &[judged], &[judged]]), None);
         assert_eq!(asked([&[refusals], &[errors], &[judged]]), None);
         assert_eq!(asked([&[gate(Metric::JudgeScore, Role::Guard)], &[errors], &[]]), None);
+        let ready = gate(Metric::Readiness, Role::Prove);
+        assert_eq!(asked([&[errors, ready], &[errors], &[]]), Some("0".to_owned()));
     }
 
     #[test]

@@ -117,6 +117,43 @@ async fn a_budget_of_a_dollar_stops_the_mirror_at_a_dollar_to_within_one_call() 
 }
 
 #[tokio::test]
+async fn kills_forget_nothing_that_was_spent() {
+    const KILLS: usize = 6;
+    let world = World::with(|_, candidate| candidate.latency = slow(5)).await;
+    let keys = priced("judge_share = \"0%\"\nbudget = { per_day = \"$1\" }");
+    let mut body: serde_json::Value =
+        serde_json::from_slice(&world.body(0, Delivery::Whole)).unwrap();
+    // So little that what is under way at a kill leaves something for the next time.
+    body["max_tokens"] = 100.into();
+    let body = body.to_string();
+    let mut copies = 0;
+    for _ in 0..KILLS {
+        let serve = world.serve(&keys).await;
+        until("something more is copied", || async {
+            let asks = (0..4).map(|_| serve.chat(body.clone(), &[]));
+            assert!(futures(asks).await.iter().all(|it| it.status == 200));
+            copies < world.candidate.stats().requests
+        })
+        .await;
+        copies = world.candidate.stats().requests;
+        serve.kill().await;
+    }
+    let serve = world.serve(&keys).await;
+    until("the budget is spent", || async {
+        let _ = serve.chat(body.clone(), &[]).await;
+        told(&serve).await.contains("the day's $1 of this rollout are spent")
+    })
+    .await;
+    serve.is_quiet().await;
+    let pairs = serve.json_lines(&["pairs", "chat", "--limit", "1"]).await;
+    let each = usd(&pairs[0]["candidate"]["usage"]);
+    let copies = f64::from(u32::try_from(world.candidate.stats().requests).unwrap());
+    assert!(copies * each < 1.0 + each, "{copies} copies of {each}");
+    assert!(copies * each <= spent(&serve).await + 1e-6, "{copies} copies of {each}");
+    assert!(0.2 < copies * each, "{copies} copies of {each}: killed too dear");
+}
+
+#[tokio::test]
 async fn what_the_judge_costs_is_paid_from_the_same_budget() {
     let world = World::new().await;
     let judge = "[judge.price.judge]\ninput = \"100\"\noutput = \"200\"\n";
