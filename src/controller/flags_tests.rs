@@ -174,11 +174,11 @@ fn entered() -> Managed {
 fn silence_begins_when_copies_may_be_made_again() {
     let mut managed = entered();
     let idle_ms = managed.rollout.plan().times.idle_ms_max;
-    managed.live.price(false);
+    managed.live.price(None);
     managed.weigh(Timestamp(idle_ms + 1));
     let problem = managed.evidence.problem.clone().unwrap();
     assert!(problem.contains("has no price"), "{problem}");
-    managed.live.price(true);
+    managed.live.price(Some(1));
     assert!(matches!(managed.input(Timestamp(idle_ms + 2)), Input::Tick));
     assert!(matches!(managed.input(Timestamp(2 * idle_ms + 2)), Input::Idle));
 }

@@ -22,14 +22,14 @@ impl Proxy {
         }
         if copies.purse().is_limited() {
             let sides = [Side::Primary, Side::Candidate];
-            let priced = |side| self.most_nano_usd(exchange, side, (0, 0)).is_some();
-            let is_priced = sides.into_iter().all(priced);
-            live.price(is_priced);
-            if !is_priced {
+            let most = |side| self.most_nano_usd(exchange, side, (0, 0));
+            let known = sides.map(most).into_iter().min().flatten();
+            live.price(known);
+            if known.is_none() {
                 return Some(Skip::Unpriced);
             }
         }
-        if copies.purse().problem(now).is_some() {
+        if copies.purse().problem(now).is_some() || copies.purse().waits() {
             return Some(Skip::Budget);
         }
         live.is_full(now).then_some(Skip::DailyCap)

@@ -246,10 +246,9 @@ impl Live {
         self.copies.purse().problem(now).or(unpriced)
     }
 
-    /// Takes note whether copies like the last one that was due can be paid for by what is known of
-    /// prices.
-    pub fn price(&self, is_known: bool) {
-        self.count.unpriced.store(!is_known, Ordering::Relaxed);
+    /// Takes note of what copies like the last one that was due may cost, if that is known.
+    pub fn price(&self, most_nano_usd: Option<u64>) {
+        self.count.unpriced.store(most_nano_usd.is_none(), Ordering::Relaxed);
     }
 
     /// The requests of the window that were kept from a side.

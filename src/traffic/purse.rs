@@ -257,6 +257,12 @@ impl Purse {
         }
     }
 
+    /// Whether more may be set aside only once a restart would know of it.
+    pub fn waits(&self) -> bool {
+        let books = lock(&self.own.books);
+        books.assured.is_some_and(|it| it <= books.at_most().total)
+    }
+
     /// Why nothing more is paid from it today, if so.
     pub fn problem(&self, now: Timestamp) -> Option<String> {
         self.own.problem(now, "this rollout").or_else(|| self.all.problem(now, "all rollouts"))
@@ -306,11 +312,12 @@ mod tests {
         let limit = Budget { per_day_nano_usd: Some(1_000), total_nano_usd: None };
         let open = |before| Arc::new(Purse::new(limit, Arc::default(), NOW, before));
         let purse = open(Spent::default());
-        assert!(purse.reserve(NOW, 30).is_none(), "nothing is kept yet");
+        assert!(purse.waits() && purse.reserve(NOW, 30).is_none(), "nothing is kept yet");
         let kept = purse.ahead(NOW);
         assert_eq!(kept, Spent { day: 5, today: 10, total: 10 });
         assert!(!purse.is_assured(kept) && purse.reserve(NOW, 30).is_none());
         purse.assure(kept);
+        assert!(!purse.waits());
         let first = purse.reserve(NOW, 30).unwrap();
         assert!(purse.reserve(NOW, 30).is_none(), "one call goes beyond it, and no more");
         let more = purse.ahead(NOW);
@@ -435,6 +442,7 @@ mod tests {
             (Arc::new(Purse::new(budget, Arc::default(), now, kept)), now)
         };
         let (purse, yesterday) = woken(4);
+        purse.assure(Spent { total: u64::MAX, ..kept });
         purse.reserve(yesterday, 20).unwrap().settle(Some(20));
         assert_eq!(purse.spent(NOW), Spent { day: 5, today: 110, total: 110 });
         assert!(purse.problem(NOW).is_some());
