@@ -320,7 +320,8 @@ fn checkpoint(managed: &mut Managed, now: Timestamp) -> Option<Checkpoint> {
 /// Keeps the bets and counts of every rollout, and the primary's climate when it has changed, on a thread
 /// of its own: the index may wait for its disk.
 ///
-/// What may be spent until the next time is kept before it is spent: a crash forgets none of it.
+/// What may be spent until the next time is kept before it is spent: a crash forgets one call of it
+/// at most.
 pub(super) fn keep(controller: &mut Controller, next: Next) -> Option<JoinHandle<()>> {
     let now = controller.clock.now();
     let promises = promises(controller, next, now);
