@@ -75,9 +75,14 @@ impl Climate {
         postcard::to_allocvec(&(FORMAT, self)).unwrap_or_default()
     }
 
-    /// What [`encode`](Self::encode) gave; none when it is damaged or of another format.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (format, climate) = postcard::from_bytes::<(u8, Self)>(bytes).ok()?;
+    /// What [`encode`](Self::encode) gave, by the clock as it is now, which may have gone back;
+    /// none when it is damaged or of another format.
+    pub fn decode(now: Timestamp, bytes: &[u8]) -> Option<Self> {
+        let (format, mut climate) = postcard::from_bytes::<(u8, Self)>(bytes).ok()?;
+        let Self { failed, late, late_first_byte } = &mut climate;
+        for blocks in [failed, &mut late.blocks, &mut late_first_byte.blocks] {
+            blocks.until(now);
+        }
         (format == FORMAT).then_some(climate)
     }
 }
@@ -143,10 +148,20 @@ mod tests {
         let climate = day(true);
         let kept = climate.encode();
         assert!(kept.len() < 16 << 10, "{} bytes", kept.len());
-        let mut again = Climate::decode(&kept).unwrap();
+        let mut again = Climate::decode(Timestamp(86_399_000), &kept).unwrap();
         assert_eq!(again.weather(), climate.weather());
         assert!(again.see(Timestamp(86_400_000), &call(Outcome::Ok, 900.0)));
-        assert!(Climate::decode(&kept[1..]).is_none() && Climate::decode(&[]).is_none());
+        let no = |bytes| Climate::decode(Timestamp(0), bytes).is_none();
+        assert!(no(&kept[1..]) && no(&[]));
+    }
+
+    #[test]
+    fn a_clock_that_went_back_ends_the_block_half_an_hour_from_now() {
+        let kept = day(true).encode();
+        let mut again = Climate::decode(Timestamp(60_000), &kept).unwrap();
+        let ended =
+            [30, 31].map(|minute| again.see(Timestamp(minute * 60_000), &call(Outcome::Ok, 900.0)));
+        assert_eq!(ended, [false, true]);
     }
 
     #[test]

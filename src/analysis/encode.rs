@@ -52,6 +52,20 @@ impl Ledger {
         fits
     }
 
+    /// Goes on from a time that the clock has gone back to: what was left of any time still is.
+    fn set_back(&mut self, now: Timestamp) {
+        let state = &mut self.state;
+        let back_ms = state.now_ms.saturating_sub(now.0);
+        for ms in [&mut state.now_ms, &mut state.since_ms, &mut state.counts_from_ms] {
+            *ms = ms.saturating_sub(back_ms);
+        }
+        state.money.set_back(back_ms);
+        state.pace.set_back(back_ms);
+        state.lots.set_back(back_ms);
+        let instruments = state.instruments.iter_mut().chain(&mut state.noise);
+        instruments.for_each(|it| it.set_back(back_ms));
+    }
+
     /// `error_rate`, or `error_rate@search`.
     fn name(&self, measured: Measured) -> String {
         let metric = measured.metric.as_str();

@@ -206,6 +206,20 @@ impl Instrument {
         }
     }
 
+    /// Goes on by a clock that was set back by so much.
+    pub(super) fn set_back(&mut self, ms: u64) {
+        match self {
+            Self::Rate(it) => it.weather.set_back(ms),
+            Self::Quantile(it) => it.set_back(ms),
+            Self::Score(_)
+            | Self::Ratio(_)
+            | Self::Opinion(_)
+            | Self::Likeness(_)
+            | Self::Preference(_)
+            | Self::Tiers(_) => {}
+        }
+    }
+
     /// Takes how unevenly the primary's hits are known to fall, in thousandths.
     pub(super) fn tell_weather(&mut self, variance_permille: u32) {
         match self {

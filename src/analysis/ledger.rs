@@ -136,6 +136,7 @@ impl Ledger {
             | Event::Overdue
             | Event::Baked
             | Event::RolledBack(_)
+            | Event::Deleted
             | Event::Stopped
             | Event::Lifted
             | Event::Flagged(_)
@@ -166,10 +167,21 @@ impl Ledger {
             return;
         };
         if before.is_none_or(|it| it.is_seen_otherwise(now)) {
-            self.state.chances = Chances::of(now);
-            self.begin(at);
-            self.delay();
+            self.renew(at, Chances::of(now));
         }
+    }
+
+    /// Whether that is its stage, counted from 0.
+    pub fn is_in(&self, stage: usize) -> bool {
+        self.state.stage == Some(stage)
+    }
+
+    /// Goes on in its stage with other gates or shares.
+    pub fn renew(&mut self, at: Timestamp, chances: Chances) {
+        self.pass(at);
+        self.state.chances = chances;
+        self.begin(at);
+        self.delay();
     }
 
     /// Guards after success with the gates of the last stage, forgetting all wealth.
@@ -330,17 +342,6 @@ impl Ledger {
             self.state.instruments.iter_mut().for_each(|it| it.plan(now));
         }
         now
-    }
-
-    /// Goes on from a time that the clock has gone back to: what was left of any time still is.
-    pub(super) fn set_back(&mut self, now: Timestamp) {
-        let state = &mut self.state;
-        let back_ms = state.now_ms.saturating_sub(now.0);
-        for ms in [&mut state.now_ms, &mut state.since_ms, &mut state.counts_from_ms] {
-            *ms = ms.saturating_sub(back_ms);
-        }
-        state.money.set_back(back_ms);
-        state.pace.set_back(back_ms);
     }
 
     /// How a request counts, if it does.

@@ -2,7 +2,10 @@
 
 use super::tests::{Draws, LATER, SHADOW, plan};
 use super::*;
-use crate::analysis::{Marks, tests::call};
+use crate::analysis::{
+    Marks,
+    tests::{Random, call},
+};
 use crate::domain::{Excluded, Outcome, Verdict};
 
 #[test]
@@ -105,4 +108,54 @@ fn a_clock_that_went_back_stops_neither_stakes_nor_money_nor_a_delay() {
     assert_eq!(before, now.0);
     let money = again.state.money.due(Timestamp(now.0 + 3_600_000));
     assert!(0.01 < money, "{money}");
+}
+
+/// All clocks of the bets go on from where they stood: blocks of weather end, the past is aged and
+/// conversations are forgotten as if nothing had happened.
+#[test]
+fn after_a_clock_went_back_by_a_day_everything_is_counted_as_without_it() {
+    const HOUR_MS: u64 = 3_600_000;
+    let half = Chances { primary: 0.5, candidate: 0.5 };
+    let mut plan = plan(&[Metric::ErrorRate, Metric::LatencyP99]);
+    plan.stages[0].duration_ms_min = 0;
+    let begin = || {
+        let mut ledger = Ledger::new(&plan);
+        ledger.enter(0, LATER, half);
+        ledger
+    };
+    let tell = |ledger: &mut Ledger, hours: std::ops::Range<u64>, back_ms: u64| {
+        for minute in hours.start * 60..hours.end * 60 {
+            // Another spell of a slow and failing provider, and another crowd, every two hours.
+            let mut random = Random(minute);
+            let bad = minute / 30 % 4 == 0;
+            for second in (0..60).step_by(3) {
+                let at = Timestamp(LATER.0 + minute * 60_000 + second * 1_000 - back_ms);
+                let (failing, slow) = if bad {
+                    (0.3, 3.0)
+                } else {
+                    (0.01, 1.0 + 0.001 * crate::analysis::float(minute))
+                };
+                let call = random.call(failing, slow);
+                let lot = Lot::Sticky(minute / 120 % 2 * 10_000 + minute % 60 * 60 + second);
+                let primary = random.happens(0.5);
+                let sides = (primary.then_some(call), (!primary).then_some(call));
+                let (primary, candidate) = sides;
+                let watched = String::new();
+                ledger.observe(at, &Observation { lot: Some(lot), primary, candidate, watched });
+            }
+        }
+    };
+    let day_ms = 24 * HOUR_MS;
+    let mut straight = begin();
+    tell(&mut straight, 0..20, 0);
+    let mut back = Ledger::new(&plan);
+    let now = Timestamp(straight.state.now_ms - day_ms);
+    assert!(back.decode(now, &straight.encode()));
+    tell(&mut straight, 20..40, 0);
+    tell(&mut back, 20..40, day_ms);
+    let known = |ledger: &Ledger| {
+        let instruments: Vec<_> = ledger.state.instruments.iter().map(Instrument::wealth).collect();
+        format!("{:?} {instruments:?}", ledger.evidence())
+    };
+    assert_eq!(known(&back), known(&straight));
 }

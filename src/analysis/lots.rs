@@ -95,6 +95,11 @@ impl Lots {
         !self.old.contains(&key) && self.young.is_first(key)
     }
 
+    /// Goes on by a clock that was set back by so much.
+    pub(super) fn set_back(&mut self, ms: u64) {
+        self.turned_at_ms = self.turned_at_ms.saturating_sub(ms);
+    }
+
     /// Counts a lot by the sides that it showed.
     pub(super) fn count(&mut self, stream: Stream, primary: bool, candidate: bool) {
         let fallen = match stream {

@@ -11,11 +11,13 @@
 //! Everything is moved by observations and their time alone: the same ones give the same
 //! evidence, live, after a restart and in a backtest. Work for an observation and memory are constant.
 
+mod answers;
 mod bet;
 mod census;
 mod chances;
 mod climate;
 mod encode;
+mod fixed;
 mod footing;
 mod forecast;
 mod gate;
@@ -45,12 +47,14 @@ mod tripwire;
 mod under_way;
 mod weather;
 
+pub use answers::Answers;
 pub use census::{
     Census, Hindrance, PromptSize, Proposal, Surveyed, UsageCount, UsageDay, UsageKind, add_day,
     decode_day, encode_day,
 };
 pub use chances::Chances;
 pub use climate::Climate;
+pub use fixed::{paired_difference, resampled};
 pub use forecast::foresee;
 pub use kappa::kappa;
 pub use ledger::Ledger;

@@ -175,6 +175,12 @@ impl Quantile {
         }
     }
 
+    /// Goes on by a clock that was set back by so much.
+    pub(super) fn set_back(&mut self, ms: u64) {
+        self.halved_at_ms = self.halved_at_ms.saturating_sub(ms);
+        self.weather.set_back(ms);
+    }
+
     /// What would be bet by what is known so far.
     ///
     /// Harm is a shift by more than the alarm, seen above the percentile itself. In the strict

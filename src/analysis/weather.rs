@@ -68,6 +68,11 @@ impl Blocks {
         (self.since_ms, self.now, self.before) = (at.0, Count::default(), None);
     }
 
+    /// Goes on by a clock that may have gone back: what begins later than now begins now.
+    pub(super) fn until(&mut self, now: Timestamp) {
+        self.since_ms = self.since_ms.min(now.0);
+    }
+
     /// Counts calls. True when a block ended before them.
     pub(super) fn see(&mut self, at: Timestamp, count: Count) -> bool {
         if self.now.calls == 0 && self.before.is_none() {
@@ -157,6 +162,13 @@ impl Weather {
         self.blocks.see(at, primary);
         self.now_ms = self.now_ms.max(at.0);
         self.candidate_calls += candidate_calls;
+    }
+
+    /// Goes on by a clock that was set back by so much.
+    pub(super) fn set_back(&mut self, ms: u64) {
+        for at_ms in [&mut self.since_ms, &mut self.now_ms, &mut self.blocks.since_ms] {
+            *at_ms = at_ms.saturating_sub(ms);
+        }
     }
 
     /// How much more the sum of differences over a block varies than independent calls

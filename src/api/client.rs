@@ -163,6 +163,8 @@ calls! {
     rollouts.create_rollout(CreateRolloutRequest) -> Rollout;
     /// Replaces its plan.
     rollouts.update_rollout(UpdateRolloutRequest) -> Rollout;
+    /// Deletes it.
+    rollouts.delete_rollout(DeleteRolloutRequest) -> DeleteRolloutResponse;
     /// Moves it to another stage.
     rollouts.jump_rollout(JumpRolloutRequest) -> Rollout;
     /// Ends its ladder.

@@ -107,6 +107,18 @@ impl RolloutService for Rollouts {
         self.command(&format!("rollouts/{name}"), Command::Revise(Box::new(plan)), by).await
     }
 
+    async fn delete_rollout(
+        &self,
+        request: Request<proto::DeleteRolloutRequest>,
+    ) -> Result<Response<proto::DeleteRolloutResponse>, Status> {
+        let actor = actor(&request)?;
+        let proto::DeleteRolloutRequest { name, etag, request_id, comment } = request.into_inner();
+        let by = requester(actor, Said { comment, request_id, etag })?;
+        let deleted = self.handle.delete(rollout("name", &name)?, by).await;
+        deleted.map_err(|error| errors::rejected(&error))?;
+        Ok(Response::new(proto::DeleteRolloutResponse {}))
+    }
+
     async fn jump_rollout(&self, request: Request<proto::JumpRolloutRequest>) -> Answered {
         let actor = actor(&request)?;
         let asked = request.into_inner();
@@ -245,10 +257,13 @@ impl RolloutService for Rollouts {
     ) -> Result<Response<proto::ListEventsResponse>, Status> {
         let asked = request.into_inner();
         let which = Which::read("parent", &asked.parent)?;
-        if let Which::One(name) = &which {
+        let views = self.handle.views();
+        // What became of one that was deleted can still be read.
+        if let Which::One(name) = &which
+            && !views.records.iter().any(|it| it.rollout == *name)
+        {
             self.handle.view(name).map_err(|error| errors::rejected(&error))?;
         }
-        let views = self.handle.views();
         let (page, next_page_token) =
             page_of_records(&views.records, &which, page_len(asked.page_size)?, &asked.page_token)?;
         let event = |it: &&Arc<Record>| convert::event(it, plan_at(&views, &it.rollout, it.seq));

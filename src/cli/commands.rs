@@ -30,13 +30,16 @@ pub enum ClientCommand {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=1_000))]
         limit: i32,
     },
-    /// Show the newest pairs of a rollout
+    /// Show the newest pairs of a rollout, or draw a golden set from them
     Pairs {
         /// The rollout, or `-` for all
         name: String,
         /// How many at most
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=1_000))]
         limit: i32,
+        /// What is drawn instead
+        #[command(flatten)]
+        drawn: Drawn,
     },
     /// Show one pair with both answers
     Pair {
@@ -125,6 +128,14 @@ pub enum ClientCommand {
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
+    /// Delete a rollout that moves no traffic; its pairs stay until they are too old
+    Delete {
+        /// The rollout
+        name: String,
+        /// What whoever asks has seen
+        #[command(flatten)]
+        seen: Seen,
+    },
     /// Cap what candidates may see; flags only ever lower what a stage allows
     #[command(subcommand)]
     Flag(FlagCommand),
@@ -134,6 +145,18 @@ pub enum ClientCommand {
         #[arg(long)]
         lift: bool,
     },
+}
+
+/// What `pairs` takes to draw a golden set.
+#[derive(Args, Clone, Debug)]
+pub struct Drawn {
+    /// Print a golden set for `crossfade replay` instead: so many cases of each feature, segment,
+    /// watched slice and path, by lot
+    #[arg(long, value_name = "N", requires = "data", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub golden: Option<u16>,
+    /// Data classes that they carry, with commas between, or `none`: stored pairs do not say
+    #[arg(long, value_name = "CLASSES", requires = "golden", value_delimiter = ',')]
+    pub data: Vec<String>,
 }
 
 /// What can be done with flags.
@@ -418,6 +441,7 @@ mod tests {
             "update chat --file plan.json",
             "start chat --supersede --force --etag 3",
             "stop --lift",
+            "delete chat --comment why --etag 3",
             "flag list",
             "flag set paid --rollout chat --feature help --segment paid --serve 5% --mirror 0%",
             "flag set off --mirror 0%",

@@ -60,6 +60,7 @@ fn what(event: &proto::Event) -> String {
         Type::Loosened => "‼ has a looser plan, its stage began anew".to_owned(),
         Type::Overdue => "‼ overdue".to_owned(),
         Type::Baked => "✔ baked".to_owned(),
+        Type::Deleted => "✖ deleted".to_owned(),
         Type::Stopped => "✖ everything stopped".to_owned(),
         Type::Lifted => "▶ stop lifted".to_owned(),
         Type::Flagged => format!("‼ flag {}", event.flag),

@@ -324,6 +324,8 @@ pub(super) fn value(gate: &proto::GateEvidence, value: f64) -> String {
         "pp" => format!("{value:.2}%"),
         "ms" if 1_000.0 <= value => format!("{:.2} s", value / 1_000.0),
         "ms" => format!("{value:.0} ms"),
+        "%" if gate.metric == "cost" => format!("${value:.6}"),
+        "%" => format!("{value:.1}"),
         _ => format!("{value:.3}"),
     }
 }
@@ -334,6 +336,8 @@ pub(super) fn difference(gate: &proto::GateEvidence, value: f64) -> String {
         _ if !value.is_finite() => "–".to_owned(),
         "pp" => format!("{value:+.2}pp"),
         "ms" => format!("{value:+.0}ms"),
+        // The candidate's part of the primary's amount, and no difference.
+        "%" => format!("{value:.1}%"),
         _ => format!("{value:+.3}"),
     }
 }

@@ -182,6 +182,24 @@ pub(super) async fn rollback(
     Ok(Exit::Done)
 }
 
+/// Deletes.
+pub(super) async fn delete(
+    client: &mut Client,
+    out: &mut Out,
+    (name, seen): (String, Seen),
+    global: &Global,
+) -> Result<Exit, Problem> {
+    let request = proto::DeleteRolloutRequest {
+        name: full(&name),
+        request_id: request_id(global),
+        comment: comment(global),
+        etag: seen.etag(),
+    };
+    client.delete_rollout(request).await?;
+    out.note(&format!("✔ {name} is deleted; its pairs stay until they are too old"))?;
+    Ok(Exit::Done)
+}
+
 /// Says what changed and what comes next.
 pub(super) fn tell(out: &mut Out, rollout: &proto::Rollout) -> Result<Exit, Problem> {
     match out.output() {

@@ -76,8 +76,8 @@ pub(super) fn check_ground(plan: &Plan, table: &Table<'_>, around: &Around<'_>) 
         let problem =
             format!("let the judge alone prove what answers are worth in `{}`", stage.name);
         let remedy = "a judge can be wrong or deceived: have a check by rules or what people say \
-                      proven too, in that stage or before, like repeated_rate = \"+0.5pp\" (and in \
-                      `prove`, where the stage has one)";
+                      proven in the same stage, like repeated_rate = \"+0.5pp\" (and in `prove`, \
+                      where the stage has one)";
         table.fault("gates", &problem, remedy);
     }
 }

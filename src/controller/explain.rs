@@ -233,6 +233,7 @@ mod tests {
             judge: "judge:m@r: 1200 answers read".to_owned(),
             copies_today: 600,
             purse: std::sync::Arc::default(),
+            savings: crate::domain::Savings::default(),
             now: Timestamp(600_000),
         }
     }

@@ -77,7 +77,7 @@ impl Step {
         let flag = match &self.wish {
             Wish::SetFlag(flag) => Some(&flag.name),
             Wish::ClearFlag(name) => Some(name),
-            Wish::Create(_) | Wish::Obey(_) | Wish::Renew | Wish::Lift => None,
+            Wish::Create(_) | Wish::Obey(_) | Wish::Renew | Wish::Delete | Wish::Lift => None,
         };
         self.name == record.rollout && flag == record.event.flag()
     }

@@ -2,7 +2,8 @@
 //!
 //! Commands, traffic, time, ticks, writes that end, faults of the disk, kills and power cuts come
 //! in any order, for three rollouts. Only the disk and the time are simulated.
-//! One in a hundred of `CROSSFADE_HISTORIES` is how many; the same seed gives the same history.
+//! One in a hundred of `CROSSFADE_HISTORIES` is how many; the same seed gives the same history, and
+//! `CROSSFADE_SEED` is the first one's: with a hundred of them it is played alone.
 
 use std::{env, time::Duration};
 
@@ -44,13 +45,13 @@ const FEATURES: [&str; 3] = ["chat", "chat", "search"];
 /// INV1 INV2 INV3 INV4 INV5 INV6 INV8 INV9 INV10 INV11 INV12 C1 C3 C5 T1 T3 V20
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_in_whatever_order_the_controller_keeps_the_invariants() {
-    let histories = env::var_os("CROSSFADE_HISTORIES");
-    let histories =
-        histories.map_or(HISTORIES, |it| it.to_str().unwrap().parse::<u64>().unwrap() / 100);
+    let number = |name| env::var(name).ok().map(|it| it.parse::<u64>().unwrap());
+    let histories = number("CROSSFADE_HISTORIES").map_or(HISTORIES, |it| it / 100);
+    let first = number("CROSSFADE_SEED").unwrap_or(0);
     let dir = tempfile::tempdir().unwrap();
     let pairs = Pairs::open(dir.path(), samples::LIMITS).unwrap();
     let mut counts = Counts::default();
-    for seed in 0..histories {
+    for seed in first..first + histories {
         let mut world = World::new(seed, &pairs).await;
         if let Err(broken) = world.play(&mut counts).await {
             panic!("seed {seed}: {broken}\n{}", world.log.join("\n"));
@@ -58,8 +59,9 @@ async fn whatever_happens_in_whatever_order_the_controller_keeps_the_invariants(
     }
     println!("{histories} histories of {STEPS} steps: {counts:?}");
     // Histories that never get anywhere would hold everything.
-    let Counts { rises, proven, falls, breaches, crashes, cut_off, lost, repeated } = counts;
-    let each = [rises, proven, falls, breaches, crashes, cut_off, lost, repeated];
+    let Counts { rises, proven, falls, breaches, crashes, cut_off, lost, repeated, deleted } =
+        counts;
+    let each = [rises, proven, falls, breaches, crashes, cut_off, lost, repeated, deleted];
     assert!(each.iter().all(|it| histories / 10 <= *it), "{each:?}");
 }
 
@@ -77,6 +79,7 @@ struct Counts {
     /// Crashes that lost one that was not durable.
     lost: u64,
     repeated: u64,
+    deleted: u64,
 }
 
 /// The controller of a process that runs, and what the data path has of it.
@@ -134,12 +137,7 @@ impl<'a> World<'a> {
 
     async fn play(&mut self, counts: &mut Counts) -> Checked {
         for (index, feature) in FEATURES.into_iter().enumerate() {
-            let plan = self.plan(feature);
-            self.log(&format!("create {} {plan:?}", self.names[index]));
-            let (reply, _) = oneshot::channel();
-            let (name, wish) = (self.names[index].clone(), Wish::Create(Box::new(plan)));
-            let ask = Ask::Step(Step { name, wish, by: by(""), reply });
-            self.process.controller.answer(ask);
+            self.create(&self.names[index].clone(), feature);
             self.finish(4, counts).await?;
         }
         for _ in 0..STEPS {
@@ -165,7 +163,7 @@ impl<'a> World<'a> {
             11..=14 => self.command()?,
             15 => return self.repeat(counts).await,
             16 if self.dice.one_in(3) => self.stop(),
-            16 => self.lift(),
+            16 => self.wish(Name::every(), Wish::Lift),
             17 if self.dice.one_in(2) => {
                 let step = self.sim.steps() + 1 + self.dice.below(3);
                 let error = self.dice.pick(&[Errno::Io, Errno::Full]);
@@ -226,8 +224,9 @@ impl<'a> World<'a> {
         let outcome = if self.dice.one_in(8) { Outcome::ProviderError } else { Outcome::Ok };
         let outcomes = vec![outcome; usize::try_from(1 + self.dice.below(40)).unwrap()];
         self.log(&format!("{window:?}: {} x {outcome:?}", outcomes.len()));
-        self.witness.see(&window, outcomes.len());
-        self.tell(&window, &outcomes, self.process.now());
+        let now = self.process.now();
+        self.witness.see(&window, outcomes.len(), now);
+        self.tell(&window, &outcomes, now);
         while self.take() {
             self.look(counts).await?;
         }
@@ -300,7 +299,15 @@ impl<'a> World<'a> {
 
     fn command(&mut self) -> Checked {
         let name = self.dice.pick(&self.names);
-        let Some(live) = self.process.live(&name).cloned() else { return Ok(()) };
+        let Some(live) = self.process.live(&name).cloned() else {
+            let feature = self.names.iter().position(|it| *it == name).map(|it| FEATURES[it]);
+            self.create(&name, feature.unwrap_or_default());
+            return Ok(());
+        };
+        if self.dice.one_in(30) {
+            self.wish(name, Wish::Delete);
+            return Ok(());
+        }
         let begins = live.stage().is_none() && self.dice.one_in(2);
         let command = if begins { Command::Start } else { self.dice.command(&live) };
         let key = self.witness.asks(&name, &command);
@@ -340,19 +347,24 @@ impl<'a> World<'a> {
 
     fn stop(&mut self) {
         self.log("stop");
-        for name in &self.names {
+        // As the handle does: what moves, and so is there.
+        for name in self.names.iter().filter(|it| self.process.live(it).is_some()) {
             self.process.controller.board.halt(name);
         }
         let (reply, _) = oneshot::channel();
         self.process.controller.answer(Ask::Stop { by: by(""), reply });
     }
 
-    fn lift(&mut self) {
-        self.log("lift");
+    fn create(&mut self, name: &Name, feature: &str) {
+        let plan = self.plan(feature);
+        self.wish(name.clone(), Wish::Create(Box::new(plan)));
+    }
+
+    fn wish(&mut self, name: Name, wish: Wish) {
+        self.log(&format!("{name} {wish:?}"));
         // Whoever stops waiting for an answer is not obeyed later.
         let (reply, answer) = oneshot::channel();
         self.process.answers.push((Command::Pause, answer));
-        let (name, wish) = (Name::every(), Wish::Lift);
         self.process.controller.answer(Ask::Step(Step { name, wish, by: by(""), reply }));
     }
 
@@ -369,6 +381,8 @@ impl<'a> World<'a> {
             self.record();
             self.rest().await;
             self.witness.wrote(&self.process, counts)?;
+            // What it says holds now, and need not when the next step back is taken.
+            self.witness.answered(&mut self.process)?;
         }
         Ok(())
     }

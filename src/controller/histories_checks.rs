@@ -25,6 +25,8 @@ struct Truth {
     visit: (u32, Timestamp),
     pairs: u64,
     heard: u64,
+    /// All pairs that were ever seen: where, when and how many.
+    seen: Vec<(Window, Timestamp, u64)>,
 }
 
 /// What a step forward that is being written was decided by.
@@ -75,11 +77,13 @@ impl Witness {
         self.asked.get(key.strip_prefix("key-")?.parse::<usize>().ok()?)
     }
 
-    /// Something that was asked and done durably, other than a rollback.
+    /// Something that was asked and done durably, other than a rollback, of what is there still.
     pub(super) fn done(&self, dice: &mut Random) -> Option<(Name, Command, String)> {
-        let done = self.told[..self.safe].iter().filter_map(|(record, _)| {
+        let done = self.told[..self.safe].iter().enumerate().filter_map(|(index, (record, _))| {
             let (name, command) = self.command(&record.request_id)?;
-            Some((name.clone(), command.clone(), record.request_id.clone()))
+            let ends = |it: &Record| it.rollout == *name && it.event == Event::Deleted;
+            let gone = self.told[index..].iter().any(|(later, _)| ends(later));
+            (!gone).then(|| (name.clone(), command.clone(), record.request_id.clone()))
         });
         let done: Vec<_> = done.filter(|it| it.1 != Command::Rollback).collect();
         (!done.is_empty()).then(|| dice.pick(&done))
@@ -96,11 +100,12 @@ impl Witness {
     }
 
     /// So many pairs are seen in the window that holds.
-    pub(super) fn see(&mut self, window: &Window, pairs: usize) {
+    pub(super) fn see(&mut self, window: &Window, pairs: usize, now: Timestamp) {
         let index = self.index(&window.rollout);
         if let Some(truth) = index.and_then(|it| self.truths[it].as_mut()) {
             let pairs = u64::try_from(pairs).unwrap();
             (truth.pairs, truth.heard) = (truth.pairs + pairs, truth.heard + pairs);
+            truth.seen.push((window.clone(), now, pairs));
         }
     }
 
@@ -177,12 +182,18 @@ impl Witness {
         };
         let before = self.truths[index].clone();
         self.told.push((record.clone(), before.clone()));
+        if let Some(before) = before.as_ref().filter(|_| record.event == Event::Deleted) {
+            counts.deleted += 1;
+            self.truths[index] = None;
+            return holds("INV2", "it moved and is gone", before.rollout.stage().is_none());
+        }
         let Some(before) = before else {
             let Event::Created(plan) = &record.event else { panic!("{record:?}") };
             let mut rollout = Rollout::new(record.rollout.clone(), (**plan).clone());
             rollout.apply(record.at, &record.event);
             let visit = (0, Timestamp::default());
-            self.truths[index] = Some(Truth { rollout, ran_ms: 0, visit, pairs: 0, heard: 0 });
+            let (pairs, heard, seen) = (0, 0, Vec::new());
+            self.truths[index] = Some(Truth { rollout, ran_ms: 0, visit, pairs, heard, seen });
             return Ok(());
         };
         let mut after = before.clone();
@@ -260,6 +271,8 @@ impl Witness {
                         .any(|view| open.iter().any(|(it, _)| it.rollout == *view.rollout.name()));
                     answered = holds("INV4", "what is not durable was said to be", !lies);
                 }
+                // What was asked may have waited while it was deleted.
+                Err(Rejected::Exists(_) | Rejected::Unknown(_)) if self.has_deleted() => {}
                 Err(error) if *command == Command::Rollback => {
                     answered = Err(format!("INV10: a rollback was refused: {error}"));
                 }
@@ -271,6 +284,10 @@ impl Witness {
             false
         });
         answered
+    }
+
+    fn has_deleted(&self) -> bool {
+        self.told.iter().any(|(it, _)| it.event == Event::Deleted)
     }
 
     /// Another process has begun with what a crash left.
@@ -311,6 +328,8 @@ impl Witness {
         (self.basis, self.refused) = (None, None);
         for ((name, truth), written) in self.names.iter().zip(&mut self.truths).zip(&written) {
             let (managed, was) = (now.controller.managed.get(name), before.live(name));
+            let there = managed.is_some() == truth.is_some();
+            holds("C1", "it is there and was deleted, or the other way", there)?;
             let (Some(live), Some(truth)) = (managed, truth.as_mut()) else { continue };
             // A step that was cut off may be there, and was not to be seen yet.
             let written = written.iter().map(|it| &it.rollout).chain([&live.rollout]);
@@ -358,11 +377,15 @@ fn is_same(one: &Record, other: &Record) -> bool {
 }
 
 impl Truth {
-    /// Takes the visit that it is in now.
+    /// Takes the visit that it is in now. What was asked in its stage since it was decided is of
+    /// it, also where the step was still being written.
     fn follow(&mut self, live: &Rollout) {
         let visit = (live.attempt(), live.since());
         if self.visit != visit {
-            (self.visit, self.pairs, self.heard) = (visit, 0, 0);
+            let window = live.window();
+            let seen = self.seen.iter().filter(|it| window.as_ref() == Some(&it.0));
+            let pairs = seen.filter(|it| live.since() <= it.1).map(|it| it.2).sum();
+            (self.visit, self.pairs, self.heard) = (visit, pairs, 0);
         }
     }
 

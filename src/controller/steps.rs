@@ -57,10 +57,14 @@ impl Controller {
 
     /// Takes a step that was asked for, or answers why not, or lets it wait for its turn.
     fn take_step(&mut self, step: Step) {
+        if let Some(why) = self.leaves(&step) {
+            return respond(step.reply, Err(why));
+        }
         let event = match &step.wish {
             Wish::Create(plan) => self.create(&step.name, plan, &step.by),
             Wish::Obey(command) => self.obey(&step.name, command, &step.by),
             Wish::Renew => self.renewal(&step.name),
+            Wish::Delete => self.deletion(&step.name, &step.by),
             Wish::Lift => self.blind().map_or_else(|| self.lift(&step.by), Err),
             Wish::SetFlag(flag) => self.blind().map_or_else(|| self.set_flag(flag), Err),
             Wish::ClearFlag(name) => self.blind().map_or_else(|| Ok(self.clear_flag(name)), Err),
@@ -146,10 +150,11 @@ impl Controller {
         blind.then(|| Rejected::Unavailable(self.book.problem().unwrap_or_default()))
     }
 
-    /// The rollouts of these names; a step of the whole node has none to show.
+    /// The rollouts of these names; a step of the whole node has none to show, nor has what was
+    /// deleted.
     fn shown(&self, names: &[Name]) -> Result<Vec<View>, Rejected> {
-        let every = Name::every();
-        names.iter().filter(|it| **it != every).map(|it| self.view(it)).collect()
+        let there = names.iter().filter(|it| self.managed.contains_key(*it));
+        there.map(|it| self.view(it)).collect()
     }
 
     /// Forward: write, then publish. Backward: publish, then write.
@@ -163,11 +168,14 @@ impl Controller {
         by: &Requester,
         reply: Option<Reply<Vec<View>>>,
     ) {
-        let fall = self.is_fall(name, &event);
+        let (fall, ends) = (self.is_fall(name, &event), event == Event::Deleted);
         let record = self.record_of(name, event, by);
         if fall {
             self.go_back(name, record, reply);
         } else if self.book.ready() == Ready::Yes {
+            if ends {
+                self.turn_away(name);
+            }
             let before = self.managed.get(name).map(|it| it.rollout.clone());
             let rollout = name.clone();
             self.pending = Some(Pending { rollout, before, overtaken: None, reply });
@@ -308,6 +316,7 @@ impl Controller {
             }
         };
         match overtaken {
+            None if record.event == Event::Deleted => return self.delete(&record, reply),
             None => {
                 let regret = self.regret(&record);
                 self.take_effect(&record);

@@ -96,6 +96,7 @@ impl Controller {
             | Event::Succeeded(_)
             | Event::Baked
             | Event::RolledBack(_)
+            | Event::Deleted
             | Event::Flagged(_)
             | Event::Unflagged(_) => return false,
         }

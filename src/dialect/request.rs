@@ -10,7 +10,7 @@ use super::{
 use crate::domain::{Endpoint, Skip, Tie};
 
 /// What one request asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// The model; empty when none is named.
     pub model: String,

@@ -108,6 +108,8 @@ pub enum Event {
     Baked,
     /// Everything went back to the primary.
     RolledBack(Cause),
+    /// It exists no more. Its pairs stay until they are too old.
+    Deleted,
     /// Nothing may start on this node. About every rollout.
     Stopped,
     /// Rollouts may start again. About every rollout.
@@ -153,7 +155,7 @@ impl Event {
     /// Why it happened.
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Created(_) | Self::Revised(_) | Self::Resumed => Cause::Operator,
+            Self::Created(_) | Self::Revised(_) | Self::Resumed | Self::Deleted => Cause::Operator,
             Self::Loosened(_) => Cause::Loosened,
             Self::ApprovalRequested => Cause::GatesPassed,
             Self::StageEntered { cause, .. }
@@ -165,9 +167,9 @@ impl Event {
         }
     }
 
-    /// Whether it is a step of a rollout, and not only about its plan or its time.
+    /// Whether it is a step of a rollout, and not only about its plan, its time or its end.
     pub fn is_step(&self) -> bool {
-        !matches!(self, Self::Created(_) | Self::Revised(_) | Self::Overdue)
+        !matches!(self, Self::Created(_) | Self::Revised(_) | Self::Overdue | Self::Deleted)
     }
 
     /// The attempt and the position of the stage that began, if one did.
@@ -194,6 +196,7 @@ impl Event {
             | Self::Succeeded(_)
             | Self::Baked
             | Self::RolledBack(_)
+            | Self::Deleted
             | Self::Stopped
             | Self::Lifted => None,
         }

@@ -215,11 +215,35 @@ impl Metric {
         }
     }
 
-    /// Whether it says by rule something of what the answers say: what a judge's opinion of them
-    /// can be set against.
+    /// Whether it says by rule, or by people, something of what answers are worth: what a judge's
+    /// opinion of them can be set against. That they are not empty, not cut and in the right
+    /// language says nothing of that.
     pub fn is_ground(self) -> bool {
-        let people = matches!(self, Self::Feedback | Self::HumanWinRate);
-        people || self.check().is_some() || matches!(self, Self::RougeL | Self::RefusalRate)
+        match self {
+            Self::RefusalRate
+            | Self::SchemaValidRate
+            | Self::JsonValidRate
+            | Self::ToolCallValidRate
+            | Self::RepeatedRate
+            | Self::ToolCallMatchRate
+            | Self::ExactMatchRate
+            | Self::LabelMatchRate
+            | Self::RougeL
+            | Self::Feedback
+            | Self::HumanWinRate => true,
+            Self::ErrorRate
+            | Self::LatencyP99
+            | Self::JudgeScore
+            | Self::Cost
+            | Self::Readiness
+            | Self::TtftP99
+            | Self::TruncatedRate
+            | Self::OutputTokensRatio
+            | Self::EmptyRate
+            | Self::LengthCutRate
+            | Self::LanguageSwitchRate
+            | Self::LengthRatio => false,
+        }
     }
 
     /// Whether a judge's opinion goes into it.
@@ -318,7 +342,8 @@ mod tests {
         let of = |check: Check| Metric::ALL.into_iter().find(|it| it.check() == Some(check));
         for check in Check::ALL {
             assert_eq!(of(check).is_none(), check == Check::NotDeclined, "{}", check.as_str());
-            assert!(of(check).is_none_or(Metric::is_ground));
+            let worthless = [Check::NotEmpty, Check::NotCut, Check::SameLanguage].contains(&check);
+            assert_eq!(of(check).is_none_or(Metric::is_ground), !worthless, "{}", check.as_str());
         }
         assert!(Metric::RougeL.is_ground() && !Metric::JudgeScore.is_ground());
         assert!(!Metric::ErrorRate.is_ground() && !Metric::LengthRatio.is_ground());

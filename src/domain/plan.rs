@@ -322,7 +322,8 @@ pub(super) mod tests {
 
     /// The default ladder with all gates, from `gpt` to `cheap`.
     pub(in crate::domain) fn plan() -> Plan {
-        let margins = Metric::DEFAULTS.map(Margin::default_of);
+        let metrics = Metric::DEFAULTS.into_iter().chain(Metric::GROUND_DEFAULTS);
+        let margins: Vec<_> = metrics.map(Margin::default_of).collect();
         Plan {
             primary: "gpt".parse().unwrap(),
             candidate: "cheap".parse().unwrap(),

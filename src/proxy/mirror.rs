@@ -3,21 +3,25 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
-use hyper::header::HeaderValue;
+use hyper::{header::HeaderValue, http::request::Parts};
 use tokio::{
     sync::{mpsc::error::TrySendError, oneshot},
     time::timeout,
 };
 
 use crate::clock;
-use crate::dialect::{self, Purpose};
-use crate::domain::{Call, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Window};
+use crate::dialect::{self, Asked, Purpose};
+use crate::domain::{
+    Call, Endpoint, Lot, Outcome, Pair, PairId, Seen, Share, Side, Skip, Told, Window,
+};
 use crate::memory::{Full, Held, Need, Seat};
 use crate::patterns::Keys;
 use crate::store::{Bodies, Offered};
 use crate::tasks::{self, Place};
 use crate::telemetry::{Loss, Role};
-use crate::traffic::{Counted, Due, Job, Live, Reasons, Reserved, Routed, Trace, provider};
+use crate::traffic::{
+    Counted, Due, Job, Live, Published, Reasons, Reserved, Routed, Trace, provider,
+};
 use crate::upstream::Provider;
 
 use super::{
@@ -90,6 +94,17 @@ impl Proxy {
         let routed = Arc::new(routed);
         self.trail.add(Trace::Routed(Arc::clone(&routed)));
         routed
+    }
+
+    /// A request that there was no memory to read. Whose it was and whether a copy was due its head
+    /// says, as far as it does.
+    pub(super) fn unread(&self, id: PairId, head: &Parts, endpoint: Endpoint, board: &Published) {
+        let facts = self.callers.facts(id, head, (endpoint, &Asked::default(), &[]));
+        let route = board.snapshot.route(&facts);
+        let live = route.lane.and_then(|it| board.live.get(it));
+        if let Some(live) = live.filter(|it| it.is_open() && route.mirror.is_ok()) {
+            live.miss();
+        }
     }
 
     /// How an answer to this exchange is kept.

@@ -127,6 +127,7 @@ impl Managed {
             | Event::Overdue
             | Event::Baked
             | Event::RolledBack(_)
+            | Event::Deleted
             | Event::Stopped
             | Event::Lifted
             | Event::Flagged(_)

@@ -21,6 +21,7 @@ pub(super) fn event(managed: &Managed, event: &Event) -> String {
         Event::Overdue => "overdue: the stage lasts longer than it should".to_owned(),
         Event::Succeeded(cause) => format!("succeeded ({})", cause.code()),
         Event::Baked => "guarded for long enough: nothing is copied any more".to_owned(),
+        Event::Deleted => "deleted".to_owned(),
         Event::Stopped => "everything is stopped".to_owned(),
         Event::Lifted => "the stop is lifted".to_owned(),
         Event::Flagged(flag) => format!("flag {flag}"),

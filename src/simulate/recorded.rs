@@ -98,7 +98,12 @@ impl Recorded {
         let wanted = |it: &Rollout| 0 < it.attempt() && attempt.is_none_or(|at| at == it.attempt());
         // Of what stands in an archive the visits of stages are known, and the plan that holds.
         let mut recorded = rollout.as_ref().filter(|it| wanted(it)).map(Self::of_past);
+        let mut deleted = false;
         for record in history.records.iter().filter(|it| it.rollout == *name) {
+            if record.event == Event::Deleted {
+                // What comes is a namesake.
+                (rollout, recorded, deleted) = (None, None, true);
+            }
             if let (None, Event::Created(plan)) = (&rollout, &record.event) {
                 rollout = Some(Rollout::new(name.clone(), (**plan).clone()));
             }
@@ -118,6 +123,12 @@ impl Recorded {
             return Err(BacktestError::NoAttempt { rollout: name.clone(), asked, last });
         };
         recorded.hear(&Pairs::open(dir, LIMITS)?)?;
+        recorded.leave_out_overtaken();
+        if deleted {
+            // A namesake had attempts too.
+            let begun = recorded.steps.first().map_or_else(Timestamp::default, |it| it.at);
+            recorded.heard.retain(|it| begun <= it.order.at);
+        }
         Ok(recorded)
     }
 
@@ -156,7 +167,8 @@ impl Recorded {
                         | Told::Noise { .. }
                         | Told::Feedback { .. }
                         | Told::CopyLost
-                        | Told::ScoreLost => {}
+                        | Told::ScoreLost
+                        | Told::JudgeFailed => {}
                     }
                 }
                 self.heard.push(Heard::of(&seen));
@@ -164,6 +176,22 @@ impl Recorded {
         }
         self.heard.sort_by_key(|it| it.order);
         Ok(())
+    }
+
+    /// Leaves out the steps forward that a rollback overtook while they were written: nobody ever
+    /// saw them. What takes effect notes that its evidence begins; notes are removed oldest first,
+    /// so where an earlier one is kept, one that is missing was never made.
+    fn leave_out_overtaken(&mut self) {
+        let mut noted = false;
+        let next = self.steps.iter().skip(1).map(|it| matches!(it.event, Event::RolledBack(_)));
+        let next: Vec<bool> = next.chain([false]).collect();
+        let mut next = next.into_iter();
+        self.steps.retain(|step| {
+            let goes_back = next.next() == Some(true);
+            let missing = noted && step.after.is_none() && step.begins_stage();
+            noted |= step.after.is_some();
+            !(goes_back && missing)
+        });
     }
 
     /// Says after which place evidence began anew with the step of that time.
@@ -195,8 +223,13 @@ impl Taken {
 
     /// Whether evidence may have begun anew with it.
     fn begins_anew(&self) -> bool {
-        use Event::{Loosened, Revised, StageEntered, Succeeded};
-        matches!(self.event, StageEntered { .. } | Succeeded(_) | Loosened(_) | Revised(_))
+        self.begins_stage() || matches!(self.event, Event::Revised(_))
+    }
+
+    /// Whether evidence began anew with it, if it took effect.
+    fn begins_stage(&self) -> bool {
+        use Event::{Loosened, StageEntered, Succeeded};
+        matches!(self.event, StageEntered { .. } | Succeeded(_) | Loosened(_))
     }
 
     /// Whether it was taken before that was told.

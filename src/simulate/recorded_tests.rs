@@ -117,3 +117,39 @@ fn after_a_ladder_that_was_ended_early_a_backtest_bets_by_the_shares_of_its_last
     let played = recorded.play(None);
     assert_eq!((played.outcome, played.pairs), ("succeeded", 800), "{played:?}");
 }
+
+/// A step that took effect notes where its evidence begins, however soon it is sent back.
+#[test]
+fn a_step_that_a_rollback_overtook_was_never_taken() {
+    let taken = |at, after, event| Taken {
+        at: Timestamp(at),
+        event,
+        samples: Vec::new(),
+        after,
+        weather: Vec::new(),
+    };
+    let entered = |attempt, stage| Event::StageEntered { attempt, stage, cause: Cause::Operator };
+    let back = || Event::RolledBack(Cause::Operator);
+    let played = |first, second| {
+        let (name, plan) = plan("error_rate = \"+5pp\"", &["0%", "50%"]);
+        let mut recorded = Recorded {
+            name,
+            plan,
+            attempt: 1,
+            steps: vec![
+                taken(1_000, first, entered(1, 0)),
+                taken(2_000, second, entered(1, 1)),
+                taken(2_000, None, back()),
+            ],
+            heard: (1..=9).map(|seq| heard(seq, 0, 1_000 + seq, Outcome::Ok)).collect(),
+        };
+        recorded.leave_out_overtaken();
+        let steps = recorded.play(None).steps;
+        steps.iter().map(|it| (it.step, it.stage.clone())).collect::<Vec<_>>()
+    };
+    let both = played(Some(0), Some(9));
+    assert_eq!(both.len(), 2, "{both:?}");
+    assert_eq!(played(Some(0), None), [("rolled_back", both[0].1.clone())]);
+    // Where no note is left, nothing is known.
+    assert_eq!(played(None, None), both);
+}

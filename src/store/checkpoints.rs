@@ -65,6 +65,14 @@ impl Checkpoint {
         decoded
     }
 
+    /// Forgets what was kept of a rollout. Blocks.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn forget(pairs: &Pairs, rollout: &Name) -> Result<(), PairsError> {
+        pairs.unkeep(&key(rollout))
+    }
+
     fn encode(&self) -> Result<Vec<u8>, PairsError> {
         let Self { rollout, attempt, visit, told, bets } = self;
         let mut payload = json::encode(&HeadJson {

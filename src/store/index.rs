@@ -160,6 +160,11 @@ impl Index {
         self.reviews.insert(window_key(window, id), record).map(drop)
     }
 
+    /// The review of a pair.
+    pub(super) fn review(&self, window: &Window, id: PairId) -> sled::Result<Option<sled::IVec>> {
+        self.reviews.get(window_key(window, id))
+    }
+
     /// The reviews of a rollout, of one window or of all, by attempt, stage and id.
     pub(super) fn reviews(
         &self,
@@ -279,6 +284,11 @@ impl Index {
     /// Keeps a named value.
     pub(super) fn keep(&self, key: &str, value: &[u8]) -> sled::Result<()> {
         self.kept.insert(key, value).map(drop)
+    }
+
+    /// Removes a named value, if it is there.
+    pub(super) fn unkeep(&self, key: &str) -> sled::Result<()> {
+        self.kept.remove(key).map(drop)
     }
 
     /// A named value.

@@ -207,6 +207,14 @@ impl Pairs {
         self.0.index.keep(key, value).map_err(to("keep a value"))
     }
 
+    /// Removes what is kept under a name. Blocks.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn unkeep(&self, key: &str) -> Result<(), PairsError> {
+        self.0.index.unkeep(key).map_err(to("remove a value"))
+    }
+
     /// The value of that name; none too when the index refuses, which is logged.
     pub fn kept(&self, key: &str) -> Option<Vec<u8>> {
         self.0.index.kept(key).unwrap_or_else(|error| {

@@ -146,6 +146,7 @@ impl History {
                 (Event::Lifted, _) => self.stopped = None,
                 (Event::Flagged(flag), _) => drop(self.flags.insert(flag.name.clone(), record)),
                 (Event::Unflagged(name), _) => drop(self.flags.remove(name)),
+                (Event::Deleted, _) => drop(self.past.remove(&record.rollout)),
                 (_, Some(past)) => past.apply(&record),
                 (Event::Created(plan), None) => {
                     let rollout = Rollout::new(record.rollout.clone(), (**plan).clone());
@@ -335,9 +336,9 @@ mod tests {
     }
 
     #[test]
-    fn a_life_has_every_event() {
+    fn a_life_has_every_event_but_its_end() {
         let life: Vec<_> = samples::life("chat");
-        for event in samples::events() {
+        for event in samples::events().into_iter().filter(|it| *it != Event::Deleted) {
             let kind = std::mem::discriminant(&event);
             let lived = life.iter().any(|it| std::mem::discriminant(&it.event) == kind);
             assert!(lived, "{event:?}");
@@ -414,6 +415,23 @@ mod tests {
             assert_eq!(early.held.is_some(), rollout.save().held.is_some());
             assert!(early.attempt == 0 || Rollout::restore(early).dwelt_ms(now) == 0);
         }
+    }
+
+    #[test]
+    fn of_what_was_deleted_nothing_is_remembered_and_of_its_namesake_all() {
+        let mut records = samples::life("chat");
+        let deleted =
+            Record { rollout: "chat".parse().unwrap(), ..samples::record(0, Event::Deleted) };
+        records.push(deleted);
+        let mut history = History { records: records.clone(), ..History::default() };
+        history.forget(records.len());
+        assert!(history.past.is_empty());
+        records.extend(samples::first_life("chat"));
+        let again = compacted(&records, records.len()).past.remove(&"chat".parse().unwrap());
+        let fresh = samples::first_life("chat");
+        let fresh = compacted(&fresh, fresh.len()).past.remove(&"chat".parse().unwrap());
+        let saved = |it: Option<Past>| it.unwrap().rollout.save();
+        assert_eq!(saved(again), saved(fresh));
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub(super) enum EventJson {
     RolledBack {
         cause: CauseJson,
     },
+    Deleted,
     Stopped,
     Lifted,
     Flagged {
@@ -218,6 +219,7 @@ impl From<&Event> for EventJson {
             Event::Succeeded(cause) => Self::Succeeded { cause: (*cause).into() },
             Event::Baked => Self::Baked,
             Event::RolledBack(cause) => Self::RolledBack { cause: (*cause).into() },
+            Event::Deleted => Self::Deleted,
             Event::Stopped => Self::Stopped,
             Event::Lifted => Self::Lifted,
             Event::Flagged(flag) => Self::Flagged { flag: Box::new(FlagJson::from(&**flag)) },
@@ -242,6 +244,7 @@ impl EventJson {
             Self::Succeeded { cause } => Event::Succeeded(cause.cause()?),
             Self::Baked => Event::Baked,
             Self::RolledBack { cause } => Event::RolledBack(cause.cause()?),
+            Self::Deleted => Event::Deleted,
             Self::Stopped => Event::Stopped,
             Self::Lifted => Event::Lifted,
             Self::Flagged { flag } => Event::Flagged(Box::new(flag.flag()?)),

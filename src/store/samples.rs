@@ -74,6 +74,7 @@ pub(super) fn events() -> Vec<Event> {
         Event::Resumed,
         Event::Overdue,
         Event::Baked,
+        Event::Deleted,
         Event::Stopped,
         Event::Lifted,
         Event::Flagged(Box::new(flag("paid", 0))),
@@ -254,6 +255,7 @@ pub(super) fn notes(pair: &Pair, seq: u64, len: u64) -> Vec<Note> {
         1 => Told::ScoreLost,
         2 => Told::Entered(vec![Weather { metric: Metric::LatencyP99, variance_permille: 450 }]),
         3 => Told::Guarded,
+        7 => Told::JudgeFailed,
         5 => Told::Noise {
             served: Box::new(pair.primary.clone()),
             again: Box::new(Call { outcome: Outcome::Timeout, ..pair.primary.clone() }),

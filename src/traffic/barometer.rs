@@ -76,7 +76,7 @@ impl Barometer {
     /// Goes on from what was kept before a restart; says whether it could. What was counted
     /// meanwhile is given up for it.
     pub fn resume(&self, kept: &[u8]) -> bool {
-        let Some(climate) = Climate::decode(kept) else { return false };
+        let Some(climate) = Climate::decode(self.clock.now(), kept) else { return false };
         lock(&self.state).climate = climate;
         true
     }

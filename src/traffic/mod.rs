@@ -1,6 +1,8 @@
 //! What the proxy and the controller share: the published snapshot, live counters, what was seen.
 
+mod agreed;
 mod barometer;
+mod calibrated;
 mod conversations;
 mod copies;
 mod fitness;
@@ -11,9 +13,11 @@ mod repeats;
 mod surveyor;
 mod trail;
 
+pub use agreed::Agreed;
 pub use barometer::Barometer;
+pub use calibrated::{Calibrated, Tried};
 pub use copies::Copies;
-pub use fitness::{Calibrated, Fitness, Reply, Tried};
+pub use fitness::{Fitness, Reply};
 pub use kept::{Heard, Kept};
 pub use outbox::Outbox;
 pub use purse::{Pot, Purse, Reserved, Spent};

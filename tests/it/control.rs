@@ -147,6 +147,37 @@ async fn one_rollout_supersedes_another_and_a_stop_outlasts_a_restart() {
     assert_eq!(kinds, ["TYPE_STAGE_ENTERED", "TYPE_LIFTED", "TYPE_ROLLED_BACK", "TYPE_STOPPED"]);
 }
 
+#[tokio::test]
+async fn what_is_at_its_end_can_be_deleted_and_is_gone_after_a_kill() {
+    let world = World::new().await;
+    let serve = world.serve(LADDER).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    let create = ["create", "next", "--primary", "primary", "--candidate", "candidate"];
+    let create = [&create[..], &["--gate", "error_rate=+1pp"]].concat();
+    said(&serve, &create, 0).await;
+    said(&serve, &["start", "next"], 0).await;
+    let refused = said(&serve, &["delete", "next"], 6).await;
+    assert!(refused.contains("crossfade rollback next"), "{refused}");
+    said(&serve, &["rollback", "next"], 0).await;
+    let delete = ["delete", "next", "--comment", "merged", "--request-id", "d-1"];
+    said(&serve, &delete, 0).await;
+    said(&serve, &delete, 0).await;
+    said(&serve, &["status", "next"], 5).await;
+    let refused = said(&serve, &["delete", "chat"], 6).await;
+    assert!(refused.contains("configuration"), "{refused}");
+    let metrics = serve.page("/metrics").await;
+    assert!(metrics.contains("rollout=\"chat\"") && !metrics.contains("rollout=\"next\",state"));
+    serve.kill().await;
+    let serve = Serve::start(&world.dir.path().join("crossfade.toml")).await;
+    until("the controller is up", || async { serve.cli(&["list"]).await.0 == 0 }).await;
+    said(&serve, &["status", "next"], 5).await;
+    said(&serve, &delete, 0).await;
+    let events = said(&serve, &["events", "next"], 0).await;
+    assert!(events.contains("deleted") && events.contains("merged"), "{events}");
+    said(&serve, &create, 0).await;
+    assert_eq!(serve.json(&["status", "next"]).await["state"], "STATE_PENDING");
+}
+
 /// V8 INV6
 #[tokio::test]
 async fn a_request_id_is_obeyed_once_also_across_a_restart() {

@@ -3,8 +3,8 @@
 use super::{duration, int, long, provider, time};
 use crate::api::proto;
 use crate::domain::{
-    Agreement, Basis, Call, Check, Found, GateEvidence, Noise, Outcome, Pair, Score, ScorePart,
-    Side, TierEvidence, Usage, Verdict,
+    Agreement, Basis, Call, Check, Choice, Found, GateEvidence, Lease, Noise, Outcome, Pair,
+    Review, Score, ScorePart, Side, TierEvidence, Usage, Verdict,
 };
 use crate::store::Bodies;
 
@@ -89,8 +89,32 @@ pub(in crate::api) fn pair(pair: &Pair, scores: &[Score]) -> proto::Pair {
         candidate: Some(call(&pair.candidate)),
         agreement: agreement.into(),
         judgements: scores.iter().map(judgement).collect(),
+        comparisons: Vec::new(),
         bodies: None,
     }
+}
+
+/// What people said of a pair.
+pub(in crate::api) fn comparisons(review: &Review) -> Vec<proto::Comparison> {
+    use proto::comparison::Choice as Told;
+    let told = |lease: &Lease| {
+        let (choice, at) = lease.said?;
+        let choice = match choice {
+            Choice::Better(Side::Primary) => Told::Primary,
+            Choice::Better(Side::Candidate) => Told::Candidate,
+            Choice::BothGood => Told::BothGood,
+            Choice::BothBad => Told::BothBad,
+            Choice::Skipped => Told::Skipped,
+        };
+        Some(proto::Comparison {
+            reviewer: lease.reviewer.clone(),
+            create_time: Some(time(at)),
+            choice: choice.into(),
+            comment: lease.comment.clone(),
+            counts: review.counted.is_some_and(|it| it.lease == lease.id),
+        })
+    };
+    review.leases.iter().filter_map(told).collect()
 }
 
 /// A call, without its text.
