@@ -3,7 +3,7 @@
 
 use crate::domain::{Seen, Timestamp, Told, Weather};
 
-use super::{Compared, Ledger, Marks, Observation, Scored};
+use super::{Compared, Ledger, Marks, Observation, Scored, instrument::Instrument, score::Score};
 
 /// One thing that was told of a rollout's traffic.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub enum Said {
     },
     /// A pair was to be judged and could not be.
     ScoreLost,
+    /// The judge was found unfit.
+    JudgeFailed,
     /// A copy was sent, and how it ended was lost.
     CopyLost,
     /// The bets of a stage began in this weather. That they began the journal says too, and it
@@ -86,6 +88,7 @@ impl News {
                 }
                 Told::CopyLost => (at, Said::CopyLost),
                 Told::ScoreLost => (at, Said::ScoreLost),
+                Told::JudgeFailed => (at, Said::JudgeFailed),
                 Told::Entered(weather) => (at, Said::Entered(weather.clone())),
                 Told::Guarded => (at, Said::Guarded),
             },
@@ -96,7 +99,8 @@ impl News {
     /// Whether it is no sign that the candidate is asked now: it is of the primary alone, or what
     /// somebody thinks of an answer of some time ago.
     pub fn is_aside(&self) -> bool {
-        matches!(self.said, Said::Noise(_) | Said::Opinion { .. } | Said::Comparison { .. })
+        use Said::{Comparison, JudgeFailed, Noise, Opinion};
+        matches!(self.said, Noise(_) | Opinion { .. } | Comparison { .. } | JudgeFailed)
     }
 
     /// The same where nobody knows by which shares the request was drawn: a pair is still a pair, and
@@ -139,9 +143,23 @@ impl Ledger {
                 }
             }
             Said::ScoreLost => self.score_lost(),
+            Said::JudgeFailed => self.judge_failed(at),
             Said::CopyLost => self.copy_lost(at),
             Said::Entered(weather) => self.tell_weather(weather),
             Said::Guarded => {}
+        }
+    }
+
+    /// Forgets what a judge said that was found unfit, as where another one judges: it proves
+    /// neither safety nor harm once it does well again.
+    fn judge_failed(&mut self, at: Timestamp) {
+        self.pass(at);
+        for instrument in &mut self.state.instruments {
+            if let Instrument::Score(score) = instrument {
+                score.disown();
+            } else if let Instrument::Tiers(tiers) = instrument {
+                tiers.qualities().for_each(Score::disown);
+            }
         }
     }
 }

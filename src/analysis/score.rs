@@ -30,7 +30,7 @@ pub(super) struct Score {
     pub(super) wealth: Wealth,
     terms: Terms,
     /// Part of the primary's mean that must be reached; none where the gate is not set.
-    reach: Option<f64>,
+    pub(super) reach: Option<f64>,
     /// Running means of this attempt: the primary's score, and both payoffs squared.
     pub(super) primary: Mean,
     pub(super) harm_squares: Mean,
@@ -138,6 +138,12 @@ impl Score {
         self.reach = reach;
     }
 
+    /// Forgets what was said so far: another one judges now, or the one who did was found unfit.
+    pub(super) fn disown(&mut self) {
+        self.wealth.forgive();
+        self.enter(self.reach);
+    }
+
     /// A score that was due and cannot be had: it may have been the worst.
     pub(super) fn lose(&mut self) {
         self.lost += 1;
@@ -172,8 +178,7 @@ impl Score {
         if self.source != marks.source {
             // The first one is no other one: what was lost before it speaks was its own to say.
             if !self.source.is_empty() {
-                self.wealth.forgive();
-                self.enter(self.reach);
+                self.disown();
             }
             self.source.clone_from(&marks.source);
         }

@@ -108,6 +108,7 @@ fn what_nobody_could_believe_sends_nobody_back_later() {
         gate.observe(&Marks { source: "two".to_owned(), ..Marks::unplaced(0.9, 0.9) });
     };
     assert!(!broken(other), "by another judge");
+    assert!(!broken(Score::disown), "by the same, which was found unfit");
 }
 
 #[test]

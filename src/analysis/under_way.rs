@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use super::{QUANTILE, float, histogram::Histogram, whole};
 use crate::domain::Timestamp;
 
-/// A call is overdue when it takes so many times as long as calls do on average.
-const TYPICAL_TIMES: u64 = 4;
+/// A call is overdue when it takes so many times as long as calls do on average, and longer than
+/// the slowest in a hundred of those that ended lately: long answers among short ones are no fault.
+const TYPICAL_TIMES: f64 = 4.0;
 /// One in how many may be.
-const OVERDUE_ONE_IN: u64 = 100;
+const OVERDUE_ONE_IN: u64 = 50;
+/// Calls that ended before half of them is forgotten.
+const HEARD_MAX: f64 = 4_096.0;
 /// They are compared with so many calls of late at least: one that hangs says little.
 const CALLS_MIN: u64 = 100;
 
@@ -25,9 +29,9 @@ pub struct UnderWay {
     begun: BTreeSet<Ticket>,
     /// The number of the last call that began.
     serial: u64,
-    /// Calls that were heard to their end, and how long they took together.
-    heard: u64,
-    heard_ms: u64,
+    /// How long the calls took that were heard to their end lately, each and together.
+    heard: Histogram,
+    heard_ms: f64,
 }
 
 impl UnderWay {
@@ -42,7 +46,12 @@ impl UnderWay {
     /// It was heard to its end.
     pub fn hear(&mut self, ticket: Ticket, took_ms: u64) {
         self.begun.remove(&ticket);
-        (self.heard, self.heard_ms) = (self.heard + 1, self.heard_ms.saturating_add(took_ms));
+        self.heard.add(float(took_ms));
+        self.heard_ms += float(took_ms);
+        if HEARD_MAX <= self.heard.total() {
+            self.heard.halve();
+            self.heard_ms *= 0.5;
+        }
     }
 
     /// Nothing more will be heard of it.
@@ -50,11 +59,12 @@ impl UnderWay {
         self.begun.remove(&ticket);
     }
 
-    /// Why what is known is not all, if more than one in a hundred is overdue of those that began
+    /// Why what is known is not all, if more than one in fifty is overdue of those that began
     /// since the oldest of these did: how long all went well before says nothing.
     pub fn problem(&self, now: Timestamp) -> Option<String> {
-        let typical_ms = TYPICAL_TIMES * self.heard_ms.checked_div(self.heard).unwrap_or(0);
-        let old = Timestamp(now.0.saturating_sub(typical_ms));
+        let mean = self.heard_ms / self.heard.total().max(1.0);
+        let usual = (TYPICAL_TIMES * mean).max(self.heard.quantile(QUANTILE));
+        let old = Timestamp(now.0.saturating_sub(whole(usual)));
         let (_, oldest) = self.begun.range(..(old, 0)).next()?;
         let overdue = self.begun.range(..(old, 0)).count();
         let overdue = u64::try_from(overdue).unwrap_or(u64::MAX);
@@ -98,10 +108,24 @@ mod tests {
         assert!(told.ends_with(" calls are still under way, far longer than usual"), "{told}");
         let mut random = Random(8);
         assert_eq!(after(20, || 10_000), None, "half of them are under way, as it has to be");
-        let mut slow = || crate::analysis::whole(10_000.0 * (0.7 * random.normal()).exp());
+        let mut slow = || whole(10_000.0 * (0.7 * random.normal()).exp());
         for seconds in [30, 60, 120, 600] {
             assert_eq!(after(seconds, &mut slow), None, "{seconds}");
         }
+    }
+
+    #[test]
+    fn long_answers_among_short_ones_are_not_taken_for_it() {
+        for (part, long, short) in [(0.02, 100_000, 1_000), (0.05, 60_000, 3_000)] {
+            let mut random = Random(11);
+            let mut took = || if random.happens(part) { long } else { short };
+            let held = [900, 1_200, 1_500, 1_800].map(|seconds| after(seconds, &mut took));
+            assert_eq!(held, [const { None }; 4], "{part}");
+        }
+        let mut random = Random(12);
+        let mut broad = || whole(2_000.0 * (1.3 * random.normal()).exp());
+        let held = (0..20).filter(|_| after(900, &mut broad).is_some()).count();
+        assert!(held <= 1, "{held} of 20");
     }
 
     #[test]
@@ -133,7 +157,7 @@ mod tests {
         let mut under_way = UnderWay::default();
         let [first, _] = [(); 2].map(|()| under_way.begin(Timestamp(0)));
         under_way.hear(first, 0);
-        let told = under_way.problem(Timestamp(1)).unwrap();
+        let told = under_way.problem(Timestamp(10)).unwrap();
         assert!(told.starts_with("1 of the last 2 calls are still under way"), "{told}");
     }
 }

@@ -15,11 +15,11 @@ use super::{
     reviews::Desks,
 };
 use crate::controller::Handle;
-use crate::domain::PairId;
+use crate::domain::{Pair, PairId, Score};
 use crate::store::{self, PairsError, Query};
 use crate::tasks::Pool;
 use crate::telemetry::Metrics;
-use crate::traffic::{Outbox, Surveyor, Trail};
+use crate::traffic::{Fitness, Outbox, Surveyor, Trail};
 
 /// Most reads of the store at a time.
 const READS_MAX: usize = 16;
@@ -37,6 +37,8 @@ pub struct Past {
     pub outbox: Outbox,
     /// Who knows what counts now.
     pub controller: Handle,
+    /// What is known of the judge, for whom people speak.
+    pub fitness: Arc<Fitness>,
     /// What we count.
     pub metrics: Arc<Metrics>,
 }
@@ -144,15 +146,20 @@ impl PairService for Pairs {
     ) -> Result<Response<proto::Pair>, Status> {
         let name = request.into_inner().name;
         let (which, id) = pair_name(&name)?;
-        let found = self.store.read(move |store| Ok((store.get(id)?, store.bodies(id)?))).await?;
-        let (Some((pair, scores)), bodies) = found else {
+        let found = self.store.read(move |store| {
+            let Some((pair, scores)) = store.get(id)? else { return Ok(None) };
+            let review = store.review(&pair)?;
+            Ok(Some((pair, scores, review, store.bodies(id)?)))
+        });
+        let Some((pair, scores, review, bodies)) = found.await? else {
             return Err(errors::unknown_pair(&id.to_string()));
         };
         if !which.includes(&pair.window.rollout) {
             return Err(errors::unknown_pair(&id.to_string()));
         }
         let bodies = bodies.as_ref().filter(|it| !it.is_empty()).map(convert::bodies);
-        Ok(Response::new(proto::Pair { bodies, ..convert::pair(&pair, &scores) }))
+        let comparisons = review.as_ref().map_or_else(Vec::new, convert::comparisons);
+        Ok(Response::new(proto::Pair { bodies, comparisons, ..convert::pair(&pair, &scores) }))
     }
 
     async fn list_pairs(
@@ -171,12 +178,17 @@ impl PairService for Pairs {
         };
         // One more than the page, to see whether it is the last.
         let query = Query { rollout, before, len_max: len + 1 };
-        let mut pairs = self.store.read(move |store| store.list(&query)).await?;
-        let more = len < pairs.len();
-        pairs.truncate(len);
-        let next = pairs.last().filter(|_| more).map(|it| it.id.to_string());
+        let read = self.store.read(move |store| {
+            let mut pairs = store.list(&query)?;
+            let more = len < pairs.len();
+            pairs.truncate(len);
+            let marks = |it: &Pair| Ok((it.clone(), marks(store.scores(it.id)?)));
+            Ok((pairs.iter().map(marks).collect::<Result<Vec<_>, PairsError>>()?, more))
+        });
+        let (pairs, more) = read.await?;
+        let next = pairs.last().filter(|_| more).map(|(it, _)| it.id.to_string());
         Ok(Response::new(proto::ListPairsResponse {
-            pairs: pairs.iter().map(|it| convert::pair(it, &[])).collect(),
+            pairs: pairs.iter().map(|(it, scores)| convert::pair(it, scores)).collect(),
             next_page_token: next.unwrap_or_default(),
         }))
     }
@@ -240,8 +252,15 @@ impl Past {
         let (_, controller) = crate::controller::Controller::new(setup).await;
         let surveyor = Arc::new(Surveyor::new(crate::domain::Share::NONE, setup_clock));
         let (pairs, trail, metrics) = (Arc::default(), Arc::default(), Arc::default());
-        Self { pairs, trail, surveyor, outbox, controller, metrics }
+        let fitness = Arc::default();
+        Self { pairs, trail, surveyor, outbox, controller, fitness, metrics }
     }
+}
+
+/// Scores as a list has them: a page of reasons would be a long one.
+fn marks(scores: Vec<Score>) -> Vec<Score> {
+    let bare = |it| Score { rationale: String::new(), parts: Vec::new(), ..it };
+    scores.into_iter().map(bare).collect()
 }
 
 /// Reads `rollouts/{rollout}/pairs/{pair}`.

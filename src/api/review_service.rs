@@ -10,8 +10,9 @@ use super::{
     pairs::Pairs,
     proto::{self, submit_review_request::Preference},
     request::{comment, rollout},
-    reviews::{Asks, Given, Standing, Submitted, kappa_of},
+    reviews::{Asks, Given, Standing, Submitted},
 };
+use crate::analysis::kappa;
 use crate::controller::Rejected;
 use crate::domain::{Choice, Name, Rollout, Side};
 use crate::store;
@@ -19,6 +20,8 @@ use crate::store;
 /// How long a pair is a reviewer's, in milliseconds: unless they say, and at most.
 const LEASE_MS: u64 = 15 * 60_000;
 const LEASE_MS_MAX: u64 = 60 * 60_000;
+/// Pairs before there is a kappa.
+const KAPPA_FROM: u64 = 20;
 /// How often it is looked for answers that can be changed no more.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -115,7 +118,11 @@ impl Pairs {
             leased: convert::long(progress.leased),
             candidate_wins: wins,
             second_reviewer: Some(agreement(&progress.second)),
-            judge: Some(agreement(&judge)),
+            judge: Some(proto::ReviewAgreement {
+                pairs: convert::long(judge.pairs),
+                agreed: convert::long(judge.agreed),
+                kappa: judge.kappa().filter(|_| KAPPA_FROM <= judge.pairs),
+            }),
         })
     }
 
@@ -127,10 +134,16 @@ impl Pairs {
                 continue;
             }
             let (names, outbox) = (self.names(), self.store.past().outbox.clone());
-            let settled =
-                self.desk(move |desks, store| desks.settle(&names, (&outbox, outbox.now()), store));
-            if let Err(error) = settled.await {
-                tracing::warn!(%error, "reviews wait: they cannot be handed to the evidence now");
+            let settled = self.desk(move |desks, store| {
+                desks.settle(&names, (&outbox, outbox.now()), store)?;
+                Ok(desks.people())
+            });
+            match settled.await {
+                Ok(people) => self.store.past().fitness.compare(people),
+                Err(error) => {
+                    let so = "reviews wait: they cannot be handed to the evidence now";
+                    tracing::warn!(%error, "{so}");
+                }
             }
         }
     }
@@ -166,6 +179,6 @@ fn agreement(table: &[[u64; 3]; 3]) -> proto::ReviewAgreement {
     proto::ReviewAgreement {
         pairs: convert::long(pairs),
         agreed: convert::long(agreed),
-        kappa: kappa_of(table),
+        kappa: kappa(table).filter(|_| KAPPA_FROM <= pairs),
     }
 }

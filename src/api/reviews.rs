@@ -1,20 +1,19 @@
 //! Reviews: pairs drawn from the store, shown blind, and what people say of them.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use uuid::Uuid;
 
 use super::blind::Texts;
-use crate::analysis::kappa;
 use crate::domain::{
-    Choice, Desk, Late, Lease, Name, Pair, PairId, Preferred, Progress, Review, Rollout, Score,
-    Seen, Side, Timestamp, Window,
+    Choice, Desk, Late, Lease, Name, Pair, PairId, Progress, Review, Rollout, Score, Seen, Side,
+    Timestamp, Window,
 };
 use crate::store::{PAGE_LEN_MAX, Pairs, PairsError};
-use crate::traffic::Outbox;
+use crate::traffic::{Agreed, Outbox};
 
 /// How long the judge's word of a pair is waited for, in milliseconds: what comes later draws
 /// nothing, so that what is drawn does not depend on when somebody looks.
@@ -29,8 +28,6 @@ const PAGES_MAX: usize = 20;
 const TEXTLESS_LEN_MAX: usize = 10_000;
 /// Pairs for which people are compared with the judge.
 const JUDGED_LEN_MAX: usize = 1_000;
-/// Pairs before there is a kappa.
-const KAPPA_FROM: u64 = 20;
 
 /// The desks of all rollouts.
 #[derive(Debug, Default)]
@@ -42,6 +39,8 @@ struct Drawn {
     desk: Desk,
     looked: Option<(Window, Timestamp)>,
     textless: BTreeSet<PairId>,
+    /// What of the reviews is evidence, beside each judge.
+    people: BTreeMap<String, Agreed>,
 }
 
 /// Who asks for a pair.
@@ -79,7 +78,8 @@ pub(super) struct Standing {
     pub(super) progress: Progress,
     /// The candidate's part of the wins.
     pub(super) wins: Option<f64>,
-    pub(super) judge: [[u64; 3]; 3],
+    /// With the judge that marked the newest of those pairs.
+    pub(super) judge: Agreed,
 }
 
 impl Desks {
@@ -103,8 +103,9 @@ impl Desks {
             return Ok(Given { shown: None, waiting: 0 });
         };
         drawn.look((rollout, &window), now, store)?;
-        while let Some(next) = drawn.desk.next(reviewer, (&window, rollout.since()), now) {
-            let mut review = next.clone();
+        let within = (&window, rollout.since());
+        let waiting: Vec<Review> = drawn.desk.waiting_for(reviewer, within, now).cloned().collect();
+        for mut review in waiting {
             let Some(texts) = texts(review.pair, store)? else {
                 drawn.leave_out(review.pair);
                 continue;
@@ -173,11 +174,21 @@ impl Desks {
                 seen.place(order);
                 if let Seen::Review(review) = seen {
                     store.put_review(&review, now)?;
+                    drawn.compare(&review, store)?;
                     drawn.desk.put(*review);
                 }
             }
         }
         Ok(())
+    }
+
+    /// How far people and each judge agree, by all that is evidence.
+    pub(super) fn people(&self) -> BTreeMap<String, Agreed> {
+        let mut people: BTreeMap<String, Agreed> = BTreeMap::new();
+        for (source, agreed) in self.known().values().flat_map(|it| &it.people) {
+            people.entry(source.clone()).or_default().join(agreed);
+        }
+        people
     }
 
     /// How far the reviews of a rollout have come.
@@ -191,14 +202,17 @@ impl Desks {
         }
         let since = window.as_ref().map(|it| (it, rollout.since()));
         let progress = drawn.desk.progress(reviewer, since, now);
-        let (mut judge, mut wins, mut count) = ([[0; 3]; 3], 0.0, 0_u32);
-        for (at, (pair, people)) in drawn.desk.winners().enumerate() {
+        let (mut judge, mut wins, mut count) = (Agreed::default(), 0.0, 0_u32);
+        let mut source = None;
+        for (at, (review, people)) in drawn.desk.winners().enumerate() {
             (wins, count) = (wins + people.win(), count + 1);
             if JUDGED_LEN_MAX <= at {
                 continue;
             }
-            if let Some(score) = judged(&store.scores(pair)?) {
-                judge[Preferred::of(score).place()][people.place()] += 1;
+            for score in store.scores(review.pair)?.iter().filter(|it| is_judges(it)) {
+                if *source.get_or_insert_with(|| score.source.clone()) == score.source {
+                    judge.add(review, people, [score.primary, score.candidate]);
+                }
             }
         }
         let wins = (0 < count).then(|| wins / f64::from(count));
@@ -217,8 +231,13 @@ fn loaded<'a>(
     store: &Pairs,
 ) -> Result<&'a mut Drawn, PairsError> {
     if !desks.contains_key(rollout) {
-        let desk = Desk::new(store.reviews(rollout)?);
-        desks.insert(rollout.clone(), Drawn { desk, ..Drawn::default() });
+        let reviews = store.reviews(rollout)?;
+        let mut drawn = Drawn::default();
+        for review in reviews.iter().rev().take(JUDGED_LEN_MAX) {
+            drawn.compare(review, store)?;
+        }
+        drawn.desk = Desk::new(reviews);
+        desks.insert(rollout.clone(), drawn);
     }
     Ok(desks.entry(rollout.clone()).or_default())
 }
@@ -238,7 +257,11 @@ fn texts(pair: PairId, store: &Pairs) -> Result<Option<Texts>, PairsError> {
 
 /// What a judge says of a pair, by its scores.
 fn judged(scores: &[Score]) -> Option<&Score> {
-    scores.iter().find(|it| it.source.starts_with("judge:"))
+    scores.iter().find(|it| is_judges(it))
+}
+
+fn is_judges(score: &Score) -> bool {
+    !score.source.starts_with(Score::RULE)
 }
 
 /// A side by chance, of which nothing that is shown tells.
@@ -246,17 +269,21 @@ fn coin() -> Side {
     if Uuid::now_v7().as_u128().is_multiple_of(2) { Side::Primary } else { Side::Candidate }
 }
 
-/// Cohen's kappa of a table with enough in it.
-pub(super) fn kappa_of(table: &[[u64; 3]; 3]) -> Option<f64> {
-    let pairs: u64 = table.iter().flatten().sum();
-    if KAPPA_FROM <= pairs { kappa(table) } else { None }
-}
-
 impl Drawn {
     fn waiting(&self, Asks { rollout, reviewer, now }: Asks<'_>) -> u64 {
         let window = under_way(rollout);
         let since = window.as_ref().map(|it| (it, rollout.since()));
         self.desk.progress(reviewer, since, now).waiting
+    }
+
+    /// Sets what people say of a pair beside what each judge says, where it is evidence.
+    fn compare(&mut self, review: &Review, store: &Pairs) -> Result<(), PairsError> {
+        let Some(winner) = review.winner() else { return Ok(()) };
+        for score in store.scores(review.pair)?.iter().filter(|it| is_judges(it)) {
+            let agreed = self.people.entry(score.source.clone()).or_default();
+            agreed.add(review, winner, [score.primary, score.candidate]);
+        }
+        Ok(())
     }
 
     /// Draws from the pairs that have come since it was last looked.

@@ -8,7 +8,7 @@ use super::{
     out::{Out, harmless},
 };
 use crate::api::{Client, millis, proto};
-use proto::{call::Outcome, pair::Agreement, pair::Served};
+use proto::{call::Outcome, comparison::Choice, pair::Agreement, pair::Served};
 
 /// The newest pairs, one line each.
 pub(super) async fn list(
@@ -128,6 +128,7 @@ fn picture(pair: &proto::Pair) -> String {
     parts.extend(pair.primary.as_ref().map(|it| line("primary", it)));
     parts.extend(pair.candidate.as_ref().map(|it| line("candidate", it)));
     parts.extend(pair.judgements.iter().map(judged));
+    parts.extend(pair.comparisons.iter().map(compared));
     match &pair.bodies {
         Some(bodies) => parts.extend([
             quoted("request", &bodies.request),
@@ -190,6 +191,25 @@ fn judged(judgement: &proto::Judgement) -> String {
         harmless(&judgement.source),
         quoted("why", judgement.rationale.as_bytes()),
     )
+}
+
+fn compared(comparison: &proto::Comparison) -> String {
+    let choice = match comparison.choice() {
+        Choice::Primary => "the primary's answer is better",
+        Choice::Candidate => "the candidate's answer is better",
+        Choice::BothGood => "both are good",
+        Choice::BothBad => "both are bad",
+        Choice::Skipped => "passed over",
+        Choice::Unspecified => "unknown",
+    };
+    let counts = if comparison.counts { "" } else { "   (no evidence)" };
+    let who = harmless(&comparison.reviewer);
+    let line = format!("\nsaid       {choice}   ({who}){counts}");
+    if comparison.comment.is_empty() {
+        line
+    } else {
+        format!("{line}\n{}", quoted("why", comparison.comment.as_bytes()))
+    }
 }
 
 /// A text that is not ours, behind a line of its own so that nobody takes it for ours.

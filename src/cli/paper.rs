@@ -129,11 +129,11 @@ impl Paper {
 
 const STYLE: &str = "
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+main { max-width: 90rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 div { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid #8884; \
-vertical-align: top; }
+vertical-align: top; } td:not(.n) { min-width: 7rem; }
 th { white-space: nowrap; } .n { text-align: right; font-variant-numeric: tabular-nums; \
 white-space: nowrap; }
 ";

@@ -192,14 +192,20 @@ fn data() -> PathBuf {
     env::var_os("CROSSFADE_DATA").map_or_else(PathBuf::new, PathBuf::from)
 }
 
+/// What the system calls whoever types.
 #[expect(clippy::disallowed_methods, reason = "the command line reads its own environment")]
-fn filter(default: &str) -> String {
+pub(super) fn user() -> String {
+    env::var("USER").unwrap_or_default()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command line reads its own environment")]
+pub(super) fn filter(default: &str) -> String {
     env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned())
 }
 
 /// Resolves when somebody has asked so often for the program's end, from the call on. Without
 /// signals it never does.
-fn stop_signal(times: u32) -> impl Future<Output = ()> {
+pub(super) fn stop_signal(times: u32) -> impl Future<Output = ()> {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     async move {
         let (Ok(mut terminate), Ok(mut interrupt)) = signals else {

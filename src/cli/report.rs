@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     Exit, Problem,
+    answer::{Climb, answer, climb},
     audit::money,
     commands::Format,
     ladder,
@@ -12,9 +13,7 @@ use super::{
     paper::{Column, Paper},
 };
 use crate::api::{Client, millis, proto};
-use proto::{
-    call::Outcome, evaluate_rollout_response::Decision, gate_evidence::Verdict, rollout::State,
-};
+use proto::{call::Outcome, evaluate_rollout_response::Decision, gate_evidence::Verdict};
 
 /// Pairs that are looked at for the worst ones and for money: the newest.
 const PAIRS_MAX: usize = 2_000;
@@ -29,7 +28,7 @@ const MONTH_MINUTES: f64 = 43_200.0;
 struct Facts {
     rollout: proto::Rollout,
     decision: Decision,
-    explanation: String,
+    climb: Climb,
     /// The newest first.
     pairs: Vec<proto::Pair>,
 }
@@ -43,11 +42,12 @@ pub(super) async fn report(
 ) -> Result<Exit, Problem> {
     let request = proto::EvaluateRolloutRequest { name: full(name) };
     let answer = client.evaluate_rollout(request).await?;
-    let (decision, explanation) = (answer.decision(), answer.explanation);
+    let decision = answer.decision();
     let rollout = answer.rollout.unwrap_or_default();
+    let climb = climb(client, &rollout).await?;
     let mut pairs = newest(client, name).await?;
     pairs.retain(|it| it.attempt == rollout.attempt);
-    let facts = Facts { rollout, decision, explanation, pairs };
+    let facts = Facts { rollout, decision, climb, pairs };
     match format {
         Format::Json => out.data(&facts.json().to_string())?,
         Format::Table | Format::Md => out.data(&facts.paper().markdown())?,
@@ -118,23 +118,7 @@ impl Facts {
 
     /// The answer, in a sentence.
     fn answer(&self) -> String {
-        let stage = ladder::current(&self.rollout).map_or("", |it| it.stage_id.as_str());
-        match self.rollout.state() {
-            State::RolledBack => format!("No: it was rolled back. {}", self.rollout.status_message),
-            State::Succeeded | State::Baked => {
-                "Yes: every stage was proven, and it serves.".to_owned()
-            }
-            State::Pending | State::Unspecified => "Not known: it has not started.".to_owned(),
-            State::Running | State::Paused | State::AwaitingApproval => match self.decision {
-                Decision::RollBack => format!("No: it would go back now from `{stage}`."),
-                Decision::Advance => {
-                    format!("So far: `{stage}` is proven, and it would go on now.")
-                }
-                Decision::Hold | Decision::Unspecified => {
-                    format!("Not yet: `{stage}` is not proven. {}", self.explanation)
-                }
-            },
-        }
+        answer(&self.rollout, self.decision, &self.climb)
     }
 
     /// "So much of the quality at so much of the cost", as far as that is known.
@@ -149,15 +133,23 @@ impl Facts {
                 ladder::count(it.samples)
             )
         });
+        let tier = self.gate("readiness").and_then(|it| it.tiers.first());
+        let ready = |found: Option<proto::Found>, what: &str| {
+            let proto::Found { value, lower, upper, .. } = found?;
+            Some(format!("{value:.1}% of {what} (readiness, [{lower:.1}%, {upper:.1}%])"))
+        };
+        let quality =
+            quality.or_else(|| ready(tier.and_then(|it| it.quality), "the primary's quality"));
         let cost = self.gate("cost").map(|it| {
             format!(
-                "{:.1}% of its cost ([{:.1}%, {:.1}%], {} pairs)",
+                "{:.1}% of its cost ([{}, {}], {} pairs)",
                 it.difference,
-                it.lower,
-                it.upper,
+                ladder::difference(it, it.lower),
+                ladder::difference(it, it.upper),
                 ladder::count(it.samples)
             )
         });
+        let cost = cost.or_else(|| ready(tier.and_then(|it| it.cost), "its cost"));
         match (quality, cost) {
             (Some(quality), Some(cost)) => format!("{quality} at {cost}."),
             (Some(quality), None) => format!("{quality}; its cost is not measured by a gate."),
@@ -198,34 +190,37 @@ impl Facts {
         }
         let head = [
             Column::Words("gate"),
+            Column::Words("verdict"),
+            Column::Numbers("samples"),
             Column::Numbers("primary"),
             Column::Numbers("candidate"),
             Column::Numbers("difference"),
             Column::Numbers("interval, valid at any time"),
-            Column::Numbers("for who looks once"),
             Column::Numbers("bound"),
-            Column::Numbers("samples"),
-            Column::Words("verdict"),
+            Column::Numbers("for who looks once"),
+            Column::Numbers("the primary against itself"),
         ];
         let row = |gate: &proto::GateEvidence| {
             let difference = |it: f64| ladder::difference(gate, it);
+            let between = |lower, upper| format!("[{}, {}]", difference(lower), difference(upper));
+            let once = gate.fixed_lower.zip(gate.fixed_upper);
+            let noise = gate
+                .noise
+                .map(|it| format!("{} {}", difference(it.difference), between(it.lower, it.upper)));
             vec![
                 ladder::gate(&gate.metric, &gate.slice),
+                ladder::verdict(&self.rollout, gate),
+                ladder::count(gate.samples),
                 ladder::value(gate, gate.primary_value),
                 ladder::value(gate, gate.candidate_value),
                 difference(gate.difference),
-                format!("[{}, {}]", difference(gate.lower), difference(gate.upper)),
-                gate.fixed_lower
-                    .zip(gate.fixed_upper)
-                    .map_or_else(String::new, |(lower, upper)| {
-                        format!("[{}, {}]", difference(lower), difference(upper))
-                    }),
+                between(gate.lower, gate.upper),
                 difference(gate.bound),
-                ladder::count(gate.samples),
-                ladder::verdict(&self.rollout, gate),
+                once.map_or_else(String::new, |(lower, upper)| between(lower, upper)),
+                noise.unwrap_or_default(),
             ]
         };
-        paper.table(&head, self.rollout.evidence.iter().map(row).collect());
+        paper.table(&head, ladder::with_claims(&self.rollout.evidence).iter().map(row).collect());
     }
 
     /// Watched slices in which the candidate is surely not like it is in all traffic.
@@ -275,6 +270,7 @@ impl Facts {
 
     fn money(&self, paper: &mut Paper) {
         paper.heading("Money");
+        paper.text(&self.so_far());
         let costs = self.costs();
         if costs.pairs == 0 {
             paper.text("Not known: no stored pair has a known cost on both sides.");
@@ -295,6 +291,44 @@ impl Facts {
                 self.rollout.requests_per_minute.unwrap_or_default()
             ));
         }
+    }
+
+    /// What was saved so far where the candidate answered, less what copies and scores cost, in
+    /// billionths of a dollar; none where that is not known.
+    fn saved(&self) -> Option<i64> {
+        let savings = self.rollout.savings.filter(|it| 0 < it.priced)?;
+        let spent = self.rollout.spending.map_or(0, |it| it.total_nano_usd);
+        Some(savings.instead_nano_usd?.saturating_sub(savings.served_nano_usd + spent))
+    }
+
+    fn so_far(&self) -> String {
+        let savings = self.rollout.savings.unwrap_or_default();
+        let spent = self.rollout.spending.map_or(0, |it| it.total_nano_usd);
+        let cost = format!("Copies and scores cost {} so far", money(spent));
+        if savings.served == 0 {
+            return format!("{cost}, and the candidate answered nobody yet.");
+        }
+        let served = ladder::count(savings.served);
+        let (Some(saved), Some(instead)) = (self.saved(), savings.instead_nano_usd) else {
+            return format!(
+                "{cost}; what was saved by the {served} requests that the candidate answered is \
+                 not known."
+            );
+        };
+        let known = if savings.priced == savings.served {
+            String::new()
+        } else {
+            format!(" (what {} of them cost is known)", ladder::count(savings.priced))
+        };
+        let (word, amount) = if saved < 0 { ("cost", -saved) } else { ("saved", saved) };
+        format!(
+            "So far the candidate answered {served} requests{known} for {}; with the primary they \
+             would have cost about {}, by {} pairs. {cost}: all in all it {word} {}.",
+            money(savings.served_nano_usd),
+            money(instead),
+            ladder::count(savings.pairs),
+            money(amount)
+        )
     }
 
     /// Dollars a month that are saved by what is served now, and if all were.
@@ -345,6 +379,16 @@ impl Facts {
     /// The same for programs.
     fn json(&self) -> Value {
         let (costs, forecast) = (self.costs(), self.forecast());
+        let found = |it: Option<proto::Found>| {
+            it.map(|it| {
+                json!({
+                    "value": it.value, "lower": it.lower, "upper": it.upper, "bound": it.bound,
+                    "verdict": it.verdict().as_str_name(),
+                })
+            })
+        };
+        let tier =
+            |it: &proto::Tier| json!({ "quality": found(it.quality), "cost": found(it.cost) });
         let gate = |it: &proto::GateEvidence| {
             json!({
                 "metric": it.metric, "slice": it.slice, "verdict": it.verdict().as_str_name(),
@@ -353,6 +397,11 @@ impl Facts {
                 "fixedLower": it.fixed_lower, "fixedUpper": it.fixed_upper,
                 "bound": it.bound, "unit": it.unit, "samples": it.samples,
                 "samplesNeeded": it.samples_needed, "problem": it.problem,
+                "noise": it.noise.map(|it| json!({
+                    "samples": it.samples, "difference": it.difference,
+                    "lower": it.lower, "upper": it.upper,
+                })),
+                "tiers": it.tiers.iter().map(tier).collect::<Vec<_>>(),
             })
         };
         json!({
@@ -360,12 +409,18 @@ impl Facts {
             "attempt": self.rollout.attempt,
             "state": self.rollout.state().as_str_name(),
             "answer": self.answer(),
+            "leftWithoutProof": self.climb.skipped.iter().map(|it| &it.0).collect::<Vec<_>>(),
             "sentence": self.sentence(),
             "gates": self.rollout.evidence.iter().map(gate).collect::<Vec<_>>(),
             "money": {
                 "pairs": costs.pairs,
                 "primaryNanoUsd": costs.primary,
                 "candidateNanoUsd": costs.candidate,
+                "served": self.rollout.savings.map(|it| it.served),
+                "servedNanoUsd": self.rollout.savings.map(|it| it.served_nano_usd),
+                "insteadNanoUsd": self.rollout.savings.and_then(|it| it.instead_nano_usd),
+                "spentNanoUsd": self.rollout.spending.map(|it| it.total_nano_usd),
+                "savedNanoUsd": self.saved(),
                 "savedUsdAMonthNow": forecast.map(|it| it.0),
                 "savedUsdAMonthIfAllIsServed": forecast.map(|it| it.1),
             },

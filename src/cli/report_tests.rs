@@ -1,5 +1,7 @@
 //! What a report says of what it was told.
 
+use proto::rollout::State;
+
 use super::*;
 
 fn gate(metric: &str, slice: &str, figures: [f64; 4]) -> proto::GateEvidence {
@@ -45,7 +47,8 @@ fn facts() -> Facts {
     "%".clone_into(&mut cost.unit);
     let mut open = gate("latency_p99", "", [800.0, 20.0, -40.0, 300.0]);
     (open.verdict, open.samples_needed) = (Verdict::Undecided.into(), Some(900));
-    let score = gate("judge_score", "", [0.8, -0.02, -0.04, 0.01]);
+    let mut score = gate("judge_score", "", [0.8, -0.02, -0.04, 0.01]);
+    score.noise = Some(proto::Noise { samples: 70, difference: 0.01, lower: -0.03, upper: 0.05 });
     let slice = gate("judge_score", "tools", [0.8, -0.3, -0.4, -0.2]);
     let stage =
         proto::Stage { stage_id: "half".to_owned(), serve_bps: 5_000, ..Default::default() };
@@ -63,6 +66,11 @@ fn facts() -> Facts {
             values: vec!["tools".to_owned()],
         }),
         requests_per_minute: Some(100.0),
+        obstacle: Some(proto::Obstacle {
+            code: "GATE_UNDECIDED".to_owned(),
+            message: "gate `latency_p99` of stage `half` is undecided".to_owned(),
+            metric: "latency_p99".to_owned(),
+        }),
         ..proto::Rollout::default()
     };
     let pairs = vec![
@@ -70,8 +78,7 @@ fn facts() -> Facts {
         pair("poor", Outcome::Ok, Some((0.9, 0.3))),
         pair("dead", Outcome::Timeout, None),
     ];
-    let explanation = "latency_p99 is not proven".to_owned();
-    Facts { rollout, decision: Decision::Hold, explanation, pairs }
+    Facts { rollout, decision: Decision::Hold, climb: Climb::default(), pairs }
 }
 
 #[test]
@@ -79,11 +86,12 @@ fn the_answer_stands_first_and_says_how_much_quality_for_how_much_cost() {
     let text = facts().paper().markdown();
     let first: Vec<&str> = text.lines().filter(|it| !it.is_empty()).take(3).collect();
     assert_eq!(first[0], "# Is \\`chat\\` ready?");
-    assert!(first[1].starts_with("Not yet: \\`half\\` is not proven."), "{text}");
+    assert!(first[1].starts_with("Not yet: gate \\`latency"), "{text}");
     let sentence = "97.5% of the primary's quality (judge\\_score, \\[95.0%, 101.2%\\], 1,200 pairs) at \
         33.3% of its cost (\\[30.1%, 38.2%\\], 1,200 pairs).";
     assert_eq!(first[2], sentence);
     assert!(text.contains("judge\\_score in tools: -0.300 \\[-0.400, -0.200\\]"), "{text}");
+    assert!(text.contains("| +0.010 \\[-0.030, +0.050\\] |"), "{text}");
     assert!(text.contains("latency\\_p99 is not decided: about 900 more samples."), "{text}");
 }
 
@@ -115,8 +123,37 @@ fn money_is_reckoned_from_pairs_whose_costs_are_known() {
 fn what_a_program_is_told_has_the_same_figures() {
     let json = facts().json();
     assert_eq!(json["gates"][0]["samples"], 1_200);
+    assert_eq!(json["gates"][0]["noise"]["samples"], 70);
+    assert!(json["gates"][2]["noise"].is_null());
     assert_eq!(json["money"]["primaryNanoUsd"], 18_000_000);
     assert!(json["answer"].as_str().unwrap().starts_with("Not yet"));
     let html = facts().paper().html();
     assert!(html.contains("<h2>Gates</h2>") && html.contains("judge_score in tools"));
+}
+
+#[test]
+fn what_was_saved_so_far_is_less_what_copies_and_scores_cost() {
+    let mut facts = facts();
+    assert!(facts.so_far().ends_with("and the candidate answered nobody yet."));
+    let savings = |priced, instead_nano_usd| proto::Savings {
+        served: 1_000,
+        priced,
+        served_nano_usd: 2_000_000_000,
+        instead_nano_usd,
+        pairs: 40,
+    };
+    let spending = proto::Spending { total_nano_usd: 1_500_000_000, ..Default::default() };
+    (facts.rollout.spending, facts.rollout.savings) = (Some(spending), Some(savings(1_000, None)));
+    assert!(facts.so_far().ends_with("that the candidate answered is not known."));
+    facts.rollout.savings = Some(savings(900, Some(5_000_000_000)));
+    assert_eq!(
+        facts.so_far(),
+        "So far the candidate answered 1,000 requests (what 900 of them cost is known) for $2.00; \
+         with the primary they would have cost about $5.00, by 40 pairs. Copies and scores cost \
+         $1.50 so far: all in all it saved $1.50."
+    );
+    assert_eq!(facts.json()["money"]["savedNanoUsd"], 1_500_000_000_i64);
+    facts.rollout.savings = Some(savings(1_000, Some(2_500_000_000)));
+    assert!(facts.so_far().ends_with("all in all it cost $1.00."), "{}", facts.so_far());
+    assert!(facts.paper().html().contains("all in all it cost $1.00."));
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use comfy_table::{ContentArrangement, presets};
 use tokio::time::sleep;
+use uuid::Uuid;
 
 use super::{
     Exit, Problem,
@@ -34,6 +35,15 @@ struct Session<'a> {
     last: Option<LeaseReviewResponse>,
     /// Pairs answered.
     done: u64,
+}
+
+/// What a reviewer is called who has not said: two who sit at one port are two, and each must not
+/// take the other's pair from their hands.
+pub(super) fn sitting(user: &str) -> String {
+    let name: String = user.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+    let name = if name.is_empty() { "reviewer".to_owned() } else { name };
+    let id = Uuid::now_v7().simple().to_string();
+    format!("{name}-{}", &id[id.len() - 8..])
 }
 
 /// Shows pairs until none waits, or whoever compares them has had enough.
@@ -216,6 +226,13 @@ mod tests {
         assert!(text.contains("␛[2J") && !text.contains('\x1b'), "{text}");
         assert!(text.lines().all(|it| it.chars().count() <= 172), "{text}");
         assert!(text.lines().any(|it| it.contains("word") && it.contains("second line")), "{text}");
+    }
+
+    #[test]
+    fn each_sitting_has_a_name_of_its_own_that_can_be_sent() {
+        let (one, other) = (sitting("ana lee\n"), sitting("ana lee\n"));
+        assert!(one != other && one.starts_with("analee-") && one.len() == 15, "{one}");
+        assert!(sitting("öß").starts_with("reviewer-") || sitting("").starts_with("reviewer-"));
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub struct Row {
     pub answers: [String; 2],
     /// Which is the better one.
     pub better: Winner,
+    /// A good answer, for the judge to go by.
+    pub reference: Option<String>,
 }
 
 const MEANS: Form<String> = Form {
@@ -137,7 +139,8 @@ pub(super) fn asking(judge: &Table<'_>) -> Asking {
 /// What the judge is tried on, if anything.
 pub(super) fn calibration(judge: &Table<'_>) -> Option<Calibration> {
     const REMEDY: &str = "name a file with 8 to 200 lines like {\"question\": \"…\", \"a\": \"…\", \
-                          \"b\": \"…\", \"better\": \"a\"}; `better` is \"a\", \"b\" or \"tie\"";
+                          \"b\": \"…\", \"better\": \"a\"}; `better` is \"a\", \"b\" or \"tie\"; a \
+                          `reference`, a good answer, may stand beside them";
     let table = judge.table("calibration")?;
     table.need("file", REMEDY);
     let file = table.text("file", &SOME);
@@ -159,6 +162,7 @@ struct Line {
     a: String,
     b: String,
     better: Better,
+    reference: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -177,7 +181,8 @@ fn rows(file: &str) -> Result<Vec<Row>, String> {
     let read = |(place, line): (usize, &str)| {
         let row: Line = serde_json::from_str(line)
             .map_err(|_| format!("has a line that is no row, number {}", place + 1))?;
-        if [&row.question, &row.a, &row.b].into_iter().any(|it| TEXT_LEN_MAX < it.len()) {
+        let texts = [&row.question, &row.a, &row.b].into_iter().chain(&row.reference);
+        if texts.into_iter().any(|it| TEXT_LEN_MAX < it.len()) {
             return Err(format!("has a text of more than 24,000 bytes in line {}", place + 1));
         }
         let better = match row.better {
@@ -185,7 +190,8 @@ fn rows(file: &str) -> Result<Vec<Row>, String> {
             Better::B => Winner::Second,
             Better::Tie => Winner::Tie,
         };
-        Ok(Row { question: row.question, answers: [row.a, row.b], better })
+        let (question, answers, reference) = (row.question, [row.a, row.b], row.reference);
+        Ok(Row { question, answers, better, reference })
     };
     let rows: Vec<Row> = lines.map(read).collect::<Result<_, _>>()?;
     if !(ROWS_LEN_MIN..=ROWS_LEN_MAX).contains(&rows.len()) {
@@ -300,7 +306,10 @@ mod tests {
         };
         let set = judge(&lines(&(row("a").repeat(7) + "\n" + &row("b")))).calibration.unwrap();
         assert_eq!((set.rows.len(), set.every_ms), (8, 6 * HOUR_MS));
-        assert_eq!(set.rows[7].better, Winner::Second);
+        assert_eq!((set.rows[7].better, &set.rows[7].reference), (Winner::Second, &None));
+        let known = row("b").replace("}", ",\"reference\":\"3\"}");
+        let set = judge(&lines(&(row("a").repeat(7) + &known))).calibration.unwrap();
+        assert_eq!(set.rows[7].reference.as_deref(), Some("3"));
         let secret = row("a").repeat(8) + "{\"question\": \"Ann Lee\"}";
         for (text, problem) in [
             (row("a").repeat(4), "has 4 rows"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::Name;
+use crate::domain::{Name, family};
 
 use super::{Config, Judge, Provider};
 
@@ -16,42 +16,9 @@ pub enum Kin {
     Allowed,
 }
 
-/// Who makes models, and how a part of their names begins; a number may follow.
-#[rustfmt::skip]
-const FAMILIES: &[(&str, &[&str])] = &[
-    ("OpenAI", &["gpt", "chatgpt", "o1", "o3", "o4", "davinci"]),
-    ("Anthropic", &["claude"]),
-    ("Google", &["gemini", "gemma", "palm"]),
-    ("Meta", &["llama", "codellama"]),
-    ("Mistral", &["mistral", "mixtral", "ministral", "codestral", "magistral", "devstral", "pixtral"]),
-    ("Alibaba", &["qwen", "qwq"]),
-    ("DeepSeek", &["deepseek"]),
-    ("Cohere", &["command", "aya"]),
-    ("xAI", &["grok"]),
-    ("Amazon", &["nova", "titan"]),
-    ("Microsoft", &["phi", "wizardlm"]),
-    ("Zhipu", &["glm", "chatglm"]),
-    ("Moonshot", &["kimi", "moonshot"]),
-    ("MiniMax", &["minimax", "abab"]),
-    ("AI21", &["jamba"]),
-];
-
-/// Who makes a model, as far as its name tells: of a distilled one, who distilled it.
-fn family(model: &str) -> Option<&'static str> {
-    let name = model.to_ascii_lowercase();
-    let is_of = |word: &str, stem: &str| {
-        let rest = word.strip_prefix(stem);
-        rest.is_some_and(|it| it.chars().next().is_none_or(|it| it.is_ascii_digit()))
-    };
-    name.split(|it: char| !it.is_ascii_alphanumeric()).find_map(|word| {
-        let makes = |(_, stems): &&(_, &[&str])| stems.iter().any(|stem| is_of(word, stem));
-        FAMILIES.iter().find(makes).map(|(maker, _)| *maker)
-    })
-}
-
 /// The providers that are the judge's kin, and why: as candidates those who are asked for a model of
 /// its family, as the primary who is asked for the very model that judges. Of a provider that is
-/// asked for whatever the caller asks for nothing is known.
+/// asked for whatever the caller asks for nothing is known before it answers.
 pub(super) fn kin(
     judge: Option<&Judge>,
     providers: &[Provider],
@@ -81,32 +48,16 @@ impl Config {
     pub fn kin(&self) -> BTreeMap<Name, String> {
         kin(self.judge.as_ref(), &self.providers, Some(&self.primary))
     }
+
+    /// The model that judges, where it may not judge its own kin.
+    pub fn strict_judge(&self) -> Option<String> {
+        self.judge.as_ref().filter(|it| it.kin == Kin::Refused).map(|it| it.model.clone())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::tests::{faults, parse};
-
-    #[test]
-    fn who_makes_a_model_is_told_by_its_name_whoever_sells_it() {
-        for (model, maker) in [
-            ("gpt-4o-mini", Some("OpenAI")),
-            ("openai/o3-mini", Some("OpenAI")),
-            ("ft:gpt-4.1:acme::1", Some("OpenAI")),
-            ("us.anthropic.claude-sonnet-4-5-v1:0", Some("Anthropic")),
-            ("models/Gemini-2.5-flash", Some("Google")),
-            ("meta-llama/Llama-3.3-70B", Some("Meta")),
-            ("llama3.1:8b", Some("Meta")),
-            ("qwen2.5-coder", Some("Alibaba")),
-            ("deepseek-r1-distill-llama-70b", Some("DeepSeek")),
-            ("our-own", None),
-            ("novel", None),
-            ("", None),
-        ] {
-            assert_eq!(family(model), maker, "{model}");
-        }
-    }
 
     /// A primary and a candidate that are asked for these models, and who judges them.
     fn text(primary: &str, candidate: &str, judge: &str) -> String {

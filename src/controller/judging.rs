@@ -2,8 +2,11 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use crate::domain::{Evidence, GateEvidence, Metric, Plan, Verdict};
+use crate::domain::{Evidence, GateEvidence, Metric, Pair, Plan, Verdict, kinship};
 use crate::traffic::Fitness;
+
+/// What holds until the evidence has forgotten what an unfit judge said.
+const SET_ASIDE: &str = "what the judge said before it was found unfit is being set aside";
 
 /// Who judges a rollout's answers, if anybody can.
 #[derive(Debug, Default)]
@@ -12,15 +15,24 @@ pub(super) struct Judging {
     pub(super) unjudged: Option<String>,
     /// What is known of the judge.
     pub(super) fitness: Arc<Fitness>,
+    /// Why it would judge its own kin in this attempt, by who answered; and the models that did,
+    /// the primary's first, as they were seen last.
+    pub(super) kin: Option<String>,
+    met: [Option<String>; 2],
+    /// Of how many of its failures the evidence was to be told, and of how many it was.
+    pub(super) telling: u64,
+    pub(super) told: u64,
 }
 
 impl Judging {
     /// Says of the gates on scores why they cannot be trusted, if so. Of a judge that does not do
     /// well where the winner is known nothing is believed, neither for nor against the candidate.
     pub(super) fn doubt(&self, evidence: &mut Evidence) {
-        let (unfit, failed) = (self.fitness.problem(), self.fitness.failed());
+        let behind = || (self.told < self.fitness.failures()).then(|| SET_ASIDE.to_owned());
+        let unfit = self.kin.clone().or_else(|| self.fitness.problem()).or_else(behind);
+        let failed = self.fitness.failed();
         let alone = evidence.problem.is_none();
-        let gates = evidence.gates.iter_mut().filter(|it| it.metric == Metric::JudgeScore);
+        let gates = evidence.gates.iter_mut().filter(|it| it.metric.is_judged());
         for gate in gates {
             let stands = gate.verdict == Verdict::Breach;
             match (&unfit, &self.unjudged) {
@@ -36,9 +48,23 @@ impl Judging {
         }
     }
 
+    /// Takes who answered a pair that this model is to judge: one that a provider is asked for only
+    /// because callers ask for it is known no sooner.
+    pub(super) fn meet(&mut self, judge: &str, pair: &Pair) {
+        let models = [&pair.primary.model, &pair.candidate.model];
+        if self.kin.is_some() || self.met.each_ref() == models {
+            return;
+        }
+        self.met = models.map(Clone::clone);
+        let why = kinship(judge, models.map(Option::as_deref));
+        self.kin = why.map(|it| {
+            format!("{it}; take another model to judge, or write `allow_kin = true` in [judge]")
+        });
+    }
+
     /// What is known of the judge, where a gate of the plan asks it.
     pub(super) fn text(&self, plan: &Plan) -> String {
-        if plan.gates(Metric::JudgeScore) { self.fitness.text() } else { String::new() }
+        plan.gated(Metric::is_judged).map_or_else(String::new, |_| self.fitness.text())
     }
 }
 
@@ -72,6 +98,7 @@ mod tests {
             safe: 0.5,
             noise: None,
             basis: None,
+            tiers: Vec::new(),
             fixed: None,
         }
     }
@@ -86,13 +113,25 @@ mod tests {
             assert_eq!(evidence.gates[1], gate(errors, verdict), "it is no judge's");
             evidence.gates.swap_remove(0)
         };
-        let unfit = Judging { unjudged: None, fitness: Arc::new(Fitness::untried()) };
+        let unfit = Judging { fitness: Arc::new(Fitness::untried(7)), ..Judging::default() };
         for verdict in [Verdict::Pass, Verdict::Undecided, Verdict::Breach] {
             let gate = doubted(&unfit, verdict);
             assert_eq!(gate.verdict, Verdict::Invalid);
             assert!(gate.problem.contains("is being tried"), "{}", gate.problem);
             assert_eq!(doubted(&Judging::default(), verdict).verdict, verdict);
         }
+        let mut own = Judging::default();
+        let mut pair = crate::store::samples::pair("a", 1, 1);
+        own.meet("judge-1", &pair);
+        assert_eq!(own.kin, None);
+        pair.primary.model = Some("judge-1-2026-01-01".to_owned());
+        own.meet("judge-1", &pair);
+        let gate = doubted(&own, Verdict::Breach);
+        assert_eq!(gate.verdict, Verdict::Invalid);
+        assert!(gate.problem.starts_with("`judge-1` would judge itself"), "{}", gate.problem);
+        pair.primary.model = None;
+        own.meet("judge-1", &pair);
+        assert!(own.kin.is_some(), "it has judged itself in this attempt");
         let fails = Judging::default();
         fails.fitness.hear(Reply::TimedOut);
         let told = doubted(&fails, Verdict::Invalid).problem;

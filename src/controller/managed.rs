@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::analysis::{Answers, Ledger};
 use crate::domain::{
     Answer, Caps, Cause, Command, Event, Evidence, Flags, Foresight, GateEvidence, Input, Lane,
-    Metric, Name, Note, Order, Plan, Record, Requests, Rollout, Share, Slice, Stage, State,
-    Timestamp, Told, Undecided, Verdict, Weather, Window,
+    Metric, Name, Note, Order, Plan, Record, Requests, Rollout, Savings, Share, Slice, Stage,
+    State, Timestamp, Told, Undecided, Verdict, Weather, Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
@@ -27,6 +27,9 @@ pub(super) struct Managed {
     pub(super) evidence: Evidence,
     /// The flags it has to do with.
     pub(super) flags: Flags,
+    /// Whose answers its evidence is of, where that is not what its providers are now: until its
+    /// stage begins anew.
+    pub(super) outdated: Option<u64>,
     /// Why its traffic cannot move whatever its state: a provider that is not configured.
     pub(super) broken: Option<String>,
     /// Who judges its answers, if anybody can.
@@ -42,6 +45,8 @@ pub(super) struct Managed {
     pub(super) wanted: Option<Plan>,
     /// What its plan is expected to take, as it was looked at last.
     pub(super) foresight: Arc<Foresight>,
+    /// What its requests cost so far.
+    pub(super) savings: Savings,
     /// Copies due and missing in the stage's first moments, which are left out.
     early: (u64, u64),
     /// The last thing that was told of it.
@@ -69,12 +74,14 @@ impl Managed {
             evidence: Evidence::default(),
             flags: Flags::default(),
             broken: None,
+            outdated: None,
             judging: Judging::default(),
             requests: Requests::default(),
             begun: None,
             answers: Answers::default(),
             wanted: None,
             foresight: Arc::default(),
+            savings: Savings::default(),
             early: (0, 0),
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
@@ -102,11 +109,13 @@ impl Managed {
             evidence: Evidence::default(),
             flags: Flags::default(),
             broken: None,
+            outdated: None,
             judging: Judging::default(),
             requests,
             answers: Answers::default(),
             wanted,
             foresight: Arc::default(),
+            savings: Savings::default(),
             early: (0, 0),
             told: Order::FIRST,
             checkpointed: Timestamp::default(),
@@ -146,11 +155,12 @@ impl Managed {
         self.note(record);
         if self.rollout.attempt() != attempt {
             self.ledger = Ledger::new(self.rollout.plan());
+            self.judging.kin = None;
         }
         self.ledger.follow(&self.rollout, record.at, &record.event);
         match &record.event {
             Event::StageEntered { .. } | Event::Loosened(_) => {
-                self.evidence = Evidence::default();
+                (self.evidence, self.outdated) = (Evidence::default(), None);
                 self.answers.settle();
                 self.begin(Told::Entered(Vec::new()), record.at);
                 self.live = Arc::new(if self.rollout.attempt() == attempt {
@@ -290,6 +300,9 @@ impl Managed {
         self.judging.doubt(&mut evidence);
         evidence.unsettled = if self.unheard {
             Some("nothing of it was heard since the program started".to_owned())
+        } else if self.outdated.is_some() {
+            let so = "its evidence is of providers that were configured otherwise, and its stage";
+            Some(format!("{so} could not begin anew: start the program again, or jump to it"))
         } else {
             self.answers.changed().map(str::to_owned).or_else(|| self.live.under_way(now))
         };
@@ -424,6 +437,7 @@ impl Managed {
             judge: self.judging.text(self.rollout.plan()),
             copies_today: self.copies_today(now),
             purse: Arc::clone(self.live.copies().purse()),
+            savings: self.savings,
             now,
         }
     }

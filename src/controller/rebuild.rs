@@ -6,10 +6,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::analysis::{Answers, Chances, Ledger, News};
 use crate::domain::{
-    Cause, Event, Name, Note, Order, Rollout, Seen, State, Timestamp, Visit, Window,
+    Cause, Event, Name, Note, Order, Rollout, Savings, Seen, State, Timestamp, Visit, Window,
 };
 use crate::store::{Checkpoint, Pairs, PairsError};
-use crate::traffic::{Barometer, Copies, Purse, Spent};
+use crate::traffic::{Barometer, Copies, Fitness, Purse, Spent};
 
 use super::{actor::Controller, managed::Managed, setup::Budgets};
 
@@ -62,7 +62,9 @@ pub(super) async fn evidence(controller: &mut Controller) -> Vec<Name> {
     let identities: Vec<u64> = identities.collect();
     let mut others = Vec::new();
     for (managed, identity) in controller.managed.values_mut().zip(identities) {
-        if coverage(pairs.as_ref(), managed, now).is_some_and(|it| it != identity) {
+        managed.savings = savings(pairs.as_ref(), managed.rollout.name());
+        managed.outdated = coverage(pairs.as_ref(), managed, now).filter(|it| *it != identity);
+        if managed.outdated.is_some() {
             others.push(managed.rollout.name().clone());
         }
         if managed.rollout.guarded().is_none() {
@@ -119,11 +121,11 @@ fn rebuilt(rollout: &Rollout, pairs: Option<&Pairs>, now: Timestamp) -> Rebuilt 
 }
 
 /// The chances in a visit, if it is known by which shares its requests were drawn: those of the
-/// last one are those of the plan.
+/// last one are those of the plan, by which more will be drawn.
 fn drawn(rollout: &Rollout, index: usize, visit: Visit) -> Option<Chances> {
-    let last = || rollout.plan().stages.get(visit.stage).filter(|_| is_last(rollout, index));
-    let kept = visit.shares.map(|(serve, mirror)| Chances::by(serve, mirror));
-    kept.or_else(|| last().map(Chances::of))
+    let last = rollout.plan().stages.get(visit.stage).filter(|_| is_last(rollout, index));
+    let kept = || visit.shares.map(|(serve, mirror)| Chances::by(serve, mirror));
+    last.map(Chances::of).or_else(kept)
 }
 
 fn is_last(rollout: &Rollout, index: usize) -> bool {
@@ -174,7 +176,11 @@ impl Rebuilt {
             self.ledger.follow(rollout, visit.from, &Event::Succeeded(Cause::GatesPassed));
         } else {
             let chances = drawn(rollout, index, visit).unwrap_or_default();
-            self.ledger.enter(visit.stage, visit.from, chances);
+            if !visit.times && self.ledger.is_in(visit.stage) {
+                self.ledger.renew(visit.from, chances);
+            } else {
+                self.ledger.enter(visit.stage, visit.from, chances);
+            }
         }
     }
 
@@ -260,6 +266,17 @@ fn spend_key(rollout: &Name) -> String {
     format!("spend/{rollout}")
 }
 
+/// Where is kept what a rollout's requests cost, in the order of [`Savings`].
+fn savings_key(rollout: &Name) -> String {
+    format!("savings/{rollout}")
+}
+
+fn savings(pairs: Option<&Pairs>, rollout: &Name) -> Savings {
+    let [served, priced, served_nano_usd, pairs, primary_nano_usd, candidate_nano_usd] =
+        numbers(pairs, &savings_key(rollout)).unwrap_or_default();
+    Savings { served, priced, served_nano_usd, pairs, primary_nano_usd, candidate_nano_usd }
+}
+
 /// Copies due and missing in the window that is open, as last kept: what could not be trusted
 /// before a restart cannot be trusted after it. So with the time spent in the stage, of which
 /// nothing has passed since; a visit of which nothing is known, as it is new or the store cannot be
@@ -273,10 +290,12 @@ fn coverage(pairs: Option<&Pairs>, managed: &mut Managed, now: Timestamp) -> Opt
         && [attempt, stage] == here
     {
         identity = Some(of).filter(|it| *it != 0);
+        if since == managed.rollout.since().0 {
+            managed.live = Arc::new(managed.live.resumed((due, missing)));
+        }
         // Another plan of the stage is another visit of it, and its time goes on.
         let visits = managed.rollout.timed_since().0..=managed.rollout.since().0;
         if visits.contains(&since) {
-            managed.live = Arc::new(managed.live.resumed((due, missing)));
             dwelt_ms = ms;
         }
     }
@@ -307,6 +326,21 @@ pub(super) async fn climate(pairs: Option<Pairs>, barometer: &Barometer) {
     }
 }
 
+/// Where the first marks of each judge are kept.
+const JUDGE_KEY: &str = "judge";
+
+/// How far a judge has drifted is told from its first marks, also over a restart.
+pub(super) async fn judge(pairs: Option<Pairs>, fitness: &Fitness) {
+    let Some(pairs) = pairs else { return };
+    // A read that fails is as good as none: it is logged, and the next marks are the first.
+    let kept = spawn_blocking(move || pairs.kept(JUDGE_KEY)).await.ok().flatten();
+    if let Some(kept) = kept
+        && !fitness.resume(&kept)
+    {
+        tracing::warn!("the judge's first marks that were kept cannot be read; they begin anew");
+    }
+}
+
 /// The bets of a rollout as they are now, where it is time to keep them.
 fn checkpoint(managed: &mut Managed, now: Timestamp) -> Option<Checkpoint> {
     managed.rollout.guarded()?;
@@ -327,14 +361,25 @@ fn checkpoint(managed: &mut Managed, now: Timestamp) -> Option<Checkpoint> {
 /// Removes all that is kept of a rollout but its pairs.
 fn forget(pairs: &Pairs, rollout: &Name) -> Result<(), PairsError> {
     Checkpoint::forget(pairs, rollout)?;
-    let keys = [key(rollout), spend_key(rollout), answers_key(rollout)];
-    keys.iter().try_for_each(|it| pairs.unkeep(it))
+    let of = [key, spend_key, savings_key, answers_key];
+    of.iter().try_for_each(|it| pairs.unkeep(&it(rollout)))
 }
 
 /// Keeps the bets and counts of every rollout, and the primary's climate when it has changed, on a thread
 /// of its own: the index may wait for its disk.
-pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
-    let (pairs, now) = (controller.pairs.clone()?, controller.clock.now());
+///
+/// What may be spent until the next time is kept before it is spent: a crash forgets one call of it
+/// at most.
+pub(super) fn keep(controller: &mut Controller, next: Next) -> Option<JoinHandle<()>> {
+    let now = controller.clock.now();
+    let promises = promises(controller, next, now);
+    let Some(pairs) = controller.pairs.clone() else {
+        // What cannot be kept is forgotten, and is said to be; copies are made all the same.
+        for it in &promises {
+            it.purse.assure(it.spent);
+        }
+        return None;
+    };
     let checkpoints = controller.managed.values_mut().filter_map(|it| checkpoint(it, now));
     let checkpoints: Vec<Checkpoint> = checkpoints.collect();
     let answers = controller.managed.iter_mut();
@@ -342,7 +387,8 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
     let answers: Vec<_> = answers.collect();
     let (managed, barometer) = (&controller.managed, &controller.barometer);
     let counts = |it: &Managed| {
-        let identity = controller.identity(it.rollout.plan());
+        let now_of = || controller.identity(it.rollout.plan());
+        let identity = it.outdated.unwrap_or_else(now_of);
         let ((day, made), (due, missing)) = (it.live.copies().made(), it.live.coverage());
         let window = it.rollout.window();
         let (attempt, stage) = window.map_or((0, 0), |it| (it.attempt, it.stage));
@@ -351,15 +397,26 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
             [day, made, attempt.into(), stage.into(), due, missing, since, dwelt_ms, identity];
         (key(it.rollout.name()), counts.map(u64::to_be_bytes).concat())
     };
-    let spent = |it: &Managed| {
-        let Spent { day, today, total } = it.live.copies().purse().at_most(now);
-        (spend_key(it.rollout.name()), [day, today, total].map(u64::to_be_bytes).concat())
+    let saved = |it: &Managed| {
+        let Savings {
+            served,
+            priced,
+            served_nano_usd,
+            pairs,
+            primary_nano_usd,
+            candidate_nano_usd,
+        } = it.savings;
+        let costs = [served_nano_usd, pairs, primary_nano_usd, candidate_nano_usd];
+        let numbers = [served, priced].into_iter().chain(costs).map(u64::to_be_bytes);
+        (savings_key(it.rollout.name()), numbers.collect::<Vec<_>>().concat())
     };
     let mut kept: Vec<(String, Vec<u8>)> = managed.values().map(counts).collect();
     let mut gone = std::mem::take(&mut controller.gone);
     gone.retain(|it| !managed.contains_key(it));
     kept.extend(answers);
-    kept.extend(managed.values().map(spent));
+    kept.extend(managed.values().map(saved));
+    kept.extend(promises.iter().map(Promise::kept));
+    kept.extend(controller.fitness.changed().map(|it| (JUDGE_KEY.to_owned(), it)));
     kept.extend(barometer.changed().map(|it| (climate_key(barometer.primary()), it)));
     Some(spawn_blocking(move || {
         for name in gone {
@@ -373,12 +430,65 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
                 tracing::warn!(%rollout, %error, "no checkpoint is kept: a restart bets on all stored pairs again");
             }
         }
+        let mut all = true;
         for (key, value) in kept {
             if let Err(error) = pairs.keep(&key, &value) {
                 tracing::warn!(key, %error, "what a restart must not forget is not kept");
+                all = false;
             }
         }
+        if all {
+            assure(&pairs, &promises);
+        }
     }))
+}
+
+/// Whether what is kept will be kept again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Soon,
+    Never,
+}
+
+/// What a rollout spends at most until the next time it is kept.
+struct Promise {
+    key: String,
+    spent: Spent,
+    purse: Arc<Purse>,
+}
+
+impl Promise {
+    fn kept(&self) -> (String, Vec<u8>) {
+        let Spent { day, today, total } = self.spent;
+        (self.key.clone(), [day, today, total].map(u64::to_be_bytes).concat())
+    }
+}
+
+fn promises(controller: &Controller, next: Next, now: Timestamp) -> Vec<Promise> {
+    let promise = |it: &Managed| {
+        let purse = Arc::clone(it.live.copies().purse());
+        let spent = match next {
+            Next::Soon => purse.ahead(now),
+            Next::Never => purse.close(now),
+        };
+        Promise { key: spend_key(it.rollout.name()), spent, purse }
+    };
+    controller.managed.values().map(promise).collect()
+}
+
+/// Lets be spent what is on disk.
+fn assure(pairs: &Pairs, promises: &[Promise]) {
+    if promises.iter().all(|it| it.purse.is_assured(it.spent)) {
+        return;
+    }
+    match pairs.flush() {
+        Ok(()) => {
+            for it in promises {
+                it.purse.assure(it.spent);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "what may be spent is not kept, so nothing is"),
+    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use super::*;
 use crate::domain::{
     Agreement, Call, Choice, Counted, Excluded, Lease, Lot, Margin, Mark, Metric, Note, Order,
-    Outcome, Pair, PairId, Plan, Record, Review, Risk, Share, Side, Slice, Times, Told, Watched,
-    Weather, default_ladder,
+    Outcome, Pair, PairId, Plan, Record, Review, Risk, Score, Share, Side, Slice, Times, Told,
+    Watched, Weather, default_ladder,
 };
 use crate::store::{Bodies, Limits};
 
@@ -12,8 +12,8 @@ const LIMITS: Limits =
     Limits { bytes_max: 1 << 40, age_ms_max: 1 << 50, free_bytes_min: 0, queue_len_max: 8 };
 
 fn plan() -> Plan {
-    let margins =
-        [Metric::ErrorRate, Metric::LatencyP99, Metric::HumanWinRate].map(Margin::default_of);
+    use Metric::{ErrorRate, HumanWinRate, JudgeScore, LatencyP99};
+    let margins = [ErrorRate, LatencyP99, HumanWinRate, JudgeScore].map(Margin::default_of);
     Plan {
         primary: "gpt".parse().unwrap(),
         candidate: "cheap".parse().unwrap(),
@@ -115,6 +115,25 @@ fn review(window: &Window, order: Order) -> Review {
     }
 }
 
+/// What a judge said of a pair that counted just before.
+fn score(window: &Window, order: Order) -> Score {
+    let before = Order { seq: order.seq - 5, at: Timestamp(order.at.0 - 100) };
+    let pair = pair(window, before, Outcome::Ok);
+    Score {
+        pair: pair.id,
+        window: pair.window,
+        watched: pair.watched,
+        at: order.at,
+        order: Some(order),
+        source: "judge:m@r".to_owned(),
+        primary: 0.8,
+        candidate: if order.seq.is_multiple_of(3) { 0.7 } else { 0.9 },
+        parts: Vec::new(),
+        rationale: String::new(),
+        placed: None,
+    }
+}
+
 /// What a stage is told: pairs, solos of both sides and lost copies, all mixed.
 fn told(window: &Window, places: std::ops::Range<u64>) -> Vec<Seen> {
     let told = |seq: u64| {
@@ -139,6 +158,9 @@ fn told(window: &Window, places: std::ops::Range<u64>) -> Vec<Seen> {
                 key: String::new(),
             }),
             4 => Seen::Review(Box::new(review(window, order))),
+            // Of a pair that is not there nobody says anything.
+            5 if 20 < seq => Seen::Score(Box::new(score(window, order))),
+            6 if seq % 1_000 == 706 => note(Told::JudgeFailed),
             _ => solo(Side::Primary, "gpt"),
         }
     };
@@ -156,7 +178,7 @@ fn keep(pairs: &Pairs, seen: &[Seen]) {
             Seen::Review(review) => {
                 pairs.put_review(review, review.counted.unwrap().order.at).unwrap();
             }
-            Seen::Score(_) => {}
+            Seen::Score(score) => pairs.put_score(score).unwrap(),
         }
     }
     pairs.put_notes(notes).unwrap();
@@ -209,7 +231,7 @@ fn a_restart_gives_the_evidence_that_was_there_before_it() {
 }
 
 /// A rollout in its second stage, with a checkpoint somewhere in it, and the bets as they were.
-fn checkpointed(pairs: &Pairs, revised: Option<&Plan>) -> (Rollout, Ledger) {
+fn checkpointed(pairs: &Pairs, revised: Option<&Plan>, keeps: bool) -> (Rollout, Ledger) {
     let mut managed =
         Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), &Copies::new(0, (0, 0)));
     let mut step = record(Event::Created(Box::new(plan())), 0);
@@ -231,8 +253,12 @@ fn checkpointed(pairs: &Pairs, revised: Option<&Plan>) -> (Rollout, Ledger) {
                 if let Some(plan) = revised.cloned() {
                     let at = managed.told.at.0;
                     managed.apply(&record(Event::Revised(Box::new(plan)), at));
+                    managed.tell_weather(&storm());
+                    pairs.put_notes(managed.begun.take().into_iter().collect()).unwrap();
                 }
-                checkpoint(&mut managed, LATER).unwrap().save(pairs).unwrap();
+                if keeps {
+                    checkpoint(&mut managed, LATER).unwrap().save(pairs).unwrap();
+                }
             }
         }
     }
@@ -264,11 +290,28 @@ fn a_restart_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
     for revised in [None, Some(&narrower), Some(&fewer)] {
         let dir = tempfile::tempdir().unwrap();
         let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
-        let (rollout, live) = checkpointed(&pairs, revised);
+        let (rollout, live) = checkpointed(&pairs, revised, true);
         let rebuilt = rebuilt(&rollout, Some(&pairs), LATER);
         assert_eq!(format!("{:?}", rebuilt.ledger.evidence()), format!("{:?}", live.evidence()));
         assert!((900..1_000).contains(&rebuilt.counted), "{} of 3,998 told", rebuilt.counted);
         assert_eq!(rebuilt.seq, 3_999);
+    }
+}
+
+/// A kill right after an edit: the bets are made anew, by the shares that hold from there on.
+#[test]
+fn without_a_checkpoint_what_was_drawn_after_an_edit_is_bet_on_by_its_shares() {
+    for basis_points in [500, 5_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
+        let mut edited = plan();
+        edited.stages[1].mirror = Share::from_basis_points(basis_points).unwrap();
+        let (rollout, live) = checkpointed(&pairs, Some(&edited), false);
+        let stage = &rollout.plan().stages[1];
+        assert_eq!(rollout.visits().last().unwrap().shares, Some((stage.serve, stage.mirror)));
+        let rebuilt = rebuilt(&rollout, Some(&pairs), LATER);
+        assert_eq!(format!("{:?}", rebuilt.ledger.evidence()), format!("{:?}", live.evidence()));
+        assert_eq!(rebuilt.ledger.encode(), live.encode());
     }
 }
 
@@ -320,9 +363,9 @@ fn copies_of_failures_that_are_lost_never_prove_safe() {
         }
         ledger.unproven().count()
     };
-    // Of people nothing was heard.
-    assert_eq!(unproven(Told::CopyLost), 2);
-    assert_eq!(unproven(Told::ScoreLost), 1, "without them it would be proven");
+    // Of people and of a judge nothing was heard.
+    assert_eq!(unproven(Told::CopyLost), 3);
+    assert_eq!(unproven(Told::ScoreLost), 2, "without them it would be proven");
 }
 
 /// Half is served and a fifth copied, and then a twentieth is served: both sides fail alike. What was

@@ -1,7 +1,7 @@
 //! Taking what was seen of the traffic into the evidence, and the steps it asks for.
 
 use crate::analysis::News;
-use crate::domain::{Name, Note, Seen};
+use crate::domain::{Metric, Name, Note, Seen, Told};
 use crate::store::Offered;
 use crate::telemetry::Loss;
 
@@ -15,8 +15,12 @@ impl Controller {
         let Some(managed) = self.managed.get_mut(&name) else { return };
         let (order, news) = (seen.order(), News::of(&seen));
         managed.told = managed.told.max(order);
+        managed.savings.see(&seen);
         // Late news of an earlier stage or visit is kept in the store and counts no more.
         let current = managed.is_current(seen.window()) && managed.rollout.since() <= news.made;
+        if let (Seen::Pair(pair), Some(judge), true) = (&seen, &self.strict_judge, current) {
+            managed.judging.meet(judge, pair);
+        }
         let before = managed.ledger.is_broken();
         if current {
             if !news.is_aside() {
@@ -34,13 +38,45 @@ impl Controller {
         if managed.begun.is_some() {
             self.note_begun(&name);
         }
-        if let Seen::Note(note) = seen
-            && current
-        {
-            self.note(*note);
+        if let Seen::Note(note) = seen {
+            if note.told == Told::JudgeFailed {
+                self.told_of_judge(&name, current);
+            }
+            if current {
+                self.note(*note);
+            }
         }
         if broken {
             self.weigh(&name);
+        }
+    }
+
+    /// Tells the evidence that the judge was found unfit since it last heard of it: with a place
+    /// of its own, so that a restart and a backtest forget the same.
+    pub(super) fn tell_of_judge(&mut self) {
+        let failures = self.fitness.failures();
+        for managed in self.managed.values_mut().filter(|it| it.judging.telling < failures) {
+            let judged = managed.rollout.guarded().is_some()
+                && managed.rollout.plan().gated(Metric::is_judged).is_some();
+            match managed.rollout.window().filter(|_| judged) {
+                Some(window) => {
+                    if self.outbox.offer(Seen::note(&window, Told::JudgeFailed)).is_none() {
+                        return;
+                    }
+                }
+                None => managed.judging.told = failures,
+            }
+            managed.judging.telling = failures;
+        }
+    }
+
+    /// The evidence was told, or of a stage that was left meanwhile: then it is told again.
+    fn told_of_judge(&mut self, name: &Name, current: bool) {
+        let Some(judging) = self.managed.get_mut(name).map(|it| &mut it.judging) else { return };
+        if current {
+            judging.told = judging.telling;
+        } else {
+            judging.telling = judging.told;
         }
     }
 
@@ -91,3 +127,7 @@ impl Controller {
 #[cfg(test)]
 #[path = "take_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "unfit_tests.rs"]
+mod unfit_tests;

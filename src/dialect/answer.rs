@@ -66,6 +66,9 @@ pub struct Reading {
     pub trouble: Option<String>,
 }
 
+/// Most tokens of a call: who tells more says nothing of them.
+const TOKENS_MAX: u64 = 1 << 30;
+
 /// Reads what came back. It never fails: whatever the bytes are, the outcome says so.
 pub fn read(received: &Received<'_>) -> Reading {
     let decoded = decode(received.content_encoding, received.body, received.ended);
@@ -82,7 +85,7 @@ pub fn read(received: &Received<'_>) -> Reading {
     Reading {
         outcome,
         transcript: comparable.then_some(draft.transcript),
-        usage: draft.usage,
+        usage: draft.usage.filter(|it| it.all() <= TOKENS_MAX),
         finish_reason: draft.finish.map(bounded),
         model: draft.model.map(bounded),
         trouble,
@@ -342,6 +345,21 @@ mod tests {
         }
         let reading = read(&received(500, "", End::Whole));
         assert_eq!(reading.trouble.as_deref(), Some("status 500"));
+    }
+
+    #[test]
+    fn more_tokens_than_can_be_are_not_told() {
+        let usage = |tokens: u64| {
+            let body = format!(
+                "{{\"choices\":[{{\"message\":{{\"content\":\"a\"}},\"finish_reason\":\"stop\"}}],\
+                 \"usage\":{{\"prompt_tokens\":{tokens},\"completion_tokens\":2}}}}"
+            );
+            read(&received(200, &body, End::Whole)).usage
+        };
+        assert_eq!(usage(TOKENS_MAX - 2).map(|it| it.all()), Some(TOKENS_MAX));
+        for tokens in [TOKENS_MAX, u64::MAX - 1, u64::MAX] {
+            assert_eq!(usage(tokens), None, "{tokens}");
+        }
     }
 
     #[test]

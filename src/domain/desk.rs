@@ -71,10 +71,12 @@ impl Desk {
         }
     }
 
-    /// Forgets a pair.
+    /// Forgets a pair that was shown to nobody. What somebody may have said of one stays.
     pub fn forget(&mut self, pair: PairId) {
-        let forgotten = self.reviews.remove(&pair);
-        self.waiting -= usize::from(forgotten.is_some_and(|it| it.leases.is_empty()));
+        if self.reviews.get(&pair).is_some_and(|it| it.leases.is_empty()) {
+            self.reviews.remove(&pair);
+            self.waiting -= 1;
+        }
     }
 
     /// Takes a review as it is now.
@@ -89,14 +91,14 @@ impl Desk {
         self.reviews.values().find_map(|it| Some((it, it.leases.iter().find(theirs)?)))
     }
 
-    /// The pair a reviewer is to be shown next: the oldest of the window, asked since then.
-    pub fn next<'a>(
+    /// The pairs of the window, asked since then, that a reviewer is to be shown: oldest first.
+    pub fn waiting_for<'a>(
         &'a self,
-        reviewer: &str,
+        reviewer: &'a str,
         (window, since): (&'a Window, Timestamp),
         now: Timestamp,
-    ) -> Option<&'a Review> {
-        self.of(window, since).find(|it| it.waits_for(reviewer, now))
+    ) -> impl Iterator<Item = &'a Review> {
+        self.of(window, since).filter(move |it| it.waits_for(reviewer, now))
     }
 
     fn of<'a>(&'a self, window: &'a Window, since: Timestamp) -> impl Iterator<Item = &'a Review> {
@@ -174,9 +176,9 @@ impl Desk {
     }
 
     /// Who won by the first reviewer of each pair that was answered, newest first.
-    pub fn winners(&self) -> impl Iterator<Item = (PairId, Preferred)> {
+    pub fn winners(&self) -> impl Iterator<Item = (&Review, Preferred)> {
         let reviews = self.reviews.values().rev();
-        reviews.filter_map(|it| Some((it.pair, it.answered().next()?.1)))
+        reviews.filter_map(|it| Some((it, it.answered().next()?.1)))
     }
 
     /// How far it has come, for this reviewer in this window.
@@ -197,9 +199,7 @@ impl Desk {
             let held = review.leases.iter().any(|it| it.said.is_none() && now < it.until);
             progress.leased += u64::from(held);
         }
-        let waits = window.map_or(0, |(window, since)| {
-            self.of(window, since).filter(|it| it.waits_for(reviewer, now)).count()
-        });
+        let waits = window.map_or(0, |within| self.waiting_for(reviewer, within, now).count());
         Progress { waiting: u64::try_from(waits).unwrap_or(u64::MAX), ..progress }
     }
 }

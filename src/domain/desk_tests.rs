@@ -83,9 +83,9 @@ fn of_too_many_pairs_that_wait_the_oldest_go_and_none_that_was_shown() {
     assert_eq!((desk.full_from(), Desk::default().full_from()), (Some(drawn(300).pair), None));
     assert!(desk.find(1).is_some() && !desk.has(drawn(299).pair) && desk.has(drawn(300).pair));
     let window = drawn(1).window;
-    let next = desk.next("ben", (&window, Timestamp(0)), Timestamp(1)).unwrap();
+    let next = desk.waiting_for("ben", (&window, Timestamp(0)), Timestamp(1)).next().unwrap();
     assert_eq!(next.pair, drawn(300).pair, "the oldest first");
-    let later = desk.next("ben", (&window, Timestamp(5_000)), Timestamp(1));
+    let later = desk.waiting_for("ben", (&window, Timestamp(5_000)), Timestamp(1)).next();
     assert_eq!(later, None, "of an earlier visit of the stage");
 }
 
@@ -105,4 +105,15 @@ fn progress_counts_pairs_and_who_agrees() {
     assert_eq!(desk.winners().map(|it| it.1).collect::<Vec<_>>(), [Preferred::Primary]);
     assert_eq!(desk.held("ana", Timestamp(12)).unwrap().1.id, 2);
     assert_eq!(desk.held("ben", Timestamp(12)), None);
+}
+
+#[test]
+fn what_somebody_said_is_not_forgotten_where_the_texts_are_gone() {
+    let mut desk = desk();
+    desk.draw(drawn(3));
+    (1..=3).for_each(|it| desk.forget(drawn(it).pair));
+    assert_eq!([1, 2, 3].map(|it| desk.has(drawn(it).pair)), [true, true, false]);
+    assert_eq!(desk.due(Timestamp(90_000)).len(), 1, "it is evidence all the same");
+    desk.draw(drawn(4));
+    assert!(desk.full_from().is_none() && desk.has(drawn(4).pair));
 }

@@ -59,6 +59,15 @@ pub enum Refusal {
         /// What the primary does.
         problem: String,
     },
+    /// A judge's opinion is all that is proven of what answers are worth.
+    #[error(
+        "in stage `{stage}` the judge alone says what answers are worth, and it can be wrong or \
+         deceived: a check by rules or what people say has to be proven there too"
+    )]
+    JudgedAlone {
+        /// The stage.
+        stage: String,
+    },
     /// What was heard of the stage is not all, or not of now.
     #[error("stage `{stage}` is not heard out: {problem}")]
     Unsettled {
@@ -107,6 +116,16 @@ pub enum Refusal {
         stage: String,
         /// When that ends.
         thaw: Thaw,
+    },
+    /// The candidate is not known to answer the golden set that stands before the first stage.
+    #[error("the golden set `{file}` stands before the first stage: {why}")]
+    Golden {
+        /// The file of the set.
+        file: String,
+        /// The candidate.
+        candidate: Name,
+        /// What is not known.
+        why: String,
     },
     /// A person has to agree first.
     #[error("stage `{stage}` needs an approval before it is left")]
@@ -171,11 +190,13 @@ impl Refusal {
             Self::Gate { .. } => "GATE_UNDECIDED",
             Self::Untrusted { .. } => "EVIDENCE_UNTRUSTED",
             Self::Outage { .. } => "PRIMARY_OUTAGE",
+            Self::JudgedAlone { .. } => "JUDGED_ALONE",
             Self::Unsettled { .. } => "NOT_HEARD_OUT",
             Self::Samples { .. } => "TOO_FEW_SAMPLES",
             Self::TooEarly { .. } => "TOO_EARLY",
             Self::TooSlow { .. } => "TOO_SLOW",
             Self::Frozen { .. } => "FROZEN",
+            Self::Golden { .. } => "GOLDEN_SET",
             Self::NeedsApproval { .. } => "NEEDS_APPROVAL",
             Self::NeedsConsent { .. } => "NEEDS_CONSENT",
             Self::NeedsOverride { .. } => "NEEDS_OVERRIDE",
@@ -227,6 +248,16 @@ impl Refusal {
                 }
                 None => format!("wait; `crossfade status {rollout}` shows where it stands"),
             },
+            Self::JudgedAlone { stage } => {
+                let skip = stands.and_then(onward).unwrap_or_else(|| {
+                    format!("`crossfade jump {rollout} STAGE --override --comment \"…\"`")
+                });
+                format!(
+                    "have a gate like repeated_rate proven in `{stage}` too: change its plan, or \
+                     where it has no such gate go back and start with one (`crossfade rollback \
+                     {rollout}`); or answer for it yourself: {skip}"
+                )
+            }
             Self::TooSlow { .. } => {
                 let verb = if stands.is_some() { "start" } else { "create" };
                 format!(
@@ -234,6 +265,9 @@ impl Refusal {
                      wider margin; `--force`, beside what else was said, takes it as it is: \
                      `crossfade {verb} {rollout} --force`"
                 )
+            }
+            Self::Golden { file, candidate, .. } => {
+                format!("`crossfade replay {file} --candidate {candidate}` says how it answers")
             }
             Self::NeedsApproval { stage } => {
                 let attempt =
@@ -311,11 +345,17 @@ mod tests {
             Refusal::AttemptMismatch { asked: 1, current: 2 },
             Refusal::Untrusted { stage: stage(), problem: "copies are missing".to_owned() },
             Refusal::Outage { stage: stage(), problem: "it fails".to_owned() },
+            Refusal::JudgedAlone { stage: stage() },
             Refusal::Unsettled { stage: stage(), problem: "calls are under way".to_owned() },
             Refusal::Samples { stage: stage(), have: 3, need: 9 },
             Refusal::TooEarly { stage: stage(), left_ms: 60_000 },
             Refusal::TooSlow { stage: stage(), metric: Metric::Cost, ms: 90_000, ms_max: 60_000 },
             Refusal::Frozen { stage: stage(), thaw },
+            Refusal::Golden {
+                file: "chat.jsonl".to_owned(),
+                candidate: "cheap".parse().unwrap(),
+                why: "it was not put to them".to_owned(),
+            },
             Refusal::NeedsApproval { stage: stage() },
             Refusal::NeedsConsent { stage: stage() },
             Refusal::NeedsOverride { stage: stage() },
@@ -333,7 +373,7 @@ mod tests {
         let name: Name = "chat".parse().unwrap();
         let verbs = [
             "create", "start", "status", "explain", "advance", "approve", "jump", "resume",
-            "rollback", "stop", "delete",
+            "rollback", "stop", "delete", "replay",
         ];
         for refusal in every() {
             let remedy = refusal.remedy_when(&name, None);
@@ -355,6 +395,8 @@ mod tests {
             "GATE_BREACHED",
             "GATE_INVALID",
             "GATE_UNDECIDED",
+            "GOLDEN_SET",
+            "JUDGED_ALONE",
             "MOVES_TRAFFIC",
             "NEEDS_APPROVAL",
             "NEEDS_CONSENT",

@@ -115,9 +115,14 @@ impl Choice {
 }
 
 impl Preferred {
-    /// Who wins by a judge's marks.
+    /// Who wins by a judge's score.
     pub fn of(score: &Score) -> Self {
-        let ahead = score.candidate - score.primary;
+        Self::by([score.primary, score.candidate])
+    }
+
+    /// Who wins by a judge's marks of the primary and of the candidate.
+    pub fn by([primary, candidate]: [f64; 2]) -> Self {
+        let ahead = candidate - primary;
         if ahead.abs() < APART {
             Self::Neither
         } else if 0.0 < ahead {

@@ -80,6 +80,8 @@ pub enum Told {
     CopyLost,
     /// A pair was to be judged and could not be.
     ScoreLost,
+    /// The judge was found unfit: what it said of the attempt before is not to be believed.
+    JudgeFailed,
     /// The window was opened at this time, after all that was told up to this place, in this
     /// weather.
     Entered(Vec<Weather>),

@@ -16,7 +16,7 @@ use crate::telemetry::{Metrics, Spending};
 use crate::traffic::{Fitness, Job, Reply, Reserved};
 use crate::upstream::{Resolver, aside, credential, host};
 
-use super::prompt::{self, Marked, Wording};
+use super::prompt::{self, Asked, Marked, Wording};
 
 /// Pause before the first retry; doubled each time.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -149,14 +149,14 @@ impl Line {
     /// for each time; without one no budget does.
     pub(super) async fn ask(
         &self,
-        question: &str,
+        asked: Asked<'_>,
         answers: &[&str],
         payer: Option<&Job>,
     ) -> Result<Said, Failure> {
         let mut pause = RETRY_PAUSE;
         let mut retries = 0;
         loop {
-            let result = self.ask_once(question, answers, payer).await;
+            let result = self.ask_once(asked, answers, payer).await;
             let reply = result.as_ref().map_or_else(Failure::reply, |_| Some(Reply::Read));
             let Some(reply) = reply else { return result };
             self.fitness.hear(reply);
@@ -172,11 +172,11 @@ impl Line {
 
     async fn ask_once(
         &self,
-        question: &str,
+        asked: Asked<'_>,
         answers: &[&str],
         payer: Option<&Job>,
     ) -> Result<Said, Failure> {
-        let body: Value = self.wording.request(&self.model, question, answers);
+        let body: Value = self.wording.request(&self.model, asked, answers);
         let reserved = payer.map(|it| self.afford(it, &body)).transpose()?;
         let completion = self.send(&body).await;
         if let Some((job, reserved)) = payer.zip(reserved) {

@@ -27,8 +27,9 @@ use crate::tasks::{BoxError, Stop, spawn};
 use crate::telemetry::{Loss, Metrics};
 use crate::traffic::{Calibrated, Fitness, Job, Outbox, Reasons, Tried};
 
-use distinct::{Distinct, Rule};
+use distinct::Rule;
 use line::{Failure, Line, Said};
+use prompt::Asked;
 
 /// How soon a judge that did not mark its calibration set, or that is another now, is tried again;
 /// later and later while it does not.
@@ -107,7 +108,6 @@ impl Judge {
         mut jobs: mpsc::Receiver<Job>,
         mut stop: Stop,
     ) -> Result<(), BoxError> {
-        let mut distinct = Distinct::default();
         loop {
             let next = async {
                 self.fitness.is_fit().await;
@@ -121,7 +121,7 @@ impl Judge {
                 },
                 () = stop.wait() => break,
             };
-            let rule = distinct.see(&job);
+            let rule = Rule::of(&job);
             let judge = Arc::clone(&self);
             spawn("judge", async move {
                 let _place = place;
@@ -176,7 +176,8 @@ impl Judge {
         for (place, row) in rows.iter().enumerate() {
             let answers = row.answers.each_ref().map(String::as_str);
             let first = first(&place.to_string());
-            opinions.push(self.ask(&row.question, answers, first, None).await.ok());
+            let asked = Asked { question: &row.question, reference: row.reference.as_deref() };
+            opinions.push(self.ask(asked, answers, first, None).await.ok());
             sleep(pause).await;
         }
         let named = opinions.iter().rev().flatten().next();
@@ -187,7 +188,7 @@ impl Judge {
             marks: opinion.as_ref().filter(|it| it.source == source).map(|it| self.means(it)),
         });
         let run = self.fitness.calibrate(&source, &tried.collect::<Vec<_>>());
-        let problem = self.fitness.problem();
+        let problem = self.fitness.rests();
         self.metrics.judging.calibrated(run.kappa, run.drift, problem.as_deref());
         if let Some(problem) = problem {
             tracing::warn!(problem, "the judge rests");
@@ -196,9 +197,14 @@ impl Judge {
     }
 
     async fn judge(&self, job: Job, rule: Option<Rule>) {
+        let failures = self.fitness.failures();
         let mut score = match rule {
             Some(rule) => self.ruled(&job, rule),
             None => match self.scored(&job).await {
+                // What it was asked while it did badly says as little as what it said before.
+                Ok(_) if self.fitness.failures() != failures => {
+                    return self.metrics.loss(Loss::JudgeFailed);
+                }
                 Ok(score) => score,
                 Err(error) => return self.lost(&job, &error).await,
             },
@@ -233,7 +239,7 @@ impl Judge {
     async fn scored(&self, job: &Job) -> Result<Score, Failure> {
         let answers = [job.primary.as_str(), job.candidate.as_str()];
         let first = first(&job.pair.to_string());
-        let opinion = self.ask(&job.question, answers, first, Some(job)).await?;
+        let opinion = self.ask(Asked::open(&job.question), answers, first, Some(job)).await?;
         self.fitness.place(opinion.placed);
         if let Some(Placed::Both { flipped, .. }) = opinion.placed {
             self.metrics.judging.orders(flipped);
@@ -277,7 +283,7 @@ impl Judge {
     /// What it thinks of two answers; where it is shown them in one order, this one stands first.
     async fn ask(
         &self,
-        question: &str,
+        asked: Asked<'_>,
         [ours, theirs]: [&str; 2],
         first: Side,
         payer: Option<&Job>,
@@ -286,19 +292,19 @@ impl Judge {
         match (self.asking, first) {
             (Asking::Pairwise(Orders::Both), _) => {
                 let ahead =
-                    Opinion::of(line.ask(question, &[ours, theirs], payer).await?, Side::Primary)?;
-                let behind = line.ask(question, &[theirs, ours], payer).await?;
+                    Opinion::of(line.ask(asked, &[ours, theirs], payer).await?, Side::Primary)?;
+                let behind = line.ask(asked, &[theirs, ours], payer).await?;
                 self.both(ahead, Opinion::of(behind, Side::Candidate)?)
             }
             (Asking::Pairwise(Orders::One), Side::Primary) => {
-                Opinion::of(line.ask(question, &[ours, theirs], payer).await?, first)
+                Opinion::of(line.ask(asked, &[ours, theirs], payer).await?, first)
             }
             (Asking::Pairwise(Orders::One), Side::Candidate) => {
-                Opinion::of(line.ask(question, &[theirs, ours], payer).await?, first)
+                Opinion::of(line.ask(asked, &[theirs, ours], payer).await?, first)
             }
             (Asking::Pointwise, _) => {
-                let ours = line.ask(question, &[ours], payer).await?;
-                Opinion::alone(ours, line.ask(question, &[theirs], payer).await?)
+                let ours = line.ask(asked, &[ours], payer).await?;
+                Opinion::alone(ours, line.ask(asked, &[theirs], payer).await?)
             }
         }
     }

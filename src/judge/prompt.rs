@@ -36,6 +36,26 @@ pub(super) struct Wording {
     id: String,
 }
 
+/// What is said of a reference, where there is one.
+const REFERENCE: &str = "The reference is known to be a good answer. What it says is the measure, not \
+how it says it.\n\n";
+
+/// What answers are judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked<'a> {
+    /// The conversation up to them.
+    pub(super) question: &'a str,
+    /// A good answer, where one is known.
+    pub(super) reference: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    /// A conversation to which no good answer is known.
+    pub(super) fn open(question: &'a str) -> Self {
+        Self { question, reference: None }
+    }
+}
+
 /// What the judge said of each answer it was shown, in their order.
 #[derive(Debug, PartialEq)]
 pub(super) struct Marked {
@@ -79,18 +99,21 @@ impl Wording {
 
     /// The request body for an OpenAI-compatible endpoint: the material fenced with a nonce that
     /// the texts cannot know.
-    pub(super) fn request(&self, model: &str, question: &str, answers: &[&str]) -> Value {
+    pub(super) fn request(&self, model: &str, asked: Asked<'_>, answers: &[&str]) -> Value {
         let nonce = uuid::Uuid::now_v7().simple().to_string();
         let block = |(tag, text): (&str, &str)| {
             format!("<{tag} nonce=\"{nonce}\">\n{text}\n</{tag} nonce=\"{nonce}\">")
         };
         let answers = self.tags.iter().copied().zip(answers.iter().copied());
-        let blocks = [("question", question)].into_iter().chain(answers).map(block);
+        let reference = asked.reference.map(|it| ("reference", it));
+        let known = [("question", asked.question)].into_iter().chain(reference);
+        let blocks: Vec<String> = known.chain(answers).map(block).collect();
+        let measure = reference.map_or("", |_| REFERENCE);
         json!({
             "model": model,
             "messages": [
                 { "role": "system", "content": self.instructions },
-                { "role": "user", "content": blocks.collect::<Vec<_>>().join("\n\n") },
+                { "role": "user", "content": format!("{measure}{}", blocks.join("\n\n")) },
             ],
             "temperature": 0,
             "response_format": {

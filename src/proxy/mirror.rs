@@ -3,32 +3,36 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
-use hyper::header::HeaderValue;
+use hyper::{header::HeaderValue, http::request::Parts};
 use tokio::{
     sync::{mpsc::error::TrySendError, oneshot},
     time::timeout,
 };
 
 use crate::clock;
-use crate::dialect::{self, Purpose};
-use crate::domain::{Call, Lot, Outcome, Pair, Seen, Share, Side, Skip, Told, Window};
+use crate::dialect::{self, Asked, Purpose};
+use crate::domain::{
+    Call, Endpoint, Lot, Outcome, Pair, PairId, Seen, Share, Side, Skip, Told, Window,
+};
 use crate::memory::{Full, Held, Need, Seat};
 use crate::patterns::Keys;
 use crate::store::{Bodies, Offered};
 use crate::tasks::{self, Place};
 use crate::telemetry::{Loss, Role};
-use crate::traffic::{Counted, Due, Job, Live, Reasons, Reserved, Routed, Trace, provider};
+use crate::traffic::{
+    Counted, Due, Job, Live, Published, Reasons, Reserved, Routed, Trace, provider,
+};
 use crate::upstream::Provider;
 
 use super::{
     Proxy,
     answer::full,
-    checks::compare_halves,
+    checks::{compare_halves, is_repeated},
     half::{Half, JUDGED_LEN_MAX, judged, stored},
     headers,
     redact::{keys, shown_path},
     serve::{Exchange, Use},
-    tee::{Done, Ended, Keep, Reading, Taken},
+    tee::{Done, Ended, Keep, Taken},
 };
 
 /// What a copy takes until its answer is here; given back when dropped.
@@ -89,6 +93,17 @@ impl Proxy {
         let routed = Arc::new(routed);
         self.trail.add(Trace::Routed(Arc::clone(&routed)));
         routed
+    }
+
+    /// A request that there was no memory to read. Whose it was and whether a copy was due its head
+    /// says, as far as it does.
+    pub(super) fn unread(&self, id: PairId, head: &Parts, endpoint: Endpoint, board: &Published) {
+        let facts = self.callers.facts(id, head, (endpoint, &Asked::default(), &[]));
+        let route = board.snapshot.route(&facts);
+        let live = route.lane.and_then(|it| board.live.get(it));
+        if let Some(live) = live.filter(|it| it.is_open() && route.mirror.is_ok()) {
+            live.miss();
+        }
     }
 
     /// How an answer to this exchange is kept.
@@ -159,7 +174,7 @@ impl Proxy {
         let (other, served) = self.meet(exchange, side, room, served).await;
         let keys = keys(exchange);
         // Read together, because what is read of an answer may be larger than what came of it.
-        let copy = self.half(exchange, &other, &keys);
+        let copy = self.half(exchange, &other, &keys).await;
         self.count(&copy.call, Role::Mirror);
         self.paid(exchange, reserved, &copy.call);
         let served = match served {
@@ -173,7 +188,7 @@ impl Proxy {
             }
         };
         let lost = self.lost(&served, &other);
-        let served = self.half(exchange, &served, &keys);
+        let served = self.half(exchange, &served, &keys).await;
         self.count(&served.call, Role::Serve);
         self.look_at(exchange, &served.call, served.reading.transcript.as_ref());
         let lost = lost.or_else(|| coding(&served.call, &copy.call));
@@ -211,8 +226,23 @@ impl Proxy {
         }
     }
 
-    pub(super) fn half(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Half {
-        let (call, reading) = self.read(exchange, taken, keys);
+    /// What an answer comes to, also where nobody tells its tokens: its cost, and what it keeps to of
+    /// what was asked.
+    pub(super) async fn half(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Half {
+        let (mut call, mut reading) = taken.read(exchange.endpoint);
+        let asked = (exchange.endpoint, &exchange.body);
+        self.estimate(asked, &mut call, &mut reading.transcript).await;
+        self.price(exchange, &mut call, keys);
+        let mut check = || {
+            // Of an answer that is not here to its end nobody can say what it keeps to.
+            let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
+            self.check_answer(exchange, &mut call, whole);
+        };
+        if exchange.asked.has_schemas {
+            self.checker.in_turn(check).await
+        } else {
+            check()
+        }
         Half { call, reading }
     }
 
@@ -337,16 +367,17 @@ impl Proxy {
         let _ = exchange.routed.counted.set(counted);
     }
 
-    /// What an answer comes to, with its cost and what it keeps to of what was asked.
-    pub(super) fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> (Call, Reading) {
-        let (mut call, reading) = taken.read(exchange.endpoint);
-        self.estimate(exchange, &mut call, reading.transcript.as_ref());
-        call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, &call), &call);
-        // Of an answer that is not here to its end nobody can say what it keeps to.
-        let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
-        self.redact_call(&mut call, keys);
-        self.check_answer(exchange, &mut call, whole);
-        (call, reading)
+    /// What a failure comes to for which a caller waits: nothing is checked or estimated of it.
+    pub(super) fn read_unchecked(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Call {
+        let (mut call, _) = taken.read(exchange.endpoint);
+        self.price(exchange, &mut call, keys);
+        call
+    }
+
+    /// Adds what a call cost, and takes out what may not be kept.
+    fn price(&self, exchange: &Exchange, call: &mut Call, keys: &Keys) {
+        call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, call), call);
+        self.redact_call(call, keys);
     }
 
     /// What the judge is asked of a pair: a share of those it may see, with two answers. An error
@@ -358,7 +389,7 @@ impl Proxy {
         (request, reasons): (&Bytes, Reasons),
         (primary, candidate): (&Half, &Half),
     ) -> Option<Result<Job, Full>> {
-        if self.judge.is_none() || !pair.judgeable || !includes(exchange.lane.judge, pair) {
+        if !self.is_judged(exchange) || !pair.judgeable || !includes(exchange.lane.judge, pair) {
             return None;
         }
         let (ours, theirs) = (judged(primary)?, judged(candidate)?);
@@ -372,6 +403,7 @@ impl Proxy {
             question,
             primary: ours,
             candidate: theirs,
+            is_repeated: is_repeated(candidate) && !is_repeated(primary),
             reasons,
             held,
             purse: Arc::clone(exchange.live.copies().purse()),
@@ -413,7 +445,7 @@ impl Proxy {
                 Use::Nothing => (taken, None),
             };
             tasks::spawn("read", async move {
-                let (call, reading) = proxy.read(&exchange, &taken, &keys(&exchange));
+                let Half { call, reading } = proxy.half(&exchange, &taken, &keys(&exchange)).await;
                 proxy.count(&call, Role::Serve);
                 proxy.look_at(&exchange, &call, reading.transcript.as_ref());
                 let side = side(&exchange, &call);

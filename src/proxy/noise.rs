@@ -52,21 +52,21 @@ impl Proxy {
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         tasks::spawn("noise", async move {
             let (again, served) = proxy.meet(&exchange, Side::Primary, room, served).await;
-            proxy.tell_noise(&exchange, (&again, reserved), served);
+            proxy.tell_noise(&exchange, (&again, reserved), served).await;
             drop(under_way);
         });
         Ok(sender)
     }
 
     /// Two calls of the primary for one request: to the controller.
-    fn tell_noise(
+    async fn tell_noise(
         &self,
         exchange: &Exchange,
         (again, reserved): (&Taken, Reserved),
         served: Served,
     ) {
         let keys = keys(exchange);
-        let (other, mut again) = (again, self.half(exchange, again, &keys));
+        let (other, mut again) = (again, self.half(exchange, again, &keys).await);
         // The other one is counted where it is served.
         self.count(&again.call, Role::Mirror);
         self.paid(exchange, reserved, &again.call);
@@ -77,7 +77,7 @@ impl Proxy {
             Served::Late | Served::Closed => return,
         };
         let lost = self.lost(&served, other);
-        let mut served = self.half(exchange, &served, &keys);
+        let mut served = self.half(exchange, &served, &keys).await;
         if let Some(loss) = lost.or_else(|| coding(&served.call, &again.call)) {
             return self.metrics.loss(loss);
         }

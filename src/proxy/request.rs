@@ -1,9 +1,14 @@
 //! What comes in: the body within its limits, and what kind of request it is.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use hyper::{
-    body::{Body as _, Frame, Incoming},
+    body::{Body as _, Frame, Incoming, SizeHint},
     header::{CONTENT_TYPE, HeaderMap},
     http::request::Parts,
 };
@@ -93,13 +98,48 @@ where
     B: hyper::body::Body<Data = Bytes, Error = hyper::Error> + Send + Sync + Unpin + 'static,
 {
     let left = bytes_max.saturating_sub(read.len());
+    let length = rest.size_hint().exact().zip(u64::try_from(read.len()).ok());
     let first = Full::new(read).map_err(|never| -> BoxError { match never {} });
     let mut held = Some(held);
     let rest = frames(Limited::new(rest, left)).map(move |frame| {
         drop(held.take());
         frame
     });
-    BodyExt::boxed(StreamBody::new(frames(first).chain(rest)))
+    let body = StreamBody::new(frames(first).chain(rest));
+    match length {
+        Some((rest, read)) => BodyExt::boxed(Long { body, left: rest + read }),
+        None => BodyExt::boxed(body),
+    }
+}
+
+/// A body of a known length: its provider is told it as the caller has.
+struct Long<B> {
+    body: B,
+    left: u64,
+}
+
+impl<B> hyper::body::Body for Long<B>
+where
+    B: hyper::body::Body<Data = Bytes, Error = BoxError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            let sent = frame.data_ref().and_then(|it| u64::try_from(it.len()).ok());
+            self.left = self.left.saturating_sub(sent.unwrap_or(0));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
 }
 
 fn frames<B>(body: B) -> impl tokio_stream::Stream<Item = Result<Frame<Bytes>, BoxError>>

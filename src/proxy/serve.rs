@@ -164,8 +164,7 @@ impl Proxy {
             Gathered::Whole(body, holding) => (body, holding),
             Gathered::Long(body, skip) => {
                 if skip == Skip::Memory {
-                    // Whose it was nobody knows yet.
-                    board.live.iter().filter(|it| it.is_open()).for_each(|it| it.miss());
+                    self.unread(id, &head, endpoint, &board);
                 }
                 self.skipped(id, skip);
                 return self.pass(own_line, head, upload::watched(body)).await;

@@ -298,6 +298,7 @@ impl Player {
             | Said::Opinion { .. }
             | Said::Comparison { .. }
             | Said::ScoreLost
+            | Said::JudgeFailed
             | Said::CopyLost
             | Said::Entered(_)
             | Said::Guarded => {}

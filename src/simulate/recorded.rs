@@ -167,7 +167,8 @@ impl Recorded {
                         | Told::Noise { .. }
                         | Told::Feedback { .. }
                         | Told::CopyLost
-                        | Told::ScoreLost => {}
+                        | Told::ScoreLost
+                        | Told::JudgeFailed => {}
                     }
                 }
                 self.heard.push(Heard::of(&seen));

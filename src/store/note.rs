@@ -70,8 +70,12 @@ const NOISE: &str = "noise";
 const ENTERED: &str = "entered";
 
 /// What is told in a word, and the word for it.
-const PLAIN: [(&str, Told); 3] =
-    [("copy_lost", Told::CopyLost), ("score_lost", Told::ScoreLost), ("guarded", Told::Guarded)];
+const PLAIN: [(&str, Told); 4] = [
+    ("copy_lost", Told::CopyLost),
+    ("score_lost", Told::ScoreLost),
+    ("judge_failed", Told::JudgeFailed),
+    ("guarded", Told::Guarded),
+];
 
 /// The bytes of notes of one window.
 pub(super) fn encode(window: &Window, notes: &[Note]) -> Vec<u8> {
@@ -109,6 +113,7 @@ pub(super) fn encode(window: &Window, notes: &[Note]) -> Vec<u8> {
             }
             Told::CopyLost => plain("copy_lost"),
             Told::ScoreLost => plain("score_lost"),
+            Told::JudgeFailed => plain("judge_failed"),
             Told::Guarded => plain("guarded"),
         }
     });

@@ -29,6 +29,19 @@ impl Pairs {
         self.read_reviews(rollout, None)
     }
 
+    /// What was shown of a pair, if it was.
+    ///
+    /// # Errors
+    /// When the index refuses. A record that cannot be read is passed over and counted.
+    pub fn review(&self, pair: &Pair) -> Result<Option<Review>, PairsError> {
+        let record = self.0.index.review(&pair.window, pair.id).map_err(to("read a review"))?;
+        let review = record.map(|it| review::decode(pair.id, &it));
+        if let Some(Err(_)) = review {
+            self.count_unreadable();
+        }
+        Ok(review.and_then(Result::ok))
+    }
+
     /// The same of one window.
     pub(in crate::store) fn reviews_of(&self, window: &Window) -> Result<Vec<Review>, PairsError> {
         self.read_reviews(&window.rollout, Some(window))

@@ -119,6 +119,7 @@ pub(super) fn record(seq: u64, event: Event) -> Record {
             safe: 1.0,
             noise: Some(Noise { samples: 9, difference: 0.0, lower: -1.0, upper: f64::INFINITY }),
             basis: None,
+            tiers: Vec::new(),
             fixed: None,
         }],
     }
@@ -254,6 +255,7 @@ pub(super) fn notes(pair: &Pair, seq: u64, len: u64) -> Vec<Note> {
         1 => Told::ScoreLost,
         2 => Told::Entered(vec![Weather { metric: Metric::LatencyP99, variance_permille: 450 }]),
         3 => Told::Guarded,
+        7 => Told::JudgeFailed,
         5 => Told::Noise {
             served: Box::new(pair.primary.clone()),
             again: Box::new(Call { outcome: Outcome::Timeout, ..pair.primary.clone() }),

@@ -1,20 +1,34 @@
 //! Whether the judge is fit to judge: how it answers, and how it does where the winner is known.
 
-use std::{fmt::Write as _, sync::Mutex};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write as _,
+    sync::Mutex,
+};
 
 use tokio::sync::watch;
 
-use super::lock;
-use crate::analysis::kappa;
-use crate::domain::{Placed, Winner};
+use super::{
+    Agreed, Calibrated, Tried,
+    calibrated::{calibrated, distances, real},
+    lock,
+};
+use crate::domain::Placed;
 
-/// Cohen's kappa with the expected winners that a judge must reach: what Landis and Koch (1977,
-/// Biometrics 33, 159-174) call substantial.
-const KAPPA_MIN: f64 = 0.6;
-/// How far its marks may move from those of its first run on the same rows, 0 to 1, on average.
-const DRIFT_MAX: f64 = 0.1;
-/// One in so many rows may be left without marks.
-const UNREAD_ONE_IN: usize = 20;
+/// Marks of the rows of a calibration set.
+type Marked = Vec<Option<[f64; 2]>>;
+
+/// Answers that are remembered by whether they could be read, and how many there are before it is
+/// asked how many could not.
+const ANSWERS_LEN_MAX: usize = 200;
+const ANSWERS_LEN_MIN: usize = 50;
+/// Most of them that may be of another form than asked for, in percent: who reads out of so many
+/// what can be read reads what was lucky, whatever is asked again.
+const UNREADABLE_PERCENT_MAX: usize = 10;
+/// Judges whose first marks are kept; of more, the oldest are let go.
+const FIRST_LEN_MAX: usize = 16;
+/// Which form [`Fitness::changed`] gives.
+const FORMAT: u8 = 1;
 
 /// How a call of the judge ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,32 +72,6 @@ impl Reply {
     }
 }
 
-/// A row of the calibration set, and what the judge made of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Tried {
-    /// Which answer is the better one.
-    pub expected: Winner,
-    /// Its marks, 0 to 1; none where it gave none.
-    pub marks: Option<[f64; 2]>,
-}
-
-/// What a run of the calibration set came to.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Calibrated {
-    /// The judge that was asked.
-    pub source: String,
-    /// Rows, those with marks, and those of them with the expected winner.
-    pub rows: usize,
-    /// See `rows`.
-    pub read: usize,
-    /// See `rows`.
-    pub agreed: usize,
-    /// Agreement with the expected winners beyond chance, -1 to 1.
-    pub kappa: f64,
-    /// Mean distance of its marks from those of its first run since this process began, 0 to 1.
-    pub drift: f64,
-}
-
 /// What is known of the judge; the judge tells it, and whoever believes its scores asks.
 #[derive(Debug)]
 pub struct Fitness {
@@ -97,17 +85,24 @@ pub struct Fitness {
 #[derive(Debug, Default)]
 struct State {
     replies: [u64; Reply::ALL.len()],
+    /// Whether the last answers could be read.
+    read: VecDeque<bool>,
     /// Pairs asked in both orders, those with two winners, and what the first place added to marks.
     both: usize,
     flipped: usize,
     lead: f64,
     /// Pairs that a rule marked in its place.
     ruled: u64,
-    /// Whether it has to be tried before it is believed.
-    tried: bool,
+    /// The set on which it has to be tried before it is believed; none where it has not.
+    set: Option<u64>,
     last: Option<Calibrated>,
-    /// Who was first tried, and its marks.
-    first: (String, Vec<Option<[f64; 2]>>),
+    /// The first marks of each judge that was tried on the set, and whether there are new ones.
+    first: Vec<(String, Marked)>,
+    changed: bool,
+    /// What people say of pairs that a judge marked, by who that was.
+    people: BTreeMap<String, Agreed>,
+    /// How often it was found unfit.
+    failures: u64,
 }
 
 impl Default for Fitness {
@@ -118,10 +113,10 @@ impl Default for Fitness {
 }
 
 impl Fitness {
-    /// One that is not believed before it was tried.
-    pub fn untried() -> Self {
+    /// One that is not believed before it was tried on a set, which is known by a number.
+    pub fn untried(set: u64) -> Self {
         let fitness = Self::default();
-        lock(&fitness.state).tried = true;
+        lock(&fitness.state).set = Some(set);
         fitness.fit.send_replace(false);
         fitness
     }
@@ -132,6 +127,15 @@ impl Fitness {
         let mut state = lock(&self.state);
         if let Some(count) = place.and_then(|it| state.replies.get_mut(it)) {
             *count += 1;
+        }
+        let read = match reply {
+            Reply::Read => true,
+            Reply::Unreadable => false,
+            Reply::TimedOut | Reply::Unreachable | Reply::Refused => return,
+        };
+        state.read.push_back(read);
+        if ANSWERS_LEN_MAX < state.read.len() {
+            state.read.pop_front();
         }
     }
 
@@ -173,19 +177,60 @@ impl Fitness {
     /// Takes a run of the calibration set by one judge; what it comes to.
     pub fn calibrate(&self, source: &str, rows: &[Tried]) -> Calibrated {
         let mut state = lock(&self.state);
-        let marks: Vec<_> = rows.iter().map(|it| it.marks).collect();
-        if state.first.0 != source && marks.iter().any(Option::is_some) {
-            state.first = (source.to_owned(), marks.clone());
+        let marks: Marked = rows.iter().map(|it| it.marks).collect();
+        let known = state.first.iter().any(|it| it.0 == source);
+        if !known && marks.iter().any(Option::is_some) {
+            state.remember(source, marks.clone());
         }
-        let run = calibrated(source, rows, &distances(&state.first.1, &marks));
+        let first = state.first.iter().find(|it| it.0 == source);
+        let run =
+            calibrated(source, rows, &first.map_or(Vec::new(), |it| distances(&it.1, &marks)));
+        state.failures += u64::from(state.set.is_some() && run.is_bad());
         state.last = Some(run.clone());
         drop(state);
         self.update();
         run
     }
 
+    /// Takes on how many pairs people and each judge agree.
+    pub fn compare(&self, people: BTreeMap<String, Agreed>) {
+        let source = self.source();
+        let mut state = lock(&self.state);
+        let before = state.disagreement(&source).is_some();
+        state.people = people;
+        state.failures += u64::from(!before && state.disagreement(&source).is_some());
+    }
+
+    /// How often it was found unfit: what it had said by then is not to be believed.
+    pub fn failures(&self) -> u64 {
+        lock(&self.state).failures
+    }
+
+    /// Goes on with the first marks that were kept before a restart; says whether it could. They
+    /// stand in place of those that were given meanwhile, if they are of the same set.
+    pub fn resume(&self, kept: &[u8]) -> bool {
+        type Kept = (u8, u64, Vec<(String, Marked)>);
+        let Ok((FORMAT, set, first)) = postcard::from_bytes::<Kept>(kept) else { return false };
+        let mut state = lock(&self.state);
+        if state.set == Some(set) {
+            for (source, marks) in first {
+                state.first.retain(|it| it.0 != source);
+                state.remember(&source, marks);
+            }
+        }
+        true
+    }
+
+    /// The first marks of each judge, to be kept, where there are new ones since it was asked last.
+    pub fn changed(&self) -> Option<Vec<u8>> {
+        let mut state = lock(&self.state);
+        let set = state.set.filter(|_| std::mem::take(&mut state.changed))?;
+        // Only a length that cannot be known makes this fail, and there is none.
+        Some(postcard::to_allocvec(&(FORMAT, set, &state.first)).unwrap_or_default())
+    }
+
     fn update(&self) {
-        let fit = self.problem().is_none();
+        let fit = self.rests().is_none();
         self.fit.send_if_modified(|known| std::mem::replace(known, fit) != fit);
     }
 
@@ -199,12 +244,20 @@ impl Fitness {
         let _ = self.source.subscribe().wait_for(|it| it != source && !it.is_empty()).await;
     }
 
-    /// Why it is not to be believed now, and what to do; none where it is, or was never to be tried.
+    /// Why it is not to be believed now, and what to do; none where it is.
     pub fn problem(&self) -> Option<String> {
+        let rests = self.rests();
+        let source = self.source();
         let state = lock(&self.state);
-        let source = self.source.borrow().clone();
+        rests.or_else(|| state.disagreement(&source)).or_else(|| state.babble())
+    }
+
+    /// Why it judges nothing now; none where it does, or was never to be tried.
+    pub fn rests(&self) -> Option<String> {
+        let source = self.source();
+        let state = lock(&self.state);
         let run = match &state.last {
-            _ if !state.tried => return None,
+            _ if state.set.is_none() => return None,
             None => return Some("the judge is being tried on its calibration set".to_owned()),
             Some(run) if !source.is_empty() && source != run.source => {
                 return Some(format!("`{source}` judges now, and has to be tried first"));
@@ -221,8 +274,9 @@ impl Fitness {
 
     /// All of it in one line for people.
     pub fn text(&self) -> String {
+        let source = self.source();
         let state = lock(&self.state);
-        let source = self.source.borrow().clone();
+        let people = state.people.get(&source).map(Agreed::text);
         let mut text = if source.is_empty() { "the judge".to_owned() } else { source };
         // Writing to a string cannot fail.
         let _ = write!(text, ": {} answers read", state.replies[0]);
@@ -244,40 +298,43 @@ impl Fitness {
         if let Some(run) = &state.last {
             let _ = write!(text, "; {}", run.text());
         }
+        if let Some(people) = people {
+            let _ = write!(text, "; {people}");
+        }
+        if 0 < state.failures {
+            let times = state.failures;
+            let _ = write!(
+                text,
+                "; found unfit {times} times since we started, and what it said before counts no more"
+            );
+        }
         text
     }
 }
 
-impl Calibrated {
-    /// Whether as many rows were marked as it takes to tell.
-    pub fn is_whole(&self) -> bool {
-        self.rows * (UNREAD_ONE_IN - 1) <= self.read * UNREAD_ONE_IN
+impl State {
+    fn remember(&mut self, source: &str, marks: Marked) {
+        self.first.push((source.to_owned(), marks));
+        if FIRST_LEN_MAX < self.first.len() {
+            self.first.remove(0);
+        }
+        self.changed = true;
     }
 
-    fn problem(&self, failed: &str) -> Option<String> {
-        let Self { rows, read, .. } = self;
-        if !self.is_whole() {
-            let why = if failed.is_empty() { "it changed meanwhile" } else { failed };
-            return Some(format!(
-                "the judge marked {read} of the {rows} rows of its calibration set ({why}); it is \
-                 tried again soon"
-            ));
-        }
-        let so = "it judges nothing until it does better: take another model or wording, or mend the set";
-        if self.kappa < KAPPA_MIN {
-            return Some(format!("{}, at least {KAPPA_MIN} is needed; {so}", self.text()));
-        }
-        (DRIFT_MAX < self.drift).then(|| {
-            format!("{}, at most {DRIFT_MAX} is borne; {so}, or start anew with it", self.text())
+    /// Why people speak against it, if they do.
+    fn disagreement(&self, source: &str) -> Option<String> {
+        self.people.get(source).and_then(Agreed::problem)
+    }
+
+    /// Why too little of what it says is of use, if so.
+    fn babble(&self) -> Option<String> {
+        let (all, unread) = (self.read.len(), self.read.iter().filter(|it| !**it).count());
+        (ANSWERS_LEN_MIN <= all && all * UNREADABLE_PERCENT_MAX < 100 * unread).then(|| {
+            format!(
+                "{unread} of the judge's last {all} answers were not of the form asked for, more than \
+                 {UNREADABLE_PERCENT_MAX}%: take a model that keeps to a JSON schema"
+            )
         })
-    }
-
-    fn text(&self) -> String {
-        format!(
-            "on its calibration set the judge finds the expected winner in {} of {} rows, kappa {:.2}, \
-             with marks {:.2} from its first ones",
-            self.agreed, self.rows, self.kappa, self.drift
-        )
     }
 }
 
@@ -287,142 +344,6 @@ fn failed(replies: &[u64]) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// How far marks are from the first ones, where there are both.
-fn distances(first: &[Option<[f64; 2]>], now: &[Option<[f64; 2]>]) -> Vec<f64> {
-    let both =
-        first.iter().zip(now).filter_map(|(first, now)| Some((*first.as_ref()?, *now.as_ref()?)));
-    both.flat_map(|(first, now)| [(now[0] - first[0]).abs(), (now[1] - first[1]).abs()]).collect()
-}
-
-fn calibrated(source: &str, rows: &[Tried], distances: &[f64]) -> Calibrated {
-    let class = |it: Winner| match it {
-        Winner::First => 0,
-        Winner::Second => 1,
-        Winner::Tie => 2,
-    };
-    let mut table = [[0; 3]; 3];
-    let read: Vec<(Winner, Winner)> = rows
-        .iter()
-        .filter_map(|it| Some((it.expected, it.marks.map(|[a, b]| Winner::of(a, b))?)))
-        .collect();
-    for (expected, found) in &read {
-        table[class(*expected)][class(*found)] += 1;
-    }
-    Calibrated {
-        source: source.to_owned(),
-        rows: rows.len(),
-        read: read.len(),
-        agreed: read.iter().filter(|(expected, found)| expected == found).count(),
-        // Where it is not defined nothing was told apart.
-        kappa: kappa(&table).unwrap_or(0.0),
-        drift: if distances.is_empty() {
-            0.0
-        } else {
-            distances.iter().sum::<f64>() / real(distances.len())
-        },
-    }
-}
-
-fn real(count: usize) -> f64 {
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Ten rows, each side better in five; so many of them are marked the other way.
-    fn rows(wrong: usize) -> Vec<Tried> {
-        let row = |place: usize| {
-            let (expected, right) = match place % 2 {
-                0 => (Winner::First, [0.9, 0.4]),
-                _ => (Winner::Second, [0.4, 0.9]),
-            };
-            let marks = if place < wrong { [right[1], right[0]] } else { right };
-            Tried { expected, marks: Some(marks) }
-        };
-        (0..10).map(row).collect()
-    }
-
-    #[test]
-    fn one_who_is_never_to_be_tried_is_believed() {
-        let fitness = Fitness::default();
-        assert_eq!(fitness.problem(), None);
-        fitness.calibrate("judge:m@r", &rows(10));
-        assert_eq!(fitness.problem(), None);
-    }
-
-    #[test]
-    fn one_who_does_not_find_the_expected_winners_judges_nothing() {
-        let fitness = Fitness::untried();
-        assert!(fitness.problem().unwrap().contains("is being tried"));
-        let run = fitness.calibrate("judge:m@r", &rows(2));
-        assert_eq!((run.agreed, format!("{:.2}", run.kappa)), (8, "0.60".to_owned()));
-        assert!(fitness.problem().is_none_or(|it| it.contains("kappa 0.60")));
-        fitness.calibrate("judge:m@r", &rows(3));
-        let problem = fitness.problem().unwrap();
-        assert!(problem.contains("7 of 10 rows, kappa 0.40") && problem.contains("take another"));
-        assert!(!*fitness.fit.borrow());
-        fitness.calibrate("judge:m@r", &rows(1));
-        assert!(fitness.problem().is_none_or(|it| it.contains("from its first ones")));
-    }
-
-    #[test]
-    fn of_another_judge_nothing_is_known_before_it_was_tried_too() {
-        let fitness = Fitness::untried();
-        fitness.calibrate("judge:m@r", &rows(0));
-        fitness.speak("judge:m@r");
-        assert_eq!((fitness.problem(), *fitness.fit.borrow()), (None, true));
-        fitness.speak("judge:m-2@r");
-        assert!(fitness.problem().unwrap().starts_with("`judge:m-2@r` judges now"));
-        assert!(!*fitness.fit.borrow());
-        fitness.calibrate("judge:m-2@r", &rows(0));
-        assert_eq!((fitness.problem(), *fitness.fit.borrow()), (None, true));
-    }
-
-    #[test]
-    fn marks_that_drift_and_rows_without_marks_are_told() {
-        let fitness = Fitness::untried();
-        let moved = |by: f64| {
-            let moved = |it: Tried| Tried { marks: it.marks.map(|[a, b]| [a - by, b - by]), ..it };
-            rows(0).into_iter().map(moved).collect::<Vec<_>>()
-        };
-        fitness.calibrate("judge:m@r", &moved(0.0));
-        let run = fitness.calibrate("judge:m@r", &moved(0.05));
-        assert!((run.drift - 0.05).abs() < 1e-9 && fitness.problem().is_none());
-        fitness.calibrate("judge:m@r", &moved(0.2));
-        assert!(fitness.problem().unwrap().contains("marks 0.20 from its first ones"));
-        // Another version has first marks of its own.
-        let run = fitness.calibrate("judge:m-2@r", &moved(0.2));
-        assert_eq!((run.drift, fitness.problem()), (0.0, None));
-        let mut half = rows(0);
-        half[..5].iter_mut().for_each(|it| it.marks = None);
-        fitness.hear(Reply::TimedOut);
-        assert!(!fitness.calibrate("judge:m-2@r", &half).is_whole());
-        let problem = fitness.problem().unwrap();
-        assert!(problem.contains("marked 5 of the 10 rows") && problem.contains("1 timed out"));
-        // One who says nothing at all is still measured by what it said first.
-        let silent: Vec<_> = half.iter().map(|it| Tried { marks: None, ..*it }).collect();
-        fitness.calibrate("judge:m-3@r", &silent);
-        assert!(fitness.calibrate("judge:m-2@r", &moved(0.2)).drift < 1e-9);
-        assert!(0.1 < fitness.calibrate("judge:m-2@r", &moved(0.0)).drift);
-        fitness.calibrate("judge:m-2@r", &moved(0.2));
-        assert_eq!(fitness.problem(), None);
-    }
-
-    #[test]
-    fn what_is_known_of_it_stands_in_one_line() {
-        let fitness = Fitness::default();
-        assert_eq!(fitness.text(), "the judge: 0 answers read");
-        for reply in [Reply::Read, Reply::Read, Reply::Unreadable] {
-            fitness.hear(reply);
-        }
-        fitness.speak("judge:m@r");
-        fitness.place(Some(Placed::Both { lead: 0.5, flipped: true }));
-        fitness.place(None);
-        fitness.rule();
-        let text = "judge:m@r: 2 answers read, 1 unreadable; 1 of 1 pairs had another winner in each \
-                    order, the first place added +0.500; 1 pairs with empty or repeated answers";
-        assert_eq!(fitness.text(), text);
-    }
-}
+#[path = "fitness_tests.rs"]
+mod tests;

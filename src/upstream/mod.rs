@@ -9,6 +9,7 @@ mod beside;
 mod breaker;
 mod guard;
 mod health;
+mod hearing;
 mod honest;
 mod line;
 mod recent;
@@ -234,7 +235,8 @@ impl Upstream {
             providers.iter().map(|it| Ok((it.name.clone(), Provider::new(it)?))).collect();
         let providers = providers?;
         let hosts = providers.values().map(|it| (it.authority.host(), it.link_local));
-        let mut plain = HttpConnector::new_with_resolver(Resolver::new(hosts));
+        let names = Resolver::new(hosts);
+        let mut plain = HttpConnector::new_with_resolver(names.clone());
         plain.set_connect_timeout(Some(connect));
         plain.set_nodelay(true);
         plain.set_keepalive(Some(SILENCE_MAX));
@@ -251,8 +253,8 @@ impl Upstream {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(IDLE_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(Timely::new(Connector::new(&plain, &own), connect));
-        let plain = Timely::new(plain, connect);
+            .build(Timely::new(Connector::new(&plain, &own), names.clone(), connect));
+        let plain = Timely::new(plain, names, connect);
         Ok(Self { client, plain, providers: Arc::new(providers) })
     }
 

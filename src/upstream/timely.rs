@@ -1,6 +1,7 @@
-//! Connections that are open in time, name, address and greeting together.
+//! Connections that are open in time: address and greeting together, once the name is known.
 
 use std::{
+    net::IpAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -12,11 +13,14 @@ use tower::{Service, ServiceExt as _};
 
 use crate::tasks::BoxError;
 
+use super::{Resolver, hearing::Hearing};
+
 /// Opens connections as another connector does, and gives up those that take too long, also where
-/// nobody waits for them any more.
+/// nobody waits for them any more. Names have a time of their own. On each the provider is heard out.
 #[derive(Clone, Debug)]
 pub(super) struct Timely<S> {
     inner: S,
+    names: Resolver,
     time: Duration,
 }
 
@@ -29,8 +33,9 @@ struct Late {
 }
 
 impl<S> Timely<S> {
-    pub(super) fn new(inner: S, time: Duration) -> Self {
-        Self { inner, time }
+    /// `names` are those by which `inner` finds addresses.
+    pub(super) fn new(inner: S, names: Resolver, time: Duration) -> Self {
+        Self { inner, names, time }
     }
 }
 
@@ -40,20 +45,25 @@ where
     S::Future: Send,
     S::Response: Send,
 {
-    type Response = S::Response;
+    type Response = Hearing<S::Response>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (inner, time) = (self.inner.clone(), self.time);
+        let (inner, names, time) = (self.inner.clone(), self.names.clone(), self.time);
         Box::pin(async move {
             let host = uri.host().unwrap_or_default().to_owned();
+            if host.trim_matches(['[', ']']).parse::<IpAddr>().is_err() {
+                // Found here, it is at hand there.
+                names.oneshot(host.parse()?).await?;
+            }
             let opened = timeout(time, inner.oneshot(uri)).await;
-            opened.map_err(|_| Late { host, time })?.map_err(Into::into)
+            let stream = opened.map_err(|_| Late { host, time })?.map_err(Into::into)?;
+            Ok(Hearing::new(stream))
         })
     }
 }
@@ -68,14 +78,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_never_greets_is_given_up() {
         let deaf = service_fn(|_: Uri| std::future::pending::<Result<(), BoxError>>());
-        let timely = Timely::new(deaf, Duration::from_secs(5));
-        let error = timely.oneshot("https://deaf.example/v1".parse().unwrap()).await.unwrap_err();
-        assert!(
-            describe(error.as_ref())
-                .starts_with("`deaf.example` did not take a connection within 5s")
-        );
-        let well = service_fn(|_: Uri| async { Ok::<_, BoxError>(1) });
-        let opened = Timely::new(well, Duration::from_secs(5)).oneshot(Uri::default()).await;
-        assert_eq!(opened.unwrap(), 1);
+        let timely = Timely::new(deaf, Resolver::new([]), Duration::from_secs(5));
+        let error = timely.oneshot("https://127.0.0.1/v1".parse().unwrap()).await.unwrap_err();
+        let told = describe(error.as_ref());
+        assert!(told.starts_with("`127.0.0.1` did not take a connection within 5s"), "{told}");
+        let well = service_fn(|_: Uri| async { Ok::<_, BoxError>(()) });
+        let timely = Timely::new(well, Resolver::new([]), Duration::from_secs(5));
+        timely.oneshot("http://[::1]/v1".parse().unwrap()).await.unwrap();
     }
 }

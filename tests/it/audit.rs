@@ -25,6 +25,12 @@ struct Sum {
 }
 
 impl Sum {
+    fn of(answer: &Answer) -> Self {
+        let mut sum = Self::default();
+        sum.add(answer);
+        sum
+    }
+
     fn add(&mut self, answer: &Answer) {
         let usage = &answer.json()["usage"];
         let tokens = |key: &str| usage[key].as_i64().unwrap();
@@ -115,6 +121,30 @@ async fn what_is_asked_before_any_rollout_is_told_by_kind_and_survives_a_restart
     assert_eq!(code, 2, "{refused}");
 }
 
+/// What must not be kept of a pair is not kept of this either.
+#[tokio::test]
+async fn marks_and_models_are_redacted_before_they_are_counted() {
+    let world = World::new().await;
+    for plan in [String::new(), rollout("0%", "100%")] {
+        let server = serve(&world, &plan).await;
+        let body =
+            |secret: &str| format!("{{\"model\":\"m {secret}\",\"messages\":[]}}").into_bytes();
+        let secret = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJ";
+        let marks = [
+            ("authorization", "Bearer callers-own-key"),
+            ("x-crossfade-feature", "chat callers-own-key"),
+            ("x-crossfade-segment", secret),
+        ];
+        server.chat(body(secret), &marks).await;
+        let audit = told(&server, 1).await.to_string();
+        assert!(!audit.contains("sk-proj") && !audit.contains("callers-own-key"), "{audit}");
+        assert!(audit.contains("m [redacted:secret]"), "{audit}");
+        assert!(audit.contains("chat [redacted:key]"), "{audit}");
+        assert!(server.stop().await.success());
+        std::fs::remove_dir_all(world.dir.path().join("store")).unwrap();
+    }
+}
+
 /// A request of a rollout is one request, whoever else was asked, and what callers got counts.
 #[tokio::test]
 async fn requests_of_a_rollout_are_counted_once_and_streams_and_failures_too() {
@@ -164,7 +194,10 @@ async fn a_report_says_what_its_pairs_say() {
     assert_eq!(report["money"]["pairs"], 20, "{report}");
     assert_eq!(report["money"]["primaryNanoUsd"], sum("primary"), "{report}");
     assert_eq!(report["money"]["candidateNanoUsd"], sum("candidate"), "{report}");
-    assert!(report["answer"].as_str().unwrap().starts_with("Not yet: `"), "{report}");
+    assert!(
+        report["answer"].as_str().unwrap().starts_with("Not yet: gate `error_rate`"),
+        "{report}"
+    );
     let (code, document) = server.cli(&["report", "chat", "-o", "md"]).await;
     assert!(code == 0 && document.starts_with("# Is \\`chat\\` ready?\n"), "{document}");
     assert!(document.contains("error\\_rate"), "{document}");
@@ -172,4 +205,52 @@ async fn a_report_says_what_its_pairs_say() {
     assert!(code == 0 && page.contains("<h2>What is not known</h2>"), "{page}");
     let (code, _) = server.cli(&["report", "nobody"]).await;
     assert_eq!(code, 5);
+}
+
+/// What a report says was saved is what callers got, and what pairs cost, added up here; also
+/// after a restart.
+#[tokio::test]
+async fn a_report_says_what_was_saved_so_far() {
+    let world = World::new().await;
+    let price = "[provider.candidate.price.\"*\"]\ninput = \"1\"\noutput = \"2\"\n";
+    let server = serve(&world, &(rollout("50%", "50%") + price)).await;
+    let (mut served, mut served_cost) = (0, 0);
+    for index in 0..80 {
+        let answer = server.chat(world.body(index, Delivery::Whole), &[]).await;
+        if answer.header("x-crossfade-provider") == "candidate" {
+            let sum = Sum::of(&answer);
+            served += 1;
+            served_cost += 1_000 * sum.input + 2_000 * sum.output;
+        }
+    }
+    assert!((10..70).contains(&served), "{served} of 80");
+    server.is_quiet().await;
+    until("all of it is told", || async {
+        server.json(&["report", "chat"]).await["money"]["served"] == served
+    })
+    .await;
+    let pairs = server.json_lines(&["pairs", "chat", "--limit", "100"]).await;
+    let cost = |pair: &serde_json::Value, side: &str| {
+        pair[side]["costNanoUsd"].as_str().unwrap().parse::<i64>().unwrap()
+    };
+    let sum = |side: &str| pairs.iter().map(|it| cost(it, side)).sum::<i64>();
+    let copies = pairs.iter().map(|it| {
+        let other = if it["served"] == "SERVED_PRIMARY" { "candidate" } else { "primary" };
+        cost(it, other)
+    });
+    let spent: i64 = copies.sum();
+    let instead =
+        i128::from(served_cost) * i128::from(sum("primary")) / i128::from(sum("candidate"));
+    let saved = i64::try_from(instead).unwrap() - served_cost - spent;
+    let expected = [served, served_cost, i64::try_from(instead).unwrap(), spent, saved];
+    let told = |report: &serde_json::Value| {
+        ["served", "servedNanoUsd", "insteadNanoUsd", "spentNanoUsd", "savedNanoUsd"]
+            .map(|it| report["money"][it].as_i64().unwrap())
+    };
+    assert_eq!(told(&server.json(&["report", "chat"]).await), expected);
+    let (_, document) = server.cli(&["report", "chat", "-o", "md"]).await;
+    assert!(document.contains(&format!("So far the candidate answered {served} requests")));
+    assert!(server.stop().await.success());
+    let server = Serve::start(&world.dir.path().join("crossfade.toml")).await;
+    assert_eq!(told(&server.json(&["report", "chat"]).await), expected, "after a restart");
 }

@@ -132,8 +132,16 @@ struct AtKeys {
 
 impl AtKeys {
     fn new(serve: &Serve, name: &str) -> Self {
+        Self::called(serve, &["--actor", name])
+    }
+
+    /// With what is said of who sits there.
+    fn called(serve: &Serve, who: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_crossfade"))
-            .args(["--server", &serve.control, "--actor", name, "review", "chat"])
+            .args(["--server", &serve.control])
+            .args(who)
+            .args(["review", "chat"])
+            .env_remove("CROSSFADE_ACTOR")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -405,4 +413,52 @@ async fn the_judge_is_held_against_people() {
     assert!(code == 0 && text.contains("agreement with the judge: "), "{text}");
     let shown = serve.json(&["review", "chat", "--progress"]).await;
     assert_eq!(shown["reviewed"], "30");
+    // What she said stands beside what the judge said.
+    let pairs = serve.json_lines(&["pairs", "chat", "--limit", "1000"]).await;
+    let judged = |it: &serde_json::Value| it["judgements"][0]["primaryScore"].is_f64();
+    assert!(pairs.iter().any(judged), "a list has the marks too: a report names the worst by them");
+    let ids = pairs.iter().map(|it| it["name"].as_str().unwrap().rsplit('/').next().unwrap());
+    let mut said = 0;
+    for id in ids {
+        let pair = serve.json(&["pair", id]).await;
+        for comparison in pair["comparisons"].as_array().into_iter().flatten() {
+            said += 1;
+            assert_eq!(
+                (&comparison["reviewer"], &comparison["comment"]),
+                (&"ana".into(), &"because".into())
+            );
+            assert!(
+                comparison["choice"] == "CHOICE_PRIMARY"
+                    || comparison["choice"] == "CHOICE_CANDIDATE"
+            );
+            let (_, text) = serve.cli(&["pair", id]).await;
+            assert!(
+                text.contains("answer is better   (ana)") && text.contains("because"),
+                "{text}"
+            );
+            assert!(text.contains("judged "), "{text}");
+        }
+    }
+    assert_eq!(said, 30);
+}
+
+#[tokio::test]
+async fn two_who_do_not_say_who_they_are_do_not_take_pairs_from_each_other() {
+    let world = World::new().await;
+    let serve = world.serve(SHADOW).await;
+    ask(&world, &serve, 0..60).await;
+    let mut waits = Reviewer::new(&serve, "ana").await;
+    until("pairs wait", || async { 10 < waits.clone().progress().await.waiting }).await;
+    let (mut one, mut other) = (AtKeys::called(&serve, &[]), AtKeys::called(&serve, &[]));
+    for _ in 0..3 {
+        one.shown().await;
+        other.shown().await;
+        one.press("1").await;
+        other.press("2").await;
+    }
+    one.quit().await;
+    other.quit().await;
+    // Some pairs are shown to a second reviewer too; no answer has taken another's place.
+    let progress = waits.progress().await;
+    assert_eq!(progress.reviewed + progress.second_reviewer.unwrap().pairs, 6);
 }

@@ -4,7 +4,7 @@ mod evidence;
 mod explain;
 mod plan;
 
-pub(super) use evidence::{bodies, pair};
+pub(super) use evidence::{bodies, comparisons, pair};
 pub(super) use explain::{trace, trace_of_pair};
 pub use plan::PlanDefaults;
 pub(super) use plan::{Created, created, updated};
@@ -79,6 +79,13 @@ pub(super) fn rollout(view: &View) -> proto::Rollout {
         }),
         copies_today: long(view.copies_today),
         spending: Some(spending(view)),
+        savings: Some(proto::Savings {
+            served: long(view.savings.served),
+            priced: long(view.savings.priced),
+            served_nano_usd: long(view.savings.served_nano_usd),
+            instead_nano_usd: view.savings.instead_nano_usd().map(long),
+            pairs: long(view.savings.pairs),
+        }),
         revision: long(revision),
         create_time: Some(time(view.created)),
         update_time: Some(time(view.updated)),
@@ -221,6 +228,7 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
         | Refusal::StageMismatch { .. }
         | Refusal::Untrusted { .. }
         | Refusal::Outage { .. }
+        | Refusal::JudgedAlone { .. }
         | Refusal::Unsettled { .. }
         | Refusal::Samples { .. }
         | Refusal::TooEarly { .. }
@@ -232,6 +240,7 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
         | Refusal::Fixed { .. }
         | Refusal::Moves { .. }
         | Refusal::Configured
+        | Refusal::Golden { .. }
         | Refusal::Stopped { .. } => "",
     };
     proto::Obstacle {
@@ -370,6 +379,7 @@ mod tests {
             judge: String::new(),
             copies_today: 3,
             purse: std::sync::Arc::default(),
+            savings: crate::domain::Savings::default(),
             now: Timestamp(61_000),
         }
     }

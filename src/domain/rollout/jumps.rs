@@ -1,10 +1,11 @@
-//! Jumps: back, forward, and back to where other requests are.
+//! Steps that people answer for: jumps back, forward, and to where other requests are, and what a
+//! judge alone would let go on.
 
 use super::{
-    tests::{DAY, at_stage, evidence, jump, order},
+    tests::{DAY, at_stage, evidence, feed, jump, order},
     *,
 };
-use crate::domain::{Consent, Undecided};
+use crate::domain::{Consent, Gate, Margin, Metric, Undecided};
 
 #[test]
 fn a_jump_back_is_always_allowed_and_gathers_evidence_afresh() {
@@ -58,4 +59,28 @@ fn a_jump_back_that_brings_some_requests_to_the_candidate_is_an_override() {
     assert_eq!(it.cause(), Some(Cause::Override));
     let shadow = jump("shadow", Undecided::Hold, Consent::Withheld);
     assert_eq!(order(&mut it, 32, &shadow, &none), "Running 0");
+}
+
+/// O5
+#[test]
+fn a_judge_that_stands_alone_lets_nothing_go_on_but_by_a_persons_word() {
+    let mut it = at_stage(1, 7);
+    // As plans were made while one stage with something else was enough for all.
+    for stage in &mut it.plan.stages {
+        stage.gates.retain(|it| it.metric() != Metric::RepeatedRate);
+    }
+    let pass = evidence(Verdict::Pass, 9_999);
+    assert_eq!(feed(&mut it, 300, &Input::Tick, &pass), "nothing");
+    let obstacle = it.obstacle(Timestamp(300 * DAY), &pass).unwrap();
+    assert_eq!(obstacle.code(), "JUDGED_ALONE");
+    let advance = |undecided| Command::Advance { from_stage: String::new(), undecided };
+    let refused = order(&mut it, 300, &advance(Undecided::Hold), &pass);
+    assert!(refused.contains("the judge alone says what answers are worth"), "{refused}");
+    // What guards there, and is proven, stands beside it as well.
+    let margin = Margin::default_of(Metric::RepeatedRate);
+    let mut guarded = it.clone();
+    guarded.plan.stages[1].gates.push(Gate { margin, role: Role::Guard });
+    assert_eq!(feed(&mut guarded, 300, &Input::Tick, &pass), "Running 2");
+    assert_eq!(order(&mut it, 300, &advance(Undecided::Skip), &pass), "Running 2");
+    assert_eq!(it.cause(), Some(Cause::Override));
 }

@@ -253,10 +253,12 @@ impl Rollout {
             Event::Created(plan) => self.plan = (**plan).clone(),
             Event::Revised(plan) => {
                 let after = plan.stages.get(self.stage);
-                if self.stage().zip(after).is_some_and(|(it, after)| it.is_seen_otherwise(after)) {
+                let both = self.stage().zip(after);
+                let is_other = both.is_some_and(|(it, after)| it.is_seen_otherwise(after));
+                self.take(plan);
+                if is_other {
                     self.visit(at, false);
                 }
-                self.take(plan);
                 self.ask_again(at);
             }
             Event::Loosened(plan) => {
@@ -328,7 +330,7 @@ impl Rollout {
     /// The first thing that keeps the current stage from being left, if any.
     ///
     /// Breached gates first, then distrust, then a primary that fails itself, then
-    /// doubt, then what was not heard yet, then numbers, then time, then a freeze.
+    /// doubt, then a judge that stands alone, then what was not heard yet, then numbers, then time, then a freeze.
     pub fn obstacle(&self, now: Timestamp, evidence: &Evidence) -> Option<Refusal> {
         let stage = self.guarded()?;
         let name = || stage.name.clone();
@@ -340,6 +342,9 @@ impl Rollout {
         }
         if let Some(refusal) = self.gate_obstacle(evidence, Verdict::Undecided) {
             return Some(refusal);
+        }
+        if stage.is_judged_alone(evidence) {
+            return Some(Refusal::JudgedAlone { stage: name() });
         }
         if let Some(problem) = &evidence.unsettled {
             return Some(Refusal::Unsettled { stage: name(), problem: problem.clone() });

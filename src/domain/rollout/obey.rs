@@ -104,6 +104,7 @@ impl Rollout {
                 Some(
                     Refusal::Gate { verdict: Verdict::Undecided, .. }
                     | Refusal::Outage { .. }
+                    | Refusal::JudgedAlone { .. }
                     | Refusal::Unsettled { .. }
                     | Refusal::Samples { .. }
                     | Refusal::TooEarly { .. }

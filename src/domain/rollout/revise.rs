@@ -83,7 +83,7 @@ fn is_looser(old: &Stage, new: &Stage) -> bool {
 /// Whether what the new gate lets pass, the old one would have let pass.
 fn holds(new: Gate, old: Gate) -> bool {
     let role = new.role == Role::Prove || old.role == Role::Guard;
-    role && new.margin.is_within(old.margin)
+    role && new.metric() == old.metric() && new.margin.is_within(old.margin)
 }
 
 #[cfg(test)]

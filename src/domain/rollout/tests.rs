@@ -27,16 +27,23 @@ pub(super) fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
         safe: 0.0,
         noise: None,
         basis: None,
+        tiers: Vec::new(),
         fixed: None,
     };
-    Evidence { gates: Metric::DEFAULTS.map(gate).into(), pairs, ..Evidence::default() }
+    let metrics = Metric::DEFAULTS.into_iter().chain(Metric::GROUND_DEFAULTS);
+    Evidence { gates: metrics.map(gate).collect(), pairs, ..Evidence::default() }
 }
 
 pub(super) fn rollout() -> Rollout {
     Rollout::new("chat".parse().unwrap(), plan())
 }
 
-fn feed(rollout: &mut Rollout, day: u64, input: &Input<'_>, evidence: &Evidence) -> String {
+pub(super) fn feed(
+    rollout: &mut Rollout,
+    day: u64,
+    input: &Input<'_>,
+    evidence: &Evidence,
+) -> String {
     let now = Timestamp(day * DAY);
     match rollout.decide(now, input, evidence) {
         Ok(Some(event)) => {
