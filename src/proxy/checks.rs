@@ -110,7 +110,7 @@ mod tests {
         let ((sender, receiver), checker) = (mpsc::channel(), Arc::new(Checker::default()));
         let (told, heard) = tokio::sync::oneshot::channel();
         tasks::spawn("long", async move {
-            let read = || {
+            let read = move || {
                 tasks::spawn("other", async move { sender.send(()).unwrap() });
                 receiver.recv_timeout(Duration::from_secs(20))
             };
