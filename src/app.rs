@@ -24,7 +24,7 @@ use tokio::{
 use crate::api::{self, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
-use crate::controller::{Judged, Setup, Start, Takeover, Wanted};
+use crate::controller::{Budgets, Judged, Setup, Start, Takeover, Wanted};
 use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share};
 use crate::judge::{Judge, Outlets};
 use crate::listeners::{
@@ -36,7 +36,7 @@ use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
 use crate::store::{History, Journal, RecorderHandle};
 use crate::tasks::{BoxError, Ended, Losses, Pool, Tasks, caught};
 use crate::telemetry::Metrics;
-use crate::traffic::{Barometer, Board, Fitness, Job, Outbox, Surveyor, Trail};
+use crate::traffic::{Barometer, Board, Fitness, Job, Outbox, Pot, Surveyor, Trail};
 use crate::upstream::{self, Upstream};
 
 use opening::Opening;
@@ -379,6 +379,10 @@ fn setup(
         providers: config.providers.iter().map(cleared).collect(),
         identities: config.providers.iter().map(|it| (it.name.clone(), it.identity())).collect(),
         priced: priced.map(|it| it.name.clone()).collect(),
+        budgets: Budgets {
+            all: Arc::new(Pot::new(config.budget)),
+            own: config.rollouts.iter().map(|it| (it.name.clone(), it.budget)).collect(),
+        },
         primary: config.primary.clone(),
         judge: if config.judge.is_some() { Judged::Yes(config.kin()) } else { Judged::No },
         fitness: Arc::clone(&parts.fitness),

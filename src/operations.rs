@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    pin::pin,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{CONNECTION, CONTENT_TYPE, HeaderValue},
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -33,6 +34,9 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// How long a connection may stay silent: one that says nothing takes nobody's place for long.
 const HEADER_WAIT: Duration = Duration::from_secs(10);
+
+/// How long at the end it is waited for what has been asked.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// Most bytes of one feedback.
 const FEEDBACK_LEN_MAX: usize = 16 << 10;
@@ -77,7 +81,7 @@ pub async fn serve(
     loop {
         let stream = tokio::select! {
             stream = arrivals.next() => stream,
-            () = stop.wait() => return Ok(()),
+            () = stop.wait() => break,
             () = life.left() => break,
         };
         let Some(place) = places.try_enter() else { continue };
@@ -86,24 +90,31 @@ pub async fn serve(
         Pool::run(place, "operations", async move {
             let phase = life.clone();
             let service = service_fn(async |request: Request<Incoming>| {
-                Ok::<_, Infallible>(match (request.method(), request.uri().path()) {
+                let mut answer = match (request.method(), request.uri().path()) {
                     (&Method::POST, "/feedback") => operations.feedback(request).await,
                     _ => operations.answer(&request, &phase),
-                })
+                };
+                if phase.has_left() {
+                    // What is asked next is for the other process.
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
             });
             let mut builder = hyper::server::conn::http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT);
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
             tokio::select! {
-                ended = connection => drop(ended),
+                ended = connection.as_mut() => return drop(ended),
                 () = stop.wait() => {}
-                // What is asked next is for the other process.
                 () = life.left() => {}
             }
+            // Who has just come may yet ask; hyper's graceful end would close on them.
+            drop(timeout(LAST_WAIT, connection).await);
         });
     }
     drop(arrivals);
     stop.wait().await;
+    drop(timeout(LAST_WAIT, places.emptied()).await);
     Ok(())
 }
 

@@ -1,21 +1,22 @@
 //! What we count and log: the Prometheus table and the setting up of `tracing`.
 
 mod judging;
+mod logs;
 mod words;
 
 pub use judging::Judging;
-pub use words::{Loss, Refusal, Role, Withheld};
+pub use logs::{Logs, init};
+pub use words::{Loss, Refusal, Role, Spending, Withheld};
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _};
 use std::sync::{PoisonError, RwLock, atomic::AtomicU64};
+use std::time::Duration;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::domain::{Call, Evidence, Name, Outcome, Rollout, Share, Skip, State, Usage, Verdict};
 
@@ -71,6 +72,12 @@ struct WithheldLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RolloutLabels {
     rollout: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SpendLabels {
+    rollout: String,
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -179,6 +186,8 @@ pub struct Metrics {
     breakers_open: Family<BreakerLabels, Gauge>,
     breakers_opened: Family<BreakerLabels, Counter>,
     healthy: Family<BreakerLabels, Gauge>,
+    spent: Family<SpendLabels, Counter<f64, AtomicU64>>,
+    unpriced: Family<BreakerLabels, Counter>,
     /// Of the judge.
     pub judging: Judging,
     feedback: Family<BreakerLabels, Histogram, fn() -> Histogram>,
@@ -230,6 +239,8 @@ impl Metrics {
             breakers_open: Family::default(),
             breakers_opened: Family::default(),
             healthy: Family::default(),
+            spent: Family::default(),
+            unpriced: Family::default(),
             judging: Judging::default(),
             feedback: Family::new_with_constructor(|| Histogram::new([0.0, 0.25, 0.5, 0.75, 1.0])),
         }
@@ -301,6 +312,23 @@ impl Metrics {
     pub fn failover(&self, provider: &Name) {
         let labels = BreakerLabels { provider: Named(provider.clone()) };
         self.failovers.get_or_create(&labels).inc();
+    }
+
+    /// Counts what was spent on copies or scores, in billionths of a US dollar.
+    pub fn spent(&self, rollout: &Name, on: Spending, nano_usd: u64) {
+        let kind = match on {
+            Spending::Mirror => "mirror",
+            Spending::Judge => "judge",
+        };
+        let labels = SpendLabels { rollout: rollout.to_string(), kind };
+        let usd = Duration::from_nanos(nano_usd).as_secs_f64();
+        self.spent.get_or_create(&labels).inc_by(usd);
+    }
+
+    /// Counts an answer of which nobody knows what it cost.
+    pub fn unpriced(&self, provider: &Name) {
+        let labels = BreakerLabels { provider: Named(provider.clone()) };
+        self.unpriced.get_or_create(&labels).inc();
     }
 
     /// Counts what somebody thinks of an answer of a provider, 0 to 1.
@@ -435,35 +463,13 @@ impl Metrics {
         );
         it.register("breaker_opened", "Breakers that opened", self.breakers_opened.clone());
         it.register("healthy", "1 if its last health check found it well", self.healthy.clone());
+        it.register("spent_usd", "Spent on copies and scores, in US dollars", self.spent.clone());
+        it.register("unpriced", "Answers whose cost is not known", self.unpriced.clone());
         it.register("feedback_score", "What was said of answers", self.feedback.clone());
         it.register("mirror_in_flight", "Copies being made", self.mirror_busy.clone());
         self.judging.register(it);
         table
     }
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Logs {
-    /// For people.
-    Text,
-    /// For machines.
-    Json,
-}
-
-/// Sends logs to standard error, filtered by `filter` (as `RUST_LOG` has it). Once a process.
-pub fn init(filter: &str, logs: Logs) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let base = tracing_subscriber::registry().with(filter);
-    let done = match logs {
-        Logs::Text => {
-            let colours = io::stderr().is_terminal();
-            base.with(fmt::layer().with_ansi(colours).with_writer(io::stderr)).try_init()
-        }
-        Logs::Json => base.with(fmt::layer().json().with_writer(io::stderr)).try_init(),
-    };
-    // A second call, as in tests, keeps the first one's settings.
-    drop(done);
 }
 
 #[cfg(test)]

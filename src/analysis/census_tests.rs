@@ -19,6 +19,7 @@ fn call(total_ms: u32, usage: Option<Usage>) -> Call {
         checks: crate::domain::Checks::default(),
         answer_chars: None,
         rouge_l_bps: None,
+        estimated: false,
     }
 }
 

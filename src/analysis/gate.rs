@@ -7,6 +7,7 @@ use crate::domain::{Gate, GateEvidence, Metric, Risk, Verdict};
 use super::{
     bet::{Limits, Wealth},
     float,
+    interval::Interval,
     ledger::Chances,
     odds::Alarm,
 };
@@ -87,6 +88,8 @@ pub(super) struct Shown {
     pub(super) difference: f64,
     pub(super) lower: f64,
     pub(super) upper: f64,
+    /// The interval for who looks once; none where there is none.
+    pub(super) fixed: Option<Interval>,
     pub(super) bound: f64,
     /// Why it cannot be trusted.
     pub(super) problem: Option<String>,
@@ -122,10 +125,12 @@ impl Shown {
             difference: self.difference,
             lower: self.lower,
             upper: self.upper,
+            fixed: self.fixed.map(|it| [it.lower, it.upper]),
             bound: self.bound,
             harm: wealth.harm(),
             safe: wealth.safe(),
             noise: None,
+            basis: None,
         }
     }
 }

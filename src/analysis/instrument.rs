@@ -146,7 +146,10 @@ impl Instrument {
                 if let (Some(primary), Some(candidate)) = (primary, candidate)
                     && [primary, candidate].iter().all(|it| !it.outcome.failed())
                 {
-                    it.observe(amount(metric, &primary), amount(metric, &candidate));
+                    let sides = [primary, candidate].map(|it| counted(metric, it));
+                    let amounts = sides.each_ref().map(|it| amount(metric, it));
+                    it.observe(amounts[0], amounts[1]);
+                    it.rest_on(amounts, sides.each_ref());
                 }
             }
         }
@@ -231,7 +234,17 @@ impl Instrument {
     /// The evidence of a gate on it, as if it measured all traffic.
     pub(super) fn evidence(&self, gate: Gate, terms: Terms) -> GateEvidence {
         let shown = self.shown(gate.metric());
-        shown.evidence(gate, self.wealth(), self.alarm(terms), self.is_believed())
+        let basis = match self {
+            Self::Ratio(it) => Some(it.basis()),
+            Self::Rate(_)
+            | Self::Quantile(_)
+            | Self::Score(_)
+            | Self::Opinion(_)
+            | Self::Likeness(_)
+            | Self::Preference(_) => None,
+        };
+        let known = shown.evidence(gate, self.wealth(), self.alarm(terms), self.is_believed());
+        GateEvidence { basis, ..known }
     }
 
     /// What is known of a metric of its kind.
@@ -323,6 +336,11 @@ fn time(metric: Metric, sample: &Sample) -> Option<Timed> {
     if metric == Metric::TtftP99 { sample.first_byte() } else { sample.latency() }
 }
 
+/// A call as a sum of it is made: characters are counted also where tokens are estimated.
+fn counted(metric: Metric, call: Sample) -> Sample {
+    Sample { estimated: call.estimated && metric != Metric::LengthRatio, ..call }
+}
+
 fn amount(metric: Metric, sample: &Sample) -> Option<f64> {
     if metric == Metric::Cost {
         sample.usd
@@ -358,10 +376,11 @@ fn part(limit: Limit) -> Option<f64> {
 
 fn amounts(limit: Limit) -> Option<ratio::Margin> {
     match limit {
-        Limit::Ratio { percent, expected, each_max } => {
+        Limit::Ratio { percent, expected, each_max, estimated_max } => {
             let each_max = float(each_max) / MILLION;
-            let [limit, expected] = [percent, expected].map(|it| f64::from(it) / 100.0);
-            Some(ratio::Margin { limit, expected, each_max, loss_max: each_max })
+            let parts = [percent, expected, estimated_max].map(|it| f64::from(it) / 100.0);
+            let [limit, expected, estimated_max] = parts;
+            Some(ratio::Margin { limit, expected, each_max, loss_max: each_max, estimated_max })
         }
         Limit::Points { .. } | Limit::Longer { .. } | Limit::Part { .. } => None,
     }
@@ -400,10 +419,12 @@ mod tests {
 
     #[test]
     fn the_terms_of_a_ratio_are_parts_of_one_and_whole_amounts() {
-        let limit = Limit::Ratio { percent: 40, expected: 30, each_max: 2_500_000 };
-        let ratio::Margin { limit, expected, each_max, loss_max } = amounts(limit).unwrap();
-        let terms = [limit, expected, each_max, loss_max].map(|it| it.to_string());
-        assert_eq!(terms, ["0.4", "0.3", "2.5", "2.5"]);
+        let (percent, expected, each_max, estimated_max) = (40, 30, 2_500_000, 50);
+        let limit = Limit::Ratio { percent, expected, each_max, estimated_max };
+        let ratio::Margin { limit, expected, each_max, loss_max, estimated_max } =
+            amounts(limit).unwrap();
+        let terms = [limit, expected, each_max, loss_max, estimated_max].map(|it| it.to_string());
+        assert_eq!(terms, ["0.4", "0.3", "2.5", "2.5", "0.5"]);
     }
 }
 

@@ -15,6 +15,8 @@ const FRACTIONS: u16 = 12;
 /// Calls above and below a quantile that its mixture begins with: the bounds are tightest after
 /// some thousands of samples.
 const PRIOR: (f64, f64) = (0.5, 6.125);
+/// How many deviations from its mean 95% of a normal sample lie within.
+const DEVIATIONS: f64 = 1.959_964;
 
 /// A lower and an upper end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,6 +52,22 @@ impl Differences {
     /// Waudby-Smith & Ramdas 2024.
     pub(super) fn interval(self) -> Interval {
         Interval { lower: self.lower(), upper: -(-self).lower() }
+    }
+
+    /// The 95% interval of their mean where it was settled before anybody looked how many there would
+    /// be; −1 to 1 while nothing is known.
+    ///
+    /// Wald's, with a difference of 1 and one of −1 added, so that it keeps its level where nearly
+    /// all are nothing, and where there are few. Source: Bonett & Price 2012, Journal of
+    /// Educational and Behavioral Statistics 37, 479-488.
+    pub(super) fn fixed(self) -> Interval {
+        if self.count == 0 {
+            return Interval { lower: -1.0, upper: 1.0 };
+        }
+        let count = float(self.count) + 2.0;
+        let mean = self.sum / count;
+        let reach = DEVIATIONS * (((self.squares + 2.0) / count - mean * mean) / count).sqrt();
+        Interval { lower: (mean - reach).max(-1.0), upper: (mean + reach).min(1.0) }
     }
 
     fn lower(self) -> f64 {

@@ -81,6 +81,10 @@ pub struct Sample {
     pub answer_chars: Option<u32>,
     /// How much it is like the primary's, 0 to 1, where somebody looked.
     pub rouge_l: Option<f64>,
+    /// Tokens of the request, those of a cache included, where the provider told.
+    pub input_tokens: Option<u64>,
+    /// Whether tokens and dollars are an estimate.
+    pub estimated: bool,
 }
 
 /// A time in milliseconds, or the time at which waiting for it ended.
@@ -118,6 +122,11 @@ impl Sample {
             checks: call.checks,
             answer_chars: call.answer_chars,
             rouge_l: call.rouge_l_bps.map(|it| f64::from(it) / 10_000.0),
+            input_tokens: call
+                .usage
+                .filter(|_| !call.estimated)
+                .map(|it| it.input.saturating_add(it.cache_read).saturating_add(it.cache_write)),
+            estimated: call.estimated,
         }
     }
 
@@ -240,12 +249,13 @@ mod tests {
             outcome: Outcome::Ok,
             first_byte_ms: Some(120),
             total_ms: 900,
-            usage: Some(Usage { output: 40, ..Usage::default() }),
+            usage: Some(Usage { input: 7, cache_read: 2, cache_write: 1, output: 40 }),
             finish_reason: None,
             cost_nano_usd: Some(250_000_000),
             checks: Checks::default().with(Check::Json, Some(true)),
             answer_chars: Some(160),
             rouge_l_bps: Some(2_500),
+            estimated: false,
         };
         let expected = Sample {
             outcome: Outcome::Ok,
@@ -256,8 +266,12 @@ mod tests {
             checks: Checks::default().with(Check::Json, Some(true)),
             answer_chars: Some(160),
             rouge_l: Some(0.25),
+            input_tokens: Some(10),
+            estimated: false,
         };
         assert_eq!(Sample::of(&call), expected);
+        let estimated = Sample { input_tokens: None, estimated: true, ..expected };
+        assert_eq!(Sample::of(&Call { estimated: true, ..call }), estimated);
     }
 
     /// A call that ended so after so many milliseconds.
@@ -271,6 +285,8 @@ mod tests {
             checks: Checks::default(),
             answer_chars: None,
             rouge_l: None,
+            input_tokens: None,
+            estimated: false,
         }
     }
 

@@ -114,6 +114,7 @@ impl Preference {
             difference,
             lower,
             upper,
+            fixed: None,
             bound: 2.0 * self.part.unwrap_or(0.5) - 1.0,
             // That people find all alike is no fault of theirs.
             problem: None,

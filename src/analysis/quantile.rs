@@ -237,6 +237,7 @@ impl Quantile {
             difference: candidate - primary,
             lower: interval.lower,
             upper: interval.upper,
+            fixed: None,
             bound: self.allowed_ms(running).unwrap_or_default(),
             problem: None,
         }

@@ -8,7 +8,7 @@ use super::{
     bet::Wealth,
     float,
     gate::{Shown, Stream, Streams, Terms},
-    interval::Differences,
+    interval::{Differences, Interval},
     ledger::Chances,
     noise::Reach,
     odds::{HarmPlan, Hit, Odds, SafePlan},
@@ -165,10 +165,13 @@ impl Rate {
 
     /// What is known, turned round for a rate that should be high.
     pub(super) fn shown(&self, better: Better) -> Shown {
-        let interval = self.differences.interval();
         let scale = POINTS * self.chances.spread();
-        let (lower, upper) = (interval.lower * scale, interval.upper * scale);
-        let (lower, upper) = (lower.max(-POINTS), upper.min(POINTS));
+        let points = |it: Interval| Interval {
+            lower: (it.lower * scale).max(-POINTS),
+            upper: (it.upper * scale).min(POINTS),
+        };
+        let Interval { lower, upper } = points(self.differences.interval());
+        let fixed = points(self.differences.fixed());
         let growth = self.plans.as_ref().map_or(0.0, |plans| {
             let rate = self.rate();
             let noise = self.noise.map_or(0.0, |it| it.likely.max(self.excess()));
@@ -185,6 +188,7 @@ impl Rate {
             difference: candidate - primary,
             lower,
             upper,
+            fixed: Some(fixed),
             bound,
             problem: None,
         };
@@ -196,6 +200,7 @@ impl Rate {
                 difference: primary - candidate,
                 lower: -upper,
                 upper: -lower,
+                fixed: Some(Interval { lower: -fixed.upper, upper: -fixed.lower }),
                 bound: -bound,
                 ..shown
             },

@@ -232,6 +232,7 @@ impl Score {
             difference: self.differences.sum / count,
             lower: interval.lower,
             upper: interval.upper,
+            fixed: Some(self.differences.fixed()),
             bound: reach * primary - primary,
             problem: self.problem().or_else(|| self.unjudgeable()),
         }

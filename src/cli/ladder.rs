@@ -4,6 +4,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, Table, presets};
 
 use super::{forecast, out::harmless};
 use crate::api::{millis, proto, timestamp};
+use crate::domain::show_usd;
 use proto::{gate_evidence::Verdict, rollout::State};
 
 /// Characters of a drawn interval.
@@ -113,6 +114,9 @@ fn facts(rollout: &proto::Rollout) -> Vec<(&'static str, String)> {
         count(rollout.copies_per_day.unwrap_or_default())
     );
     let mut facts = vec![("slice", slice(rollout.slice.as_ref())), ("copies", copies)];
+    if let Some(spent) = rollout.spending.as_ref().and_then(spent) {
+        facts.push(("spent", spent));
+    }
     if let Some(slices) = &rollout.slices {
         facts.push(("watches", format!("{}={}", slices.by, slices.values.join(","))));
     }
@@ -129,6 +133,18 @@ fn facts(rollout: &proto::Rollout) -> Vec<(&'static str, String)> {
         facts.push(("now", rollout.status_message.clone()));
     }
     facts
+}
+
+/// What copies and scores cost; none where nothing was spent and nothing limits it.
+fn spent(spending: &proto::Spending) -> Option<String> {
+    let usd = |nano: i64| show_usd(u64::try_from(nano).unwrap_or(0));
+    let of = |max: Option<i64>| max.map_or_else(String::new, |max| format!(" of {}", usd(max)));
+    let limits = (spending.per_day_nano_usd_max, spending.total_nano_usd_max);
+    if spending.total_nano_usd == 0 && limits == (None, None) {
+        return None;
+    }
+    let (today, total) = (usd(spending.today_nano_usd), usd(spending.total_nano_usd));
+    Some(format!("{today}{} today, {total}{} in all", of(limits.0), of(limits.1)))
 }
 
 fn slice(slice: Option<&proto::TrafficSlice>) -> String {

@@ -6,6 +6,7 @@ mod create;
 mod events;
 mod flags;
 mod forecast;
+mod import;
 mod keys;
 mod ladder;
 mod look;
@@ -13,6 +14,7 @@ mod moves;
 mod out;
 mod pairs;
 mod paper;
+mod prices;
 mod program;
 mod report;
 mod request;
@@ -31,6 +33,7 @@ use crate::listeners::{self, Passed};
 use crate::telemetry::Logs;
 
 use out::Out;
+use prices::PricesArgs;
 use program::{Form, Sockets};
 use simulate::SimulateArgs;
 
@@ -81,6 +84,8 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         keep: Option<PathBuf>,
     },
+    /// Show which price holds for each provider and model, and how old the table is
+    Prices(PricesArgs),
     /// Try a plan under virtual time, without a server
     Simulate(SimulateArgs),
     #[command(flatten)]
@@ -140,6 +145,7 @@ async fn dispatch(Line { command, global }: Line, passed: Passed) -> u8 {
             program::serve(&config, logs, sockets).await
         }
         Verb::Config(ConfigVerb::Check { config }) => program::check(&config),
+        Verb::Prices(args) => prices::prices(&args, form),
         Verb::Simulate(args) => simulate::simulate(&args, form),
         Verb::Rehearse { plans, keep } => program::rehearse(&plans, keep.as_deref(), form).await,
         Verb::Client(command) => run(command, global).await,

@@ -150,6 +150,7 @@ pub(super) fn line(side: &str, call: &proto::Call) -> String {
         format!("   {} tokens in{cached}, {} out", it.input_tokens, it.output_tokens)
     });
     let cost = call.cost_nano_usd.map_or_else(String::new, |it| format!("   {}", dollars(it)));
+    let cost = if call.estimated { format!("{cost} (estimated)") } else { cost };
     let broken = match call.checks_broken.as_slice() {
         [] if call.checks_kept.is_empty() => String::new(),
         [] => format!("   ✔ {} checks", call.checks_kept.len()),

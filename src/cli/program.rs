@@ -219,6 +219,11 @@ pub(super) fn say(text: &str) {
     drop(writeln!(io::stdout(), "{text}"));
 }
 
+/// Says something beside the data.
+pub(super) fn note(text: &str) {
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
 pub(super) fn complain(text: &str, code: u8) -> u8 {
     let prefix = if text.starts_with("error") { "" } else { "error: " };
     drop(writeln!(io::stderr(), "{prefix}{text}"));

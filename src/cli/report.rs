@@ -202,6 +202,7 @@ impl Facts {
             Column::Numbers("candidate"),
             Column::Numbers("difference"),
             Column::Numbers("interval, valid at any time"),
+            Column::Numbers("for who looks once"),
             Column::Numbers("bound"),
             Column::Numbers("samples"),
             Column::Words("verdict"),
@@ -214,6 +215,11 @@ impl Facts {
                 ladder::value(gate, gate.candidate_value),
                 difference(gate.difference),
                 format!("[{}, {}]", difference(gate.lower), difference(gate.upper)),
+                gate.fixed_lower
+                    .zip(gate.fixed_upper)
+                    .map_or_else(String::new, |(lower, upper)| {
+                        format!("[{}, {}]", difference(lower), difference(upper))
+                    }),
                 difference(gate.bound),
                 ladder::count(gate.samples),
                 ladder::verdict(&self.rollout, gate),
@@ -344,6 +350,7 @@ impl Facts {
                 "metric": it.metric, "slice": it.slice, "verdict": it.verdict().as_str_name(),
                 "primary": it.primary_value, "candidate": it.candidate_value,
                 "difference": it.difference, "lower": it.lower, "upper": it.upper,
+                "fixedLower": it.fixed_lower, "fixedUpper": it.fixed_upper,
                 "bound": it.bound, "unit": it.unit, "samples": it.samples,
                 "samplesNeeded": it.samples_needed, "problem": it.problem,
             })

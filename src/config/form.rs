@@ -5,7 +5,7 @@ use std::{fs::File, io, io::Read, net::SocketAddr, path::Path, time::Duration};
 use secrecy::SecretString;
 use url::Url;
 
-use crate::domain::{Name, Price, Share, Sticky};
+use crate::domain::{Name, Price, Share, Sticky, Timestamp, read_day, read_usd};
 
 use super::{
     Control,
@@ -53,6 +53,17 @@ pub(super) const PRICE: Form<u64> = Form {
     remedy: "write US dollars for a million tokens like \"2.50\", with at most six decimals",
     read: Price::read,
 };
+
+/// An amount of money, in billionths of a dollar.
+pub(super) const USD: Form<u64> = Form {
+    name: "an amount of US dollars",
+    remedy: "write it like \"$25\" or \"$0.50\"",
+    read: read_usd,
+};
+
+/// The beginning of a day (UTC).
+pub(super) const DAY: Form<Timestamp> =
+    Form { name: "a day", remedy: "write it like \"2026-11-20\"", read: read_day };
 
 /// An address to listen on.
 pub(super) const ADDRESS: Form<SocketAddr> = Form {

@@ -14,6 +14,7 @@ mod kinship;
 mod leave;
 mod limits;
 mod plan_faults;
+mod prices;
 mod provider;
 mod request;
 mod rollout;
@@ -33,6 +34,7 @@ pub use guard::{Breaker, Health};
 pub use judging::{Asking, Calibration, Criterion, Orders, Row};
 pub use kinship::Kin;
 pub use limits::Limits;
+pub use prices::PriceTable;
 pub use provider::{Auth, Caller, Judge, KnownBy, ModelMap, Provider};
 pub use rollout::{Autostart, COPIES_PER_DAY_DEFAULT, RolloutConfig, plan, review_default};
 
@@ -45,7 +47,7 @@ use std::{
 use tokio_rustls::rustls::ServerConfig;
 use toml::de::DeTable;
 
-use crate::domain::{MarkFields, Metric, Name, Share, Sticky};
+use crate::domain::{Budget, MarkFields, Metric, Name, Share, Sticky};
 use crate::patterns::{Detector, Pattern};
 
 use faults::Report;
@@ -76,6 +78,10 @@ pub struct Config {
     pub rollouts: Vec<RolloutConfig>,
     /// The model that scores pairs.
     pub judge: Option<Judge>,
+    /// The table of prices, if one is named.
+    pub price_table: Option<PriceTable>,
+    /// What all rollouts together may spend on copies and scores.
+    pub budget: Budget,
     /// Marks for requests by the API key they come with, or the prefix of their path.
     pub callers: Vec<Caller>,
     /// What sticks to a side: the first of these that a request has.
@@ -171,8 +177,9 @@ impl Config {
 fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let (listen, control, operations) = addresses(top);
     let tls = tls::tls(top);
-    let providers = provider::providers(top, environment);
-    let judge = provider::judge(top, environment);
+    let (price_table, budget) = (prices::table(top), prices::day_budget(top));
+    let providers = provider::providers(top, environment, price_table.as_ref());
+    let judge = provider::judge(top, environment, price_table.as_ref());
     let callers = provider::callers(top, environment);
     let tables = rollout::named(top);
     let primary = primary(top, &providers, &tables);
@@ -183,6 +190,8 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
     let around = Around {
         primary: primary.as_ref(),
         providers: Some(&providers),
+        budget,
+        judge_unpriced: judge.as_ref().is_some_and(|it| it.prices.is_empty()),
         judge: judge.as_ref().map(|it| it.share),
         kin: kinship::kin(judge.as_ref(), &providers, primary.as_ref()),
         ground: &Metric::GROUND_DEFAULTS,
@@ -211,6 +220,8 @@ fn read(top: &Table<'_>, environment: Environment<'_>) -> Option<Config> {
         providers,
         rollouts,
         judge,
+        price_table,
+        budget,
         callers,
         sticky,
         mark_fields: leave.mark_fields,

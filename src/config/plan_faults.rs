@@ -1,7 +1,7 @@
 //! What cannot stand in a plan that was read, shown where the file has it.
 
 use super::{rollout::Around, table::Table};
-use crate::domain::{Metric, Plan, PlanFault};
+use crate::domain::{Budget, Metric, Plan, PlanFault};
 
 /// Shows a fault of the plan where the file has what it is about.
 pub(super) fn report(fault: &PlanFault, table: &Table<'_>, stages: &[Table<'_>]) {
@@ -21,6 +21,28 @@ pub(super) fn report(fault: &PlanFault, table: &Table<'_>, stages: &[Table<'_>])
     };
     let table = place.parse().ok().and_then(|it: usize| stages.get(it)).unwrap_or(table);
     table.fault(key, "cannot stand", fault.problem.as_str());
+}
+
+/// A budget can be kept only where it is known what copies and scores cost.
+pub(super) fn check_budget(plan: &Plan, own: Budget, (table, around): (&Table<'_>, &Around<'_>)) {
+    if !own.is_limit() && !around.budget.is_limit() {
+        return;
+    }
+    let key = if own.is_limit() { "budget" } else { "candidate" };
+    let fault = |who: &str, table_name: &str| {
+        let problem = format!("has a budget that cannot be kept: {who} has no price");
+        let remedy = format!("add a table [{table_name}.price.\"*\"], or name a table by `prices`");
+        table.fault(key, &problem, remedy);
+    };
+    for name in [&plan.primary, &plan.candidate] {
+        let known = around.providers.unwrap_or_default().iter().find(|it| it.name == *name);
+        if known.is_some_and(|it| it.prices.is_empty()) {
+            fault(&format!("provider `{name}`"), &format!("provider.{name}"));
+        }
+    }
+    if around.judge_unpriced && !plan.judge_share.is_none() {
+        fault("the judge", "judge");
+    }
 }
 
 /// Costs can be compared only where both providers have prices.

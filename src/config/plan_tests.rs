@@ -1,6 +1,6 @@
 //! What is told of plans that cannot stand.
 
-use crate::domain::{Mark, Metric, Watched};
+use crate::domain::{Mark, Metric, Timestamp, Watched};
 
 use super::{
     plan,
@@ -22,10 +22,15 @@ fn a_gate_on_cost_needs_the_prices_of_both_providers() {
     };
     let both = of("a", "output = '10'") + &of("b", "output = '0.28'\ncache_read = '0.000001'");
     let config = parse(&file(&both)).unwrap();
-    let price = *config.providers[1].prices.of(&["m-1.5"]).unwrap();
+    let price = config.providers[1].prices.of(&["m-1.5"], Timestamp(0)).unwrap().tariff.price;
     assert_eq!((price.input, price.output), (2_500_000, 280_000));
     assert_eq!((price.cache_read, price.cache_write), (1, 2_500_000));
-    assert_eq!(config.providers[1].prices.of(&["m-2"]), None);
+    assert_eq!(config.providers[1].prices.of(&["m-2"], Timestamp(0)), None);
+    let alias = file(&both).replace("cost =", "cost_per_request =");
+    let (again, config) = (parse(&alias).unwrap(), parse(&file(&both)).unwrap());
+    assert_eq!(again.rollouts[0].plan, config.rollouts[0].plan, "it has two names");
+    let twice = file(&both).replace("cost =", "cost_per_request = 'off', cost =");
+    assert!(faults(&twice).contains("unknown key `cost`"));
     let told = faults(&file(&of("a", "output = '10'")));
     assert!(told.contains("provider `b` has no price"), "{told}");
     let told = faults(&file(&of("a", "output = 10.0")));

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_rustls::rustls::RootCertStore;
 
-use crate::domain::{Name, Price, Prices, RequestRules, Share, hash};
+use crate::domain::{Name, Prices, RequestRules, Share, hash};
 
 use super::{
     Asking, Calibration, Criterion, Kin,
     egress::LinkLocal,
-    form::{Environment, NAME, PREFIX, PRICE, SHARE, SOME, Unit, base_url, secret},
+    form::{Environment, NAME, PREFIX, SHARE, SOME, Unit, base_url, secret},
     guard::{self, Breaker, Health},
-    judging, request,
+    judging,
+    prices::{self, PriceTable},
+    request,
     table::Table,
     tls::authorities,
 };
@@ -105,6 +107,8 @@ pub struct Judge {
     pub share: Share,
     /// Whether it may judge its own kin.
     pub kin: Kin,
+    /// What its models cost, as far as that is told.
+    pub prices: Prices,
 }
 
 /// How the requests of an application are told from others.
@@ -142,7 +146,11 @@ impl ModelMap {
 }
 
 /// Every provider, in the order of the file.
-pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Provider> {
+pub(super) fn providers(
+    top: &Table<'_>,
+    environment: Environment<'_>,
+    price_table: Option<&PriceTable>,
+) -> Vec<Provider> {
     const REMEDY: &str = "add at least one table like [provider.openai] with a `base_url`";
     top.need("provider", REMEDY);
     let tables = top.named("provider");
@@ -158,7 +166,7 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
         let models = ModelMap(table.pairs("model_map").into_iter().collect());
         let rules = request::rules(&table);
         let cleared = table.list("data");
-        let prices = prices(&table);
+        let prices = prices::prices(&table, base_url.as_ref().map(|it| it.0.as_str()), price_table);
         let (breaker, health) = (guard::breaker(&table), guard::health(&table));
         table.close();
         let checked = (NAME.read)(name);
@@ -187,30 +195,17 @@ pub(super) fn providers(top: &Table<'_>, environment: Environment<'_>) -> Vec<Pr
     providers
 }
 
-/// What the models of a provider cost; tokens of its cache cost as fresh ones unless told.
-fn prices(provider: &Table<'_>) -> Prices {
-    let price = |((model, _), table): ((&str, _), Table<'_>)| {
-        table.need("input", PRICE.remedy);
-        table.need("output", PRICE.remedy);
-        let input = table.text("input", &PRICE).unwrap_or_default();
-        let price = Price {
-            input,
-            output: table.text("output", &PRICE).unwrap_or_default(),
-            cache_read: table.text("cache_read", &PRICE).unwrap_or(input),
-            cache_write: table.text("cache_write", &PRICE).unwrap_or(input),
-        };
-        table.close();
-        (model.to_owned(), price)
-    };
-    provider.named("price").into_iter().map(price).collect()
-}
-
 /// The judge, if there is one.
-pub(super) fn judge(top: &Table<'_>, environment: Environment<'_>) -> Option<Judge> {
+pub(super) fn judge(
+    top: &Table<'_>,
+    environment: Environment<'_>,
+    price_table: Option<&PriceTable>,
+) -> Option<Judge> {
     let table = top.table("judge")?;
     table.need("model", "name the model that judges");
     let (base_url, link_local) = base_url(&table).unwrap_or_default();
     let judge = Judge {
+        prices: prices::prices(&table, Some(&base_url), price_table),
         base_url,
         link_local,
         authorities: authorities(&table),

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 use crate::domain::{
-    Approval, Compared, Freeze, FreezeText, Gate, Kind, Margin, Mark, Metric, Name, OnIdle, Plan,
-    Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
+    Approval, Budget, Compared, Freeze, FreezeText, Gate, Kind, Margin, Mark, Metric, Name, OnIdle,
+    Plan, Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
 };
 
 use super::{
     Faults, Provider,
     faults::Report,
     form::{CHANCE, NAME, PERCENT, SHARE, SOME, Unit},
-    plan_faults::{check_ground, check_kin, check_prices, report},
+    plan_faults::{check_budget, check_ground, check_kin, check_prices, report},
+    prices,
     table::{Table, listed, nearest},
 };
 
@@ -26,6 +27,8 @@ pub struct RolloutConfig {
     pub plan: Plan,
     /// Whether it starts by itself.
     pub autostart: Autostart,
+    /// What it may spend on copies and scores.
+    pub budget: Budget,
 }
 
 /// Whether a rollout starts by itself.
@@ -46,6 +49,10 @@ pub(super) struct Around<'a> {
     pub(super) providers: Option<&'a [Provider]>,
     /// The share of pairs that is judged unless the rollout says; none without a judge.
     pub(super) judge: Option<Share>,
+    /// What all rollouts together may spend.
+    pub(super) budget: Budget,
+    /// Whether there is a judge of whom no price is known.
+    pub(super) judge_unpriced: bool,
     /// The providers that are the judge's kin, and why.
     pub(super) kin: BTreeMap<Name, String>,
     /// What gates beside the judge unless the rollout says otherwise.
@@ -92,6 +99,8 @@ pub fn plan(text: &str, file: &str) -> Result<RolloutConfig, Faults> {
         primary: primary.as_ref(),
         providers: None,
         judge: Some(Share::ALL),
+        budget: Budget::default(),
+        judge_unpriced: false,
         kin: BTreeMap::new(),
         // A plan by itself, as `simulate --stream` takes it, has the gates that it names.
         ground: if top.has("judge") { &Metric::GROUND_DEFAULTS } else { &[] },
@@ -150,6 +159,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
     let risk = risk(table);
     let times = times(table);
     let autostart = table.choice("autostart", Autostart::Yes, Autostart::No).unwrap_or_default();
+    let budget = prices::budget(table);
     table.close();
     let plan = Plan {
         primary: around.primary?.clone(),
@@ -169,9 +179,10 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
         report(&fault, table, &tables);
     }
     check_prices(&plan, table, around);
+    check_budget(&plan, budget, (table, around));
     check_kin(&plan, table, around);
     check_ground(&plan, table, around);
-    Some(RolloutConfig { name: name.clone(), plan, autostart })
+    Some(RolloutConfig { name: name.clone(), plan, autostart, budget })
 }
 
 /// A rollout may repeat the primary, not choose another.
@@ -303,8 +314,9 @@ fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<Share>) -> Vec
         let before = inherited.iter().copied().find(|it| it.metric() == metric);
         let Some(gates) = &gates else { return before };
         let example = Margin::default_of(metric);
+        let key = if gates.has(metric.alias()) { metric.alias() } else { metric.as_str() };
         let remedy = format!("write it like \"{example}\", or \"off\" to go without this gate");
-        let Some(text) = gates.raw(metric.as_str(), "a margin", &remedy) else {
+        let Some(text) = gates.raw(key, "a margin", &remedy) else {
             return before;
         };
         if text == "off" {
@@ -316,7 +328,7 @@ fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<Share>) -> Vec
         }
         let margin = Margin::parse(metric, text).ok();
         if margin.is_none() {
-            gates.fault(metric.as_str(), "is not a margin", remedy);
+            gates.fault(key, "is not a margin", remedy);
         }
         margin.or(before)
     };

@@ -90,8 +90,9 @@ fn kind(path: &str) -> String {
     if ["provider", "rollout"].contains(&words[0]) && 1 < words.len() {
         words[1] = "NAME";
     }
-    if words.get(2) == Some(&"price") && 3 < words.len() {
-        words[3] = "MODEL";
+    let price = words.iter().position(|it| *it == "price");
+    if let Some(model) = price.and_then(|it| words.get_mut(it + 1)) {
+        *model = "MODEL";
     }
     if words.get(1) == Some(&"rubric") && 2 < words.len() {
         words[2] = "NAME";

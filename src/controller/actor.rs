@@ -17,7 +17,7 @@ use crate::domain::{Event, Name, Plan, Record, Requests, Seen, State, Timestamp,
 use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::tasks::{BoxError, Stop, caught};
 use crate::telemetry::Metrics;
-use crate::traffic::{Barometer, Board, Fitness, Outbox};
+use crate::traffic::{Barometer, Board, Copies, Fitness, Outbox};
 
 use super::{
     book::Book,
@@ -28,7 +28,7 @@ use super::{
     judging::Judging,
     managed::Managed,
     rebuild,
-    setup::{Judged, Setup, Takeover, Wanted},
+    setup::{Budgets, Judged, Setup, Takeover, Wanted},
     steps::Pending,
 };
 
@@ -67,6 +67,7 @@ pub struct Controller {
     pub(super) judge: Judged,
     pub(super) fitness: Arc<Fitness>,
     pub(super) priced: BTreeSet<Name>,
+    pub(super) budgets: Budgets,
     pub(super) board: Arc<Board>,
     pub(super) clock: Clock,
     pub(super) book: Book,
@@ -126,6 +127,7 @@ impl Controller {
             judge: setup.judge,
             fitness: setup.fitness,
             priced: setup.priced,
+            budgets: setup.budgets,
             board: setup.board,
             clock: setup.clock,
             book: Book::new(Err("the journal is not open yet".to_owned())),
@@ -180,8 +182,8 @@ impl Controller {
         self.flags = flags.into_iter().map(|(name, it)| (name, Arc::new(it))).collect();
         let now = self.clock.now();
         for (name, past) in past {
-            let made = rebuild::copies(self.pairs.as_ref(), &name);
-            self.managed.insert(name, Managed::restored(past, made, now));
+            let copies = self.copies(&name);
+            self.managed.insert(name, Managed::restored(past, &copies, now));
         }
         for record in Arc::clone(&self.records).iter() {
             self.replay(record);
@@ -254,6 +256,11 @@ impl Controller {
         Ok(())
     }
 
+    /// A rollout's copies of today, and what pays for them, as they were last kept.
+    fn copies(&self, rollout: &Name) -> Copies {
+        rebuild::copies(self.pairs.as_ref(), rollout, &self.budgets, self.clock.now())
+    }
+
     /// Makes a record so: an old one again, or one that is on disk now.
     pub(super) fn replay(&mut self, record: &Record) {
         let now = self.clock.now();
@@ -265,9 +272,9 @@ impl Controller {
         match (&record.event, self.managed.get_mut(&record.rollout)) {
             (_, Some(managed)) => managed.apply(record),
             (Event::Created(plan), None) => {
-                let made = rebuild::copies(self.pairs.as_ref(), &record.rollout);
+                let copies = self.copies(&record.rollout);
                 let plan = (**plan).clone();
-                let mut managed = Managed::new(record.rollout.clone(), plan, record.at, made);
+                let mut managed = Managed::new(record.rollout.clone(), plan, record.at, &copies);
                 managed.apply(record);
                 managed.flags = self.flag_set().of(&record.rollout);
                 self.managed.insert(record.rollout.clone(), managed);

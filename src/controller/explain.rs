@@ -102,6 +102,9 @@ fn sentence(gate: Gate, known: &GateEvidence, view: &View) -> String {
         // Writing to a string cannot fail.
         let _ = write!(text, "; the primary's own {}", noise.figures(unit));
     }
+    if let Some(basis) = known.basis.map(|it| it.figures()).filter(|it| !it.is_empty()) {
+        let _ = write!(text, "; {basis}");
+    }
     if !known.problem.is_empty() {
         let _ = write!(text, "; {}", known.problem);
     }
@@ -197,24 +200,7 @@ mod tests {
         let mut rollout = Rollout::new("chat".parse().unwrap(), plan());
         let entered = Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator };
         rollout.apply(Timestamp(0), &entered);
-        let errors = GateEvidence {
-            metric: Metric::ErrorRate,
-            watched: String::new(),
-            verdict: Verdict::Undecided,
-            alarm_from_percent: 70,
-            problem: String::new(),
-            samples: 600,
-            samples_needed: Some(300),
-            primary: 0.31,
-            candidate: 0.44,
-            difference: 0.13,
-            lower: -0.2,
-            upper: 0.7,
-            bound: 0.5,
-            harm: 0.03,
-            safe: 0.64,
-            noise: Some(Noise { samples: 402, difference: 0.05, lower: -0.2, upper: 0.25 }),
-        };
+        let errors = errors();
         View {
             rollout,
             evidence: Evidence {
@@ -234,7 +220,31 @@ mod tests {
             foresight: std::sync::Arc::default(),
             judge: "judge:m@r: 1200 answers read".to_owned(),
             copies_today: 600,
+            purse: std::sync::Arc::default(),
             now: Timestamp(600_000),
+        }
+    }
+
+    fn errors() -> GateEvidence {
+        GateEvidence {
+            metric: Metric::ErrorRate,
+            watched: String::new(),
+            verdict: Verdict::Undecided,
+            alarm_from_percent: 70,
+            problem: String::new(),
+            samples: 600,
+            samples_needed: Some(300),
+            primary: 0.31,
+            candidate: 0.44,
+            difference: 0.13,
+            lower: -0.2,
+            upper: 0.7,
+            bound: 0.5,
+            harm: 0.03,
+            safe: 0.64,
+            basis: None,
+            fixed: None,
+            noise: Some(Noise { samples: 402, difference: 0.05, lower: -0.2, upper: 0.25 }),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::domain::{
 };
 use crate::store::sim::{Errno, Fault, Lasts, Sim};
 use crate::tasks::spawn;
+use crate::traffic::Copies;
 
 fn share(basis_points: u16) -> Share {
     Share::from_basis_points(basis_points).unwrap()
@@ -151,7 +152,7 @@ async fn a_flag_over_all_of_a_rollout_holds_its_ladder_and_says_so() {
 
 #[test]
 fn a_rollout_whose_only_feature_is_not_copied_is_not_idle() {
-    let mut managed = Managed::new(name("a"), plan("a"), Timestamp(0), (0, 0));
+    let mut managed = Managed::new(name("a"), plan("a"), Timestamp(0), &Copies::new(0, (0, 0)));
     let event = Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator };
     managed.apply(&Record {
         seq: 1,

@@ -14,7 +14,7 @@ use crate::domain::{
     Command, Evidence, Flag, Foresight, Name, Plan, PlanFault, Record, Refusal, Requests, Rollout,
     Timestamp,
 };
-use crate::traffic::Board;
+use crate::traffic::{Board, Purse};
 
 /// How long a rollback's answer waits for the disk before it says "not durable yet".
 const ROLLBACK_WAIT: Duration = Duration::from_millis(800);
@@ -78,6 +78,8 @@ pub struct View {
     pub judge: String,
     /// Copies made today (UTC).
     pub copies_today: u64,
+    /// What pays for copies and scores.
+    pub purse: Arc<Purse>,
     /// Time of the view.
     pub now: Timestamp,
 }

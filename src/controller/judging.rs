@@ -71,6 +71,8 @@ mod tests {
             harm: 0.5,
             safe: 0.5,
             noise: None,
+            basis: None,
+            fixed: None,
         }
     }
 

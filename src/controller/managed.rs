@@ -58,8 +58,8 @@ pub(super) struct Managed {
 
 impl Managed {
     /// A rollout as its first record made it.
-    pub(super) fn new(name: Name, plan: Plan, at: Timestamp, made: (u64, u64)) -> Self {
-        let copies = Arc::new(Copies::new(plan.copies_per_day_max, made));
+    pub(super) fn new(name: Name, plan: Plan, at: Timestamp, copies: &Copies) -> Self {
+        let copies = Arc::new(copies.capped(plan.copies_per_day_max));
         Self {
             ledger: Ledger::new(&plan),
             live: Arc::new(Live::new(copies)),
@@ -85,10 +85,10 @@ impl Managed {
     }
 
     /// A rollout as the journal remembers it, with no evidence yet.
-    pub(super) fn restored(past: Past, made: (u64, u64), now: Timestamp) -> Self {
+    pub(super) fn restored(past: Past, copies: &Copies, now: Timestamp) -> Self {
         let Past { rollout, created, updated, actor, comment, requests, wanted } = past;
         let rollout = Rollout::restore(rollout.save().until(now));
-        let copies = Arc::new(Copies::new(rollout.plan().copies_per_day_max, made));
+        let copies = Arc::new(copies.capped(rollout.plan().copies_per_day_max));
         let live = Arc::new(Live::new(copies));
         if rollout.stage().is_none() {
             live.close();
@@ -213,7 +213,7 @@ impl Managed {
     /// Another plan has another cap of copies.
     fn cap(&mut self, event: &Event) {
         if let Some(plan) = event.plan() {
-            let copies = Copies::new(plan.copies_per_day_max, self.live.copies().made());
+            let copies = self.live.copies().capped(plan.copies_per_day_max);
             self.live = Arc::new(self.live.capped(Arc::new(copies)));
         }
     }
@@ -223,10 +223,11 @@ impl Managed {
         if self.live.is_tripped() {
             return Input::Tripped;
         }
-        // Where our own cap or a flag keeps copies from being made, it is not the traffic that is
+        // Where our own cap, a budget or a flag keeps copies from being made, it is not the traffic that is
         // silent.
         let off = || self.most().mirror.is_none();
-        let silent = self.rollout.is_idle(now, self.heard) && !self.live.is_capped(now) && !off();
+        let full = || self.live.is_capped(now) || self.live.unpaid(now).is_some();
+        let silent = self.rollout.is_idle(now, self.heard) && !full() && !off();
         if silent { Input::Idle } else { Input::Tick }
     }
 
@@ -272,6 +273,8 @@ impl Managed {
                 gate.verdict = Verdict::Invalid;
                 gate.problem.clone_from(&problem);
             }
+            evidence.problem = Some(problem);
+        } else if let Some(problem) = self.live.unpaid(now) {
             evidence.problem = Some(problem);
         } else if self.live.is_capped(now) {
             let cap = self.rollout.plan().copies_per_day_max;
@@ -414,6 +417,7 @@ impl Managed {
             foresight: Arc::clone(&self.foresight),
             judge: self.judging.text(self.rollout.plan()),
             copies_today: self.copies_today(now),
+            purse: Arc::clone(self.live.copies().purse()),
             now,
         }
     }

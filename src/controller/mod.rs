@@ -27,4 +27,4 @@ mod take;
 
 pub use actor::Controller;
 pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, Slow, View, Views};
-pub use setup::{Judged, Setup, Start, Takeover, Wanted};
+pub use setup::{Budgets, Judged, Setup, Start, Takeover, Wanted};

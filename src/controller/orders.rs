@@ -136,6 +136,11 @@ impl Controller {
                 fault(side, format!("`{name}` has no price, and a stage has a gate on cost"));
             }
         }
+        for (side, name) in sides.into_iter().filter(|_| self.budgets.all.budget().is_limit()) {
+            if !self.priced.contains(name) {
+                fault(side, format!("`{name}` has no price, and there is a [budget] to keep to"));
+            }
+        }
         faults
     }
 

@@ -9,9 +9,9 @@ use crate::domain::{
     Cause, Event, Name, Note, Order, Rollout, Seen, State, Timestamp, Visit, Window,
 };
 use crate::store::{Checkpoint, Pairs};
-use crate::traffic::Barometer;
+use crate::traffic::{Barometer, Copies, Purse, Spent};
 
-use super::{actor::Controller, managed::Managed};
+use super::{actor::Controller, managed::Managed, setup::Budgets};
 
 /// How often the bets of a rollout are kept, in milliseconds: what is told in between is told
 /// again after a restart.
@@ -225,18 +225,37 @@ fn key(rollout: &Name) -> String {
 }
 
 fn kept(pairs: Option<&Pairs>, rollout: &Name) -> Option<Counts> {
-    let kept = pairs?.kept(&key(rollout))?;
-    let numbers = kept.chunks_exact(8).filter_map(|it| it.try_into().ok().map(u64::from_be_bytes));
-    let mut counts = Counts::default();
-    for (count, number) in counts.iter_mut().zip(numbers) {
-        *count = number;
-    }
-    Some(counts)
+    numbers(pairs, &key(rollout))
 }
 
-/// Day and copies made on it, as last kept.
-pub(super) fn copies(pairs: Option<&Pairs>, rollout: &Name) -> (u64, u64) {
-    kept(pairs, rollout).map_or((0, 0), |counts| (counts[0], counts[1]))
+/// Numbers that were kept; those that were not are 0.
+fn numbers<const N: usize>(pairs: Option<&Pairs>, key: &str) -> Option<[u64; N]> {
+    let kept = pairs?.kept(key)?;
+    let kept = kept.chunks_exact(8).filter_map(|it| it.try_into().ok().map(u64::from_be_bytes));
+    let mut numbers = [0; N];
+    for (number, kept) in numbers.iter_mut().zip(kept) {
+        *number = kept;
+    }
+    Some(numbers)
+}
+
+/// The day's copies and what was spent, as last kept. The cap is that of the plan.
+pub(super) fn copies(
+    pairs: Option<&Pairs>,
+    rollout: &Name,
+    budgets: &Budgets,
+    now: Timestamp,
+) -> Copies {
+    let made = kept(pairs, rollout).map_or((0, 0), |counts| (counts[0], counts[1]));
+    let [day, today, total] = numbers(pairs, &spend_key(rollout)).unwrap_or_default();
+    let budget = budgets.own.get(rollout).copied().unwrap_or_default();
+    let purse = Purse::new(budget, Arc::clone(&budgets.all), now, Spent { day, today, total });
+    Copies::new(0, made).paid_from(Arc::new(purse))
+}
+
+/// Where is kept what a rollout spent: the day, what was spent on it, and in all.
+fn spend_key(rollout: &Name) -> String {
+    format!("spend/{rollout}")
 }
 
 /// Copies due and missing in the window that is open, as last kept: what could not be trusted
@@ -315,7 +334,12 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
             [day, made, attempt.into(), stage.into(), due, missing, since, dwelt_ms, identity];
         (key(it.rollout.name()), counts.map(u64::to_be_bytes).concat())
     };
+    let spent = |it: &Managed| {
+        let Spent { day, today, total } = it.live.copies().purse().at_most(now);
+        (spend_key(it.rollout.name()), [day, today, total].map(u64::to_be_bytes).concat())
+    };
     let mut kept: Vec<(String, Vec<u8>)> = managed.values().map(counts).collect();
+    kept.extend(managed.values().map(spent));
     kept.extend(barometer.changed().map(|it| (climate_key(barometer.primary()), it)));
     Some(spawn_blocking(move || {
         for checkpoint in checkpoints {

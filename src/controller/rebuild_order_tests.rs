@@ -62,6 +62,7 @@ fn call(provider: &str, outcome: Outcome, total_ms: u32) -> Call {
         checks: crate::domain::Checks::default(),
         answer_chars: None,
         rouge_l_bps: None,
+        estimated: false,
     }
 }
 
@@ -209,7 +210,8 @@ fn a_restart_gives_the_evidence_that_was_there_before_it() {
 
 /// A rollout in its second stage, with a checkpoint somewhere in it, and the bets as they were.
 fn checkpointed(pairs: &Pairs, revised: Option<&Plan>) -> (Rollout, Ledger) {
-    let mut managed = Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), (0, 0));
+    let mut managed =
+        Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), &Copies::new(0, (0, 0)));
     let mut step = record(Event::Created(Box::new(plan())), 0);
     managed.apply(&step);
     for (stage, at, places) in [(0, 1_000, 1..2_000), (1, 41_020, 2_001..4_000)] {
@@ -378,7 +380,8 @@ fn a_restart_takes_what_was_drawn_by_the_shares_that_were_in_force() {
 fn after_a_checkpoint_nobody_says_again_where_bets_began() {
     let dir = tempfile::tempdir().unwrap();
     let pairs = Pairs::open(dir.path(), LIMITS).unwrap();
-    let mut managed = Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), (0, 0));
+    let mut managed =
+        Managed::new("chat".parse().unwrap(), plan(), Timestamp(0), &Copies::new(0, (0, 0)));
     managed.apply(&record(Event::Created(Box::new(plan())), 0));
     let cause = Cause::GatesPassed;
     managed.apply(&record(Event::StageEntered { attempt: 1, stage: 0, cause }, 1_000));

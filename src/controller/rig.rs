@@ -16,7 +16,9 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::controller::{Controller, Evaluation, Handle, Judged, Rejected, Requester, Setup, View};
+use crate::controller::{
+    Budgets, Controller, Evaluation, Handle, Judged, Rejected, Requester, Setup, View,
+};
 use crate::domain::{
     Command, Event, Margin, Metric, Name, Outcome, Pair, Plan, Record, Risk, Rollout, Saved, Seen,
     Share, Slice, Times, Timestamp, Undecided, Window, default_ladder,
@@ -121,6 +123,7 @@ pub(crate) fn setup_at(clock: Clock, journal: Result<(Journal, History), String>
         recorder: Arc::default(),
         identities: BTreeMap::new(),
         priced: BTreeSet::new(),
+        budgets: Budgets::default(),
         clock,
         journal,
         takeover: mpsc::channel(1).1,

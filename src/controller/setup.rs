@@ -8,10 +8,10 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::domain::{Name, Plan, Seen};
+use crate::domain::{Budget, Name, Plan, Seen};
 use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::telemetry::Metrics;
-use crate::traffic::{Barometer, Board, Fitness, Outbox};
+use crate::traffic::{Barometer, Board, Fitness, Outbox, Pot};
 
 /// What the controller is made of.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Setup {
     pub identities: BTreeMap<Name, u64>,
     /// Providers of which prices are known.
     pub priced: BTreeSet<Name>,
+    /// What may be spent on copies and scores.
+    pub budgets: Budgets,
     /// Who serves.
     pub primary: Name,
     /// Whether a judge is configured.
@@ -50,6 +52,15 @@ pub struct Setup {
     pub recorder: Arc<OnceLock<RecorderHandle>>,
     /// What we count.
     pub metrics: Arc<Metrics>,
+}
+
+/// What may be spent on copies and scores.
+#[derive(Clone, Debug, Default)]
+pub struct Budgets {
+    /// By all rollouts together.
+    pub all: Arc<Pot>,
+    /// By those that have a budget of their own.
+    pub own: BTreeMap<Name, Budget>,
 }
 
 /// A store that another process had when this one started.

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, env, fs, path::Path};
 use serde_json::Value;
 
 use super::{
-    Asked, Edits, End, Purpose, Reading, Received, Tail, adapt, agreement, ask, conversation, read,
+    Asked, Edits, End, Purpose, Reading, Received, Tail, adapt, agreement, ask, conversation,
+    estimate, read,
 };
 use crate::domain::{Agreement, Endpoint, Outcome, Skip};
 
@@ -115,6 +116,48 @@ fn every_recorded_answer_is_read() {
     }
     println!("outcomes {counts:?}");
     println!("with usage {with_usage}, without model {unnamed}, nothing said {silent:?}");
+}
+
+/// How far estimates are from what was billed, printed with its distribution.
+#[test]
+fn estimates_of_tokens_are_near_what_was_billed() {
+    let rows = all_rows();
+    let mut errors: BTreeMap<(&str, &str), Vec<i64>> = BTreeMap::new();
+    for row in rows.iter().filter(|it| it["status"].as_u64() < Some(300)) {
+        let reading = read(&received(row, body(row), End::Whole));
+        let (Some(usage), Some(said)) = (reading.usage, &reading.transcript) else { continue };
+        let request = row["request"].to_string();
+        let guess = estimate(endpoint(row), request.as_bytes(), said);
+        let input = usage.input + usage.cache_read + usage.cache_write;
+        // What was thought and pictures are no texts, so both ends of the list are far off.
+        for (side, billed, guessed) in
+            [("input", input, guess.input), ("output", usage.output, guess.output)]
+        {
+            if 0 < billed {
+                let [billed, guessed] = [billed, guessed].map(|it| i64::try_from(it).unwrap());
+                let error = (guessed - billed) * 100 / billed;
+                for kind in ["all", row["kind"].as_str().unwrap()] {
+                    errors.entry((kind, side)).or_default().push(error);
+                }
+            }
+        }
+    }
+    for ((kind, side), errors) in &mut errors {
+        errors.sort_unstable();
+        let at = |percent: usize| errors[(errors.len() - 1) * percent / 100];
+        let near = errors.iter().filter(|it| it.abs() <= 20).count() * 100 / errors.len();
+        println!(
+            "{kind} {side}: {} exchanges, error in percent at 5/25/50/75/95 of them {} {} {} {} {}; {near}% \
+             of them within 20%",
+            errors.len(),
+            at(5),
+            at(25),
+            at(50),
+            at(75),
+            at(95)
+        );
+        assert!(*kind != "all" || -30 <= at(50) && at(50) <= 30, "{side}");
+    }
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct Asked {
     pub tie: Tie,
     /// The form its answer is to have.
     pub form: Form,
+    /// The most output tokens that it allows; none where it does not say.
+    pub output_max: Option<u64>,
     pub(super) spans: Spans,
 }
 
@@ -130,6 +132,7 @@ pub fn ask(endpoint: Endpoint, path: &str, body: &[u8]) -> Result<Asked, Skip> {
         barred: barred(endpoint, &fields),
         tie: tie(endpoint, &fields),
         form: Form::of(endpoint, &fields),
+        output_max: output_max(&fields),
         spans: Spans {
             model: place("model"),
             store: place("store"),
@@ -183,6 +186,18 @@ fn users(endpoint: Endpoint, body: &[u8], fields: &Fields<'_>) -> Vec<Range<usiz
         Endpoint::Gemini => &[],
     };
     names.iter().filter_map(|it| fields.at(it)).map(|value| span(body, value)).collect()
+}
+
+/// The most output tokens that a request allows: of several names for it the largest number.
+fn output_max(fields: &Fields<'_>) -> Option<u64> {
+    let names = [
+        "max_tokens",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "generationConfig.maxOutputTokens",
+        "generation_config.max_output_tokens",
+    ];
+    names.iter().filter_map(|it| fields.at(it)?.get().parse().ok()).max()
 }
 
 fn user(endpoint: Endpoint, fields: &Fields<'_>) -> Option<String> {
@@ -272,6 +287,17 @@ mod tests {
         assert_eq!(tie(Endpoint::Responses, kept), Tie::None);
         assert_eq!(tie(Endpoint::Embeddings, r#"{"model":"m","input":"a"}"#), Tie::Primary);
         assert_eq!(tie(Endpoint::Chat, r#"{"model":"m","messages":[]}"#), Tie::None);
+    }
+
+    #[test]
+    fn the_most_output_that_a_request_allows_is_found_in_every_dialect() {
+        let most = |body: &str| ask(Endpoint::Chat, "/", body.as_bytes()).unwrap().output_max;
+        assert_eq!(most(r#"{"max_tokens":7}"#), Some(7));
+        assert_eq!(most(r#"{"max_tokens":7,"max_completion_tokens":9}"#), Some(9));
+        assert_eq!(most(r#"{"max_output_tokens":5}"#), Some(5));
+        assert_eq!(most(r#"{"generationConfig":{"maxOutputTokens":3}}"#), Some(3));
+        assert_eq!(most(r#"{"max_tokens":null}"#), None);
+        assert_eq!(most(r#"{"max_tokens":-1}"#), None);
     }
 
     #[test]

@@ -147,6 +147,8 @@ pub struct Call {
     pub answer_chars: Option<u32>,
     /// ROUGE-L of its answer against the primary's, in basis points; none where nobody looked.
     pub rouge_l_bps: Option<u16>,
+    /// Whether the tokens, and what they cost, are an estimate of ours: the provider told none.
+    pub estimated: bool,
 }
 
 /// An answer put together again from its bytes.

@@ -31,6 +31,9 @@ pub struct GateEvidence {
     pub lower: f64,
     /// Upper end.
     pub upper: f64,
+    /// The 95% interval of the difference for who looks once, at a number of samples settled
+    /// before; none for a quantile, and where samples have weights.
+    pub fixed: Option<[f64; 2]>,
     /// The difference that is allowed.
     pub bound: f64,
     /// How far the proof of harm has come, 0 to 1.
@@ -39,6 +42,35 @@ pub struct GateEvidence {
     pub safe: f64,
     /// What the primary shows against itself in the same metric; none while that is not known.
     pub noise: Option<Noise>,
+    /// What a gate on amounts rests on; none for others.
+    pub basis: Option<Basis>,
+}
+
+/// What a gate on amounts rests on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Basis {
+    /// How much of the amounts of both sides was estimated, as providers told no tokens, in percent.
+    pub estimated_percent: f64,
+    /// Mean input tokens of the same requests as the primary and as the candidate count them; none
+    /// until both told them.
+    pub input_tokens: Option<(f64, f64)>,
+}
+
+impl Basis {
+    /// The numbers in one line; empty where there is nothing to say.
+    pub fn figures(&self) -> String {
+        let mut said = Vec::new();
+        if 0.0 < self.estimated_percent {
+            said.push(format!("{:.0}% of it estimated", self.estimated_percent));
+        }
+        if let Some((primary, candidate)) = self.input_tokens {
+            let ratio = 100.0 * candidate / primary.max(f64::MIN_POSITIVE);
+            said.push(format!(
+                "{candidate:.0} input tokens where the primary counts {primary:.0} ({ratio:.0}%)"
+            ));
+        }
+        said.join(", ")
+    }
 }
 
 /// A difference of the primary from itself, in the unit of a metric: what would be shown if the
@@ -202,6 +234,8 @@ mod tests {
             harm: 0.0,
             safe: 0.0,
             noise: None,
+            basis: None,
+            fixed: None,
         }
     }
 

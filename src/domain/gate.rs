@@ -143,9 +143,14 @@ impl Metric {
         }
     }
 
+    /// What a metric is called besides; its own name where there is nothing else.
+    pub fn alias(self) -> &'static str {
+        if self == Self::Cost { "cost_per_request" } else { self.as_str() }
+    }
+
     /// The metric of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|it| it.as_str() == name)
+        Self::ALL.into_iter().find(|it| [it.as_str(), it.alias()].contains(&name))
     }
 
     /// How it is measured.

@@ -24,6 +24,10 @@ enum Origin {
     Noise,
 }
 
+/// How much of the amounts may be estimated unless an operator says otherwise, in percent. Estimates
+/// were off by three quarters where they were bad, which moves a sum by a thirteenth at most then.
+const ESTIMATED_PERCENT_MAX: u32 = 10;
+
 /// What follows a margin that counts from the noise on.
 const BEYOND_NOISE: &str = "beyond noise";
 
@@ -57,6 +61,9 @@ pub enum Limit {
         /// What no call comes above, in millionths: of a dollar, a token or a character. One that does
         /// makes the gate invalid, because it cannot be bet on.
         each_max: u64,
+        /// How much of the amounts of both sides may be estimated, in percent; more makes the gate
+        /// invalid.
+        estimated_max: u32,
     },
 }
 
@@ -101,13 +108,9 @@ impl Margin {
             Metric::JudgeScore | Metric::Feedback => Limit::Part { percent: 95 },
             Metric::RougeL => Limit::Part { percent: 50 },
             Metric::HumanWinRate => Limit::Part { percent: 45 },
-            Metric::Cost => Limit::Ratio { percent: 40, expected: 30, each_max: 1_000_000 },
-            Metric::OutputTokensRatio => {
-                Limit::Ratio { percent: 130, expected: 97, each_max: 32_768_000_000 }
-            }
-            Metric::LengthRatio => {
-                Limit::Ratio { percent: 130, expected: 97, each_max: 131_072_000_000 }
-            }
+            Metric::Cost => of_amounts((40, 30), 1_000_000),
+            Metric::OutputTokensRatio => of_amounts((130, 97), 32_768_000_000),
+            Metric::LengthRatio => of_amounts((130, 97), 131_072_000_000),
         };
         Self { metric, limit, origin: Origin::Zero }
     }
@@ -165,9 +168,18 @@ impl Margin {
             }
             (Limit::Part { percent: ours }, Limit::Part { percent: theirs }) => theirs <= ours,
             (
-                Limit::Ratio { percent, expected, .. },
-                Limit::Ratio { percent: percent_max, expected: expected_max, .. },
-            ) => percent <= percent_max && expected <= expected_max,
+                Limit::Ratio { percent, expected, estimated_max, .. },
+                Limit::Ratio {
+                    percent: percent_max,
+                    expected: expected_max,
+                    estimated_max: estimated_most,
+                    ..
+                },
+            ) => {
+                percent <= percent_max
+                    && expected <= expected_max
+                    && estimated_max <= estimated_most
+            }
             (
                 Limit::Points { .. }
                 | Limit::Longer { .. }
@@ -220,15 +232,22 @@ fn part(text: &str, percent_max: u32) -> Option<Limit> {
     (1..=percent_max).contains(&percent).then_some(Limit::Part { percent })
 }
 
-/// `<=40%`, optionally followed by `,expected30%` (else three quarters of it) and by
-/// `,each<=0.5` (else the metric's default).
+/// A limit to amounts that nothing else was said of.
+fn of_amounts((percent, expected): (u32, u32), each_max: u64) -> Limit {
+    Limit::Ratio { percent, expected, each_max, estimated_max: ESTIMATED_PERCENT_MAX }
+}
+
+/// `<=40%`, optionally followed by `,expected30%` (else three quarters of it), by `,each<=0.5` (else
+/// the metric's default) and by `,estimated<=10%`.
 fn ratio(metric: Metric, text: &str) -> Option<Limit> {
     let mut parts = text.split(',');
     let percent = digits(parts.next()?.strip_prefix("<=")?.strip_suffix('%')?)?;
-    let (mut expected, mut each) = (None, None);
+    let (mut expected, mut each, mut estimated) = (None, None, None);
     for part in parts {
         let repeated = if let Some(rest) = part.strip_prefix("expected") {
             expected.replace(digits(rest.strip_suffix('%')?)?).is_some()
+        } else if let Some(rest) = part.strip_prefix("estimated<=") {
+            estimated.replace(digits(rest.strip_suffix('%')?)?).is_some()
         } else {
             each.replace(millionths(part.strip_prefix("each<=")?)?).is_some()
         };
@@ -242,8 +261,10 @@ fn ratio(metric: Metric, text: &str) -> Option<Limit> {
         (None, Limit::Ratio { each_max, .. }) => each_max,
         (None, Limit::Points { .. } | Limit::Longer { .. } | Limit::Part { .. }) => return None,
     };
+    let estimated_max = estimated.unwrap_or(ESTIMATED_PERCENT_MAX);
     let in_range = percent <= 1_000 && 1 <= expected && expected < percent && 0 < each_max;
-    in_range.then_some(Limit::Ratio { percent, expected, each_max })
+    let in_range = in_range && estimated_max <= 100;
+    in_range.then_some(Limit::Ratio { percent, expected, each_max, estimated_max })
 }
 
 /// `0.5`, at most six decimals, in millionths.
@@ -273,10 +294,14 @@ impl fmt::Display for Margin {
             Limit::Longer { ms: 0, percent } => write!(f, "+{percent}%"),
             Limit::Longer { ms, percent } => write!(f, "max(+{ms}ms, +{percent}%)"),
             Limit::Part { percent } => write!(f, ">= {percent}%"),
-            Limit::Ratio { percent, expected, each_max } => {
+            Limit::Ratio { percent, expected, each_max, estimated_max } => {
                 let text = format!("{}.{:06}", each_max / 1_000_000, each_max % 1_000_000);
                 let each = text.trim_end_matches('0').trim_end_matches('.');
-                write!(f, "<= {percent}%, expected {expected}%, each <= {each}")
+                write!(f, "<= {percent}%, expected {expected}%, each <= {each}")?;
+                if estimated_max != ESTIMATED_PERCENT_MAX {
+                    write!(f, ", estimated <= {estimated_max}%")?;
+                }
+                Ok(())
             }
         }?;
         match self.origin {
@@ -307,6 +332,8 @@ mod tests {
             (Metric::HumanWinRate, ">= 48%"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.05"),
             (Metric::Cost, "<= 40%, expected 20%, each <= 0.000001"),
+            (Metric::Cost, "<= 40%, expected 20%, each <= 1, estimated <= 100%"),
+            (Metric::Cost, "<= 40%, expected 20%, each <= 1, estimated <= 0%"),
             (Metric::ToolCallMatchRate, "-5pp"),
             (Metric::ExactMatchRate, "-1pp beyond noise"),
             (Metric::RougeL, ">= 60%"),
@@ -351,6 +378,7 @@ mod tests {
             (Metric::Cost, "<= 1%"),
             (Metric::Cost, "<= 40%, each <= 0.0000001"),
             (Metric::Cost, "<= 40%, each <= 0"),
+            (Metric::Cost, "<= 40%, estimated <= 101%"),
         ] {
             let error = Margin::parse(metric, text).unwrap_err().to_string();
             assert!(error.contains("write it like"), "{text}: {error}");

@@ -3,6 +3,7 @@
 //! Everything here is a plain function of its arguments. Time comes in as a
 //! [`Timestamp`], randomness as a key to hash, the past as [`Event`]s.
 
+mod budget;
 mod call;
 mod check;
 mod conversation;
@@ -38,6 +39,7 @@ pub(crate) mod invariants;
 #[cfg(test)]
 pub(crate) mod random;
 
+pub use budget::{Budget, read_usd, show_usd};
 pub use call::{
     Agreement, Call, Outcome, Pair, PairId, Placed, Score, ScorePart, Side, ToolCall, Transcript,
     Usage, Window, Winner,
@@ -46,7 +48,7 @@ pub use check::{Check, Checks, Compared, words};
 pub use desk::{Desk, Late, Progress};
 pub use endpoint::Endpoint;
 pub use event::{Answer, Cause, Command, Consent, Event, Undecided};
-pub use evidence::{Evidence, Excluded, GateEvidence, Noise};
+pub use evidence::{Basis, Evidence, Excluded, GateEvidence, Noise};
 pub use flag::{Caps, Flag, Flags};
 pub use forecast::{Forecast, Foresight};
 pub use freeze::{Freeze, FreezeError, FreezeText, Thaw};
@@ -55,7 +57,7 @@ pub use ladder::default_ladder;
 pub use margin::{Limit, Margin, MarginError};
 pub use marks::{MarkFields, Sticky};
 pub use plan::{Approval, OnIdle, Plan, PlanFault, Risk, Slice, Stage, Times};
-pub use price::{Price, Prices};
+pub use price::{Price, PriceRow, Prices, Tariff, read_day};
 pub use record::Record;
 pub use refusal::Refusal;
 pub use request_rules::{MessageRule, RequestRules};

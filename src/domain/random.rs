@@ -187,6 +187,8 @@ impl Random {
             harm: 0.0,
             safe: 0.0,
             noise: None,
+            basis: None,
+            fixed: None,
         }
     }
 

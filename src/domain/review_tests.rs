@@ -17,6 +17,7 @@ fn call(outcome: Outcome) -> Call {
         checks: Checks::default(),
         answer_chars: None,
         rouge_l_bps: None,
+        estimated: false,
     }
 }
 

@@ -43,11 +43,15 @@ pub enum Skip {
     RetryAfter,
     /// Too many calls of the candidate had to be asked again of the primary.
     RetryBudget,
+    /// A budget is spent, or set aside for copies under way.
+    Budget,
+    /// What it would cost is not known, and there is a budget.
+    Unpriced,
 }
 
 impl Skip {
     /// Every reason, in a fixed order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::NoRollout,
         Self::Share,
         Self::Endpoint,
@@ -68,6 +72,8 @@ impl Skip {
         Self::Breaker,
         Self::RetryAfter,
         Self::RetryBudget,
+        Self::Budget,
+        Self::Unpriced,
     ];
 
     /// The name in metrics.
@@ -93,6 +99,8 @@ impl Skip {
             Self::Breaker => "breaker",
             Self::RetryAfter => "retry_after",
             Self::RetryBudget => "retry_budget",
+            Self::Budget => "budget",
+            Self::Unpriced => "unpriced",
         }
     }
 }

@@ -129,6 +129,7 @@ mod tests {
             candidate: candidate.to_owned(),
             reasons: Reasons::Kept,
             held: Memory::new(1 << 20).hold(Need::Judge, None),
+            purse: std::sync::Arc::default(),
         }
     }
 

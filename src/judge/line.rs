@@ -7,11 +7,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::sleep;
 
+use crate::clock::Clock;
 use crate::config;
+use crate::domain::{Prices, Usage};
 use crate::patterns::{Keys, Redactor};
 use crate::tasks::BoxError;
-use crate::telemetry::Metrics;
-use crate::traffic::{Fitness, Reply};
+use crate::telemetry::{Metrics, Spending};
+use crate::traffic::{Fitness, Job, Reply, Reserved};
 use crate::upstream::{Resolver, aside, credential, host};
 
 use super::prompt::{self, Marked, Wording};
@@ -32,8 +34,10 @@ pub(super) struct Line {
     retries_max: u32,
     wording: Wording,
     redactor: Redactor,
+    prices: Prices,
     fitness: Arc<Fitness>,
     metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 /// What the judge said, and which judge it was.
@@ -55,6 +59,8 @@ pub(super) enum Failure {
     Refused(u16),
     #[error("{0}")]
     Unreadable(String),
+    #[error("{0}")]
+    Unpaid(&'static str),
 }
 
 #[derive(Deserialize)]
@@ -62,6 +68,14 @@ struct Completion {
     #[serde(default)]
     model: Option<String>,
     choices: Vec<Choice>,
+    usage: Option<Tokens>,
+}
+
+/// Tokens as the judge counts them; those of its cache are taken as fresh.
+#[derive(Clone, Copy, Deserialize)]
+struct Tokens {
+    prompt_tokens: u64,
+    completion_tokens: u64,
 }
 
 #[derive(Deserialize)]
@@ -75,13 +89,15 @@ struct Message {
 }
 
 impl Failure {
-    fn reply(&self) -> Reply {
-        match self {
+    /// What it says of the judge; none where that was not asked.
+    fn reply(&self) -> Option<Reply> {
+        Some(match self {
             Self::TimedOut => Reply::TimedOut,
             Self::Unreachable(_) => Reply::Unreachable,
             Self::Refused(_) => Reply::Refused,
             Self::Unreadable(_) => Reply::Unreadable,
-        }
+            Self::Unpaid(_) => return None,
+        })
     }
 
     fn of(error: reqwest::Error) -> Self {
@@ -97,7 +113,7 @@ impl Line {
     pub(super) fn new(
         config: &config::Judge,
         redactor: Redactor,
-        (fitness, metrics): (Arc<Fitness>, Arc<Metrics>),
+        (fitness, metrics, clock): (Arc<Fitness>, Arc<Metrics>, Clock),
     ) -> Result<Self, BoxError> {
         let mut headers = HeaderMap::new();
         if let Some((name, value)) =
@@ -118,8 +134,10 @@ impl Line {
             retries_max: config.retries_max,
             wording: Wording::new(&config.rubric, config.asking),
             redactor,
+            prices: config.prices.clone(),
             fitness,
             metrics,
+            clock,
         })
     }
 
@@ -127,13 +145,20 @@ impl Line {
         &self.wording
     }
 
-    /// Asks of these answers to a question, and again where it fails.
-    pub(super) async fn ask(&self, question: &str, answers: &[&str]) -> Result<Said, Failure> {
+    /// Asks of these answers to a question, and again where it fails. The rollout of `payer` pays
+    /// for each time; without one no budget does.
+    pub(super) async fn ask(
+        &self,
+        question: &str,
+        answers: &[&str],
+        payer: Option<&Job>,
+    ) -> Result<Said, Failure> {
         let mut pause = RETRY_PAUSE;
         let mut retries = 0;
         loop {
-            let result = self.ask_once(question, answers).await;
-            let reply = result.as_ref().map_or_else(Failure::reply, |_| Reply::Read);
+            let result = self.ask_once(question, answers, payer).await;
+            let reply = result.as_ref().map_or_else(Failure::reply, |_| Some(Reply::Read));
+            let Some(reply) = reply else { return result };
             self.fitness.hear(reply);
             self.metrics.judging.reply(reply.as_str());
             if result.is_ok() || retries == self.retries_max {
@@ -145,9 +170,33 @@ impl Line {
         }
     }
 
-    async fn ask_once(&self, question: &str, answers: &[&str]) -> Result<Said, Failure> {
+    async fn ask_once(
+        &self,
+        question: &str,
+        answers: &[&str],
+        payer: Option<&Job>,
+    ) -> Result<Said, Failure> {
         let body: Value = self.wording.request(&self.model, question, answers);
-        let sent = self.client.post(self.url.clone()).json(&body).send().await;
+        let reserved = payer.map(|it| self.afford(it, &body)).transpose()?;
+        let completion = self.send(&body).await;
+        if let Some((job, reserved)) = payer.zip(reserved) {
+            let cost = self.cost_nano_usd(&completion);
+            self.metrics.spent(&job.window.rollout, Spending::Judge, reserved.settle(cost));
+        }
+        let completion = completion?;
+        let model = completion.model.filter(|it| !it.trim().is_empty());
+        let source = self.source(model.as_deref().unwrap_or(&self.model));
+        let choice = completion.choices.into_iter().next();
+        let content = choice.and_then(|it| it.message.content);
+        let content =
+            content.ok_or_else(|| Failure::Unreadable("the judge said nothing".to_owned()))?;
+        let marked = self.wording.read(&content).map_err(Failure::Unreadable)?;
+        self.fitness.speak(&source);
+        Ok(Said { marked, source })
+    }
+
+    async fn send(&self, body: &Value) -> Result<Completion, Failure> {
+        let sent = self.client.post(self.url.clone()).json(body).send().await;
         let mut response = sent.map_err(Failure::of)?;
         let status = response.status();
         let mut text = Vec::new();
@@ -160,17 +209,36 @@ impl Line {
         if !status.is_success() {
             return Err(Failure::Refused(status.as_u16()));
         }
-        let completion: Completion = serde_json::from_slice(&text)
-            .map_err(|error| Failure::Unreadable(prompt::unreadable(&error)))?;
-        let model = completion.model.filter(|it| !it.trim().is_empty());
-        let source = self.source(model.as_deref().unwrap_or(&self.model));
-        let choice = completion.choices.into_iter().next();
-        let content = choice.and_then(|it| it.message.content);
-        let content =
-            content.ok_or_else(|| Failure::Unreadable("the judge said nothing".to_owned()))?;
-        let marked = self.wording.read(&content).map_err(Failure::Unreadable)?;
-        self.fitness.speak(&source);
-        Ok(Said { marked, source })
+        serde_json::from_slice(&text)
+            .map_err(|error| Failure::Unreadable(prompt::unreadable(&error)))
+    }
+
+    /// Sets aside what asking once may cost: at most a token for each byte, and for the answer the
+    /// most that was seen.
+    fn afford(&self, job: &Job, body: &Value) -> Result<Reserved, Failure> {
+        const UNPRICED: &str = "there is a budget, and the judge's model has no price";
+        const SPENT: &str = "the budget for copies and scores is spent or set aside";
+        let input = u64::try_from(body.to_string().len()).unwrap_or(u64::MAX);
+        let now = self.clock.now();
+        let price = self.prices.of(&[&self.model], now);
+        let output = job.purse.output_tokens_most();
+        let most = price.map(|it| it.tariff.most_nano_usd(input, output));
+        if most.is_none() && job.purse.is_limited() {
+            return Err(Failure::Unpaid(UNPRICED));
+        }
+        job.purse.reserve(now, most.unwrap_or(0)).ok_or(Failure::Unpaid(SPENT))
+    }
+
+    /// What being asked came to, in billionths of a US dollar; none where that is not known.
+    fn cost_nano_usd(&self, completion: &Result<Completion, Failure>) -> Option<u64> {
+        let Tokens { prompt_tokens: input, completion_tokens: output } = match completion {
+            Ok(completion) => completion.usage?,
+            // Who refuses asks for no money.
+            Err(Failure::Refused(_)) => return Some(0),
+            Err(_) => return None,
+        };
+        let row = self.prices.of(&[&self.model], self.clock.now())?;
+        Some(row.tariff.cost_nano_usd(&Usage { input, output, ..Usage::default() }))
     }
 
     /// Who judges: a model's name is the provider's to choose, and goes where people read.

@@ -2,6 +2,7 @@
 //!
 //! An answer that is not of the exact form is a judge error, never a score. A judge that does not do
 //! well where the winner is known rests until it does: pairs wait for it as far as there is room.
+//! What it is asked of a pair is paid from the budget of its rollout, each call by itself.
 
 mod distinct;
 mod line;
@@ -82,7 +83,7 @@ impl Judge {
     /// # Errors
     /// When its URL or key make no request.
     pub fn new(config: &config::Judge, outlets: Outlets) -> Result<Self, BoxError> {
-        let told = (Arc::clone(&outlets.fitness), Arc::clone(&outlets.metrics));
+        let told = (Arc::clone(&outlets.fitness), Arc::clone(&outlets.metrics), outlets.clock);
         Ok(Self {
             line: Line::new(config, outlets.redactor.clone(), told)?,
             asking: config.asking,
@@ -168,12 +169,14 @@ impl Judge {
         }
     }
 
-    /// Asks it all rows, one at a time; what that came to.
+    /// Asks it all rows, one at a time; what that came to. They are few, and no budget pays for
+    /// them: a judge that nobody can try rests.
     async fn try_on(&self, rows: &[Row], pause: Duration) -> Calibrated {
         let mut opinions = Vec::with_capacity(rows.len());
         for (place, row) in rows.iter().enumerate() {
             let answers = row.answers.each_ref().map(String::as_str);
-            opinions.push(self.ask(&row.question, answers, first(&place.to_string())).await.ok());
+            let first = first(&place.to_string());
+            opinions.push(self.ask(&row.question, answers, first, None).await.ok());
             sleep(pause).await;
         }
         let named = opinions.iter().rev().flatten().next();
@@ -197,12 +200,7 @@ impl Judge {
             Some(rule) => self.ruled(&job, rule),
             None => match self.scored(&job).await {
                 Ok(score) => score,
-                Err(error) => {
-                    tracing::warn!(pair = %job.pair, error = %error, "a pair could not be judged");
-                    self.metrics.loss(Loss::JudgeFailed);
-                    let _ = self.outbox.send(Seen::note(&job.window, Told::ScoreLost)).await;
-                    return;
-                }
+                Err(error) => return self.lost(&job, &error).await,
             },
         };
         score.order = self.outbox.send(Seen::Score(Box::new(score.clone()))).await;
@@ -214,6 +212,17 @@ impl Judge {
         }
     }
 
+    async fn lost(&self, job: &Job, error: &Failure) {
+        if let Failure::Unpaid(reason) = error {
+            tracing::debug!(pair = %job.pair, reason, "a pair is not judged");
+            self.metrics.loss(Loss::Budget);
+        } else {
+            tracing::warn!(pair = %job.pair, error = %error, "a pair could not be judged");
+            self.metrics.loss(Loss::JudgeFailed);
+        }
+        let _ = self.outbox.send(Seen::note(&job.window, Told::ScoreLost)).await;
+    }
+
     /// The lowest mark for the candidate, and the highest for the primary: nobody looked.
     fn ruled(&self, job: &Job, rule: Rule) -> Score {
         self.fitness.rule();
@@ -223,7 +232,8 @@ impl Judge {
 
     async fn scored(&self, job: &Job) -> Result<Score, Failure> {
         let answers = [job.primary.as_str(), job.candidate.as_str()];
-        let opinion = self.ask(&job.question, answers, first(&job.pair.to_string())).await?;
+        let first = first(&job.pair.to_string());
+        let opinion = self.ask(&job.question, answers, first, Some(job)).await?;
         self.fitness.place(opinion.placed);
         if let Some(Placed::Both { flipped, .. }) = opinion.placed {
             self.metrics.judging.orders(flipped);
@@ -270,23 +280,25 @@ impl Judge {
         question: &str,
         [ours, theirs]: [&str; 2],
         first: Side,
+        payer: Option<&Job>,
     ) -> Result<Opinion, Failure> {
         let line = &self.line;
         match (self.asking, first) {
             (Asking::Pairwise(Orders::Both), _) => {
-                let ahead = Opinion::of(line.ask(question, &[ours, theirs]).await?, Side::Primary)?;
-                let behind = line.ask(question, &[theirs, ours]).await?;
+                let ahead =
+                    Opinion::of(line.ask(question, &[ours, theirs], payer).await?, Side::Primary)?;
+                let behind = line.ask(question, &[theirs, ours], payer).await?;
                 self.both(ahead, Opinion::of(behind, Side::Candidate)?)
             }
             (Asking::Pairwise(Orders::One), Side::Primary) => {
-                Opinion::of(line.ask(question, &[ours, theirs]).await?, first)
+                Opinion::of(line.ask(question, &[ours, theirs], payer).await?, first)
             }
             (Asking::Pairwise(Orders::One), Side::Candidate) => {
-                Opinion::of(line.ask(question, &[theirs, ours]).await?, first)
+                Opinion::of(line.ask(question, &[theirs, ours], payer).await?, first)
             }
             (Asking::Pointwise, _) => {
-                let ours = line.ask(question, &[ours]).await?;
-                Opinion::alone(ours, line.ask(question, &[theirs]).await?)
+                let ours = line.ask(question, &[ours], payer).await?;
+                Opinion::alone(ours, line.ask(question, &[theirs], payer).await?)
             }
         }
     }

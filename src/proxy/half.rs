@@ -123,6 +123,7 @@ mod tests {
             checks: crate::domain::Checks::default(),
             answer_chars: None,
             rouge_l_bps: None,
+            estimated: false,
         };
         Half { call, reading: Reading { transcript, trouble: trouble.map(str::to_owned) } }
     }

@@ -17,7 +17,7 @@ use crate::patterns::Keys;
 use crate::store::{Bodies, Offered};
 use crate::tasks::{self, Place};
 use crate::telemetry::{Loss, Role};
-use crate::traffic::{Counted, Due, Job, Live, Reasons, Routed, Trace, provider};
+use crate::traffic::{Counted, Due, Job, Live, Reasons, Reserved, Routed, Trace, provider};
 use crate::upstream::Provider;
 
 use super::{
@@ -60,12 +60,15 @@ impl Proxy {
     ) -> Result<oneshot::Sender<Taken>, Skip> {
         let (room, under_way) = self.room(exchange).inspect_err(|_| exchange.live.miss())?;
         let window = exchange.lane.window.as_ref().ok_or(Skip::NoRollout)?;
-        let due = exchange.live.due(self.clock.now(), window, &self.outbox);
-        let due = due.ok_or(Skip::DailyCap)?;
+        let reserved = self.afford(exchange, side)?;
+        let Some(due) = exchange.live.due(self.clock.now(), window, &self.outbox) else {
+            reserved.settle(Some(0));
+            return Err(Skip::DailyCap);
+        };
         let (sender, served) = oneshot::channel();
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         tasks::spawn("mirror", async move {
-            proxy.copy(&exchange, side, served, (room, due)).await;
+            proxy.copy((&exchange, side), served, (room, due, reserved)).await;
             drop(under_way);
         });
         Ok(sender)
@@ -149,16 +152,16 @@ impl Proxy {
 
     async fn copy(
         &self,
-        exchange: &Exchange,
-        side: Side,
+        (exchange, side): (&Exchange, Side),
         served: oneshot::Receiver<Taken>,
-        (room, due): (Room, Due),
+        (room, due, reserved): (Room, Due, Reserved),
     ) {
         let (other, served) = self.meet(exchange, side, room, served).await;
         let keys = keys(exchange);
         // Read together, because what is read of an answer may be larger than what came of it.
         let copy = self.half(exchange, &other, &keys);
         self.count(&copy.call, Role::Mirror);
+        self.paid(exchange, reserved, &copy.call);
         let served = match served {
             Served::Here(served) => served,
             Served::Closed => return self.give_up(due),
@@ -337,14 +340,8 @@ impl Proxy {
     /// What an answer comes to, with its cost and what it keeps to of what was asked.
     pub(super) fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> (Call, Reading) {
         let (mut call, reading) = taken.read(exchange.endpoint);
-        if let Some(provider) = self.upstream.provider(&call.provider) {
-            let asked = exchange.asked.model.as_str();
-            let sent = match side(exchange, &call) {
-                Side::Primary => asked,
-                Side::Candidate => provider.model(asked).unwrap_or(asked),
-            };
-            call.cost_nano_usd = provider.cost_nano_usd(sent, &call);
-        }
+        self.estimate(exchange, &mut call, reading.transcript.as_ref());
+        call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, &call), &call);
         // Of an answer that is not here to its end nobody can say what it keeps to.
         let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
         self.redact_call(&mut call, keys);
@@ -377,6 +374,7 @@ impl Proxy {
             candidate: theirs,
             reasons,
             held,
+            purse: Arc::clone(exchange.live.copies().purse()),
         }))
     }
 

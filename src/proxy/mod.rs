@@ -19,6 +19,7 @@ mod presence;
 mod redact;
 mod request;
 mod serve;
+mod spend;
 mod strict;
 mod survey;
 mod tee;

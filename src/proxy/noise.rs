@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use crate::domain::{Seen, Side, Skip, Told};
 use crate::tasks;
 use crate::telemetry::{Loss, Role};
+use crate::traffic::Reserved;
 
 use super::{
     Proxy,
@@ -42,25 +43,33 @@ impl Proxy {
         exchange: &Arc<Exchange>,
     ) -> Result<oneshot::Sender<Taken>, Skip> {
         let (room, under_way) = self.room(exchange)?;
+        let reserved = self.afford(exchange, Side::Primary)?;
         if !exchange.live.copies().take(self.clock.now()) {
+            reserved.settle(Some(0));
             return Err(Skip::DailyCap);
         }
         let (sender, served) = oneshot::channel();
         let (proxy, exchange) = (Arc::clone(self), Arc::clone(exchange));
         tasks::spawn("noise", async move {
             let (again, served) = proxy.meet(&exchange, Side::Primary, room, served).await;
-            proxy.tell_noise(&exchange, &again, served);
+            proxy.tell_noise(&exchange, (&again, reserved), served);
             drop(under_way);
         });
         Ok(sender)
     }
 
     /// Two calls of the primary for one request: to the controller.
-    fn tell_noise(&self, exchange: &Exchange, again: &Taken, served: Served) {
+    fn tell_noise(
+        &self,
+        exchange: &Exchange,
+        (again, reserved): (&Taken, Reserved),
+        served: Served,
+    ) {
         let keys = keys(exchange);
         let (other, mut again) = (again, self.half(exchange, again, &keys));
         // The other one is counted where it is served.
         self.count(&again.call, Role::Mirror);
+        self.paid(exchange, reserved, &again.call);
         let Some(window) = exchange.lane.window.as_ref() else { return };
         let served = match served {
             Served::Here(served) => served,

@@ -66,8 +66,8 @@ impl Proxy {
     fn survey(&self, look: &Look, taken: &Taken) {
         let (mut call, reading) = taken.read(look.endpoint);
         self.count(&call, Role::Serve);
-        let primary = self.upstream.provider(&self.primary);
-        call.cost_nano_usd = primary.and_then(|it| it.cost_nano_usd(&look.model, &call));
+        let (primary, now) = (self.upstream.provider(&self.primary), self.clock.now());
+        call.cost_nano_usd = primary.and_then(|it| it.cost_nano_usd(&look.model, &call, now));
         self.surveyor.see(&Surveyed {
             kind: &look.kind,
             question: question(&look.body),

@@ -197,6 +197,7 @@ impl Taken {
             checks: crate::domain::Checks::default(),
             answer_chars: None,
             rouge_l_bps: None,
+            estimated: false,
         };
         let ended = match self.ended {
             Ended::Whole => End::Whole,

@@ -61,5 +61,7 @@ fn verdict(metric: Metric, text: &str) -> Read<GateEvidence> {
         harm: 0.0,
         safe: 0.0,
         noise: None,
+        basis: None,
+        fixed: None,
     })
 }

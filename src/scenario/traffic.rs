@@ -231,6 +231,8 @@ impl Traffic {
             checks: crate::domain::Checks::default(),
             answer_chars: None,
             rouge_l: None,
+            input_tokens: None,
+            estimated: false,
         }
     }
 }

@@ -94,6 +94,8 @@ impl Call {
             checks: crate::domain::Checks::default(),
             answer_chars: None,
             rouge_l: None,
+            input_tokens: None,
+            estimated: false,
         }
     }
 }

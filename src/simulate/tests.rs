@@ -300,6 +300,8 @@ pub(super) fn sample(ok: bool, ms: f64, usd: f64) -> Sample {
         checks: crate::domain::Checks::default(),
         answer_chars: None,
         rouge_l: None,
+        input_tokens: None,
+        estimated: false,
     }
 }
 

@@ -84,6 +84,8 @@ pub(super) struct CallJson {
     chars: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rouge_l_bps: Option<u16>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    estimated: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -291,6 +293,7 @@ impl From<&Call> for CallJson {
             checks: call.checks.bits(),
             chars: call.answer_chars,
             rouge_l_bps: call.rouge_l_bps,
+            estimated: call.estimated,
         }
     }
 }
@@ -315,6 +318,7 @@ impl CallJson {
             checks: Checks::from_bits(self.checks).with(Check::Json, self.well_formed),
             answer_chars: self.chars,
             rouge_l_bps: self.rouge_l_bps,
+            estimated: self.estimated,
         })
     }
 }
@@ -369,7 +373,7 @@ mod tests {
             json.as_object_mut().unwrap().remove(added);
         }
         for side in ["primary", "candidate"] {
-            for added in ["cost_nano_usd", "checks", "chars", "rouge_l_bps"] {
+            for added in ["cost_nano_usd", "estimated", "checks", "chars", "rouge_l_bps"] {
                 assert!(json[side].as_object_mut().unwrap().remove(added).is_some(), "{added}");
             }
         }
@@ -379,7 +383,7 @@ mod tests {
         assert_eq!(old.candidate.checks, Checks::default().with(Check::Json, Some(false)));
         assert_eq!((old.lot, old.order, old.watched.as_str()), (None, None, ""));
         assert_eq!(old.answered, None);
-        assert_eq!(old.primary.cost_nano_usd, None);
+        assert_eq!((old.primary.cost_nano_usd, old.primary.estimated), (None, false));
         assert_eq!((old.window, old.agreement), (pair.window, pair.agreement));
     }
 

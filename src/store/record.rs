@@ -332,6 +332,8 @@ impl EvidenceJson {
             harm: self.harm,
             safe: self.safe,
             noise: self.noise.map(NoiseJson::noise),
+            basis: None,
+            fixed: None,
         })
     }
 }

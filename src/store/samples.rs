@@ -117,6 +117,8 @@ pub(super) fn record(seq: u64, event: Event) -> Record {
             harm: 0.5,
             safe: 1.0,
             noise: Some(Noise { samples: 9, difference: 0.0, lower: -1.0, upper: f64::INFINITY }),
+            basis: None,
+            fixed: None,
         }],
     }
 }
@@ -223,6 +225,7 @@ pub(crate) fn pair(rollout: &str, at: u64, number: u64) -> Pair {
         checks: Checks::default().with(Check::Json, Some(true)).with(Check::Schema, Some(false)),
         answer_chars: Some(160),
         rouge_l_bps: Some(9_900),
+        estimated: true,
     };
     Pair {
         id: id(at, number),

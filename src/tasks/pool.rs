@@ -9,60 +9,47 @@ use super::spawn;
 /// Places for short side work: never more at a time than its limit, and none is waited for.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    places: Arc<Places>,
+    places: Arc<Semaphore>,
+    given_back: Arc<Notify>,
     len_max: usize,
-}
-
-#[derive(Debug)]
-struct Places {
-    free: Arc<Semaphore>,
-    /// Rings whenever one is given back.
-    left: Notify,
 }
 
 /// A place in a [`Pool`]; given back when dropped.
 #[derive(Debug)]
-pub struct Place {
-    // Given back before that is told.
-    _taken: OwnedSemaphorePermit,
-    _leaves: Leaves,
-}
+pub struct Place(Option<OwnedSemaphorePermit>, Arc<Notify>);
 
-#[derive(Debug)]
-struct Leaves(Arc<Places>);
-
-impl Drop for Leaves {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.left.notify_waiters();
+        drop(self.0.take());
+        self.1.notify_waiters();
     }
 }
 
 impl Pool {
     /// A pool with so many places.
     pub fn new(len_max: usize) -> Self {
-        let free = Arc::new(Semaphore::new(len_max));
-        Self { places: Arc::new(Places { free, left: Notify::new() }), len_max }
+        Self { places: Arc::new(Semaphore::new(len_max)), given_back: Arc::default(), len_max }
     }
 
     /// Takes a place if one is free.
     pub fn try_enter(&self) -> Option<Place> {
-        let taken = Arc::clone(&self.places.free).try_acquire_owned().ok()?;
-        Some(Place { _taken: taken, _leaves: Leaves(Arc::clone(&self.places)) })
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        Some(Place(Some(permit), Arc::clone(&self.given_back)))
     }
 
     /// Takes a place if one is free beside so many that are left to others.
     pub fn try_enter_beside(&self, others: usize) -> Option<Place> {
-        (others < self.places.free.available_permits()).then(|| self.try_enter())?
+        (others < self.places.available_permits()).then(|| self.try_enter())?
     }
 
-    /// Waits until every place is free. Meanwhile they can be taken as ever.
+    /// Waits until every place is free. It takes none itself: who comes meanwhile has one.
     pub async fn emptied(&self) {
         loop {
-            let left = self.places.left.notified();
+            let given_back = self.given_back.notified();
             if self.busy() == 0 {
                 return;
             }
-            left.await;
+            given_back.await;
         }
     }
 
@@ -73,7 +60,7 @@ impl Pool {
 
     /// Places taken now.
     pub fn busy(&self) -> usize {
-        self.len_max.saturating_sub(self.places.free.available_permits())
+        self.len_max.saturating_sub(self.places.available_permits())
     }
 
     /// Runs side work in its place, apart from whoever asked. A panic in it is logged and hurts nobody.

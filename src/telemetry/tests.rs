@@ -19,6 +19,7 @@ fn tokens_are_counted_also_of_callers_who_left() {
         checks: Checks::default(),
         answer_chars: None,
         rouge_l_bps: None,
+        estimated: false,
     };
     let says = |what: &str| metrics.page(&[]).contains(what);
     let series = |kind: &str, tokens: u64| {

@@ -11,6 +11,8 @@ pub enum Loss {
     JudgeFull,
     /// The judge gave no usable answer.
     JudgeFailed,
+    /// There was no money left to score it: the pair stays without a score.
+    Budget,
     /// The store refused a write.
     StoreFailed,
     /// The caller left before the end.
@@ -30,6 +32,7 @@ impl Loss {
             Self::ControllerFull => "controller_full",
             Self::JudgeFull => "judge_full",
             Self::JudgeFailed => "judge_failed",
+            Self::Budget => "budget",
             Self::StoreFailed => "store_failed",
             Self::CallerGone => "caller_gone",
             Self::Coding => "coding",
@@ -73,6 +76,15 @@ impl Withheld {
             Self::Store => "store",
         }
     }
+}
+
+/// What money is spent on besides what callers get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spending {
+    /// Copies.
+    Mirror,
+    /// Scores.
+    Judge,
 }
 
 /// In which role a provider was asked.

@@ -2,17 +2,21 @@
 
 mod barometer;
 mod conversations;
+mod copies;
 mod fitness;
 mod kept;
 mod outbox;
+mod purse;
 mod repeats;
 mod surveyor;
 mod trail;
 
 pub use barometer::Barometer;
+pub use copies::Copies;
 pub use fitness::{Calibrated, Fitness, Reply, Tried};
 pub use kept::{Heard, Kept};
 pub use outbox::Outbox;
+pub use purse::{Pot, Purse, Reserved, Spent};
 pub use surveyor::{Surveyor, usage};
 pub use trail::{Counted, REQUESTS_LEN_MAX, Routed, Trace, Trail};
 
@@ -55,6 +59,8 @@ pub struct Job {
     pub reasons: Reasons,
     /// The memory that the texts take.
     pub held: Held,
+    /// What pays for its score.
+    pub purse: Arc<Purse>,
 }
 
 /// What becomes of the words of a judge.
@@ -97,14 +103,6 @@ struct Way {
     answers: [Mutex<Repeats>; 2],
 }
 
-/// The day's copies of one rollout, against their cap.
-#[derive(Debug)]
-pub struct Copies {
-    per_day_max: u64,
-    /// Day (since the epoch) and copies made on it.
-    made: Mutex<(u64, u64)>,
-}
-
 /// All that the proxy obeys now, and where it counts.
 #[derive(Debug, Default)]
 pub struct Published {
@@ -141,29 +139,6 @@ pub struct Waited {
     begun: Instant,
     /// Whether its end was heard.
     heard: AtomicBool,
-}
-
-impl Copies {
-    /// A cap, with the copies already made on a day.
-    pub fn new(per_day_max: u64, made: (u64, u64)) -> Self {
-        Self { per_day_max, made: Mutex::new(made) }
-    }
-
-    /// Counts one more copy, if the day has room for it.
-    pub fn take(&self, now: Timestamp) -> bool {
-        let mut made = lock(&self.made);
-        if made.0 != now.day() {
-            *made = (now.day(), 0);
-        }
-        let room = made.1 < self.per_day_max;
-        made.1 += u64::from(room);
-        room
-    }
-
-    /// Day and copies made on it.
-    pub fn made(&self) -> (u64, u64) {
-        *lock(&self.made)
-    }
 }
 
 impl Live {
@@ -253,6 +228,11 @@ impl Live {
     /// Whether the last copy that was due met the cap of the day that it is now.
     pub fn is_capped(&self, now: Timestamp) -> bool {
         self.count.capped.load(Ordering::Relaxed) && self.copies.made().0 == now.day()
+    }
+
+    /// Why no more copies are paid for today, if so.
+    pub fn unpaid(&self, now: Timestamp) -> Option<String> {
+        self.copies.purse().problem(now)
     }
 
     /// The requests of the window that were kept from a side.
@@ -471,7 +451,7 @@ mod tests {
         let window = Window { rollout: "a".parse().unwrap(), attempt: 1, stage: 0 };
         let mut due = (0..2).map(|_| live.due(clock.now(), &window, &outbox).unwrap());
         let (lost, excused) = (due.next().unwrap(), due.next().unwrap());
-        let next = live.capped(Arc::new(Copies::new(20, live.copies().made())));
+        let next = live.capped(Arc::new(live.copies().capped(20)));
         drop(lost);
         excused.excuse();
         assert_eq!(next.coverage(), (1, 1));

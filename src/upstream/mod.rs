@@ -48,7 +48,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio_rustls::rustls::RootCertStore;
 
 use crate::config::{Auth, Health, LinkLocal, ModelMap};
-use crate::domain::{Call, Name, Prices, RequestRules, is_cleared};
+use crate::domain::{Call, Name, Prices, RequestRules, Timestamp, is_cleared};
 use crate::tasks::BoxError;
 
 use honest::{Before, checked};
@@ -162,11 +162,27 @@ impl Provider {
         }
     }
 
-    /// What a call for a model cost, in billionths of a US dollar; none when tokens or the price
-    /// are not known. The model it says it used counts before the one that was sent.
-    pub fn cost_nano_usd(&self, sent: &str, call: &Call) -> Option<u64> {
+    /// What a call for a model cost, in billionths of a US dollar, at the prices of a time; none
+    /// when tokens or the price are not known. The model it says it used counts before the one that
+    /// was sent.
+    pub fn cost_nano_usd(&self, sent: &str, call: &Call, at: Timestamp) -> Option<u64> {
         let models = [call.model.as_deref().unwrap_or(sent), sent];
-        Some(self.prices.of(&models)?.cost_nano_usd(call.usage.as_ref()?))
+        Some(self.prices.of(&models, at)?.tariff.cost_nano_usd(call.usage.as_ref()?))
+    }
+
+    /// Whether the price of any of its models is known.
+    pub fn has_prices(&self) -> bool {
+        !self.prices.is_empty()
+    }
+
+    /// The most that a call for a model may cost with so many tokens (input, output).
+    pub fn most_nano_usd(
+        &self,
+        sent: &str,
+        (input, output): (u64, u64),
+        at: Timestamp,
+    ) -> Option<u64> {
+        Some(self.prices.of(&[sent], at)?.tariff.most_nano_usd(input, output))
     }
 
     /// What protects callers from it.

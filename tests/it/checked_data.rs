@@ -1,6 +1,6 @@
 //! Deterministic checks over recorded answers. Skipped, saying so, where these are absent.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use crossfade::analysis::{Chances, Ledger, News, Observation, Said, Sample};
 use crossfade::config;
@@ -14,10 +14,14 @@ use serde_json::{Value, json};
 
 use crate::world::skipped;
 
+/// Where recorded answers are, if they are.
+pub(crate) fn data() -> PathBuf {
+    std::env::var_os("CROSSFADE_DATA").unwrap_or_else(|| "../shared/data".into()).into()
+}
+
 /// The rows of a file of recorded answers; none where it is absent.
-fn rows(file: &str) -> Vec<Value> {
-    let data = std::env::var_os("CROSSFADE_DATA").unwrap_or_else(|| "../shared/data".into());
-    let path = Path::new(&data).join(file);
+pub(crate) fn rows(file: &str) -> Vec<Value> {
+    let path = data().join(file);
     let Ok(text) = fs::read_to_string(&path) else {
         skipped(&format!("no {}; CROSSFADE_DATA says where it is", path.display()));
         return Vec::new();
@@ -36,7 +40,7 @@ fn models(rows: &[Value]) -> Vec<String> {
 }
 
 /// What a model answered, if it did.
-fn said(row: &Value, model: &str) -> Option<Transcript> {
+pub(crate) fn said(row: &Value, model: &str) -> Option<Transcript> {
     let output = row["outputs"].get(model)?;
     if let Some(text) = output.as_str() {
         return Some(Transcript { text: text.to_owned(), ..Transcript::default() });
@@ -54,7 +58,7 @@ fn said(row: &Value, model: &str) -> Option<Transcript> {
     Some(Transcript { text, tool_calls, refusal: None })
 }
 
-fn sample(checks: Checks, rouge_l_bps: Option<u16>) -> Sample {
+pub(crate) fn sample(checks: Checks, rouge_l_bps: Option<u16>) -> Sample {
     Sample::of(&Call {
         provider: "any".parse().unwrap(),
         model: None,
@@ -68,14 +72,15 @@ fn sample(checks: Checks, rouge_l_bps: Option<u16>) -> Sample {
         checks,
         answer_chars: None,
         rouge_l_bps,
+        estimated: false,
     })
 }
 
 /// A ledger in a stage that copies everything, with these gates.
-fn ledger(gates: &str, more: &str) -> Ledger {
+pub(crate) fn ledger(gates: &str, more: &str) -> Ledger {
     let text = format!(
         "[rollout.chat]\ncandidate = 'candidate'\n{more}\n\
-         gates = {{ latency_p99 = 'off', judge_score = 'off', {gates} }}\n\
+         gates = {{ latency_p99 = 'off', {gates} }}\n\
          stage = [{{ name = 'only', serve = '0%', mirror = '100%', duration = '1h', samples = 10 }}]\n"
     );
     let plan = config::plan(&text, "plan").unwrap().plan;
@@ -84,14 +89,19 @@ fn ledger(gates: &str, more: &str) -> Ledger {
     ledger
 }
 
-fn tell(ledger: &mut Ledger, at: u64, (primary, candidate): (Sample, Sample), watched: &str) {
+pub(crate) fn tell(
+    ledger: &mut Ledger,
+    at: u64,
+    (primary, candidate): (Sample, Sample),
+    watched: &str,
+) {
     let (primary, candidate) = (Some(primary), Some(candidate));
     let seen = Observation { lot: None, primary, candidate, watched: watched.to_owned() };
     let at = Timestamp(at * 1_000);
     ledger.hear(&News { at, made: at, said: Said::Request(seen) });
 }
 
-fn verdict(evidence: &Evidence, metric: Metric, slice: &str) -> Verdict {
+pub(crate) fn verdict(evidence: &Evidence, metric: Metric, slice: &str) -> Verdict {
     let gate = |it: &&crossfade::domain::GateEvidence| it.metric == metric && it.watched == slice;
     evidence.gates.iter().find(gate).unwrap().verdict
 }
@@ -107,7 +117,6 @@ fn tools_kept(row: &Value, model: &str, known: &Schemas) -> Option<Checks> {
     Some(checks.and(compare(&primary, &answered, &Compared::default())))
 }
 
-/// M4
 #[test]
 fn tool_calls_that_cannot_be_right_never_pass() {
     let (rows, known) = (rows("tools/bfcl.jsonl"), Schemas::default());
@@ -150,7 +159,7 @@ fn an_average_hides_no_broken_slice() {
     }
     let slices = ["simple", "parallel_function"];
     let more = format!("slices = {{ by = 'task', values = {slices:?} }}");
-    let mut ledger = ledger("tool_call_match_rate = '-40pp'", &more);
+    let mut ledger = ledger("judge_score = 'off', tool_call_match_rate = '-40pp'", &more);
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
     for (at, row) in (1..).zip(&rows) {
         let category = row["category"].as_str().unwrap();
@@ -173,7 +182,8 @@ fn who_always_says_the_same_is_caught_and_nobody_else() {
     let rows = rows("pairs/alpaca.jsonl");
     for model in models(&rows) {
         let primary = rows[0]["primary"].as_str().unwrap();
-        let mut ledger = ledger("repeated_rate = '+0.5pp', rouge_l = '>= 10%'", "");
+        let gates = "judge_score = 'off', repeated_rate = '+0.5pp', rouge_l = '>= 10%'";
+        let mut ledger = ledger(gates, "");
         let live = Live::new(Arc::new(Copies::new(1, (0, 0))));
         let (mut answers, mut repeated) = (0, 0);
         for (at, row) in (1..).zip(&rows) {

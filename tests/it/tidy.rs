@@ -35,7 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("rehearsal",  &["domain", "clock", "tasks", "config", "listeners", "api", "app", "players"]),
     ("simulate",   &["domain", "analysis", "config", "store"]),
     ("scenario",   &["domain", "analysis", "config"]),
-    ("cli",        &["domain", "tasks", "telemetry", "config", "listeners", "store", "api", "app", "players",
+    ("cli",        &["domain", "clock", "tasks", "telemetry", "config", "listeners", "store", "api", "app", "players",
                      "rehearsal", "simulate", "scenario"]),
 ];
 
@@ -50,6 +50,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("statrs",            &["analysis"]),
     ("tonic",             &["api"]),
     ("prost",             &["api"]),
+    ("bpe_openai",        &["dialect"]),
     ("regex",             &["patterns"]),
     ("memchr",            &["patterns"]),         // what `regex` itself looks for bytes with
     ("reqwest",           &["judge", "upstream"]), // off the hot path: judge and health checks; callers go by hyper's own client

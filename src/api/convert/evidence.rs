@@ -3,8 +3,8 @@
 use super::{duration, int, long, provider, time};
 use crate::api::proto;
 use crate::domain::{
-    Agreement, Call, Check, GateEvidence, Noise, Outcome, Pair, Score, ScorePart, Side, Usage,
-    Verdict,
+    Agreement, Basis, Call, Check, GateEvidence, Noise, Outcome, Pair, Score, ScorePart, Side,
+    Usage, Verdict,
 };
 use crate::store::Bodies;
 
@@ -27,6 +27,8 @@ pub(super) fn gate_evidence(gate: &GateEvidence) -> proto::GateEvidence {
         difference: gate.difference,
         lower: gate.lower,
         upper: gate.upper,
+        fixed_lower: gate.fixed.map(|[lower, _]| lower),
+        fixed_upper: gate.fixed.map(|[_, upper]| upper),
         bound: gate.bound,
         unit: gate.metric.unit().to_owned(),
         harm: gate.harm,
@@ -39,6 +41,11 @@ pub(super) fn gate_evidence(gate: &GateEvidence) -> proto::GateEvidence {
             difference,
             lower,
             upper,
+        }),
+        basis: gate.basis.map(|Basis { estimated_percent, input_tokens }| proto::Basis {
+            estimated_percent,
+            primary_input_tokens: input_tokens.map(|(primary, _)| primary),
+            candidate_input_tokens: input_tokens.map(|(_, candidate)| candidate),
         }),
     }
 }
@@ -107,6 +114,7 @@ pub(super) fn call(call: &Call) -> proto::Call {
         checks_broken: named(false),
         answer_chars: call.answer_chars.map(int),
         rouge_l: call.rouge_l_bps.map(|it| f64::from(it) / 10_000.0),
+        estimated: call.estimated,
     }
 }
 
@@ -166,6 +174,7 @@ mod tests {
             checks: crate::domain::Checks::default(),
             answer_chars: None,
             rouge_l_bps: None,
+            estimated: false,
         };
         let window = Window { rollout: "chat".parse().unwrap(), attempt: 2, stage: 1 };
         let given = Pair {

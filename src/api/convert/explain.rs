@@ -223,6 +223,14 @@ fn advice(skip: Skip) -> &'static str {
         }
         Skip::Flag => "a flag keeps it from being copied; `crossfade flag clear` lifts it",
         Skip::DailyCap => "the day's copies were used up; raise `copies_per_day`",
+        Skip::Budget => {
+            "the budget for copies and scores was spent, or set aside for copies under way; \
+             `crossfade status` says of what it is"
+        }
+        Skip::Unpriced => {
+            "there is a budget, and no price is known of the model it would be asked of: add it to \
+             `price` of the provider"
+        }
         Skip::Busy => {
             "too many copies were under way; raise `limits.mirror_concurrency_max` or lower `mirror`"
         }

@@ -78,6 +78,7 @@ pub(super) fn rollout(view: &View) -> proto::Rollout {
             ..reason(it, &view.actor, &view.comment)
         }),
         copies_today: long(view.copies_today),
+        spending: Some(spending(view)),
         revision: long(revision),
         create_time: Some(time(view.created)),
         update_time: Some(time(view.updated)),
@@ -88,6 +89,17 @@ pub(super) fn rollout(view: &View) -> proto::Rollout {
         requests_per_minute: view.foresight.per_minute,
         etag: revision.to_string(),
         ..planned(rollout.plan())
+    }
+}
+
+/// What copies and scores cost so far, and what they may.
+fn spending(view: &View) -> proto::Spending {
+    let (spent, budget) = (view.purse.spent(view.now), view.purse.budget());
+    proto::Spending {
+        today_nano_usd: long(spent.today),
+        total_nano_usd: long(spent.total),
+        per_day_nano_usd_max: budget.per_day_nano_usd.map(long),
+        total_nano_usd_max: budget.total_nano_usd.map(long),
     }
 }
 
@@ -354,6 +366,7 @@ mod tests {
             foresight: std::sync::Arc::default(),
             judge: String::new(),
             copies_today: 3,
+            purse: std::sync::Arc::default(),
             now: Timestamp(61_000),
         }
     }

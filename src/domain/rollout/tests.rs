@@ -26,6 +26,8 @@ pub(super) fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
         harm: 0.0,
         safe: 0.0,
         noise: None,
+        basis: None,
+        fixed: None,
     };
     Evidence { gates: Metric::DEFAULTS.map(gate).into(), pairs, ..Evidence::default() }
 }

@@ -1,0 +1,299 @@
+//! What is spent on copies and scores: reserved before a call, settled after it.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::lock;
+use crate::domain::{Budget, Timestamp, show_usd};
+
+/// Output tokens that a call is expected to stay below where its request does not say, until one
+/// is seen that does not.
+const OUTPUT_TOKENS_MOST: u64 = 4_096;
+
+/// What may be spent of a budget, and what was. Amounts are billionths of a US dollar.
+#[derive(Debug, Default)]
+pub struct Pot {
+    budget: Budget,
+    books: Mutex<Books>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Books {
+    spent: Spent,
+    reserved: u64,
+}
+
+/// What was spent, in billionths of a US dollar.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// The day (since the epoch) of which `today` is.
+    pub day: u64,
+    /// On that day.
+    pub today: u64,
+    /// Ever.
+    pub total: u64,
+}
+
+/// What one rollout spends, of its own budget and of that of all rollouts.
+#[derive(Debug, Default)]
+pub struct Purse {
+    own: Pot,
+    all: Arc<Pot>,
+    output_tokens_most: AtomicU64,
+}
+
+/// Money set aside for a call. Dropped, it counts as spent: nobody knows what the call came to.
+#[derive(Debug)]
+pub struct Reserved {
+    purse: Arc<Purse>,
+    most: u64,
+}
+
+impl Pot {
+    /// A pot of which nothing was spent.
+    pub fn new(budget: Budget) -> Self {
+        Self { budget, books: Mutex::default() }
+    }
+
+    /// What it may hold.
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// Sets money aside as long as there is any left: all that is under way taken at its most. So
+    /// what is spent comes above the budget by less than one call, and which call is refused does
+    /// not depend on what it would cost.
+    fn reserve(&self, now: Timestamp, most: u64) -> bool {
+        let mut books = lock(&self.books);
+        books.spent.turn(now);
+        let left = |max: Option<u64>, spent: u64| {
+            max.is_none_or(|max| spent.saturating_add(books.reserved) < max)
+        };
+        let Spent { today, total, .. } = books.spent;
+        let room =
+            left(self.budget.per_day_nano_usd, today) && left(self.budget.total_nano_usd, total);
+        if room {
+            books.reserved = books.reserved.saturating_add(most);
+        }
+        room
+    }
+
+    fn settle(&self, most: u64, cost: u64) {
+        let mut books = lock(&self.books);
+        books.reserved = books.reserved.saturating_sub(most);
+        books.spent.add(cost);
+    }
+
+    fn spent(&self, now: Timestamp) -> Spent {
+        let mut books = lock(&self.books);
+        books.spent.turn(now);
+        books.spent
+    }
+
+    /// Adds what was spent before a restart.
+    fn resume(&self, now: Timestamp, before: Spent) {
+        let mut books = lock(&self.books);
+        books.spent.turn(now);
+        let today = if before.day == books.spent.day { before.today } else { 0 };
+        books.spent.today = books.spent.today.saturating_add(today);
+        books.spent.total = books.spent.total.saturating_add(before.total);
+    }
+
+    /// Why nothing more is paid from it, if so; `whose` it is.
+    fn problem(&self, now: Timestamp, whose: &str) -> Option<String> {
+        let Spent { today, total, .. } = self.spent(now);
+        let over = |max: Option<u64>, spent: u64| max.filter(|max| *max <= spent).map(show_usd);
+        if let Some(max) = over(self.budget.total_nano_usd, total) {
+            return Some(format!(
+                "the {max} that {whose} may spend on copies and scores are spent; raise `total` of \
+                 its budget"
+            ));
+        }
+        over(self.budget.per_day_nano_usd, today)
+            .map(|max| format!("the day's {max} of {whose} are spent; it goes on tomorrow (UTC)"))
+    }
+}
+
+impl Spent {
+    /// Begins a new day where it is one. A clock that goes back begins none.
+    fn turn(&mut self, now: Timestamp) {
+        if self.day < now.day() {
+            (self.day, self.today) = (now.day(), 0);
+        }
+    }
+
+    fn add(&mut self, cost: u64) {
+        self.today = self.today.saturating_add(cost);
+        self.total = self.total.saturating_add(cost);
+    }
+}
+
+impl Purse {
+    /// A purse of its own budget, and of that of all rollouts, with what it spent before.
+    pub fn new(budget: Budget, all: Arc<Pot>, now: Timestamp, before: Spent) -> Self {
+        let own = Pot::new(budget);
+        own.resume(now, before);
+        all.resume(now, before);
+        Self { own, all, output_tokens_most: AtomicU64::default() }
+    }
+
+    /// Its own budget.
+    pub fn budget(&self) -> Budget {
+        self.own.budget
+    }
+
+    /// Whether anything limits what is spent from it.
+    pub fn is_limited(&self) -> bool {
+        self.own.budget.is_limit() || self.all.budget.is_limit()
+    }
+
+    /// Sets aside the most that a call may cost; none where a budget has nothing left for it.
+    pub fn reserve(self: &Arc<Self>, now: Timestamp, most: u64) -> Option<Reserved> {
+        if !self.own.reserve(now, most) {
+            return None;
+        }
+        if !self.all.reserve(now, most) {
+            self.own.settle(most, 0);
+            return None;
+        }
+        Some(Reserved { purse: Arc::clone(self), most })
+    }
+
+    /// Output tokens that a call is expected to stay below where its request does not say.
+    pub fn output_tokens_most(&self) -> u64 {
+        self.output_tokens_most.load(Ordering::Relaxed).max(OUTPUT_TOKENS_MOST)
+    }
+
+    /// Takes note of how many output tokens a call came to.
+    pub fn see_output(&self, tokens: u64) {
+        self.output_tokens_most.fetch_max(tokens, Ordering::Relaxed);
+    }
+
+    /// What was spent.
+    pub fn spent(&self, now: Timestamp) -> Spent {
+        self.own.spent(now)
+    }
+
+    /// What a restart has to take as spent: with all that is under way, at its most.
+    pub fn at_most(&self, now: Timestamp) -> Spent {
+        let mut spent = self.own.spent(now);
+        spent.add(lock(&self.own.books).reserved);
+        spent
+    }
+
+    /// Why nothing more is paid from it today, if so.
+    pub fn problem(&self, now: Timestamp) -> Option<String> {
+        self.own.problem(now, "this rollout").or_else(|| self.all.problem(now, "all rollouts"))
+    }
+}
+
+impl Reserved {
+    /// Ends it with what the call cost, in billionths of a US dollar, or with the most it may have
+    /// cost where that is not known; what it comes to.
+    pub fn settle(mut self, cost: Option<u64>) -> u64 {
+        let cost = cost.unwrap_or(self.most);
+        let most = std::mem::take(&mut self.most);
+        self.purse.own.settle(most, cost);
+        self.purse.all.settle(most, cost);
+        cost
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if 0 < self.most {
+            self.purse.own.settle(self.most, self.most);
+            self.purse.all.settle(self.most, self.most);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 86_400_000;
+    const NOW: Timestamp = Timestamp(5 * DAY);
+
+    fn purse(per_day: Option<u64>, total: Option<u64>, all: &Arc<Pot>) -> Arc<Purse> {
+        let budget = Budget { per_day_nano_usd: per_day, total_nano_usd: total };
+        Arc::new(Purse::new(budget, Arc::clone(all), NOW, Spent::default()))
+    }
+
+    #[test]
+    fn what_is_under_way_is_taken_at_its_most_and_settled_at_what_it_cost() {
+        let purse = purse(Some(100), None, &Arc::default());
+        let first = purse.reserve(NOW, 60).unwrap();
+        let second = purse.reserve(NOW, 60).unwrap();
+        assert!(purse.reserve(NOW, 1).is_none(), "120 may be gone already");
+        assert_eq!(purse.problem(NOW), None, "but are not spent yet");
+        assert_eq!((first.settle(Some(10)), purse.spent(NOW).today), (10, 10));
+        let third = purse.reserve(NOW, 60).unwrap();
+        assert_eq!(second.settle(None), 60, "what is not known is the most, and never nothing");
+        assert_eq!(purse.spent(NOW), Spent { day: 5, today: 70, total: 70 });
+        assert!(purse.reserve(NOW, 1).is_none());
+        drop(third);
+        assert_eq!(purse.spent(NOW).today, 130);
+        assert!(purse.problem(NOW).unwrap().starts_with("the day's $0.0000001 of this rollout"));
+    }
+
+    #[test]
+    fn the_day_begins_anew_and_the_whole_never_does() {
+        let purse = purse(Some(100), Some(150), &Arc::default());
+        let spend =
+            |at, cost| purse.reserve(at, cost).is_some_and(|it| it.settle(Some(cost)) == cost);
+        assert!(spend(NOW, 100) && !spend(NOW, 1));
+        let tomorrow = Timestamp(NOW.0 + DAY);
+        assert!(purse.problem(tomorrow).is_none());
+        assert!(spend(tomorrow, 50) && !spend(tomorrow, 1));
+        assert!(purse.problem(tomorrow).unwrap().contains("raise `total` of its budget"));
+        assert!(!spend(NOW, 1), "a clock that goes back gives nothing back");
+    }
+
+    #[test]
+    fn rollouts_spend_of_one_pot_together_and_a_restart_forgets_nothing() {
+        let limit = Budget { per_day_nano_usd: Some(100), total_nano_usd: None };
+        let all = Arc::new(Pot::new(limit));
+        let (one, other) = (purse(None, None, &all), purse(Some(500), None, &all));
+        assert!(one.is_limited());
+        one.reserve(NOW, 70).unwrap().settle(Some(70));
+        let under_way = other.reserve(NOW, 80).unwrap();
+        assert!(other.reserve(NOW, 1).is_none());
+        assert_eq!(lock(&other.own.books).reserved, 80, "nothing is held for what was refused");
+        assert!(one.problem(NOW).is_none());
+        let kept = other.at_most(NOW);
+        assert_eq!(kept, Spent { day: 5, today: 80, total: 80 });
+        drop(under_way);
+        assert!(one.problem(NOW).unwrap().contains("of all rollouts are spent"));
+
+        let all = Arc::new(Pot::new(limit));
+        let again = |before| Arc::new(Purse::new(limit, Arc::clone(&all), NOW, before));
+        assert!(again(one.at_most(NOW)).reserve(NOW, 0).is_some());
+        assert!(again(kept).reserve(NOW, 1).is_none());
+        let tomorrow = Timestamp(NOW.0 + DAY);
+        let later = Purse::new(limit, Arc::default(), tomorrow, kept);
+        assert_eq!(later.spent(tomorrow), Spent { day: 6, today: 0, total: 80 });
+    }
+
+    #[test]
+    fn at_the_end_less_than_one_call_more_is_spent_however_many_ask_at_once() {
+        let (max, cost, most) = (1_000_000, 7_001, 90_000);
+        let purse = purse(Some(max), None, &Arc::default());
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    while purse.problem(NOW).is_none() {
+                        if let Some(reserved) = purse.reserve(NOW, most) {
+                            std::thread::yield_now();
+                            reserved.settle(Some(cost));
+                        }
+                    }
+                });
+            }
+        });
+        let spent = purse.spent(NOW).today;
+        assert!((max..max + cost).contains(&spent), "{spent}");
+    }
+}
