@@ -321,24 +321,6 @@ mod tests {
         Ok(())
     }
 
-    #[tokio::test]
-    async fn who_waits_for_an_empty_pool_takes_no_place_of_it() {
-        let pool = Pool::new(2);
-        let first = pool.try_enter().unwrap();
-        let waiting = tokio::spawn({
-            let pool = pool.clone();
-            async move { pool.emptied().await }
-        });
-        tokio::task::yield_now().await;
-        let second = pool.try_enter().unwrap();
-        assert!(pool.try_enter().is_none());
-        drop(first);
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        drop(second);
-        time::timeout(GRACE, waiting).await.unwrap().unwrap();
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_signal_stops_everything() {
         let mut tasks = Tasks::default();

@@ -195,7 +195,8 @@ mod tests {
         let stream = Hearing::new(Refusing { says, writes: 0, reads: None });
         let (mut sender, connection) = handshake(stream).await?;
         spawn("connection", async move { drop(connection.await) });
-        let request = Request::post("/").body(Full::new(&[0_u8; 1 << 20][..])).unwrap();
+        let request =
+            Request::post("/").body(Full::new(bytes::Bytes::from(vec![0_u8; 1 << 20]))).unwrap();
         let wait = std::time::Duration::from_mins(1);
         let response = timeout(wait, sender.send_request(request)).await.unwrap()?;
         let status = response.status().as_u16();

@@ -27,7 +27,7 @@ async fn is_served_at_once(world: &World, first: &str) -> Serve {
         assert_eq!(serve.chat(world.body(1, Delivery::Whole), &[]).await.status, 200);
         serve
     };
-    timeout(AT_ONCE, begun).await.expect("callers wait for the store")
+    timeout(AT_ONCE, begun).await.unwrap_or_else(|_| panic!("callers wait for the store"))
 }
 
 /// C4
