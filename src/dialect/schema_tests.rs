@@ -100,9 +100,9 @@ fn what_a_value_is_compared_with_counts() {
     assert_eq!(valid(&schema, &listed(100)), Some(false));
     assert_eq!(valid(&schema, &listed(10_000)), None);
     let names: Vec<String> = (0..1_000).map(|it| it.to_string()).collect();
-    let named: serde_json::Map<String, Value> =
+    let properties: serde_json::Map<String, Value> =
         names.iter().map(|it| (it.clone(), json!({}))).collect();
-    for many in [json!({ "required": names }), json!({ "properties": named })] {
+    for many in [json!({ "required": names }), json!({ "properties": properties })] {
         let schema = json!({ "items": many });
         assert!(valid(&schema, &json!(vec![json!({}); 100])).is_some());
         assert_eq!(valid(&schema, &json!(vec![json!({}); 10_000])), None);

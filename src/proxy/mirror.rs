@@ -64,7 +64,8 @@ impl Proxy {
     ) -> Result<oneshot::Sender<Taken>, Skip> {
         let (room, under_way) = self.room(exchange).inspect_err(|_| exchange.live.miss())?;
         let window = exchange.lane.window.as_ref().ok_or(Skip::NoRollout)?;
-        let reserved = self.afford(exchange, side)?;
+        // What is set aside for copies under way is not spent: those that wait for it are missing.
+        let reserved = self.afford(exchange, side).inspect_err(|_| exchange.live.miss())?;
         let Some(due) = exchange.live.due(self.clock.now(), window, &self.outbox) else {
             reserved.settle(Some(0));
             return Err(Skip::DailyCap);
@@ -119,10 +120,8 @@ impl Proxy {
         let seat = exchange.fair.try_seat(self.pool.len_max()).ok_or(Skip::Busy)?;
         let place = self.pool.try_enter().ok_or(Skip::Busy)?;
         // What sticks together is shed together.
-        let key = match exchange.routed.route.lot {
-            Some(Lot::Sticky(hash)) => hash.to_string(),
-            Some(Lot::Once) | None => exchange.id.to_string(),
-        };
+        let key = exchange.routed.route.lot.and_then(Lot::key);
+        let key = key.map_or_else(|| exchange.id.to_string(), |hash| hash.to_string());
         if !self.memory.admits_copy(&exchange.fair, &key) {
             return Err(Skip::Memory);
         }
