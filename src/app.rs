@@ -16,7 +16,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
@@ -24,7 +24,7 @@ use tokio::{
 use crate::api::{self, PlanDefaults};
 use crate::clock::Clock;
 use crate::config::{self, Autostart, Config};
-use crate::controller::{Budgets, Judged, Setup, Start, Takeover, Wanted};
+use crate::controller::{Budgets, Goldens, Judged, Setup, Start, Takeover, Wanted};
 use crate::domain::{Lane, Margin, Metric, Name, Risk, Seen, Share, hash};
 use crate::judge::{Judge, Outlets};
 use crate::listeners::{
@@ -33,11 +33,13 @@ use crate::listeners::{
 use crate::memory::Memory;
 use crate::operations::{self, Operations};
 use crate::proxy::{self, Headers, Proxy, Settings, ToJudge};
-use crate::store::{History, Journal, RecorderHandle};
-use crate::tasks::{BoxError, Ended, Pool, Tasks};
+use crate::store::{History, Journal, RecorderHandle, Replays};
+use crate::tasks::{BoxError, Ended, Losses, Pool, Tasks, caught};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Fitness, Job, Outbox, Pot, Surveyor, Trail};
 use crate::upstream::{self, Upstream};
+
+pub use known::redactor;
 
 use opening::Opening;
 use stored::{NoJournal, STORE_TRIES, STORE_TRIES_ONCE, finish};
@@ -58,7 +60,7 @@ pub struct App {
     /// Until the API has it.
     control: Option<Listener>,
     connections: Pool,
-    taken: oneshot::Receiver<Successor>,
+    taken: mpsc::Receiver<Successor>,
     drain_delay: Duration,
     grace: Duration,
 }
@@ -114,10 +116,10 @@ impl App {
         let under_way = Pool::new(COPIES_LEN_MAX);
         let connections = Pool::new(limits.connections_max);
         let streams = Pool::new(listeners::streams(limits.connections_max, copies, descriptors));
-        let parts = Parts::new(&config, seen, (&upstream, &under_way));
         let mut tasks = Tasks::default();
+        let parts = Parts::new(&config, seen, (&upstream, &under_way), tasks.losses());
         let (surveyor, store) = (Arc::clone(&parts.surveyor), Arc::clone(&parts.operations.pairs));
-        tasks.start_last("survey", |stop| surveyed::keep(surveyor, store, stop));
+        tasks.start_beside_last("survey", |stop| surveyed::keep(surveyor, store, stop));
         check_health(&mut tasks, &config, (upstream.clone(), &parts));
         let to_judge = start_judge(&mut tasks, &config, &parts)?;
         let pools = [connections.clone(), streams, pool, under_way];
@@ -130,15 +132,15 @@ impl App {
         let tries = if predecessor.is_there() { STORE_TRIES } else { STORE_TRIES_ONCE };
         let predecessor = predecessor.relieve().await;
         listeners::ready();
-        tasks.start_last("watchdog", listeners::watchdog);
+        tasks.start_beside_last("watchdog", listeners::watchdog);
 
         // What is wrong with it is said by who opens the store.
         let dir = config.store.clone();
         let folder = spawn_blocking(move || Journal::make_folder(&dir));
         let _ = timeout(FOLDER_WAIT, folder).await;
         offer.open();
-        let (taken_here, taken) = oneshot::channel();
-        tasks.start("handover", |stop| offer.run(taken_here, stop));
+        let (taken_here, taken) = mpsc::channel(1);
+        tasks.start_beside("handover", |stop| offer.run(taken_here, stop));
         let drain_delay = Duration::from_millis(limits.drain_delay_ms);
         let grace = Duration::from_millis(limits.grace_ms);
         let opening = Opening { config, parts, predecessor, tries, seen: seen_here };
@@ -155,8 +157,15 @@ impl App {
     pub async fn run(self, signal: impl Future<Output = ()>) -> Result<(), Ended> {
         let Self { mut tasks, opening, mut control, connections, mut taken, .. } = self;
         let (mut signal, phases, mut recorder) = (pin!(signal), tasks.phases(), None);
+        let losses = tasks.losses();
+        let opened = caught("opening", opening.open(&mut tasks, (&mut control, &mut recorder)));
         let early = tokio::select! {
-            () = opening.open(&mut tasks, (&mut control, &mut recorder)) => None,
+            opened = opened => {
+                if opened.is_none() {
+                    losses.add("opening", "panicked");
+                }
+                None
+            }
             asked = asked(signal.as_mut(), &mut taken) => Some(asked),
         };
         // The proxy uses the grace time up to its end, and then needs a moment.
@@ -178,7 +187,7 @@ impl App {
                 tokio::select! {
                     () = sleep(self.drain_delay) => {}
                     // Whoever takes over meanwhile has the sockets, and their files.
-                    Ok(taken) = &mut taken => {
+                    Some(taken) = taken.recv() => {
                         successor = Some(taken);
                         phases.leave();
                     }
@@ -200,11 +209,11 @@ impl App {
 /// Waits until the end is asked for, or another process serves on the same sockets: that one.
 async fn asked(
     signal: Pin<&mut impl Future<Output = ()>>,
-    taken: &mut oneshot::Receiver<Successor>,
+    taken: &mut mpsc::Receiver<Successor>,
 ) -> Option<Successor> {
     tokio::select! {
         () = signal => None,
-        Ok(successor) = taken => Some(successor),
+        Some(successor) = taken.recv() => Some(successor),
     }
 }
 
@@ -223,7 +232,7 @@ fn check_health(tasks: &mut Tasks, config: &Config, (upstream, parts): (Upstream
         chain.contains(name) || lanes.iter().any(served)
     };
     let shown = (Arc::clone(&parts.metrics), parts.clock);
-    tasks.start("health checks", |stop| upstream::watch(upstream, serves, shown, stop));
+    tasks.start_beside("health checks", |stop| upstream::watch(upstream, serves, shown, stop));
 }
 
 fn start_judge(
@@ -236,7 +245,7 @@ fn start_judge(
     let outlets = Outlets {
         outbox: parts.outbox.clone(),
         recorder: Arc::clone(&parts.recorder),
-        redactor: known::redactor(config),
+        redactor: redactor(config),
         fitness: Arc::clone(&parts.fitness),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
@@ -244,8 +253,8 @@ fn start_judge(
     let cleared = judge.cleared.clone();
     let judge = Arc::new(Judge::new(judge, outlets).map_err(StartError::Unusable)?);
     let tried = Arc::clone(&judge);
-    tasks.start("calibration", |stop| tried.calibrate(stop));
-    tasks.start("judge", |stop| judge.run(jobs_here, stop));
+    tasks.start_beside("calibration", |stop| tried.calibrate(stop));
+    tasks.start_beside("judge", |stop| judge.run(jobs_here, stop));
     Ok(Some(ToJudge { jobs, cleared }))
 }
 
@@ -295,7 +304,7 @@ fn proxy(
         judge,
         checker: proxy::Checker::default(),
         store_cleared: config.store_cleared.clone(),
-        redactor: known::redactor(config),
+        redactor: redactor(config),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock,
     }
@@ -306,6 +315,7 @@ impl Parts {
         config: &Config,
         seen: mpsc::Sender<Seen>,
         (upstream, copies): (&Upstream, &Pool),
+        losses: Losses,
     ) -> Self {
         let metrics = Arc::new(Metrics::new());
         let memory = Memory::new(config.limits.side_memory_bytes_max);
@@ -327,6 +337,7 @@ impl Parts {
                 upstream: Some(upstream.clone()),
                 memory: Some(memory.clone()),
                 recorder,
+                losses,
                 ..Operations::default()
             }),
             metrics,
@@ -375,6 +386,7 @@ fn setup(
             all: Arc::new(Pot::new(config.budget)),
             own: config.rollouts.iter().map(|it| (it.name.clone(), it.budget)).collect(),
         },
+        goldens: goldens(config),
         primary: config.primary.clone(),
         judge: if config.judge.is_some() { Judged::Yes(config.kin()) } else { Judged::No },
         strict_judge: config.strict_judge(),
@@ -386,6 +398,13 @@ fn setup(
         recorder: Arc::clone(&parts.recorder),
         metrics: Arc::clone(&parts.metrics),
     }
+}
+
+/// What has to be known before rollouts begin.
+fn goldens(config: &Config) -> Goldens {
+    let required = config.rollouts.iter();
+    let required = required.filter_map(|it| Some((it.name.clone(), it.golden.clone()?)));
+    Goldens { required: required.collect(), replays: Arc::new(Replays::new(&config.store)) }
 }
 
 /// What a plan gets over the API where its author says nothing.
@@ -403,3 +422,6 @@ fn defaults(config: &Config) -> PlanDefaults {
         risk: Risk::default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,6 +93,8 @@ pub mod operations;
 
 pub mod app;
 
+pub mod golden;
+
 pub mod players;
 
 pub mod rehearsal;

@@ -25,7 +25,7 @@ use crate::domain::Name;
 use crate::listeners::Arrivals;
 use crate::memory::Memory;
 use crate::store::{Pairs, RecorderHandle};
-use crate::tasks::{self, BoxError, Pool, Stop};
+use crate::tasks::{self, BoxError, Losses, Pool, Stop};
 use crate::telemetry::Metrics;
 use crate::upstream::{Standing, Upstream};
 
@@ -62,6 +62,8 @@ pub struct Operations {
     pub people: OnceLock<Arc<api::Pairs>>,
     /// Why there is no store, if so.
     pub problem: Mutex<Option<String>>,
+    /// What has ended before its time.
+    pub losses: Losses,
 }
 
 /// Answers until told to stop, which is after everybody else; `life` is theirs.
@@ -218,6 +220,7 @@ impl Operations {
         let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
         let mut missing: Vec<String> = problem.clone().into_iter().collect();
         drop(problem);
+        missing.extend(self.losses.list());
         match self.controller.get() {
             Some(handle) => missing.extend(handle.views().degraded.clone()),
             None => missing.push("the controller is not up yet".to_owned()),

@@ -1,28 +1,33 @@
 //! Starting, watching and stopping work: long-lived tasks by name, side work within limits.
 
+mod caught;
+mod pool;
+
+pub use caught::{caught, panics, spawn};
+pub use pool::{Place, Pool};
+
+#[cfg(test)]
+pub(crate) use caught::failpoint;
+
 use std::{
-    future::{Future, poll_fn},
-    panic::{self, AssertUnwindSafe},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::Poll,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     task::{JoinError, JoinSet},
     time,
 };
 
 /// The long-lived tasks of the program, by name.
 ///
-/// None may end before it is told to: a task that returns early, fails or
-/// panics stops all the others, so the process never runs half alive.
+/// Those that serve may not end before they are told to: the first that does stops all the others.
+/// What ends beside them costs nobody anything, and is shown as long as the program runs.
 #[derive(Debug)]
 pub struct Tasks {
+    losses: Losses,
     first: Group,
     stop: Phases,
     /// Tasks that are told to stop when the others have ended.
@@ -73,6 +78,24 @@ impl Phases {
     }
 }
 
+/// What ended before its time beside those who serve, and why. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Losses(Arc<Mutex<Vec<String>>>);
+
+impl Losses {
+    /// One sentence for each, the first one first.
+    pub fn list(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of one, in the log too.
+    pub fn add(&self, name: &str, how: &str) {
+        tracing::error!(task = name, how, "callers are served on; start the program again");
+        let text = format!("`{name}` {how}: see the log, and start the program again");
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+}
+
 /// Why the program ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
@@ -88,6 +111,9 @@ pub enum Ended {
     /// Tasks were still busy when the time was up.
     #[error("{0} tasks did not stop in time")]
     Late(usize),
+    /// All stopped as they were told to, but these had ended before.
+    #[error("{}", .0.join("; "))]
+    Lost(Vec<String>),
 }
 
 impl Stop {
@@ -121,6 +147,10 @@ impl Stop {
         self.0.borrow().left
     }
 
+    fn is_stopping(&self) -> bool {
+        self.0.borrow().stops
+    }
+
     async fn until(&mut self, holds: fn(&Phase) -> bool) {
         // The sender lives in `Tasks` until every task has ended, so an error
         // here also means: stop.
@@ -131,6 +161,7 @@ impl Stop {
 impl Default for Tasks {
     fn default() -> Self {
         Self {
+            losses: Losses::default(),
             first: JoinSet::new(),
             stop: Phases(watch::Sender::default()),
             last: JoinSet::new(),
@@ -140,7 +171,7 @@ impl Default for Tasks {
 }
 
 impl Tasks {
-    /// Starts a task. It must end soon after [`Stop::wait`] returns, and not before.
+    /// Starts a task that serves. It must end soon after [`Stop::wait`] returns, and not before.
     pub fn start<F>(&mut self, name: &'static str, task: impl FnOnce(Stop) -> F)
     where
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
@@ -157,6 +188,29 @@ impl Tasks {
     {
         let task = task(Stop(self.stop_last.0.subscribe()));
         self.last.spawn(async move { (name, task.await) });
+    }
+
+    /// Starts a task that those who serve can do without: however it ends, they go on.
+    pub fn start_beside<F>(&mut self, name: &'static str, task: impl FnOnce(Stop) -> F)
+    where
+        F: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        let losses = self.losses();
+        self.start(name, |stop| beside(name, task(stop.clone()), (stop, losses)));
+    }
+
+    /// The same, told to stop as [`start_last`](Self::start_last) says.
+    pub fn start_beside_last<F>(&mut self, name: &'static str, task: impl FnOnce(Stop) -> F)
+    where
+        F: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        let losses = self.losses();
+        self.start_last(name, |stop| beside(name, task(stop.clone()), (stop, losses)));
+    }
+
+    /// What has ended before its time.
+    pub fn losses(&self) -> Losses {
+        self.losses.clone()
     }
 
     /// A signal for work that is not a task of its own.
@@ -189,8 +243,27 @@ impl Tasks {
         // Also after those that are late: what is told by the end is worth keeping.
         self.stop_last.stop();
         let last = drain(&mut self.last, LAST_GRACE).await;
-        began.and(first).and(last)
+        let early = self.losses.list();
+        let whole = if early.is_empty() { Ok(()) } else { Err(Ended::Lost(early)) };
+        began.and(first).and(last).and(whole)
     }
+}
+
+/// Runs a task to its end; where that comes too early, shows it and waits until it is time.
+async fn beside(
+    name: &'static str,
+    task: impl Future<Output = Result<(), BoxError>>,
+    (mut stop, losses): (Stop, Losses),
+) -> Result<(), BoxError> {
+    let how = match caught(name, task).await {
+        Some(ended) if stop.is_stopping() => return ended,
+        Some(Ok(())) => "ended early".to_owned(),
+        Some(Err(error)) => format!("failed ({})", describe(error.as_ref())),
+        None => "panicked".to_owned(),
+    };
+    losses.add(name, &how);
+    stop.wait().await;
+    Ok(())
 }
 
 /// How a task ended.
@@ -223,72 +296,6 @@ async fn drain(group: &mut Group, grace: Duration) -> Result<(), Ended> {
     }
 }
 
-/// Places for short side work: never more at a time than its limit, and none is waited for.
-#[derive(Clone, Debug)]
-pub struct Pool {
-    places: Arc<Semaphore>,
-    given_back: Arc<Notify>,
-    len_max: usize,
-}
-
-/// A place in a [`Pool`]; given back when dropped.
-#[derive(Debug)]
-pub struct Place(Option<OwnedSemaphorePermit>, Arc<Notify>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        drop(self.0.take());
-        self.1.notify_waiters();
-    }
-}
-
-impl Pool {
-    /// A pool with so many places.
-    pub fn new(len_max: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(len_max)), given_back: Arc::default(), len_max }
-    }
-
-    /// Takes a place if one is free.
-    pub fn try_enter(&self) -> Option<Place> {
-        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        Some(Place(Some(permit), Arc::clone(&self.given_back)))
-    }
-
-    /// Takes a place if one is free beside so many that are left to others.
-    pub fn try_enter_beside(&self, others: usize) -> Option<Place> {
-        (others < self.places.available_permits()).then(|| self.try_enter())?
-    }
-
-    /// Waits until every place is free. It takes none itself: who comes meanwhile has one.
-    pub async fn emptied(&self) {
-        loop {
-            let given_back = self.given_back.notified();
-            if self.busy() == 0 {
-                return;
-            }
-            given_back.await;
-        }
-    }
-
-    /// Places there are.
-    pub fn len_max(&self) -> usize {
-        self.len_max
-    }
-
-    /// Places taken now.
-    pub fn busy(&self) -> usize {
-        self.len_max.saturating_sub(self.places.available_permits())
-    }
-
-    /// Runs side work in its place, apart from whoever asked. A panic in it is logged and hurts nobody.
-    pub fn run(place: Place, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        spawn(name, async move {
-            let _place = place;
-            work.await;
-        });
-    }
-}
-
 /// An error with its causes in one line, for the log.
 pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -299,46 +306,6 @@ pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
         cause = it.source();
     }
     text
-}
-
-/// Panics since the start: each is a defect, and cost the one who waited for that work.
-pub fn panics() -> u64 {
-    PANICS.load(Ordering::Relaxed)
-}
-
-static PANICS: AtomicU64 = AtomicU64::new(0);
-
-fn panicked(name: &'static str) {
-    PANICS.fetch_add(1, Ordering::Relaxed);
-    tracing::error!(task = name, "side work panicked; nobody else is affected");
-}
-
-/// Runs work to its end, or to its panic: then there is none of what it would have answered.
-///
-/// The work stays where it is put once: whoever held it by value would have room for it twice, and
-/// move all of that wherever it goes itself.
-pub fn caught<T>(
-    name: &'static str,
-    work: impl Future<Output = T>,
-) -> impl Future<Output = Option<T>> {
-    let mut work = Box::pin(work);
-    poll_fn(move |context| {
-        // What a panic leaves half done is dropped with the work, and locks say when they saw one.
-        let polled = panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
-        polled.map_or_else(
-            |_| {
-                panicked(name);
-                Poll::Ready(None)
-            },
-            |it| it.map(Some),
-        )
-    })
-}
-
-/// Runs work whose number is limited by its own caller, such as a connection.
-pub fn spawn(name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-    #[expect(clippy::disallowed_methods, reason = "the one home of spawning")]
-    drop(tokio::spawn(caught(name, work)));
 }
 
 #[cfg(test)]
@@ -424,16 +391,6 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_is_waited_for_until_it_is_free() {
-        let pool = Pool::new(3);
-        let place = pool.try_enter().unwrap();
-        let waits = time::timeout(Duration::from_secs(1), pool.emptied());
-        waits.await.unwrap_err();
-        drop(place);
-        pool.emptied().await;
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn one_failure_stops_the_rest_and_is_named() {
         let mut tasks = Tasks::default();
         tasks.start("proxy", until_stopped);
@@ -453,21 +410,22 @@ mod tests {
         assert!(matches!(tasks.run(pending(), GRACE).await, Err(Ended::Panicked(_))));
     }
 
-    #[tokio::test]
-    async fn b09_a_panic_is_counted_and_costs_nobody_else_anything() {
-        let (before, pool) = (panics(), Pool::new(1));
-        assert_eq!(caught("answer", async { 7 }).await, Some(7));
-        let fails = async {
-            time::sleep(Duration::from_millis(1)).await;
-            panic!("a defect");
-        };
-        assert_eq!(caught::<u8>("answer", fails).await, None);
-        Pool::run(pool.try_enter().unwrap(), "copy", async { panic!("another") });
-        pool.emptied().await;
-        while panics() < before + 2 {
-            tokio::task::yield_now().await;
-        }
-        assert!(pool.try_enter().is_some(), "its place is free again");
+    #[tokio::test(start_paused = true)]
+    async fn what_ends_beside_those_who_serve_is_shown_and_stops_nobody() {
+        let mut tasks = Tasks::default();
+        tasks.start("proxy", until_stopped);
+        tasks.start_beside("judge", |_| async { panic!("bug") });
+        tasks.start_beside_last("survey", |_| async { Err("disk full".into()) });
+        tasks.start_beside("health checks", |_| async { Ok(()) });
+        let losses = tasks.losses();
+        let ended = tasks.run(time::sleep(Duration::from_secs(9)), GRACE).await.unwrap_err();
+        assert!(matches!(ended, Ended::Lost(it) if it == losses.list()));
+        let mut lost = losses.list();
+        lost.sort();
+        assert!(lost[0].starts_with("`health checks` ended early: "), "{lost:?}");
+        assert!(lost[1].starts_with("`judge` panicked: "), "{lost:?}");
+        assert!(lost[2].starts_with("`survey` failed (disk full): "), "{lost:?}");
+        assert_eq!(lost.len(), 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::domain::{Call, Evidence, Name, Outcome, Rollout, Share, Skip, State, Verdict};
+use crate::domain::{Call, Evidence, Name, Outcome, Rollout, Share, Skip, State, Usage, Verdict};
 
 /// A gauge of a real number.
 type Real = Gauge<f64, AtomicU64>;
@@ -38,6 +38,14 @@ struct CallLabels {
     provider: Named,
     role: &'static str,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    provider: Named,
+    role: &'static str,
+    outcome: &'static str,
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -112,6 +120,15 @@ struct Meter {
     durations: Histogram,
     /// Of calls whose answer began.
     first_bytes: Option<Histogram>,
+    /// Of calls that said what they used.
+    tokens: Option<[Counter; KINDS.len()]>,
+}
+
+/// Kinds of tokens, as [`spent`] counts them.
+const KINDS: [&str; 4] = ["input", "cache_read", "cache_write", "output"];
+
+fn spent(usage: &Usage) -> [u64; KINDS.len()] {
+    [usage.input, usage.cache_read, usage.cache_write, usage.output]
 }
 
 impl Meter {
@@ -119,6 +136,7 @@ impl Meter {
         self.role == role
             && self.outcome == call.outcome
             && self.first_bytes.is_some() == call.first_byte_ms.is_some()
+            && self.tokens.is_some() == call.usage.is_some()
             && self.provider == call.provider
     }
 
@@ -127,6 +145,11 @@ impl Meter {
         self.durations.observe(f64::from(call.total_ms) / 1e3);
         if let (Some(first_bytes), Some(ms)) = (&self.first_bytes, call.first_byte_ms) {
             first_bytes.observe(f64::from(ms) / 1e3);
+        }
+        if let (Some(tokens), Some(usage)) = (&self.tokens, &call.usage) {
+            for (counter, spent) in tokens.iter().zip(spent(usage)) {
+                counter.inc_by(spent);
+            }
         }
     }
 }
@@ -137,6 +160,7 @@ pub struct Metrics {
     /// One for each kind of call that there was.
     meters: RwLock<Vec<Meter>>,
     calls: Family<CallLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
     durations: Family<ProviderLabels, Histogram, fn() -> Histogram>,
     first_bytes: Family<ProviderLabels, Histogram, fn() -> Histogram>,
     skips: Family<ReasonLabels, Counter>,
@@ -189,6 +213,7 @@ impl Metrics {
         Self {
             meters: RwLock::default(),
             calls: Family::default(),
+            tokens: Family::default(),
             durations: Family::new_with_constructor(seconds),
             first_bytes: Family::new_with_constructor(seconds),
             skips: Family::default(),
@@ -241,10 +266,18 @@ impl Metrics {
             outcome: outcome.as_str(),
         };
         let calls = self.calls.get_or_create_owned(&labels);
-        let labels = ProviderLabels { provider, role: role.as_str() };
+        let CallLabels { role: role_name, outcome: outcome_name, .. } = labels;
+        let tokens = call.usage.as_ref().map(|_| {
+            KINDS.map(|kind| {
+                let (provider, role, outcome) = (provider.clone(), role_name, outcome_name);
+                self.tokens.get_or_create_owned(&TokenLabels { provider, role, outcome, kind })
+            })
+        });
+        let labels = ProviderLabels { provider, role: role_name };
         let durations = self.durations.get_or_create_owned(&labels);
         let begun = call.first_byte_ms.map(|_| self.first_bytes.get_or_create_owned(&labels));
-        Meter { provider: labels.provider.0, role, outcome, calls, durations, first_bytes: begun }
+        let provider = labels.provider.0;
+        Meter { provider, role, outcome, calls, durations, first_bytes: begun, tokens }
     }
 
     /// Counts a request that is not copied.
@@ -424,6 +457,7 @@ impl Metrics {
         let mut table = Registry::with_prefix("crossfade");
         let it = &mut table;
         it.register("requests", "Calls to providers", self.calls.clone());
+        it.register("tokens", "Tokens that answers which were read say", self.tokens.clone());
         it.register("request_duration_seconds", "Time to the last byte", self.durations.clone());
         it.register("first_byte_seconds", "Time to the first byte", self.first_bytes.clone());
         it.register("mirror_skipped", "Requests not copied, by reason", self.skips.clone());
@@ -464,3 +498,6 @@ impl Metrics {
         table
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,6 +140,7 @@ fn sides(seen: &Seen) -> [Option<(Side, &Call)>; 2] {
             | Told::Feedback { .. }
             | Told::CopyLost
             | Told::ScoreLost
+            | Told::JudgeFailed
             | Told::Entered(_)
             | Told::Guarded => [None, None],
         },

@@ -1,5 +1,7 @@
 //! Bets: wealth that is proof, and the two bets of a gate.
 
+use std::f64::consts::LN_2;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Verdict;
@@ -97,6 +99,29 @@ pub(super) struct Limits {
     pub(super) harm: f64,
     /// Safety is proven from here on.
     pub(super) safe: f64,
+}
+
+impl Limits {
+    /// Those of each of two that share the chances of error.
+    pub(super) fn halved(self) -> Self {
+        let Self { harm, safe } = self;
+        Self { harm: harm + LN_2, safe: safe + LN_2 }
+    }
+}
+
+/// What the bets of a gate say, of evidence that can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Standing {
+    pub(super) verdict: Verdict,
+    /// How far the proof of harm has come, 0 to 1.
+    pub(super) harm: f64,
+    /// How far the proof of safety has come, 0 to 1.
+    pub(super) safe: f64,
+}
+
+impl Standing {
+    /// Nobody has bet.
+    pub(super) const NOTHING: Self = Self { verdict: Verdict::Undecided, harm: 0.0, safe: 0.0 };
 }
 
 /// The bets of a gate.
@@ -207,6 +232,16 @@ impl Wealth {
         self.beyond.give_back(&Bet::new(BEYOND_WEIGHTS, 1.0));
         self.late.iter_mut().for_each(Reserve::call_back);
         self.breached = false;
+    }
+
+    /// Begins anew, without any money on harm.
+    pub(super) fn forget(&mut self) {
+        *self = Self::new(self.limits);
+    }
+
+    /// What the bets say.
+    pub(super) fn standing(&self) -> Standing {
+        Standing { verdict: self.verdict(), harm: self.harm(), safe: self.safe() }
     }
 
     /// Whether harm was proven.

@@ -48,7 +48,7 @@ fn rate(plan: &Plan, stage: &Stage, gate: Gate, per_minute: f64) -> f64 {
         Kind::Rate(_) | Kind::Quantile => {
             pairs + per_minute * (1.0 - part(stage.mirror)) * part(stage.serve)
         }
-        Kind::Score => pairs * part(plan.judge_share),
+        Kind::Score | Kind::Tiers => pairs * part(plan.judge_share),
         // As often as pairs are drawn; how many of them people get to, nobody knows.
         Kind::Preference => pairs * part(plan.review),
         Kind::Ratio | Kind::Likeness => pairs,

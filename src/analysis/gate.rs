@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Gate, GateEvidence, Metric, Risk, Verdict};
 
 use super::{
-    bet::{Limits, Wealth},
+    bet::{Limits, Standing, Wealth},
     float,
     interval::Interval,
     ledger::Chances,
@@ -100,11 +100,11 @@ impl Shown {
     pub(super) fn evidence(
         self,
         gate: Gate,
-        wealth: &Wealth,
+        standing: Standing,
         alarm: Alarm,
         is_believed: bool,
     ) -> GateEvidence {
-        let verdict = match (wealth.verdict(), &self.problem) {
+        let verdict = match (standing.verdict, &self.problem) {
             // Proof of harm stands even where safety can no longer be proven, unless nothing does.
             (Verdict::Breach, _) if is_believed => Verdict::Breach,
             (_, Some(_)) => Verdict::Invalid,
@@ -127,10 +127,11 @@ impl Shown {
             upper: self.upper,
             fixed: self.fixed.map(|it| [it.lower, it.upper]),
             bound: self.bound,
-            harm: wealth.harm(),
-            safe: wealth.safe(),
+            harm: standing.harm,
+            safe: standing.safe,
             noise: None,
             basis: None,
+            tiers: Vec::new(),
         }
     }
 }

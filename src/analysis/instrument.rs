@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Check, Gate, GateEvidence, Kind, Limit, Margin, Metric, Outcome, Timestamp};
+use crate::domain::{
+    Check, Gate, GateEvidence, Kind, Limit, Margin, Metric, Outcome, Tier, Timestamp,
+};
 
 use super::{
     Climate, Sample, Timed,
-    bet::Wealth,
+    bet::{Standing, Wealth},
     float,
     gate::{Shown, Stream, Terms},
     ledger::Chances,
@@ -18,6 +20,7 @@ use super::{
     rate::Rate,
     ratio::{self, Ratio},
     score::{Marks, Score},
+    tiers::Tiers,
 };
 
 /// Millionths in one.
@@ -33,6 +36,7 @@ pub(super) enum Instrument {
     Opinion(Box<Opinion>),
     Likeness(Score),
     Preference(Box<Preference>),
+    Tiers(Box<Tiers>),
 }
 
 impl Instrument {
@@ -46,6 +50,7 @@ impl Instrument {
             // What is like the primary to the margin is as good as it has to be.
             Kind::Likeness => Self::Likeness(Score::new(Terms { alarm: Alarm::AtMargin, ..terms })),
             Kind::Preference => Self::Preference(Box::new(Preference::new(terms))),
+            Kind::Tiers => Self::Tiers(Box::new(Tiers::new(terms))),
         }
     }
 
@@ -58,7 +63,8 @@ impl Instrument {
             | (Self::Ratio(_), Kind::Ratio)
             | (Self::Opinion(_), Kind::Opinion)
             | (Self::Likeness(_), Kind::Likeness)
-            | (Self::Preference(_), Kind::Preference) => true,
+            | (Self::Preference(_), Kind::Preference)
+            | (Self::Tiers(_), Kind::Tiers) => true,
             (
                 Self::Rate(_)
                 | Self::Quantile(_)
@@ -66,7 +72,8 @@ impl Instrument {
                 | Self::Ratio(_)
                 | Self::Opinion(_)
                 | Self::Likeness(_)
-                | Self::Preference(_),
+                | Self::Preference(_)
+                | Self::Tiers(_),
                 _,
             ) => false,
         }
@@ -93,6 +100,7 @@ impl Instrument {
             Self::Ratio(it) => it.enter(limit.and_then(amounts)),
             Self::Opinion(it) => it.enter(limit.and_then(part)),
             Self::Preference(it) => it.enter(limit.and_then(part)),
+            Self::Tiers(it) => it.enter(limit.and_then(tiers)),
         }
     }
 
@@ -110,7 +118,8 @@ impl Instrument {
             | Self::Ratio(_)
             | Self::Opinion(_)
             | Self::Likeness(_)
-            | Self::Preference(_) => true,
+            | Self::Preference(_)
+            | Self::Tiers(_) => true,
         }
     }
 
@@ -142,16 +151,26 @@ impl Instrument {
                     it.observe(&Marks::unplaced(1.0, like));
                 }
             }
-            Self::Ratio(it) => {
-                if let (Some(primary), Some(candidate)) = (primary, candidate)
-                    && [primary, candidate].iter().all(|it| !it.outcome.failed())
-                {
-                    let sides = [primary, candidate].map(|it| counted(metric, it));
-                    let amounts = sides.each_ref().map(|it| amount(metric, it));
-                    it.observe(amounts[0], amounts[1]);
-                    it.rest_on(amounts, sides.each_ref());
+            Self::Ratio(it) => weigh(it, metric, (primary, candidate)),
+            Self::Tiers(it) => {
+                for cost in it.costs() {
+                    weigh(cost, Metric::Cost, (primary, candidate));
                 }
             }
+        }
+    }
+
+    /// Lets all that marks go into take them.
+    pub(super) fn judge(&mut self, mut take: impl FnMut(&mut Score)) {
+        match self {
+            Self::Score(it) => take(it),
+            Self::Tiers(it) => it.qualities().for_each(take),
+            Self::Rate(_)
+            | Self::Quantile(_)
+            | Self::Ratio(_)
+            | Self::Opinion(_)
+            | Self::Likeness(_)
+            | Self::Preference(_) => {}
         }
     }
 
@@ -166,6 +185,10 @@ impl Instrument {
             Self::Likeness(it) => it.lose_copy(1.0),
             // A copy is nobody's answer, and people are shown two.
             Self::Opinion(_) | Self::Preference(_) => {}
+            Self::Tiers(it) => {
+                it.qualities().for_each(|it| it.lose_copy(judged));
+                it.costs().for_each(Ratio::lose);
+            }
         }
     }
 
@@ -178,7 +201,8 @@ impl Instrument {
             | Self::Ratio(_)
             | Self::Opinion(_)
             | Self::Likeness(_)
-            | Self::Preference(_) => {}
+            | Self::Preference(_)
+            | Self::Tiers(_) => {}
         }
     }
 
@@ -191,7 +215,8 @@ impl Instrument {
             | Self::Ratio(_)
             | Self::Opinion(_)
             | Self::Likeness(_)
-            | Self::Preference(_) => {}
+            | Self::Preference(_)
+            | Self::Tiers(_) => {}
         }
     }
 
@@ -204,18 +229,37 @@ impl Instrument {
             | Self::Ratio(_)
             | Self::Opinion(_)
             | Self::Likeness(_)
-            | Self::Preference(_) => {}
+            | Self::Preference(_)
+            | Self::Tiers(_) => {}
         }
     }
 
-    pub(super) fn wealth(&self) -> &Wealth {
-        match self {
+    /// Its wealth; tiers have that of their parts.
+    pub(super) fn wealth(&self) -> Option<&Wealth> {
+        Some(match self {
             Self::Rate(it) => &it.wealth,
             Self::Quantile(it) => &it.wealth,
             Self::Score(it) | Self::Likeness(it) => &it.wealth,
             Self::Ratio(it) => &it.wealth,
             Self::Opinion(it) => &it.score.wealth,
             Self::Preference(it) => &it.score.wealth,
+            Self::Tiers(_) => return None,
+        })
+    }
+
+    /// Whether harm was proven.
+    pub(super) fn is_breached(&self) -> bool {
+        match self {
+            Self::Tiers(it) => it.is_breached(),
+            it => it.wealth().is_some_and(Wealth::is_breached),
+        }
+    }
+
+    /// What its bets say.
+    pub(super) fn standing(&self) -> Standing {
+        match (self, self.wealth()) {
+            (Self::Tiers(it), _) => it.standing(),
+            (_, wealth) => wealth.map_or(Standing::NOTHING, Wealth::standing),
         }
     }
 
@@ -224,6 +268,7 @@ impl Instrument {
     pub(super) fn is_believed(&self) -> bool {
         match self {
             Self::Score(it) => it.problem().is_none(),
+            Self::Tiers(it) => it.is_believed(),
             Self::Rate(_)
             | Self::Quantile(_)
             | Self::Ratio(_)
@@ -233,31 +278,37 @@ impl Instrument {
         }
     }
 
-    pub(super) fn wealth_mut(&mut self) -> &mut Wealth {
+    /// Does something to all wealth of it.
+    pub(super) fn tend(&mut self, mut tend: impl FnMut(&mut Wealth)) {
         match self {
-            Self::Rate(it) => &mut it.wealth,
-            Self::Quantile(it) => &mut it.wealth,
-            Self::Score(it) | Self::Likeness(it) => &mut it.wealth,
-            Self::Ratio(it) => &mut it.wealth,
-            Self::Opinion(it) => &mut it.score.wealth,
-            Self::Preference(it) => &mut it.score.wealth,
+            Self::Rate(it) => tend(&mut it.wealth),
+            Self::Quantile(it) => tend(&mut it.wealth),
+            Self::Score(it) | Self::Likeness(it) => tend(&mut it.wealth),
+            Self::Ratio(it) => tend(&mut it.wealth),
+            Self::Opinion(it) => tend(&mut it.score.wealth),
+            Self::Preference(it) => tend(&mut it.score.wealth),
+            Self::Tiers(it) => {
+                it.qualities().for_each(|it| tend(&mut it.wealth));
+                it.costs().for_each(|it| tend(&mut it.wealth));
+            }
         }
     }
 
     /// The evidence of a gate on it, as if it measured all traffic.
     pub(super) fn evidence(&self, gate: Gate, terms: Terms) -> GateEvidence {
         let shown = self.shown(gate.metric());
-        let basis = match self {
-            Self::Ratio(it) => Some(it.basis()),
+        let (basis, tiers) = match self {
+            Self::Ratio(it) => (Some(it.basis()), Vec::new()),
+            Self::Tiers(it) => (Some(it.basis()), it.found()),
             Self::Rate(_)
             | Self::Quantile(_)
             | Self::Score(_)
             | Self::Opinion(_)
             | Self::Likeness(_)
-            | Self::Preference(_) => None,
+            | Self::Preference(_) => (None, Vec::new()),
         };
-        let known = shown.evidence(gate, self.wealth(), self.alarm(terms), self.is_believed());
-        GateEvidence { basis, ..known }
+        let known = shown.evidence(gate, self.standing(), self.alarm(terms), self.is_believed());
+        GateEvidence { basis, tiers, ..known }
     }
 
     /// What is known of a metric of its kind.
@@ -271,7 +322,8 @@ impl Instrument {
                 | Kind::Ratio
                 | Kind::Opinion
                 | Kind::Likeness
-                | Kind::Preference,
+                | Kind::Preference
+                | Kind::Tiers,
             ) => it.shown(crate::domain::Better::Lower),
             (Self::Quantile(it), _) => it.shown(),
             (Self::Score(it), _) => it.shown(),
@@ -280,6 +332,7 @@ impl Instrument {
             // That all answers are alike is no fault of an instrument.
             (Self::Likeness(it), _) => Shown { problem: None, ..it.shown() },
             (Self::Preference(it), _) => it.shown(),
+            (Self::Tiers(it), _) => it.shown(),
         }
     }
 
@@ -299,7 +352,8 @@ impl Instrument {
                 | Self::Ratio(_)
                 | Self::Opinion(_)
                 | Self::Likeness(_)
-                | Self::Preference(_),
+                | Self::Preference(_)
+                | Self::Tiers(_),
                 _,
             ) => {}
         }
@@ -310,7 +364,7 @@ impl Instrument {
         let noise = match self {
             Self::Rate(it) => it.noise,
             Self::Quantile(it) => it.noise,
-            Self::Likeness(_) => Some(Reach::NONE),
+            Self::Likeness(_) | Self::Tiers(_) => Some(Reach::NONE),
             Self::Score(_) | Self::Ratio(_) | Self::Opinion(_) | Self::Preference(_) => None,
         };
         noise.map_or(terms.alarm, |_| Alarm::AtMargin)
@@ -354,6 +408,18 @@ fn counted(metric: Metric, call: Sample) -> Sample {
     Sample { estimated: call.estimated && metric != Metric::LengthRatio, ..call }
 }
 
+/// Takes what a pair of calls came to, where both answered.
+fn weigh(it: &mut Ratio, metric: Metric, (primary, candidate): (Option<Sample>, Option<Sample>)) {
+    if let (Some(primary), Some(candidate)) = (primary, candidate)
+        && [primary, candidate].iter().all(|it| !it.outcome.failed())
+    {
+        let sides = [primary, candidate].map(|it| counted(metric, it));
+        let amounts = sides.each_ref().map(|it| amount(metric, it));
+        it.observe(amounts[0], amounts[1]);
+        it.rest_on(amounts, sides.each_ref());
+    }
+}
+
 fn amount(metric: Metric, sample: &Sample) -> Option<f64> {
     if metric == Metric::Cost {
         sample.usd
@@ -367,7 +433,9 @@ fn amount(metric: Metric, sample: &Sample) -> Option<f64> {
 fn points(limit: Limit) -> Option<f64> {
     match limit {
         Limit::Points { basis_points } => Some(f64::from(basis_points) / 10_000.0),
-        Limit::Longer { .. } | Limit::Part { .. } | Limit::Ratio { .. } => None,
+        Limit::Longer { .. } | Limit::Part { .. } | Limit::Ratio { .. } | Limit::Tiers { .. } => {
+            None
+        }
     }
 }
 
@@ -376,14 +444,18 @@ fn longer(limit: Limit) -> Option<quantile::Margin> {
         Limit::Longer { ms, percent } => {
             Some(quantile::Margin { ms: f64::from(ms), part: f64::from(percent) / 100.0 })
         }
-        Limit::Points { .. } | Limit::Part { .. } | Limit::Ratio { .. } => None,
+        Limit::Points { .. } | Limit::Part { .. } | Limit::Ratio { .. } | Limit::Tiers { .. } => {
+            None
+        }
     }
 }
 
 fn part(limit: Limit) -> Option<f64> {
     match limit {
         Limit::Part { percent } => Some(f64::from(percent) / 100.0),
-        Limit::Points { .. } | Limit::Longer { .. } | Limit::Ratio { .. } => None,
+        Limit::Points { .. } | Limit::Longer { .. } | Limit::Ratio { .. } | Limit::Tiers { .. } => {
+            None
+        }
     }
 }
 
@@ -395,51 +467,27 @@ fn amounts(limit: Limit) -> Option<ratio::Margin> {
             let [limit, expected, estimated_max] = parts;
             Some(ratio::Margin { limit, expected, each_max, loss_max: each_max, estimated_max })
         }
-        Limit::Points { .. } | Limit::Longer { .. } | Limit::Part { .. } => None,
+        Limit::Points { .. } | Limit::Longer { .. } | Limit::Part { .. } | Limit::Tiers { .. } => {
+            None
+        }
     }
+}
+
+/// What each tier asks of scores and of amounts.
+fn tiers(limit: Limit) -> Option<[(f64, ratio::Margin); 2]> {
+    let Limit::Tiers { tiers, each_max, estimated_max } = limit else { return None };
+    let [first, second] = tiers.map(|Tier { quality, cost: percent }| {
+        // Three quarters of what is allowed are hoped for.
+        let expected = percent * 3 / 4;
+        let cost = amounts(Limit::Ratio { percent, expected, each_max, estimated_max })?;
+        Some((f64::from(quality) / 100.0, cost))
+    });
+    Some([first?, second?])
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::analysis::{ledger::tests::reference_terms, tests::call};
-    use crate::domain::Role;
-
-    #[test]
-    fn a_ratio_is_of_dollars_or_of_tokens() {
-        let (output_tokens, usd) = (Some(40), Some(0.25));
-        let sample = Sample { output_tokens, usd, ..call(Outcome::Ok, 1.0) };
-        assert_eq!(amount(Metric::Cost, &sample), usd);
-        assert_eq!(amount(Metric::OutputTokensRatio, &sample), Some(40.0));
-    }
-
-    #[test]
-    fn only_where_both_sides_answered_are_their_amounts_compared() {
-        let mut instrument = Instrument::new(Metric::OutputTokensRatio, reference_terms());
-        let margin = Margin::default_of(Metric::OutputTokensRatio);
-        instrument.enter(Timestamp(0), Some(margin), Chances::PAIRS);
-        let well = Sample { output_tokens: Some(40), ..call(Outcome::Ok, 900.0) };
-        let failed = Sample { outcome: Outcome::Truncated, ..well };
-        for (primary, candidate) in
-            [(well, failed), (failed, well), (failed, failed), (well, well), (well, well)]
-        {
-            let sides = (Some(primary), Some(candidate));
-            instrument.observe(Metric::OutputTokensRatio, Stream::Paired, sides);
-        }
-        let gate = Gate { margin, role: Role::Prove };
-        assert_eq!(instrument.evidence(gate, reference_terms()).samples, 2);
-    }
-
-    #[test]
-    fn the_terms_of_a_ratio_are_parts_of_one_and_whole_amounts() {
-        let (percent, expected, each_max, estimated_max) = (40, 30, 2_500_000, 50);
-        let limit = Limit::Ratio { percent, expected, each_max, estimated_max };
-        let ratio::Margin { limit, expected, each_max, loss_max, estimated_max } =
-            amounts(limit).unwrap();
-        let terms = [limit, expected, each_max, loss_max, estimated_max].map(|it| it.to_string());
-        assert_eq!(terms, ["0.4", "0.3", "2.5", "2.5", "0.5"]);
-    }
-}
+#[path = "instrument_tests.rs"]
+mod tests;
 
 #[cfg(test)]
 #[path = "alike_tests.rs"]

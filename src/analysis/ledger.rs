@@ -6,6 +6,7 @@ use crate::domain::{Event, Gate, Lot, Metric, Plan, Rollout, Share, Stage, Times
 
 use super::{
     Observation, Sample,
+    bet::Wealth,
     footing::Footing,
     gate::{Stream, Terms},
     instrument::Instrument,
@@ -13,7 +14,7 @@ use super::{
     money::Money,
     opinion::Scored,
     pace::Pace,
-    score::Marks,
+    score::{Marks, Score},
     tally::Tally,
 };
 
@@ -246,10 +247,12 @@ impl Ledger {
         // A ladder may be ended early, from a stage with other chances.
         (self.state.guarding, self.state.chances) = (true, chances);
         self.state.stage = self.stages.len().checked_sub(1);
-        let none = self.terms.wealth();
+        let measure = self.state.footing.measure();
         for instrument in &mut self.state.instruments {
-            instrument.wealth_mut().clone_from(&none);
-            instrument.wealth_mut().judge(self.state.footing.measure());
+            instrument.tend(|it| {
+                it.forget();
+                it.judge(measure);
+            });
         }
         let money = self.state.money.guard(at);
         self.fund(money);
@@ -296,7 +299,7 @@ impl Ledger {
         let now = footing.measure();
         if now != before {
             for instrument in instruments {
-                instrument.wealth_mut().judge(now);
+                instrument.tend(|it| it.judge(now));
             }
         }
     }
@@ -306,9 +309,7 @@ impl Ledger {
     pub(super) fn score(&mut self, at: Timestamp, watched: &str, marks: &Marks) {
         self.pass(at);
         for (_, instrument) in self.taking(watched) {
-            if let Instrument::Score(it) = instrument {
-                it.observe(marks);
-            }
+            instrument.judge(|it| it.observe(marks));
         }
     }
 
@@ -325,9 +326,7 @@ impl Ledger {
     /// Takes note of a judgement that was due in this stage and could not be had.
     pub(super) fn score_lost(&mut self) {
         for (_, instrument) in self.taking(NONE) {
-            if let Instrument::Score(it) = instrument {
-                it.lose();
-            }
+            instrument.judge(Score::lose);
         }
     }
 
@@ -349,7 +348,7 @@ impl Ledger {
         let mut all = self.measured.iter().zip(&self.state.instruments);
         !self.state.tally.has_lost_too_many()
             && all.any(|(measured, it)| {
-                it.wealth().is_breached() && gated(measured) && self.is_believed(measured.metric)
+                it.is_breached() && gated(measured) && self.is_believed(measured.metric)
             })
     }
 
@@ -384,8 +383,8 @@ impl Ledger {
         }
         let money = state.money.due(now);
         for instrument in &mut state.instruments {
-            let wealth = instrument.wealth_mut();
-            if state.guarding { wealth.fund(money) } else { wealth.keep(money) }
+            let guarding = state.guarding;
+            instrument.tend(|it| if guarding { it.fund(money) } else { it.keep(money) });
         }
         let window = self.state.since_ms + GUARD_WINDOW_MS;
         if self.state.guarding && window <= now.0 {
@@ -437,7 +436,7 @@ impl Ledger {
         state.now_ms = state.now_ms.max(at.0);
         if state.tally.has_lost_too_many() {
             // What could not be believed proves nothing later either.
-            state.instruments.iter_mut().for_each(|it| it.wealth_mut().forgive());
+            state.instruments.iter_mut().for_each(|it| it.tend(Wealth::forgive));
         }
         (state.since_ms, state.tally) = (state.now_ms, Tally::default());
         state.pace = Pace::default();
@@ -466,7 +465,7 @@ impl Ledger {
 
     fn fund(&mut self, money: f64) {
         for instrument in &mut self.state.instruments {
-            instrument.wealth_mut().fund(money);
+            instrument.tend(|it| it.fund(money));
         }
     }
 }

@@ -104,7 +104,7 @@ impl World {
     }
 
     fn verdict(&self, metric: Metric) -> Verdict {
-        self.ledger.instrument(metric, None).unwrap().wealth().verdict()
+        self.ledger.instrument(metric, None).unwrap().wealth().unwrap().verdict()
     }
 }
 

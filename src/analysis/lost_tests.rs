@@ -21,7 +21,8 @@ fn lost_copies_of_failures_never_prove_safety() {
                 continue;
             }
             draws.see(Lot::Once, (Some(ours), candidate.then_some(theirs)));
-            let wealth = draws.ledger.instrument(Metric::ErrorRate, None).unwrap().wealth();
+            let wealth =
+                draws.ledger.instrument(Metric::ErrorRate, None).unwrap().wealth().unwrap();
             assert_ne!(wealth.verdict(), Verdict::Pass, "after {} requests", draws.requests);
         }
     }
@@ -51,7 +52,8 @@ fn harm_seen_while_copies_were_lost_sends_nobody_back_in_the_next_stage() {
     };
     ledger.copy_lost(Timestamp(1_000));
     fail(&mut ledger, 1..60);
-    let wealth = |it: &Ledger| it.instrument(Metric::ErrorRate, None).unwrap().wealth().clone();
+    let wealth =
+        |it: &Ledger| it.instrument(Metric::ErrorRate, None).unwrap().wealth().unwrap().clone();
     assert!(wealth(&ledger).is_breached() && !ledger.is_broken());
     ledger.enter(1, Timestamp(60_000), Chances::PAIRS);
     assert!(!ledger.is_broken());
@@ -81,7 +83,7 @@ fn lost_copies_prove_neither_cost_nor_score() {
                 ledger.observe(at, &Observation { lot: None, primary, candidate, watched });
                 ledger.score(at, "", &Marks::unplaced(0.8, 0.8));
             }
-            ledger.instrument(metric, None).unwrap().wealth().verdict()
+            ledger.instrument(metric, None).unwrap().wealth().unwrap().verdict()
         };
         assert_eq!(verdict(u64::MAX), Verdict::Pass, "{metric:?}");
         assert_eq!(verdict(20), Verdict::Undecided, "{metric:?}");

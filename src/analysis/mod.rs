@@ -6,9 +6,8 @@
 //! (Ville 1939; Shafer 2021). So nothing here has to be corrected for peeking.
 //!
 //! One [`Ledger`] holds the bets of one attempt, an instrument for each metric, and again for each
-//! watched slice: a rate, a quantile, a score, an opinion, a likeness, a preference or a ratio. A
-//! pair is one observation whatever the routing. A request of
-//! which one side was seen is one where a lot drew the side, once for each key that sticks to it.
+//! watched slice: a rate, a quantile, a score, an opinion, a likeness, a preference, a ratio or tiers of
+//! two of them. A pair is one observation whatever the routing. A request of which one side was seen is one where a lot drew the side, once for each key that sticks to it.
 //! Everything is moved by observations and their time alone: the same ones give the same
 //! evidence, live, after a restart and in a backtest. Work for an observation and memory are constant.
 
@@ -17,6 +16,7 @@ mod bet;
 mod census;
 mod climate;
 mod encode;
+mod fixed;
 mod footing;
 mod forecast;
 mod gate;
@@ -41,6 +41,7 @@ mod reserve;
 mod score;
 mod shown;
 mod tally;
+mod tiers;
 mod tripwire;
 mod under_way;
 mod weather;
@@ -51,6 +52,7 @@ pub use census::{
     add_day, decode_day, encode_day,
 };
 pub use climate::Climate;
+pub use fixed::{paired_difference, resampled};
 pub use forecast::foresee;
 pub use kappa::kappa;
 pub use ledger::{Chances, Ledger};

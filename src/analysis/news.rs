@@ -3,7 +3,7 @@
 
 use crate::domain::{Seen, Timestamp, Told, Weather};
 
-use super::{Compared, Ledger, Marks, Observation, Scored, instrument::Instrument};
+use super::{Compared, Ledger, Marks, Observation, Scored, instrument::Instrument, score::Score};
 
 /// One thing that was told of a rollout's traffic.
 #[derive(Clone, Debug)]
@@ -157,6 +157,8 @@ impl Ledger {
         for instrument in &mut self.state.instruments {
             if let Instrument::Score(score) = instrument {
                 score.disown();
+            } else if let Instrument::Tiers(tiers) = instrument {
+                tiers.qualities().for_each(Score::disown);
             }
         }
     }

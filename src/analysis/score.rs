@@ -30,7 +30,7 @@ pub(super) struct Score {
     pub(super) wealth: Wealth,
     terms: Terms,
     /// Part of the primary's mean that must be reached; none where the gate is not set.
-    reach: Option<f64>,
+    pub(super) reach: Option<f64>,
     /// Running means of this attempt: the primary's score, and both payoffs squared.
     pub(super) primary: Mean,
     pub(super) harm_squares: Mean,

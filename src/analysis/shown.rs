@@ -2,7 +2,7 @@
 
 use crate::domain::{Evidence, GateEvidence, Metric, Role, Timestamp, Verdict};
 
-use super::{Ledger, ledger::State};
+use super::{Ledger, instrument::Instrument, ledger::State};
 
 impl Ledger {
     /// The gates of the stage that must be proven before it is left and are not yet. Says the
@@ -10,8 +10,8 @@ impl Ledger {
     pub fn unproven(&self) -> impl Iterator<Item = Metric> + '_ {
         let must = self.gates().iter().filter(|gate| gate.role == Role::Prove);
         must.map(|gate| gate.metric()).filter(|metric| {
-            let wealth = self.instrument(*metric, None).map(|it| it.wealth().verdict());
-            wealth != Some(Verdict::Pass)
+            let standing = self.instrument(*metric, None).map(Instrument::standing);
+            standing.is_none_or(|it| it.verdict != Verdict::Pass)
         })
     }
 

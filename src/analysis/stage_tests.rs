@@ -86,7 +86,7 @@ fn weather_that_is_told_of_one_metric_changes_its_bets_and_no_others() {
         let mut ledger = entered(&plan(&metrics), Timestamp(0));
         ledger.tell_weather(weather);
         pairs(&mut ledger, Timestamp(0), 6_000, 10);
-        metrics.map(|metric| ledger.instrument(metric, None).unwrap().wealth().ln_e()[0])
+        metrics.map(|metric| ledger.instrument(metric, None).unwrap().wealth().unwrap().ln_e()[0])
     };
     let calm = harm(&[]);
     for told in metrics {
@@ -102,7 +102,8 @@ fn stakes_are_planned_anew_once_a_second() {
     let mut ledger = entered(&plan(&[Metric::ErrorRate]), Timestamp(0));
     let mut gains = Vec::new();
     for time in 0..30 {
-        let safe = |it: &Ledger| it.instrument(Metric::ErrorRate, None).unwrap().wealth().safe();
+        let safe =
+            |it: &Ledger| it.instrument(Metric::ErrorRate, None).unwrap().wealth().unwrap().safe();
         let before = safe(&ledger);
         pairs(&mut ledger, Timestamp(100 * time), 1, 0);
         gains.push(safe(&ledger) - before);

@@ -239,6 +239,7 @@ fn refused(rollout: &Name, (refusal, remedy): (&Refusal, &str), message: &str) -
         Refusal::Fixed { field, .. } => told.with("field", field.as_str()),
         Refusal::Moves { state } => told.with("state", state.as_str()),
         Refusal::Configured => told,
+        Refusal::Golden { file, .. } => told.with("golden_set", file.as_str()),
         Refusal::Stopped { actor } => told.with("actor", actor.as_str()),
     };
     precondition(&told, rollout, message)

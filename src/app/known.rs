@@ -30,7 +30,7 @@ pub(super) fn callers(config: &Config) -> Callers {
 }
 
 /// Takes out of texts what is configured, and every key that this process knows.
-pub(super) fn redactor(config: &Config) -> Redactor {
+pub fn redactor(config: &Config) -> Redactor {
     let providers = config.providers.iter().filter_map(|it| it.key.as_ref());
     let judge = config.judge.iter().filter_map(|it| it.key.as_ref());
     let callers = config.callers.iter().filter_map(|it| match &it.known_by {

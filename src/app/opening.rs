@@ -11,7 +11,7 @@ use crate::controller::Controller;
 use crate::domain::Seen;
 use crate::listeners::{Gone, Listener};
 use crate::store::RecorderThread;
-use crate::tasks::{Stop, Tasks};
+use crate::tasks::{Stop, Tasks, caught};
 
 use super::{
     Parts, defaults, setup,
@@ -55,14 +55,24 @@ impl Opening {
         let stored = parts.stored(&config, predecessor.clone());
         if let Err(NoJournal::Elsewhere(_)) = &journal {
             // Its store is written to until the controller has ended.
-            tasks.start_last("standby", |stop| stand_by(stored, takeover, stop));
+            tasks.start_beside_last("standby", |stop| stand_by(stored, takeover, stop));
         } else {
             *recorder = stored.open(tries).await;
         }
         let setup = setup(&config, &parts, (journal, takeover_here), seen);
-        let (controller, handle) = Controller::new(setup).await;
+        let goldens = setup.goldens.clone();
+        let (controller, handle) = Box::pin(Controller::new(setup)).await;
+        tasks.start("golden sets", |stop| goldens.watch(stop));
         drop(parts.operations.controller.set(handle.clone()));
-        tasks.start_last("controller", |stop| controller.run(stop));
+        let (lost, metrics) = (handle.clone(), Arc::clone(&parts.metrics));
+        tasks.start_beside_last("controller", |stop| async move {
+            let ended = caught("control", controller.run(stop)).await;
+            ended.unwrap_or_else(|| {
+                let why = lost.lose("the controller panicked");
+                metrics.degraded(Some(&why));
+                Err(why.into())
+            })
+        });
         let defaults = defaults(&config);
         let past = Past {
             pairs: Arc::clone(&parts.operations.pairs),
@@ -77,7 +87,7 @@ impl Opening {
         drop(parts.operations.people.set(Arc::clone(&pairs)));
         let grace = Duration::from_millis(config.limits.grace_ms);
         let Some(control) = control.take() else { return };
-        tasks.start("api", |stop| async move {
+        tasks.start_beside("api", |stop| async move {
             let control = alone(control, predecessor, (grace, stop.clone())).await;
             let Some(control) = control else { return Ok(()) };
             api::serve(control, handle, pairs, defaults, stop).await

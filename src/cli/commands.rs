@@ -30,13 +30,16 @@ pub enum ClientCommand {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=1_000))]
         limit: i32,
     },
-    /// Show the newest pairs of a rollout
+    /// Show the newest pairs of a rollout, or draw a golden set from them
     Pairs {
         /// The rollout, or `-` for all
         name: String,
         /// How many at most
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=1_000))]
         limit: i32,
+        /// What is drawn instead
+        #[command(flatten)]
+        drawn: Drawn,
     },
     /// Show one pair with both answers
     Pair {
@@ -142,6 +145,18 @@ pub enum ClientCommand {
         #[arg(long)]
         lift: bool,
     },
+}
+
+/// What `pairs` takes to draw a golden set.
+#[derive(Args, Clone, Debug)]
+pub struct Drawn {
+    /// Print a golden set for `crossfade replay` instead: so many cases of each feature, segment,
+    /// watched slice and path, by lot
+    #[arg(long, value_name = "N", requires = "data", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub golden: Option<u16>,
+    /// Data classes that they carry, with commas between, or `none`: stored pairs do not say
+    #[arg(long, value_name = "CLASSES", requires = "golden", value_delimiter = ',')]
+    pub data: Vec<String>,
 }
 
 /// What can be done with flags.

@@ -227,7 +227,7 @@ fn gates(rollout: &proto::Rollout) -> Table {
         "VERDICT",
     ];
     let mut table = table(&header);
-    for gate in &rollout.evidence {
+    for gate in &with_claims(&rollout.evidence) {
         table.add_row([
             harmless(&self::gate(&gate.metric, &gate.slice)),
             value(gate, gate.primary_value),
@@ -246,6 +246,44 @@ fn gates(rollout: &proto::Rollout) -> Table {
         column.set_constraint(ColumnConstraint::Hidden);
     }
     table
+}
+
+/// Gates, each with the claims of its tiers behind it.
+pub(super) fn with_claims(gates: &[proto::GateEvidence]) -> Vec<proto::GateEvidence> {
+    let claims = |gate: &proto::GateEvidence| {
+        let (gate, tiers) = (gate.clone(), gate.tiers.clone());
+        let tiers = tiers.into_iter().enumerate();
+        tiers.flat_map(move |(place, tier)| {
+            let claims = [("quality", tier.quality), ("cost", tier.cost)];
+            let claims = claims.map(|(what, found)| Some(claim(&gate, place, what, found?)));
+            claims.into_iter().flatten()
+        })
+    };
+    gates.iter().flat_map(|it| std::iter::once(it.clone()).chain(claims(it))).collect()
+}
+
+/// A claim of a tier, as a gate of its own would show it.
+fn claim(
+    gate: &proto::GateEvidence,
+    place: usize,
+    what: &str,
+    found: proto::Found,
+) -> proto::GateEvidence {
+    proto::GateEvidence {
+        metric: format!("{} {}: {what}", gate.metric, place + 1),
+        slice: gate.slice.clone(),
+        verdict: found.verdict,
+        problem: gate.problem.clone(),
+        samples: gate.samples,
+        primary_value: f64::NAN,
+        candidate_value: f64::NAN,
+        difference: found.value,
+        lower: found.lower,
+        upper: found.upper,
+        bound: found.bound,
+        unit: gate.unit.clone(),
+        ..proto::GateEvidence::default()
+    }
 }
 
 /// What the primary shows against itself: `[-0.20pp, +0.20pp] of 402`.

@@ -4,6 +4,7 @@ mod answer;
 mod audit;
 mod commands;
 mod create;
+mod draw;
 mod events;
 mod flags;
 mod forecast;
@@ -13,10 +14,12 @@ mod ladder;
 mod look;
 mod moves;
 mod out;
+mod outcome;
 mod pairs;
 mod paper;
 mod prices;
 mod program;
+mod replay;
 mod report;
 mod request;
 mod review;
@@ -36,6 +39,7 @@ use crate::telemetry::Logs;
 use out::Out;
 use prices::PricesArgs;
 use program::{Form, Sockets};
+use replay::ReplayArgs;
 use simulate::SimulateArgs;
 
 /// Listed below the long help.
@@ -85,6 +89,8 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         keep: Option<PathBuf>,
     },
+    /// Put a golden set to two providers, and say what their answers are worth, cost and take
+    Replay(ReplayArgs),
     /// Show which price holds for each provider and model, and how old the table is
     Prices(PricesArgs),
     /// Try a plan under virtual time, without a server
@@ -148,6 +154,7 @@ async fn dispatch(Line { command, global }: Line, passed: Passed) -> u8 {
         Verb::Config(ConfigVerb::Check { config }) => program::check(&config),
         Verb::Prices(args) => prices::prices(&args, form),
         Verb::Simulate(args) => simulate::simulate(&args, form),
+        Verb::Replay(args) => replay::replay(&args, global.output).await,
         Verb::Rehearse { plans, keep } => program::rehearse(&plans, keep.as_deref(), form).await,
         Verb::Client(command) => run(command, global).await,
     }
@@ -251,7 +258,10 @@ async fn obey(command: ClientCommand, global: &Global, out: &mut Out) -> Result<
             look::explain(client, out, &name.unwrap_or_default()).await
         }
         ClientCommand::Events { name, limit } => events::events(client, out, &name, limit).await,
-        ClientCommand::Pairs { name, limit } => pairs::list(client, out, &name, limit).await,
+        ClientCommand::Pairs { name, drawn, .. } if drawn.golden.is_some() => {
+            draw::draw(client, out, &name, &drawn).await
+        }
+        ClientCommand::Pairs { name, limit, .. } => pairs::list(client, out, &name, limit).await,
         ClientCommand::Pair { id } => pairs::one(client, out, &id).await,
         ClientCommand::Review(args) => review::review(client, out, &args).await,
         ClientCommand::Feedback(args) => request::feedback(client, out, args, global).await,

@@ -81,6 +81,11 @@ impl Out {
         print(self.data.as_mut(), text, self.data_colour)
     }
 
+    /// Prints a line of JSON.
+    pub(super) fn line(&mut self, json: &str) -> io::Result<()> {
+        self.data(&escaped(json))
+    }
+
     /// Prints a message as a line of JSON.
     pub(super) fn json(
         &mut self,
@@ -88,7 +93,7 @@ impl Out {
         message: &impl Message,
     ) -> Result<(), super::Problem> {
         let line: Result<String, JsonError> = to_json(name, message);
-        Ok(self.data(&escaped(&line?))?)
+        Ok(self.line(&line?)?)
     }
 
     /// Prints lines that are no data: what was done, what to do next.

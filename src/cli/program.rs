@@ -199,13 +199,13 @@ pub(super) fn user() -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command line reads its own environment")]
-fn filter(default: &str) -> String {
+pub(super) fn filter(default: &str) -> String {
     env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned())
 }
 
 /// Resolves when somebody has asked so often for the program's end, from the call on. Without
 /// signals it never does.
-fn stop_signal(times: u32) -> impl Future<Output = ()> {
+pub(super) fn stop_signal(times: u32) -> impl Future<Output = ()> {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     async move {
         let (Ok(mut terminate), Ok(mut interrupt)) = signals else {

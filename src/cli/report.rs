@@ -133,6 +133,13 @@ impl Facts {
                 ladder::count(it.samples)
             )
         });
+        let tier = self.gate("readiness").and_then(|it| it.tiers.first());
+        let ready = |found: Option<proto::Found>, what: &str| {
+            let proto::Found { value, lower, upper, .. } = found?;
+            Some(format!("{value:.1}% of {what} (readiness, [{lower:.1}%, {upper:.1}%])"))
+        };
+        let quality =
+            quality.or_else(|| ready(tier.and_then(|it| it.quality), "the primary's quality"));
         let cost = self.gate("cost").map(|it| {
             format!(
                 "{:.1}% of its cost ([{}, {}], {} pairs)",
@@ -142,6 +149,7 @@ impl Facts {
                 ladder::count(it.samples)
             )
         });
+        let cost = cost.or_else(|| ready(tier.and_then(|it| it.cost), "its cost"));
         match (quality, cost) {
             (Some(quality), Some(cost)) => format!("{quality} at {cost}."),
             (Some(quality), None) => format!("{quality}; its cost is not measured by a gate."),
@@ -212,7 +220,7 @@ impl Facts {
                 noise.unwrap_or_default(),
             ]
         };
-        paper.table(&head, self.rollout.evidence.iter().map(row).collect());
+        paper.table(&head, ladder::with_claims(&self.rollout.evidence).iter().map(row).collect());
     }
 
     /// Watched slices in which the candidate is surely not like it is in all traffic.
@@ -371,6 +379,16 @@ impl Facts {
     /// The same for programs.
     fn json(&self) -> Value {
         let (costs, forecast) = (self.costs(), self.forecast());
+        let found = |it: Option<proto::Found>| {
+            it.map(|it| {
+                json!({
+                    "value": it.value, "lower": it.lower, "upper": it.upper, "bound": it.bound,
+                    "verdict": it.verdict().as_str_name(),
+                })
+            })
+        };
+        let tier =
+            |it: &proto::Tier| json!({ "quality": found(it.quality), "cost": found(it.cost) });
         let gate = |it: &proto::GateEvidence| {
             json!({
                 "metric": it.metric, "slice": it.slice, "verdict": it.verdict().as_str_name(),
@@ -383,6 +401,7 @@ impl Facts {
                     "samples": it.samples, "difference": it.difference,
                     "lower": it.lower, "upper": it.upper,
                 })),
+                "tiers": it.tiers.iter().map(tier).collect::<Vec<_>>(),
             })
         };
         json!({

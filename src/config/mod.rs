@@ -8,6 +8,7 @@
 mod egress;
 mod faults;
 mod form;
+mod golden;
 mod guard;
 mod judging;
 mod kinship;

@@ -47,11 +47,11 @@ pub(super) fn check_budget(plan: &Plan, own: Budget, (table, around): (&Table<'_
 
 /// Costs can be compared only where both providers have prices.
 pub(super) fn check_prices(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
-    let gated = plan.gates(Metric::Cost);
-    for name in [&plan.primary, &plan.candidate].into_iter().filter(|_| gated) {
+    let Some(metric) = plan.gated(Metric::is_priced).map(Metric::as_str) else { return };
+    for name in [&plan.primary, &plan.candidate] {
         let known = around.providers.unwrap_or_default().iter().find(|it| it.name == *name);
         if known.is_some_and(|it| it.prices.is_empty()) {
-            let problem = format!("have one on `cost`, but provider `{name}` has no price");
+            let problem = format!("have one on `{metric}`, but provider `{name}` has no price");
             let remedy = format!("add a table [provider.{name}.price.\"*\"], or leave it \"off\"");
             table.fault("gates", &problem, remedy);
         }
@@ -60,10 +60,10 @@ pub(super) fn check_prices(plan: &Plan, table: &Table<'_>, around: &Around<'_>) 
 
 /// A judge favours its own kin, so its scores of them prove nothing unless somebody says they do.
 pub(super) fn check_kin(plan: &Plan, table: &Table<'_>, around: &Around<'_>) {
-    let gated = plan.gates(Metric::JudgeScore);
+    let Some(metric) = plan.gated(Metric::is_judged).map(Metric::as_str) else { return };
     let kin = [&plan.primary, &plan.candidate].into_iter().filter_map(|it| around.kin.get(it));
-    for why in kin.filter(|_| gated) {
-        let problem = format!("have one on `judge_score`, but {why}");
+    for why in kin {
+        let problem = format!("have one on `{metric}`, but {why}");
         let remedy = "take another model to judge, or write `allow_kin = true` in [judge]";
         table.fault("gates", &problem, remedy);
     }

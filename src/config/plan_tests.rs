@@ -1,6 +1,6 @@
 //! What is told of plans that cannot stand.
 
-use crate::domain::{Mark, Metric, Timestamp, Watched};
+use crate::domain::{Mark, Metric, Timestamp, Watched, golden_digest};
 
 use super::{
     plan,
@@ -140,4 +140,29 @@ fn a_freeze_that_is_none_is_told_by_its_key() {
          duration_max = '1d'\n"
     ));
     assert!(told.contains("`duration_max` in [[rollout.chat.stage]] cannot stand"), "{told}");
+}
+
+#[test]
+fn a_golden_set_is_known_by_what_is_in_its_file() {
+    let file = |golden: &str| {
+        format!(
+            "primary = 'a'\n[provider.a]\nbase_url = 'http://a'\n[provider.b]\n\
+             base_url = 'http://b'\n[rollout.chat]\ncandidate = 'b'\n{golden}\n"
+        )
+    };
+    let read = |golden: &str| parse(&file(golden)).unwrap().rollouts.remove(0).golden;
+    assert_eq!(read(""), None);
+    let golden = read("golden = { set = 'config/golden.jsonl', within = '2.5pp' }").unwrap();
+    assert_eq!((golden.set.as_str(), golden.file.as_str()), ("golden", "config/golden.jsonl"));
+    let text = include_str!("../../config/golden.jsonl");
+    assert_eq!((golden.digest, golden.within_bps), (golden_digest(text), 250));
+    for (golden, told) in [
+        ("set = 'config/golden.jsonl'", "`within` is missing"),
+        ("within = '2pp'", "`set` is missing"),
+        ("set = 'config/golden.jsonl', within = '2%'", "percentage points"),
+        ("set = 'config/none.jsonl', within = '2pp'", "cannot be read"),
+    ] {
+        let faults = faults(&file(&format!("golden = {{ {golden} }}")));
+        assert!(faults.contains(told), "{golden}: {faults}");
+    }
 }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 use crate::domain::{
-    Approval, Budget, Compared, Freeze, FreezeText, Gate, Kind, Margin, Mark, Metric, Name, OnIdle,
-    Plan, Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
+    Approval, Budget, Compared, Freeze, FreezeText, Gate, Golden, Kind, Margin, Mark, Metric, Name,
+    OnIdle, Plan, Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
 };
 
 use super::{
     Faults, Provider,
     faults::Report,
     form::{CHANCE, NAME, PERCENT, SHARE, SOME, Unit},
+    golden,
     plan_faults::{check_budget, check_ground, check_kin, check_prices, report},
     prices,
     table::{Table, listed, nearest},
@@ -29,6 +30,8 @@ pub struct RolloutConfig {
     pub autostart: Autostart,
     /// What it may spend on copies and scores.
     pub budget: Budget,
+    /// What has to be known before its first stage begins.
+    pub golden: Option<Golden>,
 }
 
 /// Whether a rollout starts by itself.
@@ -159,7 +162,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
     let risk = risk(table);
     let times = times(table);
     let autostart = table.choice("autostart", Autostart::Yes, Autostart::No).unwrap_or_default();
-    let budget = prices::budget(table);
+    let (budget, golden) = (prices::budget(table), golden::golden(table));
     table.close();
     let plan = Plan {
         primary: around.primary?.clone(),
@@ -182,7 +185,7 @@ fn rollout(name: &Name, table: &Table<'_>, around: &Around<'_>) -> Option<Rollou
     check_budget(&plan, budget, (table, around));
     check_kin(&plan, table, around);
     check_ground(&plan, table, around);
-    Some(RolloutConfig { name: name.clone(), plan, autostart, budget })
+    Some(RolloutConfig { name: name.clone(), plan, autostart, budget, golden })
 }
 
 /// A rollout may repeat the primary, not choose another.
@@ -322,7 +325,7 @@ fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<Share>) -> Vec
         if text == "off" {
             return None;
         }
-        if metric == Metric::JudgeScore && judge.is_none() {
+        if metric.is_judged() && judge.is_none() {
             gates.fault(metric.as_str(), "needs a judge", "add a [judge] or leave the key out");
             return None;
         }
@@ -341,7 +344,7 @@ fn margins(table: &Table<'_>, inherited: &[Margin], judge: Option<Share>) -> Vec
 
 /// Where no judge is asked nothing has to stand beside it, unless it is written.
 fn leave_beside(margins: &mut Vec<Margin>, table: &Table<'_>, around: &Around<'_>) {
-    let judged = margins.iter().any(|it| it.metric() == Metric::JudgeScore);
+    let judged = margins.iter().any(|it| it.metric().is_judged());
     let written = |it: Metric| table.table("gates").is_some_and(|gates| gates.has(it.as_str()));
     margins.retain(|it| judged || !around.ground.contains(&it.metric()) || written(it.metric()));
 }
@@ -450,9 +453,15 @@ fn role(margin: Margin, serve: Share, proven: Option<&[Metric]>) -> Role {
         (Some(proven), _) => proven.contains(&margin.metric()),
         (None, Kind::Quantile) => LATENCY_PROVEN_FROM_BPS <= serve.basis_points(),
         (None, Kind::Opinion) => Share::NONE < serve && serve < Share::ALL,
-        (None, Kind::Rate(_) | Kind::Score | Kind::Likeness | Kind::Preference | Kind::Ratio) => {
-            true
-        }
+        (
+            None,
+            Kind::Rate(_)
+            | Kind::Score
+            | Kind::Likeness
+            | Kind::Preference
+            | Kind::Ratio
+            | Kind::Tiers,
+        ) => true,
     };
     if prove { Role::Prove } else { Role::Guard }
 }

@@ -15,13 +15,14 @@ use tokio::{
 use crate::clock::Clock;
 use crate::domain::{Event, Name, Plan, Record, Requests, Seen, State, Timestamp, hash};
 use crate::store::{History, Journal, Pairs, RecorderHandle};
-use crate::tasks::{BoxError, Stop};
+use crate::tasks::{BoxError, Stop, caught};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Copies, Fitness, Outbox};
 
 use super::{
     book::Book,
     explain::explain,
+    golden::Goldens,
     handle::{
         Ask, Change, Decision, Evaluation, Handle, Rejected, Reply, Requester, Step, View, Views,
     },
@@ -54,7 +55,7 @@ const WALL_MOVED_MS: u64 = 60_000;
 pub struct Controller {
     pub(super) managed: BTreeMap<Name, Managed>,
     pub(super) providers: BTreeMap<Name, Vec<String>>,
-    identities: BTreeMap<Name, u64>,
+    pub(super) identities: BTreeMap<Name, u64>,
     pub(super) pairs: Option<Pairs>,
     /// Who stopped everything, while it is stopped.
     pub(super) stopped: Option<Arc<Record>>,
@@ -68,6 +69,7 @@ pub struct Controller {
     pub(super) fitness: Arc<Fitness>,
     pub(super) priced: BTreeSet<Name>,
     pub(super) budgets: Budgets,
+    pub(super) goldens: Goldens,
     pub(super) board: Arc<Board>,
     pub(super) clock: Clock,
     pub(super) book: Book,
@@ -116,7 +118,11 @@ impl Controller {
         let (views, receiver) = watch::channel(Arc::default());
         let changes = broadcast::Sender::new(CHANGES_LEN_MAX);
         let board = Arc::clone(&setup.board);
-        let handle = Handle { asks: sender, views: receiver, changes: changes.clone(), board };
+        let (goldens, lost) = (setup.goldens.clone(), Arc::default());
+        let handle = {
+            let (asks, views, changes) = (sender, receiver, changes.clone());
+            Handle { asks, views, changes, board, goldens, lost }
+        };
         let mut controller = Self {
             managed: BTreeMap::new(),
             providers: setup.providers,
@@ -131,6 +137,7 @@ impl Controller {
             fitness: setup.fitness,
             priced: setup.priced,
             budgets: setup.budgets,
+            goldens: setup.goldens,
             board: setup.board,
             clock: setup.clock,
             book: Book::new(Err("the journal is not open yet".to_owned())),
@@ -157,10 +164,25 @@ impl Controller {
             standing: Standing::Unknown,
         };
         match setup.journal {
-            Ok(journal) => controller.begin(journal).await,
+            Ok(journal) => controller.stand(journal).await,
             Err(why) => controller.book = Book::new(Err(why)),
         }
         (controller, handle)
+    }
+
+    /// Stands where the journal left off; where a defect keeps it from there, nothing is known of
+    /// any rollout, and none is controlled.
+    async fn stand(&mut self, journal: (Journal, History)) {
+        if caught("replay", self.begin(journal)).await.is_some() {
+            return;
+        }
+        let why = "what the journal tells cannot be replayed, for a defect: see the log";
+        self.book = Book::new(Err(why.to_owned()));
+        (self.pending, self.stopped, self.stops) = (None, None, Arc::default());
+        self.waiting.clear();
+        self.managed.clear();
+        self.flags.clear();
+        self.records = Arc::default();
     }
 
     /// Stands where the journal left off, and does what the configuration asks for.
@@ -191,6 +213,7 @@ impl Controller {
         }
         self.renew(others).await;
         let wanted = std::mem::take(&mut self.wanted);
+        self.goldens.read().await;
         self.want(wanted).await;
         self.standing = Standing::Known;
     }
@@ -199,7 +222,7 @@ impl Controller {
     async fn take_over(&mut self, store: Takeover) {
         tracing::info!("the store is free: taking over");
         self.pairs = store.pairs;
-        self.begin(store.journal).await;
+        self.stand(store.journal).await;
         self.publish();
         self.show();
     }
@@ -240,7 +263,7 @@ impl Controller {
         }
         self.settle().await;
         self.managed.values_mut().for_each(|it| it.checkpointed = Timestamp::default());
-        if let Some(keeping) = rebuild::keep(&mut self) {
+        if let Some(keeping) = rebuild::keep(&mut self, rebuild::Next::Never) {
             // A disk that hangs keeps nobody from ending; the last checkpoint but one is there.
             let _ = timeout(KEEP_WAIT, keeping).await;
         }
@@ -336,7 +359,7 @@ impl Controller {
         let kept = self.keeping.as_ref().is_none_or(JoinHandle::is_finished);
         if kept && KEEP_COPIES_MS <= now.millis_since(self.copies_kept) {
             self.copies_kept = now;
-            self.keeping = rebuild::keep(self);
+            self.keeping = rebuild::keep(self, rebuild::Next::Soon);
             self.watch_wall();
         }
         self.look_ahead_at(now);
@@ -429,14 +452,14 @@ impl Controller {
             actor = record.actor,
             "rollout changed"
         );
-        let view = managed.view(self.clock.now(), self.book.is_durable(&record.rollout));
+        let view = self.picture(managed);
         // Nobody watching is fine.
         let _ = self.changes.send(Change { view, record });
     }
 
     pub(super) fn view(&self, name: &Name) -> Result<View, Rejected> {
         let managed = self.managed.get(name).ok_or_else(|| Rejected::Unknown(name.clone()))?;
-        Ok(managed.view(self.clock.now(), self.book.is_durable(name)))
+        Ok(self.picture(managed))
     }
 
     pub(super) fn publish(&self) {
@@ -453,9 +476,7 @@ impl Controller {
     }
 
     pub(super) fn show(&self) {
-        let now: Timestamp = self.clock.now();
-        let view = |it: &Managed| it.view(now, self.book.is_durable(it.rollout.name()));
-        let mut rollouts: Vec<View> = self.managed.values().map(view).collect();
+        let mut rollouts: Vec<View> = self.managed.values().map(|it| self.picture(it)).collect();
         rollouts.sort_by_key(|it| std::cmp::Reverse(it.created));
         let degraded = self.book.problem();
         self.metrics.degraded(degraded.as_deref());

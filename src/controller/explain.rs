@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use crate::domain::{
-    Cause, Event, Evidence, Gate, GateEvidence, Kind, Role, Stage, State, Verdict,
+    Cause, Event, Evidence, Gate, GateEvidence, Kind, Role, Stage, State, TierEvidence, Verdict,
 };
 
 use super::handle::View;
@@ -78,6 +78,7 @@ fn sentence(gate: Gate, known: &GateEvidence, view: &View) -> String {
     let unit = metric.unit();
     let compared = match metric.kind() {
         Kind::Ratio => format!("{:.1}{unit} of the primary's", known.difference),
+        Kind::Tiers => tiers(known),
         Kind::Rate(_)
         | Kind::Quantile
         | Kind::Score
@@ -88,14 +89,19 @@ fn sentence(gate: Gate, known: &GateEvidence, view: &View) -> String {
             known.candidate, known.primary, known.difference
         ),
     };
+    let bounds = if known.tiers.is_empty() {
+        format!(
+            ", interval [{:.3}, {:.3}], bound {:.3} {unit}",
+            known.lower, known.upper, known.bound
+        )
+    } else {
+        String::new()
+    };
     let mut text = format!(
-        "{} ({}) is {}, {duty}: {compared}, interval [{:.3}, {:.3}], bound {:.3} {unit}, {} samples",
+        "{} ({}) is {}, {duty}: {compared}{bounds}, {} samples",
         known.name(),
         gate.margin,
         known.verdict.as_str(),
-        known.lower,
-        known.upper,
-        known.bound,
         known.samples,
     );
     if let Some(noise) = known.noise {
@@ -119,6 +125,12 @@ fn sentence(gate: Gate, known: &GateEvidence, view: &View) -> String {
         known.mode()
     );
     text
+}
+
+/// Each way to be ready.
+fn tiers(known: &GateEvidence) -> String {
+    let tiers: Vec<String> = known.tiers.iter().map(TierEvidence::figures).collect();
+    tiers.join(", or ")
 }
 
 /// How much more an undecided gate needs.
@@ -244,6 +256,7 @@ mod tests {
             harm: 0.03,
             safe: 0.64,
             basis: None,
+            tiers: Vec::new(),
             fixed: None,
             noise: Some(Noise { samples: 402, difference: 0.05, lower: -0.2, upper: 0.25 }),
         }

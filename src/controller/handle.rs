@@ -1,6 +1,9 @@
 //! How the rest of the program talks to the controller.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -12,6 +15,8 @@ use crate::domain::{
     Savings, Timestamp,
 };
 use crate::traffic::{Board, Purse};
+
+use super::golden::Goldens;
 
 /// How long a rollback's answer waits for the disk before it says "not durable yet".
 const ROLLBACK_WAIT: Duration = Duration::from_millis(800);
@@ -25,6 +30,9 @@ pub struct Handle {
     pub(super) views: watch::Receiver<Arc<Views>>,
     pub(super) changes: broadcast::Sender<Change>,
     pub(super) board: Arc<Board>,
+    pub(super) goldens: Goldens,
+    /// What there is to see since the controller has panicked.
+    pub(super) lost: Arc<OnceLock<Arc<Views>>>,
 }
 
 /// Everything there is to see, as of the last change or tick.
@@ -231,7 +239,18 @@ pub enum Decision {
 impl Handle {
     /// Everything there is to see now.
     pub fn views(&self) -> Arc<Views> {
-        Arc::clone(&self.views.borrow())
+        self.lost.get().map_or_else(|| Arc::clone(&self.views.borrow()), Arc::clone)
+    }
+
+    /// Ends all control: there is no controller any more, and every rollout's traffic goes to the
+    /// primary. Returns what is said of it from here on.
+    pub fn lose(&self, why: &str) -> String {
+        self.board.publish(Vec::new());
+        let why = format!("{why}; the primary is served, nothing can be controlled");
+        let views = Views { degraded: Some(why.clone()), ..Views::default() };
+        // Nobody sets it twice.
+        drop(self.lost.set(Arc::new(views)));
+        why
     }
 
     /// One rollout.
@@ -275,6 +294,9 @@ impl Handle {
         command: Command,
         by: Requester,
     ) -> Result<View, Rejected> {
+        if matches!(command, Command::Start | Command::Supersede) {
+            self.goldens.read().await;
+        }
         if command != Command::Rollback {
             return self.step(COMMAND_WAIT, name, Wish::Obey(command), by).await;
         }
@@ -355,6 +377,7 @@ impl Handle {
     /// # Errors
     /// When there is no such rollout.
     pub async fn evaluate(&self, name: Name) -> Result<Evaluation, Rejected> {
+        self.goldens.read().await;
         self.ask(COMMAND_WAIT, |reply| Ask::Evaluate { name, reply }).await
     }
 
@@ -383,7 +406,10 @@ impl Handle {
         ask: impl FnOnce(Reply<T>) -> Ask,
     ) -> Result<T, Rejected> {
         let (reply, answer) = oneshot::channel();
-        let gone = || Rejected::Unavailable("the controller is stopping".to_owned());
+        let gone = || {
+            let lost = self.lost.get().and_then(|it| it.degraded.clone());
+            Rejected::Unavailable(lost.unwrap_or_else(|| "the controller is stopping".to_owned()))
+        };
         let round = async {
             self.asks.send(ask(reply)).await.map_err(|_| gone())?;
             answer.await.map_err(|_| gone())?

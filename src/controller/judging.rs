@@ -32,7 +32,7 @@ impl Judging {
         let unfit = self.kin.clone().or_else(|| self.fitness.problem()).or_else(behind);
         let failed = self.fitness.failed();
         let alone = evidence.problem.is_none();
-        let gates = evidence.gates.iter_mut().filter(|it| it.metric == Metric::JudgeScore);
+        let gates = evidence.gates.iter_mut().filter(|it| it.metric.is_judged());
         for gate in gates {
             let stands = gate.verdict == Verdict::Breach;
             match (&unfit, &self.unjudged) {
@@ -64,7 +64,7 @@ impl Judging {
 
     /// What is known of the judge, where a gate of the plan asks it.
     pub(super) fn text(&self, plan: &Plan) -> String {
-        if plan.gates(Metric::JudgeScore) { self.fitness.text() } else { String::new() }
+        plan.gated(Metric::is_judged).map_or_else(String::new, |_| self.fitness.text())
     }
 }
 
@@ -98,6 +98,7 @@ mod tests {
             safe: 0.5,
             noise: None,
             basis: None,
+            tiers: Vec::new(),
             fixed: None,
         }
     }

@@ -14,6 +14,7 @@ mod deletion;
 mod explain;
 mod flags;
 mod foresight;
+mod golden;
 mod handle;
 mod judging;
 mod managed;
@@ -27,5 +28,6 @@ mod stop;
 mod take;
 
 pub use actor::Controller;
+pub use golden::Goldens;
 pub use handle::{Change, Decision, Evaluation, Handle, Rejected, Requester, Slow, View, Views};
 pub use setup::{Budgets, Judged, Setup, Start, Takeover, Wanted};

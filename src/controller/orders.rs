@@ -136,9 +136,11 @@ impl Controller {
                        or what people say proven in it too, like repeated_rate";
             fault("stages", format!("`{}` {why}", stage.name));
         }
-        for (side, name) in sides.into_iter().filter(|_| plan.gates(Metric::Cost)) {
+        let priced = plan.gated(Metric::is_priced).map(Metric::as_str);
+        for (metric, (side, name)) in priced.into_iter().flat_map(|it| sides.map(|side| (it, side)))
+        {
             if !self.priced.contains(name) {
-                fault(side, format!("`{name}` has no price, and a stage has a gate on cost"));
+                fault(side, format!("`{name}` has no price, and a stage has a gate on {metric}"));
             }
         }
         for (side, name) in sides.into_iter().filter(|_| self.budgets.all.budget().is_limit()) {
@@ -151,9 +153,7 @@ impl Controller {
 
     /// Why nobody can judge what a plan wants judged.
     pub(super) fn unjudged(&self, plan: &Plan) -> Option<String> {
-        if !plan.gates(Metric::JudgeScore) {
-            return None;
-        }
+        plan.gated(Metric::is_judged)?;
         match &self.judge {
             Judged::No => Some("no [judge] is configured".to_owned()),
             Judged::Yes(kin) => {
@@ -246,12 +246,18 @@ impl Controller {
         Err(Rejected::Stale { rollout: name.clone(), seen: now.saturating_sub(1), now })
     }
 
-    /// Refuses a start while everything is stopped, or while another rollout governs the same
-    /// requests and is not to be superseded.
+    /// Refuses a start while everything is stopped, before the golden set is answered that stands
+    /// before it, or while another rollout governs the same requests and is not to be superseded.
     fn may_start(&self, name: &Name, command: &Command) -> Result<(), Rejected> {
         if let Some(stop) = &self.stopped {
             let refusal = Box::new(Refusal::Stopped { actor: stop.actor.clone() });
             let (rollout, remedy) = (name.clone(), refusal.remedy_when(name, None));
+            return Err(Rejected::Refused { rollout, refusal, remedy });
+        }
+        let managed = self.managed.get(name);
+        if let Some(refusal) = managed.and_then(|it| self.unproven(it)) {
+            let remedy = refusal.remedy_when(name, None);
+            let (rollout, refusal) = (name.clone(), Box::new(refusal));
             return Err(Rejected::Refused { rollout, refusal, remedy });
         }
         match self.overlapping(name).first() {

@@ -367,8 +367,19 @@ fn forget(pairs: &Pairs, rollout: &Name) -> Result<(), PairsError> {
 
 /// Keeps the bets and counts of every rollout, and the primary's climate when it has changed, on a thread
 /// of its own: the index may wait for its disk.
-pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
-    let (pairs, now) = (controller.pairs.clone()?, controller.clock.now());
+///
+/// What may be spent until the next time is kept before it is spent: a crash forgets one call of it
+/// at most.
+pub(super) fn keep(controller: &mut Controller, next: Next) -> Option<JoinHandle<()>> {
+    let now = controller.clock.now();
+    let promises = promises(controller, next, now);
+    let Some(pairs) = controller.pairs.clone() else {
+        // What cannot be kept is forgotten, and is said to be; copies are made all the same.
+        for it in &promises {
+            it.purse.assure(it.spent);
+        }
+        return None;
+    };
     let checkpoints = controller.managed.values_mut().filter_map(|it| checkpoint(it, now));
     let checkpoints: Vec<Checkpoint> = checkpoints.collect();
     let answers = controller.managed.iter_mut();
@@ -385,10 +396,6 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
         let counts: Counts =
             [day, made, attempt.into(), stage.into(), due, missing, since, dwelt_ms, identity];
         (key(it.rollout.name()), counts.map(u64::to_be_bytes).concat())
-    };
-    let spent = |it: &Managed| {
-        let Spent { day, today, total } = it.live.copies().purse().at_most(now);
-        (spend_key(it.rollout.name()), [day, today, total].map(u64::to_be_bytes).concat())
     };
     let saved = |it: &Managed| {
         let Savings {
@@ -408,7 +415,7 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
     gone.retain(|it| !managed.contains_key(it));
     kept.extend(answers);
     kept.extend(managed.values().map(saved));
-    kept.extend(managed.values().map(spent));
+    kept.extend(promises.iter().map(Promise::kept));
     kept.extend(controller.fitness.changed().map(|it| (JUDGE_KEY.to_owned(), it)));
     kept.extend(barometer.changed().map(|it| (climate_key(barometer.primary()), it)));
     Some(spawn_blocking(move || {
@@ -423,12 +430,65 @@ pub(super) fn keep(controller: &mut Controller) -> Option<JoinHandle<()>> {
                 tracing::warn!(%rollout, %error, "no checkpoint is kept: a restart bets on all stored pairs again");
             }
         }
+        let mut all = true;
         for (key, value) in kept {
             if let Err(error) = pairs.keep(&key, &value) {
                 tracing::warn!(key, %error, "what a restart must not forget is not kept");
+                all = false;
             }
         }
+        if all {
+            assure(&pairs, &promises);
+        }
     }))
+}
+
+/// Whether what is kept will be kept again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Soon,
+    Never,
+}
+
+/// What a rollout spends at most until the next time it is kept.
+struct Promise {
+    key: String,
+    spent: Spent,
+    purse: Arc<Purse>,
+}
+
+impl Promise {
+    fn kept(&self) -> (String, Vec<u8>) {
+        let Spent { day, today, total } = self.spent;
+        (self.key.clone(), [day, today, total].map(u64::to_be_bytes).concat())
+    }
+}
+
+fn promises(controller: &Controller, next: Next, now: Timestamp) -> Vec<Promise> {
+    let promise = |it: &Managed| {
+        let purse = Arc::clone(it.live.copies().purse());
+        let spent = match next {
+            Next::Soon => purse.ahead(now),
+            Next::Never => purse.close(now),
+        };
+        Promise { key: spend_key(it.rollout.name()), spent, purse }
+    };
+    controller.managed.values().map(promise).collect()
+}
+
+/// Lets be spent what is on disk.
+fn assure(pairs: &Pairs, promises: &[Promise]) {
+    if promises.iter().all(|it| it.purse.is_assured(it.spent)) {
+        return;
+    }
+    match pairs.flush() {
+        Ok(()) => {
+            for it in promises {
+                it.purse.assure(it.spent);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "what may be spent is not kept, so nothing is"),
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::clock::Clock;
 use crate::controller::{
-    Budgets, Controller, Evaluation, Handle, Judged, Rejected, Requester, Setup, View,
+    Budgets, Controller, Evaluation, Goldens, Handle, Judged, Rejected, Requester, Setup, View,
 };
 use crate::domain::{
     Command, Event, Margin, Metric, Name, Outcome, Pair, Plan, Record, Risk, Rollout, Saved, Seen,
@@ -124,6 +124,7 @@ pub(crate) fn setup_at(clock: Clock, journal: Result<(Journal, History), String>
         identities: BTreeMap::new(),
         priced: BTreeSet::new(),
         budgets: Budgets::default(),
+        goldens: Goldens::default(),
         clock,
         journal,
         takeover: mpsc::channel(1).1,

@@ -13,6 +13,8 @@ use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::telemetry::Metrics;
 use crate::traffic::{Barometer, Board, Fitness, Outbox, Pot};
 
+use super::golden::Goldens;
+
 /// What the controller is made of.
 #[derive(Debug)]
 pub struct Setup {
@@ -34,6 +36,8 @@ pub struct Setup {
     pub priced: BTreeSet<Name>,
     /// What may be spent on copies and scores.
     pub budgets: Budgets,
+    /// What has to be known before rollouts begin.
+    pub goldens: Goldens,
     /// Who serves.
     pub primary: Name,
     /// Whether a judge is configured.

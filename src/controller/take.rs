@@ -57,7 +57,7 @@ impl Controller {
         let failures = self.fitness.failures();
         for managed in self.managed.values_mut().filter(|it| it.judging.telling < failures) {
             let judged = managed.rollout.guarded().is_some()
-                && managed.rollout.plan().gates(Metric::JudgeScore);
+                && managed.rollout.plan().gated(Metric::is_judged).is_some();
             match managed.rollout.window().filter(|_| judged) {
                 Some(window) => {
                     if self.outbox.offer(Seen::note(&window, Told::JudgeFailed)).is_none() {

@@ -10,6 +10,8 @@ use std::{
 use jsonschema::{PatternOptions, Retrieve, Uri, Validator};
 use serde_json::Value;
 
+use super::form::is_json;
+
 /// Longest schema that is read, in bytes, and most values in it.
 const SCHEMA_LEN_MAX: usize = 32 << 10;
 const VALUES_MAX: u64 = 4_096;
@@ -90,6 +92,13 @@ impl Default for Schemas {
 }
 
 impl Schemas {
+    /// Whether a text is JSON that is valid by a JSON Schema; none where the schema cannot be used.
+    pub fn is_kept(&self, schema: &str, text: &str) -> Option<bool> {
+        let value = serde_json::from_str(text).unwrap_or(Value::Null);
+        let valid = self.is_valid(schema, Wording::Json, &value)?;
+        Some(valid && is_json(text))
+    }
+
     /// Whether a value is valid by a schema; none where that cannot be said: it is no schema, one
     /// that points elsewhere, or one that would take too long.
     pub(super) fn is_valid(&self, schema: &str, wording: Wording, value: &Value) -> Option<bool> {

@@ -44,6 +44,45 @@ pub struct GateEvidence {
     pub noise: Option<Noise>,
     /// What a gate on amounts rests on; none for others.
     pub basis: Option<Basis>,
+    /// What is known of each tier of a gate that has any.
+    pub tiers: Vec<TierEvidence>,
+}
+
+/// What is known of one way to be ready.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TierEvidence {
+    /// What the candidate's answers are worth: at least so much.
+    pub quality: Found,
+    /// What they cost: at most so much.
+    pub cost: Found,
+}
+
+/// What is known of a part of the primary's, in percent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// The candidate's part.
+    pub value: f64,
+    /// Lower end of its anytime-valid interval.
+    pub lower: f64,
+    /// Upper end.
+    pub upper: f64,
+    /// What it must reach, or may.
+    pub bound: f64,
+    /// What it comes to.
+    pub verdict: Verdict,
+}
+
+impl TierEvidence {
+    /// The numbers in one line.
+    pub fn figures(&self) -> String {
+        let said = |what: &str, it: Found, most: &str| {
+            let Found { value, lower, upper, bound, verdict } = it;
+            let verdict = verdict.as_str();
+            format!("{what} {value:.1}% [{lower:.1}, {upper:.1}], {most} {bound:.0}%: {verdict}")
+        };
+        let quality = said("quality", self.quality, "at least");
+        format!("{quality}; {}", said("cost", self.cost, "at most"))
+    }
 }
 
 /// What a gate on amounts rests on.
@@ -108,6 +147,10 @@ impl GateEvidence {
     /// where on it goes back.
     pub fn figures(&self) -> String {
         let unit = self.metric.unit();
+        if !self.tiers.is_empty() {
+            let tiers: Vec<String> = self.tiers.iter().map(TierEvidence::figures).collect();
+            return format!("{}, n={}; {}", tiers.join(", or "), self.samples, self.mode());
+        }
         format!(
             "{:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, n={}; {}",
             self.difference,
@@ -143,6 +186,10 @@ impl GateEvidence {
             Some(_) | None => String::new(),
         };
         let unit = self.metric.unit();
+        if !self.tiers.is_empty() {
+            let tiers: Vec<String> = self.tiers.iter().map(TierEvidence::figures).collect();
+            return format!("{slice}{}, {} samples{more}", tiers.join(", or "), self.samples);
+        }
         format!(
             "{slice}difference {:+.3} {unit}, interval [{:+.3}, {:+.3}], bound {:+.3} {unit}, \
              {} samples{more}",
@@ -235,6 +282,7 @@ mod tests {
             safe: 0.0,
             noise: None,
             basis: None,
+            tiers: Vec::new(),
             fixed: None,
         }
     }

@@ -51,6 +51,9 @@ pub enum Metric {
     LengthRatio,
     /// The candidate's part of the comparisons that people make blind.
     HumanWinRate,
+    /// Enough of the primary's quality, by the judge, at little enough of its cost, in one of two
+    /// tiers.
+    Readiness,
 }
 
 /// How a metric is measured, and so which instrument proves it.
@@ -70,6 +73,8 @@ pub enum Kind {
     Preference,
     /// A sum of paired amounts, compared as a part of the primary's; lower is better.
     Ratio,
+    /// A score and a sum of amounts at once, in one of two ways.
+    Tiers,
 }
 
 /// Which way a rate should go.
@@ -83,7 +88,7 @@ pub enum Better {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::ErrorRate,
         Self::LatencyP99,
         Self::JudgeScore,
@@ -106,6 +111,7 @@ impl Metric {
         Self::RougeL,
         Self::LengthRatio,
         Self::HumanWinRate,
+        Self::Readiness,
     ];
 
     /// The metrics that gate unless a plan says otherwise.
@@ -140,6 +146,7 @@ impl Metric {
             Self::RougeL => "rouge_l",
             Self::LengthRatio => "length_ratio",
             Self::HumanWinRate => "human_win_rate",
+            Self::Readiness => "readiness",
         }
     }
 
@@ -174,6 +181,7 @@ impl Metric {
             Self::Feedback => Kind::Opinion,
             Self::RougeL => Kind::Likeness,
             Self::HumanWinRate => Kind::Preference,
+            Self::Readiness => Kind::Tiers,
             Self::Cost | Self::OutputTokensRatio | Self::LengthRatio => Kind::Ratio,
         }
     }
@@ -202,7 +210,8 @@ impl Metric {
             | Self::Feedback
             | Self::RougeL
             | Self::LengthRatio
-            | Self::HumanWinRate => None,
+            | Self::HumanWinRate
+            | Self::Readiness => None,
         }
     }
 
@@ -226,6 +235,7 @@ impl Metric {
             | Self::LatencyP99
             | Self::JudgeScore
             | Self::Cost
+            | Self::Readiness
             | Self::TtftP99
             | Self::TruncatedRate
             | Self::OutputTokensRatio
@@ -234,6 +244,16 @@ impl Metric {
             | Self::LanguageSwitchRate
             | Self::LengthRatio => false,
         }
+    }
+
+    /// Whether a judge's opinion goes into it.
+    pub fn is_judged(self) -> bool {
+        matches!(self, Self::JudgeScore | Self::Readiness)
+    }
+
+    /// Whether what calls cost goes into it.
+    pub fn is_priced(self) -> bool {
+        matches!(self, Self::Cost | Self::Readiness)
     }
 
     /// Whether it is read off both answers of a pair: the primary's is the measure, and so what is
@@ -251,7 +271,7 @@ impl Metric {
             Kind::Rate(_) => "pp",
             Kind::Quantile => "ms",
             Kind::Score | Kind::Opinion | Kind::Likeness | Kind::Preference => "score",
-            Kind::Ratio => "%",
+            Kind::Ratio | Kind::Tiers => "%",
         }
     }
 }
@@ -327,5 +347,6 @@ mod tests {
         }
         assert!(Metric::RougeL.is_ground() && !Metric::JudgeScore.is_ground());
         assert!(!Metric::ErrorRate.is_ground() && !Metric::LengthRatio.is_ground());
+        assert!(!Metric::Readiness.is_ground(), "its quality is a judge's opinion");
     }
 }

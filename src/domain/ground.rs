@@ -1,6 +1,6 @@
 //! What stands beside a judge: its opinion alone never lets anything go forward.
 
-use super::{Evidence, Gate, Metric, Plan, Role, Stage, Verdict};
+use super::{Evidence, Gate, Plan, Role, Stage, Verdict};
 
 impl Plan {
     /// The first stage that is left because a judge's scores are proven, where nothing that is no
@@ -17,7 +17,7 @@ impl Plan {
 impl Stage {
     /// Whether a judge's scores have to be proven before it is left.
     pub fn is_judged(&self) -> bool {
-        let proves = |it: &Gate| it.role == Role::Prove && it.metric() == Metric::JudgeScore;
+        let proves = |it: &Gate| it.role == Role::Prove && it.metric().is_judged();
         self.gates.iter().any(proves)
     }
 
@@ -34,7 +34,7 @@ impl Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Margin, plan::tests::plan};
+    use crate::domain::{Margin, Metric, plan::tests::plan};
 
     #[test]
     fn a_judge_stands_alone_unless_something_else_has_to_be_proven_in_the_same_stage() {
@@ -62,6 +62,8 @@ mod tests {
             let beside = gate(worthless, Role::Prove);
             assert_eq!(asked([&[judged, beside], &[errors], &[]]), Some("0".to_owned()));
         }
+        let ready = gate(Metric::Readiness, Role::Prove);
+        assert_eq!(asked([&[errors, ready], &[errors], &[]]), Some("0".to_owned()));
     }
 
     #[test]

@@ -50,7 +50,8 @@ pub fn default_ladder(
                 | Kind::Opinion
                 | Kind::Likeness
                 | Kind::Preference
-                | Kind::Ratio => Gate { margin, role: Role::Prove },
+                | Kind::Ratio
+                | Kind::Tiers => Gate { margin, role: Role::Prove },
             })
             .collect(),
         approval: Approval::NotNeeded,

@@ -65,6 +65,32 @@ pub enum Limit {
         /// invalid.
         estimated_max: u32,
     },
+    /// `>= 95% at <= 40%, or >= 90% at <= 20%, each <= 1`: scores must reach a part of the primary's
+    /// at a part of its cost, in one of two ways.
+    Tiers {
+        /// The dearer and better one first.
+        tiers: [Tier; 2],
+        /// As of amounts, in millionths of a dollar.
+        each_max: u64,
+        /// As of amounts, in percent.
+        estimated_max: u32,
+    },
+}
+
+/// One of two ways to be ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tier {
+    /// The part of the primary's scores that must be reached, in percent, 1 to 99.
+    pub quality: u32,
+    /// The part of its cost that may be reached, in percent, 2 to 1000.
+    pub cost: u32,
+}
+
+impl Tier {
+    /// Whether all that is ready by it is ready by `other`.
+    fn is_within(self, other: Self) -> bool {
+        other.quality <= self.quality && self.cost <= other.cost
+    }
 }
 
 /// Why a text is not a margin of a metric.
@@ -111,6 +137,11 @@ impl Margin {
             Metric::Cost => of_amounts((40, 30), 1_000_000),
             Metric::OutputTokensRatio => of_amounts((130, 97), 32_768_000_000),
             Metric::LengthRatio => of_amounts((130, 97), 131_072_000_000),
+            Metric::Readiness => Limit::Tiers {
+                tiers: [Tier { quality: 95, cost: 40 }, Tier { quality: 90, cost: 20 }],
+                each_max: 1_000_000,
+                estimated_max: ESTIMATED_PERCENT_MAX,
+            },
         };
         Self { metric, limit, origin: Origin::Zero }
     }
@@ -145,8 +176,14 @@ impl Margin {
             }
             (Kind::Preference, Origin::Zero) => part(plain, 49),
             (Kind::Ratio, Origin::Zero) => ratio(metric, plain),
+            (Kind::Tiers, Origin::Zero) => tiers(plain),
             (
-                Kind::Score | Kind::Opinion | Kind::Likeness | Kind::Preference | Kind::Ratio,
+                Kind::Score
+                | Kind::Opinion
+                | Kind::Likeness
+                | Kind::Preference
+                | Kind::Ratio
+                | Kind::Tiers,
                 Origin::Noise,
             ) => None,
         };
@@ -181,10 +218,18 @@ impl Margin {
                     && estimated_max <= estimated_most
             }
             (
+                Limit::Tiers { tiers, estimated_max, .. },
+                Limit::Tiers { tiers: other, estimated_max: estimated_most, .. },
+            ) => {
+                let within = |it: &Tier| other.iter().any(|other| it.is_within(*other));
+                tiers.iter().all(within) && estimated_max <= estimated_most
+            }
+            (
                 Limit::Points { .. }
                 | Limit::Longer { .. }
                 | Limit::Part { .. }
-                | Limit::Ratio { .. },
+                | Limit::Ratio { .. }
+                | Limit::Tiers { .. },
                 _,
             ) => false,
         }
@@ -259,12 +304,39 @@ fn ratio(metric: Metric, text: &str) -> Option<Limit> {
     let each_max = match (each, Margin::default_of(metric).limit) {
         (Some(each), _) => each,
         (None, Limit::Ratio { each_max, .. }) => each_max,
-        (None, Limit::Points { .. } | Limit::Longer { .. } | Limit::Part { .. }) => return None,
+        (
+            None,
+            Limit::Points { .. } | Limit::Longer { .. } | Limit::Part { .. } | Limit::Tiers { .. },
+        ) => return None,
     };
     let estimated_max = estimated.unwrap_or(ESTIMATED_PERCENT_MAX);
     let in_range = percent <= 1_000 && 1 <= expected && expected < percent && 0 < each_max;
     let in_range = in_range && estimated_max <= 100;
     in_range.then_some(Limit::Ratio { percent, expected, each_max, estimated_max })
+}
+
+/// `>=95%at<=40%,or>=90%at<=20%`, optionally followed by `,each<=0.5` (else a dollar) and by
+/// `,estimated<=10%`. The second must be worse and cheaper: else one of them says nothing.
+fn tiers(text: &str) -> Option<Limit> {
+    let (first, rest) = text.split_once(",or")?;
+    let (second, rest) = rest.split_once(',').map_or((rest, None), |it| (it.0, Some(it.1)));
+    let read = |text: &str| {
+        let (quality, cost) = text.split_once("at")?;
+        let Limit::Part { percent: quality } = part(quality, 99)? else { return None };
+        let cost = digits(cost.strip_prefix("<=")?.strip_suffix('%')?)?;
+        (2..=1_000).contains(&cost).then_some(Tier { quality, cost })
+    };
+    let tiers = [read(first)?, read(second)?];
+    let [dear, cheap] = tiers;
+    // What follows is written as it is of amounts.
+    let terms = rest.map_or_else(|| "<=2%".to_owned(), |it| format!("<=2%,{it}"));
+    match ratio(Metric::Cost, &terms)? {
+        Limit::Ratio { each_max, estimated_max, .. } if !terms.contains("expected") => {
+            let apart = cheap.quality < dear.quality && cheap.cost < dear.cost;
+            apart.then_some(Limit::Tiers { tiers, each_max, estimated_max })
+        }
+        _ => None,
+    }
 }
 
 /// `0.5`, at most six decimals, in millionths.
@@ -295,13 +367,13 @@ impl fmt::Display for Margin {
             Limit::Longer { ms, percent } => write!(f, "max(+{ms}ms, +{percent}%)"),
             Limit::Part { percent } => write!(f, ">= {percent}%"),
             Limit::Ratio { percent, expected, each_max, estimated_max } => {
-                let text = format!("{}.{:06}", each_max / 1_000_000, each_max % 1_000_000);
-                let each = text.trim_end_matches('0').trim_end_matches('.');
-                write!(f, "<= {percent}%, expected {expected}%, each <= {each}")?;
-                if estimated_max != ESTIMATED_PERCENT_MAX {
-                    write!(f, ", estimated <= {estimated_max}%")?;
-                }
-                Ok(())
+                write!(f, "<= {percent}%, expected {expected}%")?;
+                terms(f, each_max, estimated_max)
+            }
+            Limit::Tiers { tiers: [dear, cheap], each_max, estimated_max } => {
+                write!(f, ">= {}% at <= {}%", dear.quality, dear.cost)?;
+                write!(f, ", or >= {}% at <= {}%", cheap.quality, cheap.cost)?;
+                terms(f, each_max, estimated_max)
             }
         }?;
         match self.origin {
@@ -309,6 +381,16 @@ impl fmt::Display for Margin {
             Origin::Noise => write!(f, " {BEYOND_NOISE}"),
         }
     }
+}
+
+/// The terms under which amounts are taken.
+fn terms(f: &mut fmt::Formatter<'_>, each_max: u64, estimated_max: u32) -> fmt::Result {
+    let text = format!("{}.{:06}", each_max / 1_000_000, each_max % 1_000_000);
+    write!(f, ", each <= {}", text.trim_end_matches('0').trim_end_matches('.'))?;
+    if estimated_max == ESTIMATED_PERCENT_MAX {
+        return Ok(());
+    }
+    write!(f, ", estimated <= {estimated_max}%")
 }
 
 #[cfg(test)]
@@ -337,6 +419,8 @@ mod tests {
             (Metric::ToolCallMatchRate, "-5pp"),
             (Metric::ExactMatchRate, "-1pp beyond noise"),
             (Metric::RougeL, ">= 60%"),
+            (Metric::Readiness, ">= 97% at <= 40%, or >= 90% at <= 20%, each <= 0.05"),
+            (Metric::Readiness, ">= 95% at <= 40%, or >= 9% at <= 2%, each <= 1, estimated <= 0%"),
         ];
         for (metric, text) in texts {
             assert_eq!(Margin::parse(metric, text).unwrap().to_string(), text);
@@ -379,6 +463,11 @@ mod tests {
             (Metric::Cost, "<= 40%, each <= 0.0000001"),
             (Metric::Cost, "<= 40%, each <= 0"),
             (Metric::Cost, "<= 40%, estimated <= 101%"),
+            (Metric::Readiness, ">= 95% at <= 40%"),
+            (Metric::Readiness, ">= 90% at <= 20%, or >= 95% at <= 40%"),
+            (Metric::Readiness, ">= 95% at <= 40%, or >= 90% at <= 40%"),
+            (Metric::Readiness, ">= 95% at <= 40%, or >= 90% at <= 20%, expected 10%"),
+            (Metric::Readiness, ">= 95% at <= 40%, or >= 90% at <= 20% beyond noise"),
         ] {
             let error = Margin::parse(metric, text).unwrap_err().to_string();
             assert!(error.contains("write it like"), "{text}: {error}");
@@ -393,6 +482,11 @@ mod tests {
             (Metric::JudgeScore, ">= 95%", ">= 90%"),
             (Metric::Cost, "<= 40%, expected 30%", "<= 50%, expected 30%"),
             (Metric::ErrorRate, "+0.5pp", "+0.5pp beyond noise"),
+            (
+                Metric::Readiness,
+                ">= 96% at <= 40%, or >= 90% at <= 20%",
+                ">= 95% at <= 40%, or >= 90% at <= 20%",
+            ),
             (Metric::TtftP99, "+10% beyond noise", "+20% beyond noise"),
         ] {
             let [tight, loose] = [tight, loose].map(|it| Margin::parse(metric, it).unwrap());

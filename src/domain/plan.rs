@@ -206,6 +206,12 @@ impl Plan {
         self.stages.iter().flat_map(|it| &it.gates).any(|it| it.metric() == metric)
     }
 
+    /// The first metric that some stage gates and that is wanted.
+    pub fn gated(&self, wanted: fn(Metric) -> bool) -> Option<Metric> {
+        let metrics = self.stages.iter().flat_map(|it| &it.gates).map(|it| it.metric());
+        metrics.into_iter().find(|it| wanted(*it))
+    }
+
     /// Everything that is wrong with the plan; empty when it can be run.
     pub fn faults(&self) -> Vec<PlanFault> {
         let mut faults = Vec::new();
@@ -281,8 +287,10 @@ impl Stage {
         if !self.gates.iter().any(|it| it.role == Role::Prove) {
             faults.push(("gates", "needs at least one gate that must be proven".to_owned()));
         }
-        if metrics.contains(&Metric::JudgeScore) && plan.judge_share.is_none() {
-            faults.push(("gates", "judge_score needs a judge that sees some pairs".to_owned()));
+        let judged = metrics.iter().find(|it| it.is_judged() && plan.judge_share.is_none());
+        if let Some(metric) = judged {
+            let problem = format!("{} needs a judge that sees some pairs", metric.as_str());
+            faults.push(("gates", problem));
         }
         if metrics.contains(&Metric::HumanWinRate) && plan.review.is_none() {
             faults.push((

@@ -188,6 +188,7 @@ impl Random {
             safe: 0.0,
             noise: None,
             basis: None,
+            tiers: Vec::new(),
             fixed: None,
         }
     }

@@ -117,6 +117,16 @@ pub enum Refusal {
         /// When that ends.
         thaw: Thaw,
     },
+    /// The candidate is not known to answer the golden set that stands before the first stage.
+    #[error("the golden set `{file}` stands before the first stage: {why}")]
+    Golden {
+        /// The file of the set.
+        file: String,
+        /// The candidate.
+        candidate: Name,
+        /// What is not known.
+        why: String,
+    },
     /// A person has to agree first.
     #[error("stage `{stage}` needs an approval before it is left")]
     NeedsApproval {
@@ -186,6 +196,7 @@ impl Refusal {
             Self::TooEarly { .. } => "TOO_EARLY",
             Self::TooSlow { .. } => "TOO_SLOW",
             Self::Frozen { .. } => "FROZEN",
+            Self::Golden { .. } => "GOLDEN_SET",
             Self::NeedsApproval { .. } => "NEEDS_APPROVAL",
             Self::NeedsConsent { .. } => "NEEDS_CONSENT",
             Self::NeedsOverride { .. } => "NEEDS_OVERRIDE",
@@ -254,6 +265,9 @@ impl Refusal {
                      wider margin; `--force`, beside what else was said, takes it as it is: \
                      `crossfade {verb} {rollout} --force`"
                 )
+            }
+            Self::Golden { file, candidate, .. } => {
+                format!("`crossfade replay {file} --candidate {candidate}` says how it answers")
             }
             Self::NeedsApproval { stage } => {
                 let attempt =
@@ -337,6 +351,11 @@ mod tests {
             Refusal::TooEarly { stage: stage(), left_ms: 60_000 },
             Refusal::TooSlow { stage: stage(), metric: Metric::Cost, ms: 90_000, ms_max: 60_000 },
             Refusal::Frozen { stage: stage(), thaw },
+            Refusal::Golden {
+                file: "chat.jsonl".to_owned(),
+                candidate: "cheap".parse().unwrap(),
+                why: "it was not put to them".to_owned(),
+            },
             Refusal::NeedsApproval { stage: stage() },
             Refusal::NeedsConsent { stage: stage() },
             Refusal::NeedsOverride { stage: stage() },
@@ -354,7 +373,7 @@ mod tests {
         let name: Name = "chat".parse().unwrap();
         let verbs = [
             "create", "start", "status", "explain", "advance", "approve", "jump", "resume",
-            "rollback", "stop", "delete",
+            "rollback", "stop", "delete", "replay",
         ];
         for refusal in every() {
             let remedy = refusal.remedy_when(&name, None);
@@ -376,6 +395,7 @@ mod tests {
             "GATE_BREACHED",
             "GATE_INVALID",
             "GATE_UNDECIDED",
+            "GOLDEN_SET",
             "JUDGED_ALONE",
             "MOVES_TRAFFIC",
             "NEEDS_APPROVAL",

@@ -19,7 +19,7 @@ use rustix::net::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::{UnixListener, UnixStream},
-    sync::{oneshot, watch},
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 
@@ -114,7 +114,7 @@ impl Offer {
     /// None of its own: what goes wrong with one is logged, and the next one may come.
     pub async fn run(
         mut self,
-        taken: oneshot::Sender<Successor>,
+        taken: mpsc::Sender<Successor>,
         mut stop: Stop,
     ) -> Result<(), BoxError> {
         let successor = tokio::select! {
@@ -122,7 +122,7 @@ impl Offer {
             successor = self.successor() => successor,
         };
         // Without a receiver the program ends anyway.
-        drop(taken.send(successor));
+        drop(taken.send(successor).await);
         stop.wait().await;
         Ok(())
     }

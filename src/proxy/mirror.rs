@@ -11,9 +11,7 @@ use tokio::{
 
 use crate::clock;
 use crate::dialect::{self, Asked, Purpose};
-use crate::domain::{
-    Call, Endpoint, Lot, Outcome, Pair, PairId, Seen, Share, Side, Skip, Told, Window,
-};
+use crate::domain::{Call, Endpoint, Lot, Outcome, Pair, PairId, Seen, Side, Skip, Told, Window};
 use crate::memory::{Full, Held, Need, Seat};
 use crate::patterns::Keys;
 use crate::store::{Bodies, Offered};
@@ -226,8 +224,17 @@ impl Proxy {
         }
     }
 
+    /// What an answer comes to, also where nobody tells its tokens.
     pub(super) async fn half(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Half {
-        let (call, reading) = self.read(exchange, taken, keys).await;
+        let (mut call, mut reading) = taken.read(exchange.endpoint);
+        let asked = (exchange.endpoint, &exchange.body);
+        self.estimate(asked, &mut call, &mut reading.transcript).await;
+        let look = || self.look_into(exchange, (taken, keys), &mut call, &reading);
+        if exchange.asked.has_schemas {
+            self.checker.in_turn(look).await
+        } else {
+            look()
+        }
         Half { call, reading }
     }
 
@@ -352,31 +359,26 @@ impl Proxy {
         let _ = exchange.routed.counted.set(counted);
     }
 
-    /// What an answer comes to, with its cost and what it keeps to of what was asked.
-    async fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> (Call, Reading) {
-        let read = || {
-            let (mut call, reading) = self.read_unchecked(exchange, taken, keys);
-            // Of an answer that is not here to its end nobody can say what it keeps to.
-            let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
-            self.check_answer(exchange, &mut call, whole);
-            (call, reading)
-        };
-        if exchange.asked.has_schemas { self.checker.in_turn(read).await } else { read() }
+    /// What an answer comes to for which a caller waits.
+    pub(super) fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Call {
+        let (mut call, reading) = taken.read(exchange.endpoint);
+        self.look_into(exchange, (taken, keys), &mut call, &reading);
+        call
     }
 
-    /// What an answer comes to, with its cost.
-    pub(super) fn read_unchecked(
+    /// Adds what a call cost, and what its answer keeps to of what was asked.
+    fn look_into(
         &self,
         exchange: &Exchange,
-        taken: &Taken,
-        keys: &Keys,
-    ) -> (Call, Reading) {
-        let (mut call, reading) = taken.read(exchange.endpoint);
-        let asked = (exchange.endpoint, &exchange.body[..]);
-        self.estimate(asked, &mut call, reading.transcript.as_ref());
-        call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, &call), &call);
-        self.redact_call(&mut call, keys);
-        (call, reading)
+        (taken, keys): (&Taken, &Keys),
+        call: &mut Call,
+        reading: &Reading,
+    ) {
+        call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, call), call);
+        // Of an answer that is not here to its end nobody can say what it keeps to.
+        let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
+        self.redact_call(call, keys);
+        self.check_answer(exchange, call, whole);
     }
 
     /// What the judge is asked of a pair: a share of those it may see, with two answers. An error
@@ -388,7 +390,8 @@ impl Proxy {
         (request, reasons): (&Bytes, Reasons),
         (primary, candidate): (&Half, &Half),
     ) -> Option<Result<Job, Full>> {
-        if !self.is_judged(exchange) || !pair.judgeable || !includes(exchange.lane.judge, pair) {
+        let is_drawn = exchange.lane.judge.includes("judge", &pair.id.to_string());
+        if !self.is_judged(exchange) || !pair.judgeable || !is_drawn {
             return None;
         }
         let (ours, theirs) = (judged(primary)?, judged(candidate)?);
@@ -444,7 +447,7 @@ impl Proxy {
                 Use::Nothing => (taken, None),
             };
             tasks::spawn("read", async move {
-                let (call, reading) = proxy.read(&exchange, &taken, &keys(&exchange)).await;
+                let Half { call, reading } = proxy.half(&exchange, &taken, &keys(&exchange)).await;
                 proxy.count(&call, Role::Serve);
                 proxy.look_at(&exchange, &call, reading.transcript.as_ref());
                 let side = side(&exchange, &call);
@@ -490,8 +493,4 @@ fn is_unknown(taken: &Taken, call: &Call) -> bool {
 /// Whether a call went well; none when it says nothing about its provider.
 pub(super) fn well(call: &Call) -> Option<bool> {
     call.outcome.counts().then_some(!call.outcome.failed())
-}
-
-fn includes(share: Share, pair: &Pair) -> bool {
-    share.includes("judge", &pair.id.to_string())
 }

@@ -1,5 +1,8 @@
 //! What a copy may cost, and what it did.
 
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+
 use crate::dialect;
 use crate::domain::{Call, Endpoint, Outcome, Side, Skip, Transcript};
 use crate::telemetry::Spending;
@@ -47,11 +50,11 @@ impl Proxy {
 
     /// Estimates the tokens of a call of which the provider told none, where they cost anything.
     /// Also what broke off is paid for as far as it came.
-    pub(super) fn estimate(
+    pub(super) async fn estimate(
         &self,
-        (endpoint, body): (Endpoint, &[u8]),
+        (endpoint, body): (Endpoint, &Bytes),
         call: &mut Call,
-        said: Option<&Transcript>,
+        said: &mut Option<Transcript>,
     ) {
         let answered = match call.outcome {
             Outcome::Ok | Outcome::Refused | Outcome::Truncated => true,
@@ -63,9 +66,15 @@ impl Proxy {
         };
         let provider = self.upstream.provider(&call.provider);
         let priced = provider.is_some_and(Provider::has_prices);
-        if let Some(said) = said.filter(|_| answered && priced && call.usage.is_none()) {
-            call.usage = Some(dialect::estimate(endpoint, body, said));
-            call.estimated = true;
+        if !answered || !priced || call.usage.is_some() {
+            return;
+        }
+        let Some(text) = said.take() else { return };
+        let body = body.clone();
+        let estimate = move || (dialect::estimate(endpoint, &body, &text), text);
+        // It fails where the program ends, and then nobody reads on.
+        if let Ok((usage, text)) = spawn_blocking(estimate).await {
+            (call.usage, call.estimated, *said) = (Some(usage), true, Some(text));
         }
     }
 

@@ -63,15 +63,16 @@ impl Proxy {
             if !proxy.failover.is_empty() {
                 proxy.seen(&taken);
             }
-            tasks::spawn("survey", async move { proxy.survey(&look, &taken) });
+            tasks::spawn("survey", async move { proxy.survey(&look, &taken).await });
         });
         (Keep::UpTo(self.settings.capture_bytes_max, held), done)
     }
 
-    fn survey(&self, look: &Look, taken: &Taken) {
-        let (mut call, reading) = taken.read(look.endpoint);
+    async fn survey(&self, look: &Look, taken: &Taken) {
+        let (mut call, mut reading) = taken.read(look.endpoint);
         self.count(&call, Role::Serve);
-        self.estimate((look.endpoint, &look.body), &mut call, reading.transcript.as_ref());
+        let asked = (look.endpoint, &look.body);
+        self.estimate(asked, &mut call, &mut reading.transcript).await;
         let (primary, now) = (self.upstream.provider(&self.primary), self.clock.now());
         call.cost_nano_usd = primary.and_then(|it| it.cost_nano_usd(&look.model, &call, now));
         self.surveyor.see(&Surveyed {

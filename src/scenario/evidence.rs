@@ -62,6 +62,7 @@ fn verdict(metric: Metric, text: &str) -> Read<GateEvidence> {
         safe: 0.0,
         noise: None,
         basis: None,
+        tiers: Vec::new(),
         fixed: None,
     })
 }

@@ -1,6 +1,6 @@
 //! What a story answers, in words.
 
-use crate::domain::{Event, Rollout, State, Verdict};
+use crate::domain::{Event, Rollout, State, TierEvidence, Verdict};
 
 use super::managed::Managed;
 
@@ -59,6 +59,10 @@ pub(super) fn evidence(managed: &Managed) -> Vec<String> {
         let (verdict, unit) = (gate.verdict.as_str(), gate.metric.unit());
         if !gate.problem.is_empty() {
             return format!("{name}: {verdict}, {}", gate.problem);
+        }
+        if !gate.tiers.is_empty() {
+            let tiers: Vec<String> = gate.tiers.iter().map(TierEvidence::figures).collect();
+            return format!("{name}: {verdict}, {}, {} samples", tiers.join(", or "), gate.samples);
         }
         let noise = gate.noise.map_or_else(String::new, |it| format!("; {}", it.figures(unit)));
         format!(

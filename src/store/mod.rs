@@ -5,6 +5,7 @@
 //! <dir>/journal.*.log older events that no rollout needs any more, for audits
 //! <dir>/segments/     pairs, bodies, scores, reviews: append-only files of at most an hour each
 //! <dir>/sled/         where to find them; can be rebuilt from the segments at any time
+//! <dir>/golden/       what providers answered to golden sets; another process writes it
 //! ```
 //!
 //! Two kinds of truth, two prices. The [`Journal`] waits for the disk, because a rollout must
@@ -21,6 +22,7 @@ mod disk;
 mod entry;
 mod files;
 mod frame;
+mod golden;
 mod index;
 mod journal;
 mod json;
@@ -34,12 +36,14 @@ mod plan;
 mod rebuild;
 mod record;
 mod recorder;
+mod replays;
 mod review;
 mod segments;
 
 pub use bodies::Bodies;
 pub use checkpoints::{CHECKPOINT_LEN_MAX, Checkpoint};
 pub use files::FileError;
+pub use golden::{Answered, Answers, AnswersError, Asked};
 pub use index::usage_key;
 pub use journal::{Journal, JournalError};
 pub use json::DecodeError;
@@ -47,6 +51,7 @@ pub use pairs::{Limits, PAGE_LEN_MAX, Pairs, Query, StoreCounters, Swept};
 pub use pairs_error::PairsError;
 pub use past::{History, Past};
 pub use recorder::{Offered, Recorder, RecorderHandle, RecorderThread};
+pub use replays::{GOLDEN_FOLDER, Replays};
 
 #[cfg(test)]
 pub(crate) mod samples;

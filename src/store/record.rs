@@ -336,6 +336,7 @@ impl EvidenceJson {
             safe: self.safe,
             noise: self.noise.map(NoiseJson::noise),
             basis: None,
+            tiers: Vec::new(),
             fixed: None,
         })
     }

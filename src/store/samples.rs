@@ -119,6 +119,7 @@ pub(super) fn record(seq: u64, event: Event) -> Record {
             safe: 1.0,
             noise: Some(Noise { samples: 9, difference: 0.0, lower: -1.0, upper: f64::INFINITY }),
             basis: None,
+            tiers: Vec::new(),
             fixed: None,
         }],
     }

@@ -8,6 +8,9 @@ use std::sync::{
 use super::lock;
 use crate::domain::{Budget, Timestamp, show_usd};
 
+/// One part in how many of its tightest budget a purse may spend beyond what it spent lately, before
+/// the store is asked again.
+const AHEAD_ONE_IN: u64 = 100;
 /// Output tokens that a call is expected to stay below where its request does not say, until one
 /// is seen that does not.
 const OUTPUT_TOKENS_MOST: u64 = 4_096;
@@ -23,6 +26,10 @@ pub struct Pot {
 struct Books {
     spent: Spent,
     reserved: u64,
+    /// What a restart would know to be spent in all, of this day; none where nothing has to be known.
+    assured: Option<u64>,
+    /// What was spent in all, at the most, when that was last looked after.
+    before: u64,
 }
 
 /// What was spent, in billionths of a US dollar.
@@ -62,18 +69,19 @@ impl Pot {
         self.budget
     }
 
-    /// Sets money aside as long as there is any left: all that is under way taken at its most. So
-    /// what is spent comes above the budget by less than one call, and which call is refused does
-    /// not depend on what it would cost.
+    /// Sets money aside as long as there is any left, and as a restart would know it to be spent: all
+    /// that is under way taken at its most. So what is spent comes above the budget by less than one
+    /// call, and which call is refused does not depend on what it would cost.
     fn reserve(&self, now: Timestamp, most: u64) -> bool {
         let mut books = lock(&self.books);
-        books.spent.turn(now);
+        books.turn(now);
         let left = |max: Option<u64>, spent: u64| {
             max.is_none_or(|max| spent.saturating_add(books.reserved) < max)
         };
         let Spent { today, total, .. } = books.spent;
-        let room =
-            left(self.budget.per_day_nano_usd, today) && left(self.budget.total_nano_usd, total);
+        let room = left(self.budget.per_day_nano_usd, today)
+            && left(self.budget.total_nano_usd, total)
+            && left(books.assured, total);
         if room {
             books.reserved = books.reserved.saturating_add(most);
         }
@@ -88,14 +96,14 @@ impl Pot {
 
     fn spent(&self, now: Timestamp) -> Spent {
         let mut books = lock(&self.books);
-        books.spent.turn(now);
+        books.turn(now);
         books.spent
     }
 
     /// Adds what was spent before a restart.
     fn resume(&self, now: Timestamp, before: Spent) {
         let mut books = lock(&self.books);
-        books.spent.turn(now);
+        books.turn(now);
         let today = if before.day == books.spent.day { before.today } else { 0 };
         books.spent.today = books.spent.today.saturating_add(today);
         books.spent.total = books.spent.total.saturating_add(before.total);
@@ -113,6 +121,23 @@ impl Pot {
         }
         over(self.budget.per_day_nano_usd, today)
             .map(|max| format!("the day's {max} of {whose} are spent; it goes on tomorrow (UTC)"))
+    }
+}
+
+impl Books {
+    /// Begins a new day where it is one: of that nothing is known yet to be spent.
+    fn turn(&mut self, now: Timestamp) {
+        if self.spent.day < now.day() {
+            self.assured = self.assured.map(|_| 0);
+        }
+        self.spent.turn(now);
+    }
+
+    /// What was spent, with all that is under way at its most.
+    fn at_most(&self) -> Spent {
+        let mut spent = self.spent;
+        spent.add(self.reserved);
+        spent
     }
 }
 
@@ -136,7 +161,13 @@ impl Purse {
         let own = Pot::new(budget);
         own.resume(now, before);
         all.resume(now, before);
-        Self { own, all, output_tokens_most: AtomicU64::default() }
+        let purse = Self { own, all, output_tokens_most: AtomicU64::default() };
+        let limited = purse.is_limited();
+        let mut books = lock(&purse.own.books);
+        books.before = books.spent.total;
+        books.assured = limited.then_some(0);
+        drop(books);
+        purse
     }
 
     /// Its own budget.
@@ -176,11 +207,43 @@ impl Purse {
         self.own.spent(now)
     }
 
-    /// What a restart has to take as spent: with all that is under way, at its most.
-    pub fn at_most(&self, now: Timestamp) -> Spent {
-        let mut spent = self.own.spent(now);
-        spent.add(lock(&self.own.books).reserved);
+    /// What a restart has to take as spent: with all that is under way, at its most, and where there
+    /// is a budget with as much as may be spent until this is asked again. That may be once it is
+    /// kept: see [`assure`](Self::assure).
+    pub fn ahead(&self, now: Timestamp) -> Spent {
+        let budgets = [self.own.budget, self.all.budget];
+        let limits = budgets.iter().flat_map(|it| [it.per_day_nano_usd, it.total_nano_usd]);
+        let least = limits.flatten().min().map(|it| it.div_ceil(AHEAD_ONE_IN));
+        let mut books = lock(&self.own.books);
+        books.turn(now);
+        let mut spent = books.at_most();
+        let lately = spent.total.saturating_sub(books.before);
+        books.before = spent.total;
+        spent.add(least.map_or(0, |it| it.max(lately.saturating_mul(2))));
+        // What was assured before may be forgotten from here on.
+        books.assured = books.assured.map(|it| it.min(spent.total));
         spent
+    }
+
+    /// The same where nothing more is spent.
+    pub fn close(&self, now: Timestamp) -> Spent {
+        let mut books = lock(&self.own.books);
+        books.turn(now);
+        books.assured = books.assured.map(|_| 0);
+        books.at_most()
+    }
+
+    /// Whether so much is known to a restart, or need not be.
+    pub fn is_assured(&self, spent: Spent) -> bool {
+        lock(&self.own.books).assured.is_none_or(|it| spent.total <= it)
+    }
+
+    /// Takes note that a restart would know so much to be spent.
+    pub fn assure(&self, spent: Spent) {
+        let mut books = lock(&self.own.books);
+        if books.spent.day == spent.day {
+            books.assured = books.assured.map(|it| it.max(spent.total));
+        }
     }
 
     /// Why nothing more is paid from it today, if so.
@@ -217,9 +280,52 @@ mod tests {
     const DAY: u64 = 86_400_000;
     const NOW: Timestamp = Timestamp(5 * DAY);
 
+    const TOMORROW: Timestamp = Timestamp(NOW.0 + DAY);
+
+    /// A purse of which a restart would know all.
     fn purse(per_day: Option<u64>, total: Option<u64>, all: &Arc<Pot>) -> Arc<Purse> {
         let budget = Budget { per_day_nano_usd: per_day, total_nano_usd: total };
-        Arc::new(Purse::new(budget, Arc::clone(all), NOW, Spent::default()))
+        let purse = Purse::new(budget, Arc::clone(all), NOW, Spent::default());
+        purse.assure(Spent { day: 5, today: 0, total: u64::MAX });
+        Arc::new(purse)
+    }
+
+    #[test]
+    fn nothing_is_spent_that_a_restart_would_not_know_of() {
+        let limit = Budget { per_day_nano_usd: Some(1_000), total_nano_usd: None };
+        let open = |before| Arc::new(Purse::new(limit, Arc::default(), NOW, before));
+        let purse = open(Spent::default());
+        assert!(purse.reserve(NOW, 30).is_none(), "nothing is kept yet");
+        let kept = purse.ahead(NOW);
+        assert_eq!(kept, Spent { day: 5, today: 10, total: 10 });
+        assert!(!purse.is_assured(kept) && purse.reserve(NOW, 30).is_none());
+        purse.assure(kept);
+        let first = purse.reserve(NOW, 30).unwrap();
+        assert!(purse.reserve(NOW, 30).is_none(), "one call goes beyond it, and no more");
+        let more = purse.ahead(NOW);
+        assert_eq!(more.today, 90, "twice what was spent since");
+        purse.assure(more);
+        assert_eq!(
+            open(kept).spent(NOW).today + 30,
+            40,
+            "killed before that: one call is forgotten"
+        );
+        drop(first);
+        let still = purse.ahead(NOW);
+        assert_eq!(still.today, 40, "it has become quiet");
+        assert!(purse.is_assured(still));
+        purse.reserve(NOW, 10).unwrap().settle(None);
+        assert!(purse.reserve(NOW, 10).is_none(), "less is kept now");
+        // Another day has to be kept anew, and what belongs to the old one says nothing of it.
+        assert!(purse.reserve(TOMORROW, 10).is_none());
+        purse.assure(still);
+        assert!(purse.reserve(TOMORROW, 10).is_none());
+        purse.assure(purse.ahead(TOMORROW));
+        drop(purse.reserve(TOMORROW, 10).unwrap());
+        let last = purse.close(TOMORROW);
+        assert_eq!(last, Spent { day: 6, today: 10, total: 50 });
+        assert!(purse.reserve(TOMORROW, 10).is_none());
+        assert_eq!(open(last).spent(TOMORROW), last);
     }
 
     #[test]
@@ -245,10 +351,10 @@ mod tests {
         let spend =
             |at, cost| purse.reserve(at, cost).is_some_and(|it| it.settle(Some(cost)) == cost);
         assert!(spend(NOW, 100) && !spend(NOW, 1));
-        let tomorrow = Timestamp(NOW.0 + DAY);
-        assert!(purse.problem(tomorrow).is_none());
-        assert!(spend(tomorrow, 50) && !spend(tomorrow, 1));
-        assert!(purse.problem(tomorrow).unwrap().contains("raise `total` of its budget"));
+        assert!(purse.problem(TOMORROW).is_none());
+        purse.assure(Spent { day: 6, today: 0, total: u64::MAX });
+        assert!(spend(TOMORROW, 50) && !spend(TOMORROW, 1));
+        assert!(purse.problem(TOMORROW).unwrap().contains("raise `total` of its budget"));
         assert!(!spend(NOW, 1), "a clock that goes back gives nothing back");
     }
 
@@ -263,18 +369,21 @@ mod tests {
         assert!(other.reserve(NOW, 1).is_none());
         assert_eq!(lock(&other.own.books).reserved, 80, "nothing is held for what was refused");
         assert!(one.problem(NOW).is_none());
-        let kept = other.at_most(NOW);
+        let kept = other.close(NOW);
         assert_eq!(kept, Spent { day: 5, today: 80, total: 80 });
         drop(under_way);
         assert!(one.problem(NOW).unwrap().contains("of all rollouts are spent"));
 
         let all = Arc::new(Pot::new(limit));
-        let again = |before| Arc::new(Purse::new(limit, Arc::clone(&all), NOW, before));
-        assert!(again(one.at_most(NOW)).reserve(NOW, 0).is_some());
+        let again = |before| {
+            let purse = Arc::new(Purse::new(limit, Arc::clone(&all), NOW, before));
+            purse.assure(Spent { day: 5, today: 0, total: u64::MAX });
+            purse
+        };
+        assert!(again(one.close(NOW)).reserve(NOW, 0).is_some());
         assert!(again(kept).reserve(NOW, 1).is_none());
-        let tomorrow = Timestamp(NOW.0 + DAY);
-        let later = Purse::new(limit, Arc::default(), tomorrow, kept);
-        assert_eq!(later.spent(tomorrow), Spent { day: 6, today: 0, total: 80 });
+        let later = Purse::new(limit, Arc::default(), TOMORROW, kept);
+        assert_eq!(later.spent(TOMORROW), Spent { day: 6, today: 0, total: 80 });
     }
 
     #[test]

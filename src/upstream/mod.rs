@@ -9,6 +9,7 @@ mod beside;
 mod breaker;
 mod guard;
 mod health;
+mod hearing;
 mod honest;
 mod line;
 mod recent;

@@ -13,10 +13,10 @@ use tower::{Service, ServiceExt as _};
 
 use crate::tasks::BoxError;
 
-use super::Resolver;
+use super::{Resolver, hearing::Hearing};
 
 /// Opens connections as another connector does, and gives up those that take too long, also where
-/// nobody waits for them any more. Names have a time of their own.
+/// nobody waits for them any more. Names have a time of their own. On each the provider is heard out.
 #[derive(Clone, Debug)]
 pub(super) struct Timely<S> {
     inner: S,
@@ -45,9 +45,9 @@ where
     S::Future: Send,
     S::Response: Send,
 {
-    type Response = S::Response;
+    type Response = Hearing<S::Response>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)
@@ -62,7 +62,8 @@ where
                 names.oneshot(host.parse()?).await?;
             }
             let opened = timeout(time, inner.oneshot(uri)).await;
-            opened.map_err(|_| Late { host, time })?.map_err(Into::into)
+            let stream = opened.map_err(|_| Late { host, time })?.map_err(Into::into)?;
+            Ok(Hearing::new(stream))
         })
     }
 }
@@ -81,8 +82,8 @@ mod tests {
         let error = timely.oneshot("https://127.0.0.1/v1".parse().unwrap()).await.unwrap_err();
         let told = describe(error.as_ref());
         assert!(told.starts_with("`127.0.0.1` did not take a connection within 5s"), "{told}");
-        let well = service_fn(|_: Uri| async { Ok::<_, BoxError>(1) });
+        let well = service_fn(|_: Uri| async { Ok::<_, BoxError>(()) });
         let timely = Timely::new(well, Resolver::new([]), Duration::from_secs(5));
-        assert_eq!(timely.oneshot("http://[::1]/v1".parse().unwrap()).await.unwrap(), 1);
+        timely.oneshot("http://[::1]/v1".parse().unwrap()).await.unwrap();
     }
 }

@@ -2,6 +2,8 @@
 
 mod crowd;
 mod ends;
+mod full;
+mod protocols;
 
 use std::{
     cell::Cell,

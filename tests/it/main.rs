@@ -15,6 +15,7 @@ mod expected;
 mod faults;
 mod feedback;
 mod flags;
+mod golden;
 mod hygiene;
 mod inert;
 mod isolation;

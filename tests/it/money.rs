@@ -117,6 +117,45 @@ async fn a_budget_of_a_dollar_stops_the_mirror_at_a_dollar_to_within_one_call() 
 }
 
 #[tokio::test]
+async fn a_kill_forgets_no_more_than_one_call_of_what_was_spent() {
+    const KILLS: usize = 3;
+    let world = World::with(|_, candidate| candidate.latency = slow(5)).await;
+    let keys = priced("judge_share = \"0%\"\nbudget = { per_day = \"$3\" }");
+    let mut body: serde_json::Value =
+        serde_json::from_slice(&world.body(0, Delivery::Whole)).unwrap();
+    // So little that what is under way at a kill leaves something for the next time.
+    body["max_tokens"] = 100.into();
+    let body = body.to_string().into_bytes();
+    let mut copies = 0;
+    for _ in 0..KILLS {
+        let serve = world.serve(&keys).await;
+        until("something more is copied", || async {
+            let asks = (0..4).map(|_| serve.chat(body.clone(), &[]));
+            assert!(futures(asks).await.iter().all(|it| it.status == 200));
+            copies < world.candidate.stats().requests
+        })
+        .await;
+        copies = world.candidate.stats().requests;
+        serve.kill().await;
+    }
+    let serve = world.serve(&keys).await;
+    until("the budget is spent", || async {
+        let _ = serve.chat(body.clone(), &[]).await;
+        told(&serve).await.contains("the day's $3 of this rollout are spent")
+    })
+    .await;
+    serve.is_quiet().await;
+    let pairs = serve.json_lines(&["pairs", "chat", "--limit", "1"]).await;
+    let each = usd(&pairs[0]["candidate"]["usage"]);
+    let copies = f64::from(u32::try_from(world.candidate.stats().requests).unwrap());
+    // Each kill forgets one call at most: that which went beyond what was kept.
+    let forgotten = f64::from(u32::try_from(KILLS).unwrap()) * each;
+    assert!(copies * each < 3.0 + forgotten + each, "{copies} copies of {each}");
+    assert!(copies * each < spent(&serve).await + forgotten + 1e-6, "{copies} copies of {each}");
+    assert!(1.0 < copies * each, "{copies} copies of {each}: killed too dear");
+}
+
+#[tokio::test]
 async fn what_the_judge_costs_is_paid_from_the_same_budget() {
     let world = World::new().await;
     let judge = "[judge.price.judge]\ninput = \"100\"\noutput = \"200\"\n";

@@ -31,12 +31,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("operations", &["domain", "tasks", "memory", "telemetry", "listeners", "store", "upstream", "controller", "api"]),
     ("app",        &["domain", "patterns", "clock", "tasks", "memory", "telemetry", "config", "listeners", "store",
                      "upstream", "traffic", "controller", "judge", "proxy", "operations", "api"]),
+    ("golden",     &["domain", "analysis", "dialect", "patterns", "clock", "tasks", "config", "store", "upstream"]),
     ("players",    &["domain", "clock", "tasks"]),
     ("rehearsal",  &["domain", "clock", "tasks", "config", "listeners", "api", "app", "players"]),
     ("simulate",   &["domain", "analysis", "config", "store"]),
     ("scenario",   &["domain", "analysis", "config"]),
-    ("cli",        &["domain", "clock", "tasks", "telemetry", "config", "listeners", "store", "api", "app", "players",
-                     "rehearsal", "simulate", "scenario"]),
+    ("cli",        &["domain", "clock", "tasks", "telemetry", "config", "listeners", "store", "api", "app", "golden",
+                     "players", "rehearsal", "simulate", "scenario"]),
 ];
 
 /// Crates that only some modules may name, and why there is more than one home.
@@ -50,7 +51,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("statrs",            &["analysis"]),
     ("tonic",             &["api"]),
     ("prost",             &["api"]),
-    ("bpe_openai",        &["dialect"]),
+    ("tiktoken_rs",       &["dialect"]),
     ("regex",             &["patterns"]),
     ("memchr",            &["patterns"]),         // what `regex` itself looks for bytes with
     ("reqwest",           &["judge", "upstream"]), // off the hot path: judge and health checks; callers go by hyper's own client
@@ -58,7 +59,7 @@ const HOME: &[(&str, &[&str])] = &[
     ("webpki_roots",      &["upstream"]),
     ("httpdate",          &["upstream"]),         // what Retry-After may be written as
     ("tokio_rustls",      &["config", "upstream", "proxy"]), // a certificate is checked where it is configured
-    ("hyper",             &["upstream", "proxy", "operations", "players", "api"]),
+    ("hyper",             &["upstream", "proxy", "operations", "golden", "players", "api"]),
     ("prometheus_client", &["telemetry"]),
     ("clap",              &["cli"]),
     ("rustix",            &["listeners", "store", "proxy", "cli"]), // keys as they are pressed

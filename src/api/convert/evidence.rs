@@ -3,22 +3,16 @@
 use super::{duration, int, long, provider, time};
 use crate::api::proto;
 use crate::domain::{
-    Agreement, Basis, Call, Check, Choice, GateEvidence, Lease, Noise, Outcome, Pair, Review,
-    Score, ScorePart, Side, Usage, Verdict,
+    Agreement, Basis, Call, Check, Choice, Found, GateEvidence, Lease, Noise, Outcome, Pair,
+    Review, Score, ScorePart, Side, TierEvidence, Usage, Verdict,
 };
 use crate::store::Bodies;
 
 /// What is known about a gate.
 pub(super) fn gate_evidence(gate: &GateEvidence) -> proto::GateEvidence {
-    let verdict = match gate.verdict {
-        Verdict::Pass => proto::gate_evidence::Verdict::Pass,
-        Verdict::Undecided => proto::gate_evidence::Verdict::Undecided,
-        Verdict::Invalid => proto::gate_evidence::Verdict::Invalid,
-        Verdict::Breach => proto::gate_evidence::Verdict::Breach,
-    };
     proto::GateEvidence {
         metric: gate.metric.as_str().to_owned(),
-        verdict: verdict.into(),
+        verdict: verdict(gate.verdict).into(),
         problem: gate.problem.clone(),
         samples: long(gate.samples),
         samples_needed: gate.samples_needed.map(long),
@@ -47,7 +41,24 @@ pub(super) fn gate_evidence(gate: &GateEvidence) -> proto::GateEvidence {
             primary_input_tokens: input_tokens.map(|(primary, _)| primary),
             candidate_input_tokens: input_tokens.map(|(_, candidate)| candidate),
         }),
+        tiers: gate.tiers.iter().map(tier).collect(),
     }
+}
+
+fn verdict(verdict: Verdict) -> proto::gate_evidence::Verdict {
+    match verdict {
+        Verdict::Pass => proto::gate_evidence::Verdict::Pass,
+        Verdict::Undecided => proto::gate_evidence::Verdict::Undecided,
+        Verdict::Invalid => proto::gate_evidence::Verdict::Invalid,
+        Verdict::Breach => proto::gate_evidence::Verdict::Breach,
+    }
+}
+
+fn tier(tier: &TierEvidence) -> proto::Tier {
+    let found = |Found { value, lower, upper, bound, verdict: it }: Found| {
+        Some(proto::Found { value, lower, upper, bound, verdict: verdict(it).into() })
+    };
+    proto::Tier { quality: found(tier.quality), cost: found(tier.cost) }
 }
 
 /// A pair with what judges think of it; without its bodies.

@@ -240,6 +240,7 @@ fn obstacle(refusal: &Refusal) -> proto::Obstacle {
         | Refusal::Fixed { .. }
         | Refusal::Moves { .. }
         | Refusal::Configured
+        | Refusal::Golden { .. }
         | Refusal::Stopped { .. } => "",
     };
     proto::Obstacle {

@@ -27,6 +27,7 @@ pub(super) fn evidence(verdict: Verdict, pairs: u64) -> Evidence {
         safe: 0.0,
         noise: None,
         basis: None,
+        tiers: Vec::new(),
         fixed: None,
     };
     let metrics = Metric::DEFAULTS.into_iter().chain(Metric::GROUND_DEFAULTS);

@@ -13,13 +13,13 @@ use crate::world::whole;
 
 use super::{Provider, before};
 
-pub(super) type Requests = http2::SendRequest<Full<Bytes>>;
+pub(crate) type Requests = http2::SendRequest<Full<Bytes>>;
 
 /// Most of an answer that is sent before it is taken, in bytes.
 const WINDOW: u32 = 16 << 10;
 
 /// A connection that speaks HTTP/2 from its first byte on.
-pub(super) async fn h2<S>(stream: S) -> Requests
+pub(crate) async fn h2<S>(stream: S) -> Requests
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

@@ -175,3 +175,49 @@ async fn an_answer_may_come_before_the_body() {
     assert_eq!(answer.status(), 100);
     assert_eq!(timeout(SOON, caller.answer()).await.unwrap().unwrap().status(), 417);
 }
+
+/// A provider may refuse a request by its head, while the body is on its way, and close.
+#[tokio::test]
+async fn a_refusal_during_an_upload_reaches_the_caller() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    spawn("provider", async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            spawn("connection", async move {
+                let mut reader = Reader::new(stream);
+                while let Ok(head) = reader.head().await {
+                    let is_upload = head.first.starts_with("POST");
+                    let status = if is_upload { "413 Payload Too Large" } else { "200 OK" };
+                    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nso");
+                    if reader.stream.write_all(answer.as_bytes()).await.is_err() || is_upload {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let (serve, _dir) = before(address, "").await;
+    let upload: Arc<[u8]> = vec![b'a'; 6 << 20].into();
+    for turn in 0..20 {
+        let (read, mut write) = TcpStream::connect(serve.data).await.unwrap().into_split();
+        let mut caller = Reader::new(read);
+        // Who asks a second time has a connection of its own to the provider.
+        if turn % 2 == 0 {
+            write.write_all(b"GET /v1/x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            assert_eq!(timeout(SOON, caller.answer()).await.unwrap().unwrap().status(), 200);
+        }
+        let body = Arc::clone(&upload);
+        spawn("upload", async move {
+            let head = format!(
+                "POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            drop(write.write_all(head.as_bytes()).await);
+            drop(write.write_all(&body).await);
+            // It stays, as one who waits for an answer does.
+            write.forget();
+        });
+        let answer = timeout(SOON, caller.answer()).await.unwrap().unwrap();
+        assert_eq!((answer.status(), &answer.body[..]), (413, &b"so"[..]), "{turn}");
+    }
+}

@@ -1,11 +1,11 @@
 //! What comes over the wire is what HTTP allows, once; what does not end is ended.
 
 mod frames;
-mod http2;
+pub(crate) mod http2;
 mod lies;
 mod limits;
 mod smuggling;
-mod tls;
+pub(crate) mod tls;
 
 use std::{
     net::SocketAddr,

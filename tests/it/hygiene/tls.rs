@@ -1,6 +1,6 @@
 //! TLS on the data port.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -17,7 +17,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::world::{SOON, Serve, whole};
+use crate::world::{SOON, whole};
 
 use super::{
     Provider, Reader, before,
@@ -25,7 +25,7 @@ use super::{
 };
 
 /// A connection that offers these protocols.
-async fn connect(serve: &Serve, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
+pub(crate) async fn connect(address: SocketAddr, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     let pem = std::fs::read("tests/golden/tls/cert.pem").unwrap();
     roots.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
@@ -34,13 +34,13 @@ async fn connect(serve: &Serve, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
     let config = config.with_safe_default_protocol_versions().unwrap();
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
-    let stream = TcpStream::connect(serve.data).await.unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
     let name = "localhost".try_into().unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
 }
 
 /// Where the files of the tests are, seen from the configuration.
-fn tls() -> String {
+pub(crate) fn tls() -> String {
     let file = |name: &str| {
         std::fs::canonicalize(format!("tests/golden/tls/{name}")).unwrap().display().to_string()
     };
@@ -52,7 +52,7 @@ async fn both_versions_of_http_are_spoken_over_tls() {
     let provider = Provider::start().await;
     let (serve, _dir) = before(provider.address, &tls()).await;
     for protocols in [&[][..], &[&b"http/1.1"[..]]] {
-        let stream = connect(&serve, protocols).await;
+        let stream = connect(serve.data, protocols).await;
         assert_eq!(stream.get_ref().1.alpn_protocol(), protocols.first().copied());
         let mut caller = Reader::new(stream);
         for _ in 0..3 {
@@ -61,7 +61,7 @@ async fn both_versions_of_http_are_spoken_over_tls() {
             assert_eq!((answer.status(), &answer.body[..]), (200, &b"ok"[..]));
         }
     }
-    let stream = connect(&serve, &[b"h2", b"http/1.1"]).await;
+    let stream = connect(serve.data, &[b"h2", b"http/1.1"]).await;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let answer = h2(stream).await.send_request(get("/v1/x")).await.unwrap();
     assert_eq!(whole(answer).await.status, 200);
@@ -73,7 +73,7 @@ async fn both_versions_of_http_are_spoken_over_tls() {
 async fn who_agreed_on_http_2_is_answered_in_nothing_else() {
     let provider = Provider::start().await;
     let (serve, _dir) = before(provider.address, &tls()).await;
-    let mut caller = connect(&serve, &[b"h2"]).await;
+    let mut caller = connect(serve.data, &[b"h2"]).await;
     caller.write_all(b"GET /v1/x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     let _ = timeout(SOON, caller.read_to_end(&mut answer)).await.unwrap();
