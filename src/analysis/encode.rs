@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Which form [`Ledger::encode`] gives.
-const FORMAT: u8 = 9;
+const FORMAT: u8 = 10;
 /// Stands between a metric and the watched slice that it is measured in. No metric has one.
 const IN: char = '@';
 

@@ -6,9 +6,9 @@ use crate::domain::{Gate, GateEvidence, Metric, Risk, Verdict};
 
 use super::{
     bet::{Limits, Standing, Wealth},
+    chances::Chances,
     float,
     interval::Interval,
-    ledger::Chances,
     odds::Alarm,
 };
 
@@ -55,6 +55,8 @@ pub(super) enum Stream {
     Drawn,
     /// Both sides are there whatever the lot said.
     Paired,
+    /// The side that serves was drawn, and nothing was copied.
+    Uncopied,
 }
 
 /// One thing for each stream.
@@ -62,18 +64,21 @@ pub(super) enum Stream {
 pub(super) struct Streams<T> {
     drawn: T,
     paired: T,
+    uncopied: T,
 }
 
 impl<T> Streams<T> {
     /// Makes it for the primary calls that are seen for each candidate call.
     pub(super) fn new(chances: Chances, make: impl Fn(f64) -> T) -> Self {
-        Self { drawn: make(chances.weight()), paired: make(1.0) }
+        let uncopied = make(chances.uncopied().weight());
+        Self { drawn: make(chances.weight()), paired: make(1.0), uncopied }
     }
 
     pub(super) fn of(&self, stream: Stream) -> &T {
         match stream {
             Stream::Drawn => &self.drawn,
             Stream::Paired => &self.paired,
+            Stream::Uncopied => &self.uncopied,
         }
     }
 }

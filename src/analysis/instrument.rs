@@ -9,9 +9,9 @@ use crate::domain::{
 use super::{
     Climate, Sample, Timed,
     bet::{Standing, Wealth},
+    chances::Chances,
     float,
     gate::{Shown, Stream, Terms},
-    ledger::Chances,
     noise::Reach,
     odds::Alarm,
     opinion::Opinion,

@@ -7,6 +7,7 @@ use crate::domain::{Event, Gate, Lot, Metric, Plan, Rollout, Share, Stage, Times
 use super::{
     Observation, Sample,
     bet::Wealth,
+    chances::Chances,
     footing::Footing,
     gate::{Stream, Terms},
     instrument::Instrument,
@@ -24,59 +25,6 @@ const GUARD_WINDOW_MS: u64 = 86_400_000;
 const PLAN_MS: u64 = 1_000;
 /// No watched slice.
 const NONE: &str = "";
-
-/// The chances that a request shows each side's outcome, 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Chances {
-    /// That it shows the primary's.
-    pub primary: f64,
-    /// That it shows the candidate's.
-    pub candidate: f64,
-}
-
-impl Default for Chances {
-    fn default() -> Self {
-        Self::PAIRS
-    }
-}
-
-impl Chances {
-    /// Every request shows both.
-    pub(super) const PAIRS: Self = Self { primary: 1.0, candidate: 1.0 };
-
-    /// The chances of a stage.
-    pub fn of(stage: &Stage) -> Self {
-        Self::by(stage.serve, stage.mirror)
-    }
-
-    /// The chances by shares: what is served says who answers, what is mirrored who does too.
-    pub fn by(serve: Share, mirror: Share) -> Self {
-        let (serve, mirror) = (part(serve), part(mirror));
-        let alone = 1.0 - mirror;
-        Self { primary: mirror + alone * (1.0 - serve), candidate: mirror + alone * serve }
-    }
-
-    /// Primary calls seen for each candidate call seen.
-    pub(super) fn weight(self) -> f64 {
-        if 0.0 < self.candidate && 0.0 < self.primary { self.primary / self.candidate } else { 1.0 }
-    }
-
-    /// How requests come that are seen most.
-    pub(super) fn stream(self) -> Stream {
-        if self == Self::PAIRS { Stream::Paired } else { Stream::Drawn }
-    }
-
-    /// What a request that was drawn says about candidate minus primary, in parts of
-    /// [`spread`](Self::spread): right on average, whichever sides were seen.
-    pub(super) fn difference(self, primary: f64, candidate: f64) -> f64 {
-        (candidate / self.candidate - primary / self.primary) / self.spread()
-    }
-
-    /// The largest difference that one request can show.
-    pub(super) fn spread(self) -> f64 {
-        self.primary.min(self.candidate).max(1e-6).recip()
-    }
-}
 
 /// All bets of one attempt of a rollout.
 ///
@@ -402,15 +350,22 @@ impl Ledger {
         let sides = [seen.primary, seen.candidate];
         state.tally.see(sides);
         let pair = sides.iter().all(Option::is_some);
-        let drawn = match seen.lot {
-            None => false,
-            Some(Lot::Once) => true,
-            Some(Lot::Sticky(key)) => state.lots.is_first(at, key),
+        let first = |lot: Lot| lot.key().is_none_or(|key| state.lots.is_first(at, key));
+        let drawn = seen.lot.is_some_and(first);
+        let stream = match seen.lot.filter(|_| drawn) {
+            None => Stream::Paired,
+            Some(Lot::Once | Lot::Sticky(_)) => Stream::Drawn,
+            Some(Lot::Uncopied(_)) => Stream::Uncopied,
         };
         if drawn {
-            state.lots.count(seen.primary.is_some(), seen.candidate.is_some());
+            state.lots.count(stream, seen.primary.is_some(), seen.candidate.is_some());
         } else if !pair {
             state.tally.leave_out(seen.lot);
+            return None;
+        }
+        if stream == Stream::Uncopied && !state.chances.uncopied().compares() {
+            // Who alone is ever seen is compared with nobody.
+            state.tally.leave_out(None);
             return None;
         }
         if !sides.iter().flatten().all(|it: &Sample| it.outcome.counts()) {
@@ -418,7 +373,7 @@ impl Ledger {
         }
         *(if pair { &mut state.tally.pairs } else { &mut state.tally.solos }) += 1;
         state.pace.count(at);
-        Some(if drawn { Stream::Drawn } else { Stream::Paired })
+        Some(stream)
     }
 
     /// Leaves out what comes in the first moments of the stage.

@@ -301,7 +301,7 @@ impl Draws {
 
     /// Draws which sides are seen: both, or one.
     pub(super) fn draw(&mut self) -> (bool, bool) {
-        let Chances { primary, candidate } = self.chances;
+        let Chances { primary, candidate, .. } = self.chances;
         let both = primary + candidate - 1.0;
         let lot = self.random.uniform();
         (lot < primary, lot < both || primary <= lot)
@@ -340,9 +340,9 @@ impl Draws {
     }
 }
 
-pub(super) const SHADOW: Chances = Chances { primary: 1.0, candidate: 0.05 };
-const FULL: Chances = Chances { primary: 0.02, candidate: 1.0 };
-const HALF: Chances = Chances { primary: 0.51, candidate: 0.51 };
+pub(super) const SHADOW: Chances = Chances { primary: 1.0, candidate: 0.05, ..Chances::PAIRS };
+const FULL: Chances = Chances { primary: 0.02, candidate: 1.0, ..Chances::PAIRS };
+const HALF: Chances = Chances { primary: 0.51, candidate: 0.51, ..Chances::PAIRS };
 
 #[test]
 fn conversations_of_thirty_turns_keep_the_level() {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
 
-use super::{float, interval::ln_mixture, ledger::Chances};
+use super::{chances::Chances, float, gate::Stream, interval::ln_mixture};
 
 /// How long a key is remembered at least: longer than people pause in a conversation.
 const REMEMBERED_MS: u64 = 3_600_000;
@@ -47,11 +47,19 @@ impl Keys {
 /// observation. The first of each key counts, which is known before its side is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Lots {
-    chances: Chances,
     young: Keys,
     old: HashSet<u64>,
     turned_at_ms: u64,
-    /// In this stage: lots drawn, and those in which each side was seen.
+    /// In this stage, while copies were made and while none were.
+    copied: Fallen,
+    uncopied: Fallen,
+}
+
+/// How lots of the same chances fell.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Fallen {
+    chances: Chances,
+    /// Lots drawn, and those in which each side was seen.
     drawn: u64,
     primary: u64,
     candidate: u64,
@@ -60,20 +68,18 @@ pub(super) struct Lots {
 impl Lots {
     pub(super) fn new() -> Self {
         Self {
-            chances: Chances::PAIRS,
             young: Keys::default(),
             old: HashSet::new(),
             turned_at_ms: 0,
-            drawn: 0,
-            primary: 0,
-            candidate: 0,
+            copied: Fallen::default(),
+            uncopied: Fallen::default(),
         }
     }
 
     /// Begins a stage. Keys stay known: who was seen in the last stage is no fresh draw.
     pub(super) fn enter(&mut self, chances: Chances) {
-        self.chances = chances;
-        (self.drawn, self.primary, self.candidate) = (0, 0, 0);
+        self.copied = Fallen { chances, ..Fallen::default() };
+        self.uncopied = Fallen { chances: chances.uncopied(), ..Fallen::default() };
     }
 
     /// Whether this request is the first of its key.
@@ -95,17 +101,28 @@ impl Lots {
     }
 
     /// Counts a lot by the sides that it showed.
-    pub(super) fn count(&mut self, primary: bool, candidate: bool) {
-        self.drawn += 1;
-        self.primary += u64::from(primary);
-        self.candidate += u64::from(candidate);
+    pub(super) fn count(&mut self, stream: Stream, primary: bool, candidate: bool) {
+        let fallen = match stream {
+            Stream::Drawn | Stream::Paired => &mut self.copied,
+            Stream::Uncopied => &mut self.uncopied,
+        };
+        fallen.drawn += 1;
+        fallen.primary += u64::from(primary);
+        fallen.candidate += u64::from(candidate);
     }
 
     /// Why the lots cannot be trusted, if they fall otherwise than they were asked to.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.copied.problem().or_else(|| self.uncopied.problem())
+    }
+}
+
+impl Fallen {
+    /// Why they cannot be trusted, if so.
     ///
     /// A mixture over all shares bets against the one that was asked for, and may be looked
     /// at as often as one likes (Robbins 1970; Lindon & Malek 2022).
-    pub(super) fn problem(&self) -> Option<String> {
+    fn problem(&self) -> Option<String> {
         let sides = [
             ("primary", self.primary, self.chances.primary),
             ("candidate", self.candidate, self.chances.candidate),
@@ -194,12 +211,12 @@ mod tests {
     #[test]
     fn a_side_that_every_lot_shows_or_none_is_right_until_one_does_otherwise() {
         let mut lots = Lots::new();
-        lots.enter(Chances { primary: 1.0, candidate: 0.0 });
+        lots.enter(Chances { primary: 1.0, candidate: 0.0, ..Chances::PAIRS });
         for _ in 0..1_000 {
-            lots.count(true, false);
+            lots.count(Stream::Drawn, true, false);
         }
         assert_eq!(lots.problem(), None);
-        lots.count(true, true);
+        lots.count(Stream::Drawn, true, true);
         assert!(lots.problem().unwrap().contains("candidate was seen in 0.10%"));
     }
 
@@ -217,21 +234,21 @@ mod tests {
     /// E19
     #[test]
     fn fourteen_percent_where_ten_were_asked_for_is_a_mismatch_and_ten_is_none() {
-        let chances = Chances { primary: 1.0, candidate: 0.1 };
+        let chances = Chances { primary: 1.0, candidate: 0.1, ..Chances::PAIRS };
         for (share, wrong) in [(0.14, true), (0.1, false)] {
             let (mut lots, mut random) = (Lots::new(), Random(3));
             lots.enter(chances);
             let mut seen = false;
             for _ in 0..10_000 {
                 let candidate = random.happens(share);
-                lots.count(true, candidate);
+                lots.count(Stream::Drawn, true, candidate);
                 seen |= lots.problem().is_some();
             }
             assert_eq!(seen, wrong, "{:?}", lots.problem());
         }
         let mut lots = Lots::new();
         lots.enter(chances);
-        lots.count(false, true);
+        lots.count(Stream::Drawn, false, true);
         assert!(lots.problem().unwrap().contains("primary was seen in 0.00%"));
     }
 
@@ -240,10 +257,10 @@ mod tests {
         let mut wrong = 0;
         for seed in 0..300 {
             let (mut lots, mut random) = (Lots::new(), Random(seed));
-            lots.enter(Chances { primary: 0.51, candidate: 0.51 });
+            lots.enter(Chances { primary: 0.51, candidate: 0.51, ..Chances::PAIRS });
             for step in 0..3_000 {
                 let (both, side) = (random.happens(0.02), random.happens(0.5));
-                lots.count(both || side, both || !side);
+                lots.count(Stream::Drawn, both || side, both || !side);
                 if step % 50 == 0 && lots.problem().is_some() {
                     wrong += 1;
                     break;

@@ -14,6 +14,7 @@
 mod answers;
 mod bet;
 mod census;
+mod chances;
 mod climate;
 mod encode;
 mod fixed;
@@ -51,11 +52,12 @@ pub use census::{
     Census, Day, Hindrance, PromptSize, Proposal, Surveyed, UsageCount, UsageDay, UsageKind,
     add_day, decode_day, encode_day,
 };
+pub use chances::Chances;
 pub use climate::Climate;
 pub use fixed::{paired_difference, resampled};
 pub use forecast::foresee;
 pub use kappa::kappa;
-pub use ledger::{Chances, Ledger};
+pub use ledger::Ledger;
 pub use news::{News, Said};
 pub use opinion::Scored;
 pub use pace::Pace;

@@ -10,10 +10,11 @@ use crate::domain::{Kind, Metric, Noise, Share, Timestamp};
 
 use super::{
     Observation,
+    chances::Chances,
     gate::Stream,
     instrument::Instrument,
     interval::Interval,
-    ledger::{Chances, Ledger, Measured},
+    ledger::{Ledger, Measured},
 };
 
 /// How far the noise of a metric reaches, as a margin is counted: none is below 0.

@@ -54,10 +54,7 @@ impl Scored {
 
     /// What its score depends on besides the side: the key it sticks to, or itself.
     fn key(&self) -> u64 {
-        match self.lot {
-            Lot::Sticky(key) => key,
-            Lot::Once => own_key(self.request),
-        }
+        self.lot.key().unwrap_or_else(|| own_key(self.request))
     }
 }
 

@@ -7,11 +7,11 @@ use crate::domain::Timestamp;
 use super::{
     QUANTILE, Timed,
     bet::Wealth,
+    chances::Chances,
     float,
     gate::{Shown, Stream, Streams, Terms},
     histogram::Histogram,
     interval::p99_difference,
-    ledger::Chances,
     noise::Reach,
     odds::{Alarm, HarmPlan, Hit, Odds, SafePlan},
     weather::{Count, Weather},
@@ -266,7 +266,8 @@ mod tests {
         let Some(vectors) = vectors() else { return };
         for case in list(&vectors["p99_gate"]) {
             let mut gate = Quantile::new(reference_terms());
-            let chances = Chances { primary: 1.0, candidate: number(&case["W"]).recip() };
+            let chances =
+                Chances { primary: 1.0, candidate: number(&case["W"]).recip(), ..Chances::PAIRS };
             gate.enter(Timestamp(0), MARGIN, chances);
             gate.wealth.fund(0.4);
             let ticks = list(&case["ticks"]).iter().zip(list(&case["ln_e"]));
@@ -337,7 +338,7 @@ mod tests {
     fn calls_that_are_needed_before_the_first_bet_are_needed_too() {
         for (candidate, fewer) in [(1.0, 100), (0.05, 5)] {
             let mut gate = Quantile::new(reference_terms());
-            gate.enter(Timestamp(0), MARGIN, Chances { primary: 1.0, candidate });
+            gate.enter(Timestamp(0), MARGIN, Chances { primary: 1.0, candidate, ..Chances::PAIRS });
             let mut needed = || {
                 for _ in 0..100 {
                     gate.observe(Stream::Drawn, Some(Timed::Seen(100.0)), None);

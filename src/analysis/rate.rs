@@ -6,10 +6,10 @@ use crate::domain::{Better, Timestamp};
 
 use super::{
     bet::Wealth,
+    chances::Chances,
     float,
     gate::{Shown, Stream, Streams, Terms},
     interval::{Differences, Interval},
-    ledger::Chances,
     noise::Reach,
     odds::{HarmPlan, Hit, Odds, SafePlan},
     weather::{Count, Weather},
@@ -97,10 +97,18 @@ impl Rate {
         self.candidate.see(candidate);
         self.fresh.1 += u64::from(candidate.is_some());
         let hit = |side: Option<bool>| f64::from(u8::from(side == Some(true)));
-        self.differences.add(match stream {
-            Stream::Drawn => self.chances.difference(hit(primary), hit(candidate)),
-            Stream::Paired => (hit(candidate) - hit(primary)) / self.chances.spread(),
-        });
+        match stream {
+            Stream::Drawn => {
+                let difference = self.chances.difference(hit(primary), hit(candidate));
+                self.differences.add(difference);
+            }
+            Stream::Paired => {
+                let difference = (hit(candidate) - hit(primary)) / self.chances.spread();
+                self.differences.add(difference);
+            }
+            // It may be far larger, so that the interval would have to be wider for all.
+            Stream::Uncopied => {}
+        }
     }
 
     /// Takes note of a candidate call that was made and whose end is not known: it may have
@@ -221,7 +229,8 @@ mod tests {
         let Some(vectors) = vectors() else { return };
         for case in list(&vectors["error_gate"]) {
             let mut gate = Rate::new(reference_terms());
-            let chances = Chances { primary: 1.0, candidate: number(&case["W"]).recip() };
+            let chances =
+                Chances { primary: 1.0, candidate: number(&case["W"]).recip(), ..Chances::PAIRS };
             gate.enter(Timestamp(0), Some(0.005), chances);
             gate.wealth.fund(0.4);
             let ticks = list(&case["ticks"]).iter().zip(list(&case["ln_e"]));
@@ -270,7 +279,7 @@ mod tests {
     fn the_interval_of_drawn_requests_is_in_points_and_holds_the_difference() {
         let mut random = Random(8);
         let mut gate = Rate::new(reference_terms());
-        let chances = Chances { primary: 1.0, candidate: 0.25 };
+        let chances = Chances { primary: 1.0, candidate: 0.25, ..Chances::PAIRS };
         gate.enter(Timestamp(0), Some(0.005), chances);
         let nothing = gate.shown(Better::Lower);
         assert!((nothing.lower + 100.0).abs() < 1e-9 && (nothing.upper - 100.0).abs() < 1e-9);

@@ -36,7 +36,7 @@ pub(super) struct Margin {
     pub(super) each_max: f64,
     /// What the candidate's payoff on safety is divided by; `each_max` unless tested.
     pub(super) loss_max: f64,
-    /// The part of the amounts that may be estimated.
+    /// The part of each side's amounts that may be estimated.
     pub(super) estimated_max: f64,
 }
 
@@ -62,8 +62,9 @@ pub(super) struct Ratio {
 /// What the amounts of a stage rest on.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Rests {
-    amounts: f64,
-    estimated: f64,
+    /// Of the primary and of the candidate: what is known, and what of it was estimated.
+    amounts: [f64; 2],
+    estimated: [f64; 2],
     /// Input tokens of both sides, over the pairs in which both told them.
     input: (f64, f64),
     told: u64,
@@ -135,10 +136,10 @@ impl Ratio {
     pub(super) fn rest_on(&mut self, amounts: [Option<f64>; 2], sides: [&Sample; 2]) {
         let rests = &mut self.rests;
         if let [Some(primary), Some(candidate)] = amounts {
-            rests.amounts += primary + candidate;
-            let estimated = [(primary, sides[0]), (candidate, sides[1])];
-            let estimated = estimated.iter().filter(|(_, it)| it.estimated);
-            rests.estimated += estimated.map(|(amount, _)| amount).sum::<f64>();
+            for (place, amount) in [primary, candidate].into_iter().enumerate() {
+                rests.amounts[place] += amount;
+                rests.estimated[place] += if sides[place].estimated { amount } else { 0.0 };
+            }
         }
         if let [Some(primary), Some(candidate)] = sides.map(|it| it.input_tokens.map(float)) {
             rests.input = (rests.input.0 + primary, rests.input.1 + candidate);
@@ -253,7 +254,7 @@ impl Ratio {
         let (part, most) = (self.rests.part(), self.margin.map_or(1.0, |it| it.estimated_max));
         if PAIRS_MIN <= pairs && most < part {
             return Some(format!(
-                "{:.0}% of it rests on estimates, as providers tell no usage, more than {:.0}%: let \
+                "{:.0}% of a side's rests on estimates, as providers tell no usage, more than {:.0}%: let \
                  streams ask for it (`stream_options.include_usage`), or raise `estimated <=` of \
                  this gate",
                 part * PERCENT,
@@ -271,9 +272,11 @@ impl Ratio {
 }
 
 impl Rests {
-    /// The part of the amounts that was estimated.
+    /// The part of a side's amounts that was estimated, of the side where it is the larger one: in
+    /// the sum of both, a side would seem the better known the lower it is guessed.
     fn part(&self) -> f64 {
-        if 0.0 < self.amounts { self.estimated / self.amounts } else { 0.0 }
+        let parts = self.estimated.iter().zip(self.amounts);
+        parts.map(|(guessed, all)| if 0.0 < all { guessed / all } else { 0.0 }).fold(0.0, f64::max)
     }
 }
 

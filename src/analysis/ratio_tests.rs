@@ -140,29 +140,30 @@ fn what_rests_on_estimates_for_more_than_may_is_invalid_and_says_how_much_does()
     gate.enter(Some(MARGIN));
     for step in 0..40 {
         gate.observe(Some(0.03), Some(0.01));
-        // Half of the primary's calls are three eighths of all that was paid.
+        // Half of the primary's calls are half of what it was paid.
         let primary = if step % 2 == 0 { &guessed } else { &told };
         gate.rest_on([Some(0.03), Some(0.01)], [primary, &more]);
     }
     let Basis { estimated_percent, input_tokens } = gate.basis();
-    assert!((estimated_percent - 37.5).abs() < 1e-9, "{estimated_percent}");
+    assert!((estimated_percent - 50.0).abs() < 1e-9, "{estimated_percent}");
     assert_eq!(input_tokens, Some((100.0, 125.0)));
     assert_eq!(gate.shown().problem, None);
-    gate.enter(Some(Margin { estimated_max: 0.37, ..MARGIN }));
+    gate.enter(Some(Margin { estimated_max: 0.5, ..MARGIN }));
     assert_eq!(gate.basis(), Basis { estimated_percent: 0.0, input_tokens: None });
-    for _ in 0..40 {
+    for step in 0..40 {
         gate.observe(Some(0.03), Some(0.01));
-        gate.rest_on([Some(0.03), Some(0.01)], [&told, &guessed]);
+        let candidate = if step % 4 == 0 { &guessed } else { &told };
+        gate.rest_on([Some(0.03), Some(0.01)], [&told, candidate]);
     }
     assert_eq!(gate.shown().problem, None, "a quarter is less");
     gate.rest_on([Some(1.0), None], [&guessed, &told]);
     assert_eq!(gate.shown().problem, None, "what is not known is no estimate");
-    for _ in 0..40 {
+    for _ in 0..80 {
         gate.observe(Some(0.03), Some(0.01));
         gate.rest_on([Some(0.03), Some(0.01)], [&guessed, &told]);
     }
     let problem = gate.shown().problem.unwrap();
-    assert!(problem.starts_with("50% of it rests on estimates"), "{problem}");
+    assert!(problem.starts_with("67% of a side's rests on estimates"), "{problem}");
 }
 
 #[test]
@@ -232,4 +233,21 @@ fn the_interval_of_a_ratio_holds_it_and_narrows() {
     }
     let Shown { lower, upper, .. } = gate.shown();
     assert!(lower < 30.0 && 30.0 < upper && upper - lower < 12.0, "{lower} {upper}");
+}
+
+/// However cheap the guess makes it, all of the candidate's cost is one.
+#[test]
+fn a_side_of_which_nothing_is_told_rests_on_estimates_alone() {
+    let told = call(Outcome::Ok, 1.0);
+    let guessed = Sample { estimated: true, ..told };
+    for side in [[&told, &guessed], [&guessed, &told]] {
+        let mut gate = Ratio::new(reference_terms());
+        gate.enter(Some(MARGIN));
+        for _ in 0..40 {
+            gate.observe(Some(0.03), Some(0.0003));
+            gate.rest_on([Some(0.03), Some(0.0003)], side);
+        }
+        let problem = gate.shown().problem.unwrap();
+        assert!(problem.starts_with("100% of a side's rests on estimates"), "{problem}");
+    }
 }

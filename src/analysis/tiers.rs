@@ -160,9 +160,10 @@ mod tests {
     use super::*;
     use crate::analysis::{
         Sample,
+        chances::Chances,
         gate::Stream,
         instrument::Instrument,
-        ledger::{Chances, tests::reference_terms},
+        ledger::tests::reference_terms,
         score::Marks,
         tests::{Random, call},
     };

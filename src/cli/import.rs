@@ -16,6 +16,10 @@ const NOISE_DIGITS: usize = 16;
 const TRUE_DIGITS: usize = 15;
 /// How far the point moves from dollars for a token to dollars for a million of them.
 const PER_TOKEN: i32 = 6;
+/// Thousands of tokens from which on a price may be another one, at most.
+const THOUSANDS_MAX: u64 = 1_000_000;
+/// How deep the rules of genai-prices may be nested.
+const NESTED_MAX: u32 = 4;
 /// How `LiteLLM` calls what is paid for by tokens of texts.
 const MODES: [&str; 4] = ["chat", "completion", "responses", "embedding"];
 
@@ -215,7 +219,7 @@ impl Imported {
         let above = |key: &String| {
             let thousands =
                 key.strip_prefix("input_cost_per_token_above_")?.strip_suffix("k_tokens")?;
-            thousands.parse::<u64>().ok().filter(|it| 0 < *it)
+            thousands.parse::<u64>().ok().filter(|it| (1..=THOUSANDS_MAX).contains(it))
         };
         let mut from: Vec<u64> = entry.keys().filter_map(above).collect();
         from.sort_unstable();
@@ -297,7 +301,7 @@ impl Imported {
 
     fn genai_model(&mut self, provider: &str, model: &GenaiModel<'_>) {
         let mut models = Vec::new();
-        if !names(model.clause.get(), &mut models) {
+        if !names(model.clause.get(), NESTED_MAX, &mut models) {
             self.leave("is also told by patterns that are not taken", &model.id);
         }
         if models.is_empty() {
@@ -377,8 +381,9 @@ impl Amounts {
     }
 }
 
-/// The names that a rule of genai-prices tells, and how names begin; whether that is all of it.
-fn names(clause: &str, found: &mut Vec<String>) -> bool {
+/// The names that a rule of genai-prices tells, and how names begin; whether that is all of it. What
+/// is nested deeper than this is not.
+fn names(clause: &str, nested_max: u32, found: &mut Vec<String>) -> bool {
     let Ok(clause) = serde_json::from_str::<Entry<'_>>(clause) else { return false };
     let mut all = true;
     for (kind, value) in clause {
@@ -386,10 +391,10 @@ fn names(clause: &str, found: &mut Vec<String>) -> bool {
         match (kind.as_str(), text) {
             ("equals", Some(name)) => found.push(name),
             ("starts_with", Some(begins)) if !begins.is_empty() => found.push(begins + "*"),
-            ("or", None) => {
+            ("or", None) if 0 < nested_max => {
                 let clauses = serde_json::from_str::<Vec<&RawValue>>(value.get());
                 for clause in clauses.unwrap_or_default() {
-                    all &= names(clause.get(), found);
+                    all &= names(clause.get(), nested_max - 1, found);
                 }
             }
             _ => all = false,

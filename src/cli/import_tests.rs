@@ -123,3 +123,18 @@ fn what_is_neither_format_is_refused_and_a_text_cannot_leave_its_quotes() {
     }
     assert_eq!(quoted("a\"b\\\n"), "\"a\\\"b\\\\\\u000a\"");
 }
+
+#[test]
+fn a_number_that_is_no_length_and_rules_nested_without_end_are_not_taken() {
+    let above = "input_cost_per_token_above_18446744073709551615k_tokens";
+    let entry = r#""input_cost_per_token":1e-6,"output_cost_per_token":2e-6"#;
+    let text =
+        format!(r#"{{"m":{{"litellm_provider":"openai","mode":"chat",{entry},"{above}":3e-6}}}}"#);
+    let imported = import(&text).unwrap();
+    assert_eq!((imported.models(), imported.ignored[above]), (1, 1));
+    let (open, close) = (r#"{"or":["#.repeat(20_000), "]}".repeat(20_000));
+    let nested = format!(r#"{open}{{"equals":"none"}}{close}"#);
+    let imported = import(&GENAI.replace(r#"{"regex":"x"}"#, &nested)).unwrap();
+    let names = imported.left_out["is also told by patterns that are not taken"].clone();
+    assert_eq!(names, ["any", "none"]);
+}

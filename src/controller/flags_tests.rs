@@ -150,8 +150,8 @@ async fn a_flag_over_all_of_a_rollout_holds_its_ladder_and_says_so() {
     until("it goes on", || !problem().contains("flag")).await;
 }
 
-#[test]
-fn a_rollout_whose_only_feature_is_not_copied_is_not_idle() {
+/// A rollout in its first stage, of which nothing was heard.
+fn entered() -> Managed {
     let mut managed = Managed::new(name("a"), plan("a"), Timestamp(0), &Copies::new(0, (0, 0)));
     let event = Event::StageEntered { attempt: 1, stage: 0, cause: Cause::Operator };
     managed.apply(&Record {
@@ -167,6 +167,25 @@ fn a_rollout_whose_only_feature_is_not_copied_is_not_idle() {
         plan_revision: 1,
         evidence: Vec::new(),
     });
+    managed
+}
+
+#[test]
+fn silence_begins_when_copies_may_be_made_again() {
+    let mut managed = entered();
+    let idle_ms = managed.rollout.plan().times.idle_ms_max;
+    managed.live.price(None);
+    managed.weigh(Timestamp(idle_ms + 1));
+    let problem = managed.evidence.problem.clone().unwrap();
+    assert!(problem.contains("has no price"), "{problem}");
+    managed.live.price(Some(1));
+    assert!(matches!(managed.input(Timestamp(idle_ms + 2)), Input::Tick));
+    assert!(matches!(managed.input(Timestamp(2 * idle_ms + 2)), Input::Idle));
+}
+
+#[test]
+fn a_rollout_whose_only_feature_is_not_copied_is_not_idle() {
+    let mut managed = entered();
     let later = Timestamp(managed.rollout.plan().times.idle_ms_max + 1);
     assert!(matches!(managed.input(later), Input::Idle));
     let mirror = Some(Share::NONE);

@@ -239,12 +239,15 @@ impl Managed {
         if self.live.is_tripped() {
             return Input::Tripped;
         }
-        // Where our own cap, a budget or a flag keeps copies from being made, it is not the traffic that is
-        // silent.
-        let off = || self.most().mirror.is_none();
-        let full = || self.live.is_capped(now) || self.live.unpaid(now).is_some();
-        let silent = self.rollout.is_idle(now, self.heard) && !full() && !off();
+        let silent = self.rollout.is_idle(now, self.heard) && !self.is_off(now);
         if silent { Input::Idle } else { Input::Tick }
+    }
+
+    /// Whether our own cap, a budget or a flag keeps copies from being made: then it is not the
+    /// traffic that is silent.
+    fn is_off(&self, now: Timestamp) -> bool {
+        let full = self.live.is_capped(now) || self.live.unpaid(now).is_some();
+        full || self.most().mirror.is_none()
     }
 
     /// Takes note of a step forward that is on disk, but that a step back has overtaken.
@@ -277,6 +280,9 @@ impl Managed {
         if self.rollout.guarded().is_none() {
             return;
         }
+        if self.is_off(now) {
+            self.heard = self.heard.max(now);
+        }
         let mut evidence = self.ledger.evidence();
         // Also while nothing comes.
         evidence.per_minute = self.ledger.per_minute(now);
@@ -290,7 +296,8 @@ impl Managed {
                 gate.problem.clone_from(&problem);
             }
             evidence.problem = Some(problem);
-        } else if let Some(problem) = self.live.unpaid(now) {
+        }
+        if let Some(problem) = self.live.unpaid(now) {
             evidence.problem = Some(problem);
         } else if self.live.is_capped(now) {
             let cap = self.rollout.plan().copies_per_day_max;

@@ -81,11 +81,12 @@ pub fn read(received: &Received<'_>) -> Reading {
     let (draft, end) = draft(received, &decoded.bytes, decoded.end);
     let end = if draft.is_cut && end == End::Whole { End::Cut } else { end };
     let (outcome, trouble) = judge(&draft, end);
+    let usage = draft.counted().filter(|it| it.all() <= TOKENS_MAX);
     let comparable = draft.seen && received.endpoint != Endpoint::Embeddings;
     Reading {
         outcome,
         transcript: comparable.then_some(draft.transcript),
-        usage: draft.usage.filter(|it| it.all() <= TOKENS_MAX),
+        usage,
         finish_reason: draft.finish.map(bounded),
         model: draft.model.map(bounded),
         trouble,
@@ -392,6 +393,24 @@ mod tests {
         assert_eq!(reading.transcript, None);
         let busy = r#"{"error":{"code":429,"message":"x"}}"#;
         assert_eq!(outcome(200, busy, End::Whole), Outcome::Throttled);
+    }
+
+    #[test]
+    fn counters_that_nobody_counted_are_no_usage() {
+        let usage = |answer: &str, counters: &str| {
+            let body = answer.replacen('{', &format!("{{\"usage\":{counters},"), 1);
+            read(&received(200, &body, End::Whole)).usage
+        };
+        for counters in [
+            r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#,
+            r#"{"prompt_tokens":0,"completion_tokens":2}"#,
+            r#"{"prompt_tokens":12}"#,
+        ] {
+            assert_eq!(usage(ANSWER, counters), None, "{counters}");
+        }
+        assert!(usage(ANSWER, r#"{"prompt_tokens":12,"completion_tokens":1}"#).is_some());
+        let silent = ANSWER.replace("Hi", "");
+        assert!(usage(&silent, r#"{"prompt_tokens":12,"completion_tokens":0}"#).is_some());
     }
 
     #[test]

@@ -64,6 +64,16 @@ impl Draft {
         self.transcript.tool_calls.get_mut(position)
     }
 
+    /// The tokens, if anybody counted them: every request has input, and who says something has
+    /// output. Gateways that do not count write zeros.
+    pub(super) fn counted(&self) -> Option<Usage> {
+        let Usage { input, cache_read, cache_write, output } = self.usage?;
+        let Transcript { text, tool_calls, refusal } = &self.transcript;
+        let is_silent = text.is_empty() && tool_calls.is_empty() && refusal.is_none();
+        let has_input = 0 < input || 0 < cache_read || 0 < cache_write;
+        self.usage.filter(|_| has_input && (0 < output || is_silent))
+    }
+
     /// Remembers an error, unless it is `null`; the first one counts.
     pub(super) fn set_fault(&mut self, error: &Json<'_>) {
         if !error.is_null() && self.fault.is_none() {

@@ -24,8 +24,9 @@ enum Origin {
     Noise,
 }
 
-/// How much of the amounts may be estimated unless an operator says otherwise, in percent. Estimates
-/// were off by three quarters where they were bad, which moves a sum by a thirteenth at most then.
+/// How much of a side's amounts may be estimated unless an operator says otherwise, in percent. Where
+/// estimates were bad they were a quarter of what was billed, so that a side of which a tenth is
+/// guessed may come to 1.3 times as much.
 const ESTIMATED_PERCENT_MAX: u32 = 10;
 
 /// What follows a margin that counts from the noise on.

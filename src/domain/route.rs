@@ -41,6 +41,26 @@ pub enum Lot {
     Once,
     /// For all that sticks together, a conversation or a user, by this hash of its key.
     Sticky(u64),
+    /// The same while nothing is copied, whichever side it fell to: only who serves was drawn. With
+    /// the hash of the key of what sticks together, if anything does.
+    Uncopied(Option<u64>),
+}
+
+impl Lot {
+    /// The hash of the key of what sticks together; none where nothing does.
+    pub fn key(self) -> Option<u64> {
+        match self {
+            Self::Once => None,
+            Self::Sticky(key) => Some(key),
+            Self::Uncopied(key) => key,
+        }
+    }
+
+    /// The same lot while nothing is copied.
+    #[must_use]
+    pub fn uncopied(self) -> Self {
+        Self::Uncopied(self.key())
+    }
 }
 
 /// Where a key fell among 10 000: it is inside every share above its place.

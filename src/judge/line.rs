@@ -68,14 +68,8 @@ struct Completion {
     #[serde(default)]
     model: Option<String>,
     choices: Vec<Choice>,
-    usage: Option<Tokens>,
-}
-
-/// Tokens as the judge counts them; those of its cache are taken as fresh.
-#[derive(Clone, Copy, Deserialize)]
-struct Tokens {
-    prompt_tokens: u64,
-    completion_tokens: u64,
+    #[serde(default)]
+    usage: Value,
 }
 
 #[derive(Deserialize)]
@@ -181,6 +175,8 @@ impl Line {
         let completion = self.send(&body).await;
         if let Some((job, reserved)) = payer.zip(reserved) {
             let cost = self.cost_nano_usd(&completion);
+            let told = completion.as_ref().ok().and_then(usage);
+            job.purse.see_output(told.map_or(0, |it| it.output));
             self.metrics.spent(&job.window.rollout, Spending::Judge, reserved.settle(cost));
         }
         let completion = completion?;
@@ -221,7 +217,7 @@ impl Line {
         let input = u64::try_from(body.to_string().len()).unwrap_or(u64::MAX);
         let now = self.clock.now();
         let price = self.prices.of(&[&self.model], now);
-        let output = job.purse.output_tokens_most();
+        let output = job.purse.output_tokens_most(None);
         let most = price.map(|it| it.tariff.most_nano_usd(input, output));
         if most.is_none() && job.purse.is_limited() {
             return Err(Failure::Unpaid(UNPRICED));
@@ -231,14 +227,14 @@ impl Line {
 
     /// What being asked came to, in billionths of a US dollar; none where that is not known.
     fn cost_nano_usd(&self, completion: &Result<Completion, Failure>) -> Option<u64> {
-        let Tokens { prompt_tokens: input, completion_tokens: output } = match completion {
-            Ok(completion) => completion.usage?,
-            // Who refuses asks for no money.
-            Err(Failure::Refused(_)) => return Some(0),
+        let usage = match completion {
+            Ok(completion) => usage(completion)?,
+            // Who turns a question away asks for no money; what took too long may have been billed.
+            Err(Failure::Refused(400..=407 | 409..=499 | 503 | 529)) => return Some(0),
             Err(_) => return None,
         };
         let row = self.prices.of(&[&self.model], self.clock.now())?;
-        Some(row.tariff.cost_nano_usd(&Usage { input, output, ..Usage::default() }))
+        Some(row.tariff.cost_nano_usd(&usage))
     }
 
     /// Who judges: a model's name is the provider's to choose, and goes where people read.
@@ -246,5 +242,38 @@ impl Line {
         let model = self.redactor.text(model, &Keys::default());
         let plain = model.chars().filter(char::is_ascii_graphic).take(MODEL_LEN_MAX);
         format!("judge:{}@{}", plain.collect::<String>(), self.wording.id())
+    }
+}
+
+/// Tokens as the judge counts them, if it does; those of its cache are taken as fresh, and what it
+/// thinks may be in the total alone.
+fn usage(completion: &Completion) -> Option<Usage> {
+    let count = |name: &str| completion.usage.get(name).and_then(Value::as_u64);
+    let input = count("prompt_tokens").filter(|it| 0 < *it)?;
+    let beyond = count("total_tokens").unwrap_or(0).saturating_sub(input);
+    let output = count("completion_tokens").unwrap_or(0).max(beyond);
+    (0 < output).then(|| Usage { input, output, ..Usage::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_a_judge_tells_its_tokens_its_answer_is_read() {
+        let said = |usage: &str| {
+            let text = format!(r#"{{"choices":[]{usage}}}"#);
+            let completion: Completion = serde_json::from_str(&text).unwrap();
+            super::usage(&completion).map(|it| (it.input, it.output))
+        };
+        let told = |usage: &str| said(&format!(r#","usage":{usage}"#));
+        for nothing in ["null", "{}", "7", r#"{"prompt_tokens":500}"#] {
+            assert_eq!(told(nothing), None, "{nothing}");
+        }
+        assert_eq!(told(r#"{"prompt_tokens":0,"completion_tokens":0}"#), None);
+        assert_eq!(told(r#"{"prompt_tokens":1.5,"completion_tokens":2}"#), None);
+        assert_eq!(told(r#"{"prompt_tokens":500,"total_tokens":900}"#), Some((500, 400)));
+        let all = r#"{"prompt_tokens":500,"completion_tokens":40,"total_tokens":540}"#;
+        assert_eq!((told(all), said("")), (Some((500, 40)), None));
     }
 }

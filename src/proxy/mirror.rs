@@ -11,7 +11,9 @@ use tokio::{
 
 use crate::clock;
 use crate::dialect::{self, Asked, Purpose};
-use crate::domain::{Call, Endpoint, Lot, Outcome, Pair, PairId, Seen, Side, Skip, Told, Window};
+use crate::domain::{
+    Call, Endpoint, Lot, Outcome, Pair, PairId, Seen, Share, Side, Skip, Told, Window,
+};
 use crate::memory::{Full, Held, Need, Seat};
 use crate::patterns::Keys;
 use crate::store::{Bodies, Offered};
@@ -30,7 +32,7 @@ use super::{
     headers,
     redact::{keys, shown_path},
     serve::{Exchange, Use},
-    tee::{Done, Ended, Keep, Reading, Taken},
+    tee::{Done, Ended, Keep, Taken},
 };
 
 /// What a copy takes until its answer is here; given back when dropped.
@@ -62,7 +64,8 @@ impl Proxy {
     ) -> Result<oneshot::Sender<Taken>, Skip> {
         let (room, under_way) = self.room(exchange).inspect_err(|_| exchange.live.miss())?;
         let window = exchange.lane.window.as_ref().ok_or(Skip::NoRollout)?;
-        let reserved = self.afford(exchange, side)?;
+        // What is set aside for copies under way is not spent: those that wait for it are missing.
+        let reserved = self.afford(exchange, side).inspect_err(|_| exchange.live.miss())?;
         let Some(due) = exchange.live.due(self.clock.now(), window, &self.outbox) else {
             reserved.settle(Some(0));
             return Err(Skip::DailyCap);
@@ -117,10 +120,8 @@ impl Proxy {
         let seat = exchange.fair.try_seat(self.pool.len_max()).ok_or(Skip::Busy)?;
         let place = self.pool.try_enter().ok_or(Skip::Busy)?;
         // What sticks together is shed together.
-        let key = match exchange.routed.route.lot {
-            Some(Lot::Sticky(hash)) => hash.to_string(),
-            Some(Lot::Once) | None => exchange.id.to_string(),
-        };
+        let key = exchange.routed.route.lot.and_then(Lot::key);
+        let key = key.map_or_else(|| exchange.id.to_string(), |hash| hash.to_string());
         if !self.memory.admits_copy(&exchange.fair, &key) {
             return Err(Skip::Memory);
         }
@@ -224,16 +225,22 @@ impl Proxy {
         }
     }
 
-    /// What an answer comes to, also where nobody tells its tokens.
+    /// What an answer comes to, also where nobody tells its tokens: its cost, and what it keeps to of
+    /// what was asked.
     pub(super) async fn half(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Half {
         let (mut call, mut reading) = taken.read(exchange.endpoint);
         let asked = (exchange.endpoint, &exchange.body);
         self.estimate(asked, &mut call, &mut reading.transcript).await;
-        let look = || self.look_into(exchange, (taken, keys), &mut call, &reading);
+        self.price(exchange, &mut call, keys);
+        let mut check = || {
+            // Of an answer that is not here to its end nobody can say what it keeps to.
+            let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
+            self.check_answer(exchange, &mut call, whole);
+        };
         if exchange.asked.has_schemas {
-            self.checker.in_turn(look).await
+            self.checker.in_turn(check).await
         } else {
-            look()
+            check()
         }
         Half { call, reading }
     }
@@ -359,26 +366,17 @@ impl Proxy {
         let _ = exchange.routed.counted.set(counted);
     }
 
-    /// What an answer comes to for which a caller waits.
-    pub(super) fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Call {
-        let (mut call, reading) = taken.read(exchange.endpoint);
-        self.look_into(exchange, (taken, keys), &mut call, &reading);
+    /// What a failure comes to for which a caller waits: nothing is checked or estimated of it.
+    pub(super) fn read_unchecked(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Call {
+        let (mut call, _) = taken.read(exchange.endpoint);
+        self.price(exchange, &mut call, keys);
         call
     }
 
-    /// Adds what a call cost, and what its answer keeps to of what was asked.
-    fn look_into(
-        &self,
-        exchange: &Exchange,
-        (taken, keys): (&Taken, &Keys),
-        call: &mut Call,
-        reading: &Reading,
-    ) {
+    /// Adds what a call cost, and takes out what may not be kept.
+    fn price(&self, exchange: &Exchange, call: &mut Call, keys: &Keys) {
         call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, call), call);
-        // Of an answer that is not here to its end nobody can say what it keeps to.
-        let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
         self.redact_call(call, keys);
-        self.check_answer(exchange, call, whole);
     }
 
     /// What the judge is asked of a pair: a share of those it may see, with two answers. An error
@@ -390,8 +388,7 @@ impl Proxy {
         (request, reasons): (&Bytes, Reasons),
         (primary, candidate): (&Half, &Half),
     ) -> Option<Result<Job, Full>> {
-        let is_drawn = exchange.lane.judge.includes("judge", &pair.id.to_string());
-        if !self.is_judged(exchange) || !pair.judgeable || !is_drawn {
+        if !self.is_judged(exchange) || !pair.judgeable || !includes(exchange.lane.judge, pair) {
             return None;
         }
         let (ours, theirs) = (judged(primary)?, judged(candidate)?);
@@ -493,4 +490,8 @@ fn is_unknown(taken: &Taken, call: &Call) -> bool {
 /// Whether a call went well; none when it says nothing about its provider.
 pub(super) fn well(call: &Call) -> Option<bool> {
     call.outcome.counts().then_some(!call.outcome.failed())
+}
+
+fn includes(share: Share, pair: &Pair) -> bool {
+    share.includes("judge", &pair.id.to_string())
 }

@@ -38,6 +38,7 @@ use super::{
     patience::Paced,
     presence::Busy,
     request::{self, Gathered},
+    spend::alone,
     strict,
     tee::{Done, Ended, Keep, Taken, Taking, Tee},
     upload::{self, Moved},
@@ -233,9 +234,10 @@ impl Proxy {
     /// out on both sides: what is left of such requests would not be what a lot drew.
     fn used(self: &Arc<Self>, exchange: &Arc<Exchange>, admitted: &Admitted) -> Use {
         let route = &exchange.routed.route;
-        let started = match (route.mirror, admitted.skip()) {
-            (Ok(()) | Err(Skip::Share), Some(skip)) => Err(skip),
-            (mirror, _) => mirror.and_then(|()| self.mirror(exchange, route.serve.other())),
+        let uncopied = self.uncopied(exchange);
+        let started = match (route.mirror, admitted.skip(), uncopied) {
+            (Ok(()) | Err(Skip::Share), Some(skip), _) | (Ok(()), None, Some(skip)) => Err(skip),
+            (mirror, ..) => mirror.and_then(|()| self.mirror(exchange, route.serve.other())),
         };
         let _ = exchange.routed.copy.set(started.as_ref().map(drop).map_err(|skip| *skip));
         let skip = match started {
@@ -243,7 +245,7 @@ impl Proxy {
             Err(skip) => skip,
         };
         self.metrics.skip(skip);
-        match route.lot.filter(|_| skip == Skip::Share) {
+        match alone(exchange, skip, uncopied) {
             Some(lot) if self.memory.has_room(Need::Solo) => {
                 let _ = exchange.holding.solo.set(exchange.live.wait(self.clock.now()));
                 Use::Solo(lot)

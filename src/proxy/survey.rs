@@ -71,8 +71,7 @@ impl Proxy {
     async fn survey(&self, look: &Look, taken: &Taken) {
         let (mut call, mut reading) = taken.read(look.endpoint);
         self.count(&call, Role::Serve);
-        let asked = (look.endpoint, &look.body);
-        self.estimate(asked, &mut call, &mut reading.transcript).await;
+        self.estimate((look.endpoint, &look.body), &mut call, &mut reading.transcript).await;
         let (primary, now) = (self.upstream.provider(&self.primary), self.clock.now());
         call.cost_nano_usd = primary.and_then(|it| it.cost_nano_usd(&look.model, &call, now));
         self.surveyor.see(&Surveyed {

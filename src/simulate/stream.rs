@@ -143,7 +143,7 @@ impl Player {
         let (Some(primary), Some(candidate)) = (chance(line.rho_p), chance(line.rho_c)) else {
             return Err(self.nonsense("`rho_p` and `rho_c` are chances, 0 to 1".to_owned()));
         };
-        let chances = Chances { primary, candidate };
+        let chances = Chances { primary, candidate, ..Chances::default() };
         self.chances = chances;
         let attempt = self.simulation.rollout().attempt();
         match self.simulation.rollout().state() {

@@ -235,7 +235,7 @@ fn a_hundred_thousand_requests_pass_and_an_equal_candidate_reaches_the_end() {
     let (mut simulation, mut lines) = (Simulation::new(name.clone(), plan.clone()), String::new());
     let chances = |index: usize| Chances::of(&plan.stages[index]);
     let stage = |lines: &mut String, second: u64, index: usize| {
-        let Chances { primary, candidate } = chances(index);
+        let Chances { primary, candidate, .. } = chances(index);
         writeln!(
             lines,
             r#"{{"e":"stage","t":{second},"index":{index},"rho_p":{primary},"rho_c":{candidate}}}"#
@@ -385,7 +385,7 @@ fn sent_back(seeds: u64, lot: impl Fn(u64) -> Lot) -> usize {
         let mut random = Random(*seed);
         let (name, plan) = plan("error_rate = \"+0.5pp\"", &["50%"]);
         let mut simulation = Simulation::new(name, plan);
-        let half = Chances { primary: 0.5, candidate: 0.5 };
+        let half = Chances { primary: 0.5, candidate: 0.5, ..Chances::default() };
         simulation.start(Timestamp(0), half).unwrap();
         let mut at = Timestamp(0);
         for round in 0..8 {

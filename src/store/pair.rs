@@ -47,6 +47,7 @@ struct PairJson {
 pub(super) enum LotJson {
     Once,
     Sticky(u64),
+    Uncopied(Option<u64>),
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -232,6 +233,7 @@ impl From<Lot> for LotJson {
         match lot {
             Lot::Once => Self::Once,
             Lot::Sticky(key) => Self::Sticky(key),
+            Lot::Uncopied(key) => Self::Uncopied(key),
         }
     }
 }
@@ -241,6 +243,7 @@ impl From<LotJson> for Lot {
         match lot {
             LotJson::Once => Self::Once,
             LotJson::Sticky(key) => Self::Sticky(key),
+            LotJson::Uncopied(key) => Self::Uncopied(key),
         }
     }
 }

@@ -270,7 +270,12 @@ pub(super) fn notes(pair: &Pair, seq: u64, len: u64) -> Vec<Note> {
             key: format!("thumb-{number}"),
         },
         _ => Told::Solo {
-            lot: if number.is_multiple_of(2) { Lot::Once } else { Lot::Sticky(number) },
+            lot: match number % 4 {
+                0 => Lot::Once,
+                1 => Lot::Sticky(number),
+                2 => Lot::Uncopied(None),
+                _ => Lot::Uncopied(Some(number)),
+            },
             side: Side::Primary,
             call: Box::new(Call { total_ms: 100, ..pair.primary.clone() }),
             watched: if number % 8 == 4 { pair.watched.clone() } else { String::new() },

@@ -49,6 +49,12 @@ impl Copies {
         room
     }
 
+    /// Whether the day has no room for another one.
+    pub fn is_full(&self, now: Timestamp) -> bool {
+        let (day, made) = self.made();
+        self.per_day_max <= if day == now.day() { made } else { 0 }
+    }
+
     /// Day and copies made on it.
     pub fn made(&self) -> (u64, u64) {
         *lock(&self.made)

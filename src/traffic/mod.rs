@@ -94,6 +94,7 @@ struct Count {
     due: AtomicU64,
     missing: AtomicU64,
     capped: AtomicBool,
+    unpriced: AtomicBool,
     kept: Kept,
     under_way: Mutex<UnderWay>,
 }
@@ -190,9 +191,9 @@ impl Live {
         kept: Kept,
     ) -> Self {
         let (due, missing) = (AtomicU64::new(due), AtomicU64::new(missing));
-        let capped = AtomicBool::new(false);
+        let (capped, unpriced) = (AtomicBool::new(false), AtomicBool::new(false));
         let under_way = Mutex::default();
-        let count = Arc::new(Count { due, missing, capped, kept, under_way });
+        let count = Arc::new(Count { due, missing, capped, unpriced, kept, under_way });
         Self { count, way, copies }
     }
 
@@ -232,14 +233,29 @@ impl Live {
         (self.count.due.load(Ordering::Relaxed), self.count.missing.load(Ordering::Relaxed))
     }
 
+    /// Whether the day has no room for a copy like one that may be due now.
+    pub fn is_full(&self, now: Timestamp) -> bool {
+        let full = self.copies.is_full(now);
+        self.count.capped.store(full, Ordering::Relaxed);
+        full
+    }
+
     /// Whether the last copy that was due met the cap of the day that it is now.
     pub fn is_capped(&self, now: Timestamp) -> bool {
         self.count.capped.load(Ordering::Relaxed) && self.copies.made().0 == now.day()
     }
 
-    /// Why no more copies are paid for today, if so.
+    /// Why no copies are made now, if so.
     pub fn unpaid(&self, now: Timestamp) -> Option<String> {
-        self.copies.purse().problem(now)
+        const UNPRICED: &str = "there is a budget, and a model that is asked for has no price: \
+                                give it one (`crossfade prices`)";
+        let unpriced = self.count.unpriced.load(Ordering::Relaxed).then(|| UNPRICED.to_owned());
+        self.copies.purse().problem(now).or(unpriced)
+    }
+
+    /// Takes note of what copies like the last one that was due may cost, if that is known.
+    pub fn price(&self, most_nano_usd: Option<u64>) {
+        self.count.unpriced.store(most_nano_usd.is_none(), Ordering::Relaxed);
     }
 
     /// The requests of the window that were kept from a side.

@@ -14,6 +14,10 @@ const AHEAD_ONE_IN: u64 = 100;
 /// Output tokens that a call is expected to stay below where its request does not say, until one
 /// is seen that does not.
 const OUTPUT_TOKENS_MOST: u64 = 4_096;
+/// The same where its request allows more: some ask for as many as a number can say.
+const OUTPUT_TOKENS_ALLOWED: u64 = 32_768;
+/// How far a clock may have gone back over a restart for the day that it had to count on.
+const DAYS_BACK_MAX: u64 = 1;
 
 /// What may be spent of a budget, and what was. Amounts are billionths of a US dollar.
 #[derive(Debug, Default)]
@@ -74,7 +78,7 @@ impl Pot {
     /// call, and which call is refused does not depend on what it would cost.
     fn reserve(&self, now: Timestamp, most: u64) -> bool {
         let mut books = lock(&self.books);
-        books.turn(now);
+        books.turn(now.day());
         let left = |max: Option<u64>, spent: u64| {
             max.is_none_or(|max| spent.saturating_add(books.reserved) < max)
         };
@@ -96,14 +100,17 @@ impl Pot {
 
     fn spent(&self, now: Timestamp) -> Spent {
         let mut books = lock(&self.books);
-        books.turn(now);
+        books.turn(now.day());
         books.spent
     }
 
     /// Adds what was spent before a restart.
     fn resume(&self, now: Timestamp, before: Spent) {
         let mut books = lock(&self.books);
-        books.turn(now);
+        // Neither does a clock begin a day again that has gone back meanwhile.
+        let ahead = before.day.saturating_sub(now.day());
+        let day = if ahead <= DAYS_BACK_MAX { before.day.max(now.day()) } else { now.day() };
+        books.turn(day);
         let today = if before.day == books.spent.day { before.today } else { 0 };
         books.spent.today = books.spent.today.saturating_add(today);
         books.spent.total = books.spent.total.saturating_add(before.total);
@@ -126,11 +133,11 @@ impl Pot {
 
 impl Books {
     /// Begins a new day where it is one: of that nothing is known yet to be spent.
-    fn turn(&mut self, now: Timestamp) {
-        if self.spent.day < now.day() {
+    fn turn(&mut self, day: u64) {
+        if self.spent.day < day {
             self.assured = self.assured.map(|_| 0);
         }
-        self.spent.turn(now);
+        self.spent.turn(day);
     }
 
     /// What was spent, with all that is under way at its most.
@@ -143,9 +150,9 @@ impl Books {
 
 impl Spent {
     /// Begins a new day where it is one. A clock that goes back begins none.
-    fn turn(&mut self, now: Timestamp) {
-        if self.day < now.day() {
-            (self.day, self.today) = (now.day(), 0);
+    fn turn(&mut self, day: u64) {
+        if self.day < day {
+            (self.day, self.today) = (day, 0);
         }
     }
 
@@ -192,9 +199,13 @@ impl Purse {
         Some(Reserved { purse: Arc::clone(self), most })
     }
 
-    /// Output tokens that a call is expected to stay below where its request does not say.
-    pub fn output_tokens_most(&self) -> u64 {
-        self.output_tokens_most.load(Ordering::Relaxed).max(OUTPUT_TOKENS_MOST)
+    /// Output tokens that a call is expected to stay below whose request allows so many, if it says.
+    pub fn output_tokens_most(&self, allowed: Option<u64>) -> u64 {
+        let seen = self.output_tokens_most.load(Ordering::Relaxed);
+        match allowed {
+            Some(allowed) => allowed.min(seen.max(OUTPUT_TOKENS_ALLOWED)),
+            None => seen.max(OUTPUT_TOKENS_MOST),
+        }
     }
 
     /// Takes note of how many output tokens a call came to.
@@ -215,7 +226,7 @@ impl Purse {
         let limits = budgets.iter().flat_map(|it| [it.per_day_nano_usd, it.total_nano_usd]);
         let least = limits.flatten().min().map(|it| it.div_ceil(AHEAD_ONE_IN));
         let mut books = lock(&self.own.books);
-        books.turn(now);
+        books.turn(now.day());
         let mut spent = books.at_most();
         let lately = spent.total.saturating_sub(books.before);
         books.before = spent.total;
@@ -228,7 +239,7 @@ impl Purse {
     /// The same where nothing more is spent.
     pub fn close(&self, now: Timestamp) -> Spent {
         let mut books = lock(&self.own.books);
-        books.turn(now);
+        books.turn(now.day());
         books.assured = books.assured.map(|_| 0);
         books.at_most()
     }
@@ -244,6 +255,12 @@ impl Purse {
         if books.spent.day == spent.day {
             books.assured = books.assured.map(|it| it.max(spent.total));
         }
+    }
+
+    /// Whether more may be set aside only once a restart would know of it.
+    pub fn waits(&self) -> bool {
+        let books = lock(&self.own.books);
+        books.assured.is_some_and(|it| it <= books.at_most().total)
     }
 
     /// Why nothing more is paid from it today, if so.
@@ -295,11 +312,12 @@ mod tests {
         let limit = Budget { per_day_nano_usd: Some(1_000), total_nano_usd: None };
         let open = |before| Arc::new(Purse::new(limit, Arc::default(), NOW, before));
         let purse = open(Spent::default());
-        assert!(purse.reserve(NOW, 30).is_none(), "nothing is kept yet");
+        assert!(purse.waits() && purse.reserve(NOW, 30).is_none(), "nothing is kept yet");
         let kept = purse.ahead(NOW);
         assert_eq!(kept, Spent { day: 5, today: 10, total: 10 });
         assert!(!purse.is_assured(kept) && purse.reserve(NOW, 30).is_none());
         purse.assure(kept);
+        assert!(!purse.waits());
         let first = purse.reserve(NOW, 30).unwrap();
         assert!(purse.reserve(NOW, 30).is_none(), "one call goes beyond it, and no more");
         let more = purse.ahead(NOW);
@@ -325,7 +343,8 @@ mod tests {
         let last = purse.close(TOMORROW);
         assert_eq!(last, Spent { day: 6, today: 10, total: 50 });
         assert!(purse.reserve(TOMORROW, 10).is_none());
-        assert_eq!(open(last).spent(TOMORROW), last);
+        let again = Purse::new(limit, Arc::default(), TOMORROW, last);
+        assert_eq!(again.spent(TOMORROW), last);
     }
 
     #[test]
@@ -404,5 +423,31 @@ mod tests {
         });
         let spent = purse.spent(NOW).today;
         assert!((max..max + cost).contains(&spent), "{spent}");
+    }
+
+    #[test]
+    fn what_a_request_allows_is_believed_up_to_a_bound_or_to_what_was_seen() {
+        let purse = purse(None, None, &Arc::default());
+        let most = || [None, Some(100), Some(u64::MAX)].map(|it| purse.output_tokens_most(it));
+        assert_eq!(most(), [4_096, 100, 32_768]);
+        purse.see_output(50_000);
+        assert_eq!(most(), [50_000, 100, 50_000]);
+    }
+
+    #[test]
+    fn a_clock_that_went_back_over_a_restart_gives_nothing_back_and_a_mad_one_takes_no_day() {
+        let budget = Budget { per_day_nano_usd: Some(100), total_nano_usd: None };
+        let kept = Spent { day: 5, today: 90, total: 90 };
+        let woken = |day| {
+            let now = Timestamp(day * DAY);
+            (Arc::new(Purse::new(budget, Arc::default(), now, kept)), now)
+        };
+        let (purse, yesterday) = woken(4);
+        purse.assure(Spent { total: u64::MAX, ..kept });
+        purse.reserve(yesterday, 20).unwrap().settle(Some(20));
+        assert_eq!(purse.spent(NOW), Spent { day: 5, today: 110, total: 110 });
+        assert!(purse.problem(NOW).is_some());
+        let (purse, before) = woken(2);
+        assert_eq!(purse.spent(before), Spent { day: 2, today: 0, total: 90 });
     }
 }

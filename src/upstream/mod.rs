@@ -170,6 +170,11 @@ impl Provider {
         Some(self.prices.of(&models, at)?.tariff.cost_nano_usd(call.usage.as_ref()?))
     }
 
+    /// Whether the price of the model of a call is known.
+    pub fn is_priced(&self, sent: &str, call: &Call, at: Timestamp) -> bool {
+        self.prices.of(&[call.model.as_deref().unwrap_or(sent), sent], at).is_some()
+    }
+
     /// Whether the price of any of its models is known.
     pub fn has_prices(&self) -> bool {
         !self.prices.is_empty()

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crossfade::players::Delivery;
+use crossfade::{domain::Share, players::Delivery};
 
 use crate::world::{Serve, World, rollout, slow, until};
 
@@ -175,4 +175,46 @@ async fn what_the_judge_costs_is_paid_from_the_same_budget() {
     assert!(0.0 < mirror && 0.0 < judge, "{mirror} {judge}");
     // A score is the dearest single call here.
     assert!((0.999_999..1.2).contains(&spent), "{mirror} + {judge} = {spent}");
+}
+
+#[tokio::test]
+async fn with_the_money_spent_a_candidate_that_serves_is_watched_and_sent_back() {
+    let failing = Share::from_basis_points(1_500).unwrap();
+    let world = World::with(|_, candidate| candidate.errors = failing).await;
+    let keys = "judge_share = \"0%\"\nbudget = { per_day = \"$0.001\" }";
+    let serve = world.serve(&priced(keys).replace("serve = \"0%\"", "serve = \"50%\"")).await;
+    let mut asked = 0;
+    until("it is sent back", || {
+        let indexes = asked..asked + CALLERS;
+        asked += CALLERS;
+        let (world, serve) = (&world, &serve);
+        async move {
+            let asks = indexes.map(|it| serve.chat(world.body(it, Delivery::Whole), &[]));
+            assert!(futures(asks).await.iter().all(|it| it.status == 200));
+            serve.json(&["status", "chat"]).await["reason"]["code"] == "GATE_BREACHED"
+        }
+    })
+    .await;
+    serve.is_quiet().await;
+    let status = serve.json(&["status", "chat"]).await;
+    let count = |key: &str| status[key].as_str().map_or(0, |it| it.parse::<u64>().unwrap());
+    assert!(count("pairs") < 50 && 50 < count("solos"), "{status:#}");
+}
+
+#[tokio::test]
+async fn copies_that_wait_for_what_is_set_aside_are_missing_and_that_is_told() {
+    let world = World::with(|_, candidate| candidate.latency = slow(200)).await;
+    let keys = "judge_share = \"0%\"\nbudget = { per_day = \"$5\" }";
+    let serve = world.serve(&priced(keys)).await;
+    let body = String::from_utf8(world.body(0, Delivery::Whole)).unwrap();
+    let body = body.replacen('{', "{\"max_tokens\":1000000000,", 1).into_bytes();
+    until("it is told", || async {
+        let asks = (0..CALLERS).map(|_| serve.chat(body.clone(), &[]));
+        assert!(futures(asks).await.iter().all(|it| it.status == 200));
+        told(&serve).await.contains("copies that were due never became a pair")
+    })
+    .await;
+    serve.is_quiet().await;
+    let spent = spent(&serve).await;
+    assert!(0.0 < spent && spent < 5.0, "{spent}");
 }
