@@ -11,8 +11,10 @@ use crate::domain::{Call, Outcome, Timestamp, Transcript, hash};
 const KINDS_MAX: usize = 200;
 /// Questions and answers that are remembered, to know them again.
 const KNOWN_MAX: usize = 16_384;
+/// Days that are held: today, and those before it that could not be kept yet.
+const DAYS_MAX: usize = 4;
 /// Which form [`encode_day`] gives.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// Stands for the marks and the model of kinds beyond the limit.
 const OTHER: &str = "(other)";
 /// Requests that are looked at before anything is proposed for their kind.
@@ -98,14 +100,15 @@ pub struct Surveyed<'a> {
     pub call: &'a Call,
 }
 
-/// What was counted of a kind.
+/// What was counted of a kind: but for those looked at, each with the weight of what it stands for.
+/// Whether a share was changed since matters nothing then.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct UsageCount {
     /// Requests that were looked at.
     pub seen: u64,
-    /// Requests that they stand for, in thousandths.
+    /// Requests that they stand for, in thousandths, as are all that follow but the cost.
     pub millis: u64,
-    /// Of those looked at: calls that failed by the provider's fault.
+    /// Of these: calls that failed by the provider's fault.
     pub failed: u64,
     /// That were throttled.
     pub throttled: u64,
@@ -121,8 +124,10 @@ pub struct UsageCount {
     pub asked_again: u64,
     /// Answered with what another question was answered with before.
     pub answered_alike: u64,
-    /// Without a word of the provider on its tokens.
+    /// Without a word of the provider on its tokens, and without an estimate.
     pub unmetered: u64,
+    /// Whose tokens are an estimate.
+    pub estimated: u64,
     /// Fresh input tokens.
     pub input: u64,
     /// Input tokens read from the provider's cache or written to it.
@@ -142,11 +147,21 @@ pub type UsageDay = BTreeMap<UsageKind, UsageCount>;
 /// Counts what is asked, day by day.
 #[derive(Debug, Default)]
 pub struct Census {
-    /// The day since 1970 (UTC).
-    day: u64,
-    counts: UsageDay,
+    /// By days since 1970 (UTC): the one that it is, and others that are not kept yet.
+    days: BTreeMap<u64, Day>,
     questions: Known,
     answers: Known,
+}
+
+/// What was counted on a day.
+#[derive(Clone, Debug, Default)]
+pub struct Day {
+    /// By kind.
+    pub counts: UsageDay,
+    /// Requests that were counted since it was kept last.
+    pub news: u64,
+    /// Whether what was kept of it before is in it.
+    pub is_whole: bool,
 }
 
 /// What was seen lately: the last half of it at least.
@@ -170,44 +185,51 @@ impl Known {
 
 impl Census {
     /// Counts a request of which one in so many thousandths is looked at: 20,000 for one in
-    /// twenty. The first one of another day begins that.
+    /// twenty. The first one of another day begins that; what is kept of others is forgotten.
     pub fn see(&mut self, at: Timestamp, asked: &Surveyed<'_>, stands_for_millis: u64) {
-        let day = at.day();
-        if self.day != day {
-            (self.day, self.counts) = (day, UsageDay::new());
+        let today = at.day();
+        if !self.days.contains_key(&today) {
+            self.days.retain(|_, it| 0 < it.news);
+            while DAYS_MAX <= self.days.len() {
+                self.days.pop_first();
+            }
         }
+        let day = self.days.entry(today).or_default();
+        day.news += 1;
         let again = self.questions.knows(asked.question);
         // Where the same is asked the same answer is no surprise.
         let answer = asked.answer.filter(|it| !it.text.is_empty() && !again);
         let alike = answer.is_some_and(|it| self.answers.knows(hash("answer", it.text.trim())));
         let kind = UsageKind { size: asked.size(), ..asked.kind.clone() };
-        let kind = if self.counts.len() < KINDS_MAX || self.counts.contains_key(&kind) {
+        let kind = if day.counts.len() < KINDS_MAX || day.counts.contains_key(&kind) {
             kind
         } else {
             let other = || OTHER.to_owned();
             let marks = (other(), other(), other());
             UsageKind { model: other(), feature: marks.0, segment: marks.1, task: marks.2, ..kind }
         };
-        let count = self.counts.entry(kind).or_default();
-        count.seen += 1;
-        count.millis = count.millis.saturating_add(stands_for_millis);
-        count.asked_again += u64::from(again);
-        count.answered_alike += u64::from(alike);
-        count.take(asked);
+        let count = day.counts.entry(kind).or_default();
+        count.take(asked, (again, alike), stands_for_millis);
     }
 
-    /// The day and what was counted on it.
-    pub fn today(&self) -> (u64, &UsageDay) {
-        (self.day, &self.counts)
+    /// The days of which something is here.
+    pub fn days(&self) -> &BTreeMap<u64, Day> {
+        &self.days
     }
 
-    /// Goes on with what was kept of a day. What was counted of it since is added.
-    pub fn resume(&mut self, day: u64, kept: UsageDay) {
-        if self.day == 0 {
-            self.day = day;
+    /// Takes note that a day was kept, with so many of its news.
+    pub fn keep(&mut self, day: u64, news: u64) {
+        if let Some(day) = self.days.get_mut(&day) {
+            day.news = day.news.saturating_sub(news);
         }
-        if self.day == day {
-            add_day(&mut self.counts, kept);
+    }
+
+    /// Goes on with what was kept of a day, where that is not done: what was counted of it since is
+    /// added.
+    pub fn resume(&mut self, day: u64, kept: UsageDay) {
+        if let Some(day) = self.days.get_mut(&day).filter(|it| !it.is_whole) {
+            add_day(&mut day.counts, kept);
+            day.is_whole = true;
         }
     }
 }
@@ -234,67 +256,75 @@ pub fn decode_day(kept: &[u8]) -> Option<UsageDay> {
 impl Surveyed<'_> {
     fn size(&self) -> PromptSize {
         let guess = u64::try_from(self.len).unwrap_or(u64::MAX) / BYTES_A_TOKEN;
-        let told = self.call.usage.map(|it| it.input + it.cache_read + it.cache_write);
+        let told = self.call.usage.map(|it| it.whole_input());
         PromptSize::of(told.unwrap_or(guess))
     }
 }
 
 impl UsageCount {
-    fn take(&mut self, asked: &Surveyed<'_>) {
+    fn take(&mut self, asked: &Surveyed<'_>, (again, alike): (bool, bool), weight: u64) {
         let call = asked.call;
-        self.failed += u64::from(call.outcome.failed());
-        self.throttled += u64::from(call.outcome == Outcome::Throttled);
-        self.refused += u64::from(call.outcome == Outcome::Refused);
-        self.streamed += u64::from(asked.stream);
-        self.tools += u64::from(asked.answer.is_some_and(|it| !it.tool_calls.is_empty()));
-        self.json += u64::from(asked.json);
+        let add = |sum: &mut u64, more: u64| {
+            *sum = sum.saturating_add(more.saturating_mul(weight));
+        };
+        self.seen += 1;
+        add(&mut self.millis, 1);
+        for (sum, is_one) in [
+            (&mut self.failed, call.outcome.failed()),
+            (&mut self.throttled, call.outcome == Outcome::Throttled),
+            (&mut self.refused, call.outcome == Outcome::Refused),
+            (&mut self.streamed, asked.stream),
+            (&mut self.tools, asked.answer.is_some_and(|it| !it.tool_calls.is_empty())),
+            (&mut self.json, asked.json),
+            (&mut self.asked_again, again),
+            (&mut self.answered_alike, alike),
+            (&mut self.unmetered, call.usage.is_none()),
+            (&mut self.estimated, call.estimated),
+            (&mut self.unpriced, call.cost_nano_usd.is_none()),
+        ] {
+            add(sum, is_one.into());
+        }
         if call.outcome.counts() {
-            self.times.add(call.total_ms.into());
+            self.times.add_for(call.total_ms.into(), requests(weight));
         }
-        match call.usage {
-            Some(usage) => {
-                self.input += usage.input;
-                self.cached += usage.cache_read + usage.cache_write;
-                self.output += usage.output;
-            }
-            None => self.unmetered += 1,
-        }
-        match call.cost_nano_usd {
-            Some(cost) => self.nano_usd = self.nano_usd.saturating_add(cost),
-            None => self.unpriced += 1,
-        }
+        let usage = call.usage.unwrap_or_default();
+        add(&mut self.input, usage.input);
+        add(&mut self.cached, usage.cache_read.saturating_add(usage.cache_write));
+        add(&mut self.output, usage.output);
+        let cost = u128::from(call.cost_nano_usd.unwrap_or(0)) * u128::from(weight) / 1_000;
+        let cost = u64::try_from(cost).unwrap_or(u64::MAX);
+        self.nano_usd = self.nano_usd.saturating_add(cost);
     }
 
     /// Adds what was counted elsewhere.
     pub fn add(&mut self, other: &Self) {
-        self.seen += other.seen;
-        self.millis = self.millis.saturating_add(other.millis);
-        self.failed += other.failed;
-        self.throttled += other.throttled;
-        self.refused += other.refused;
-        self.streamed += other.streamed;
-        self.tools += other.tools;
-        self.json += other.json;
-        self.asked_again += other.asked_again;
-        self.answered_alike += other.answered_alike;
-        self.unmetered += other.unmetered;
-        self.input += other.input;
-        self.cached += other.cached;
-        self.output += other.output;
-        self.unpriced += other.unpriced;
-        self.nano_usd = self.nano_usd.saturating_add(other.nano_usd);
+        for (sum, more) in [
+            (&mut self.seen, other.seen),
+            (&mut self.millis, other.millis),
+            (&mut self.failed, other.failed),
+            (&mut self.throttled, other.throttled),
+            (&mut self.refused, other.refused),
+            (&mut self.streamed, other.streamed),
+            (&mut self.tools, other.tools),
+            (&mut self.json, other.json),
+            (&mut self.asked_again, other.asked_again),
+            (&mut self.answered_alike, other.answered_alike),
+            (&mut self.unmetered, other.unmetered),
+            (&mut self.estimated, other.estimated),
+            (&mut self.input, other.input),
+            (&mut self.cached, other.cached),
+            (&mut self.output, other.output),
+            (&mut self.unpriced, other.unpriced),
+            (&mut self.nano_usd, other.nano_usd),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
         self.times.merge(&other.times);
     }
 
-    /// How many requests those that were looked at stand for.
-    pub fn requests(&self) -> u64 {
-        self.millis.saturating_add(500) / 1_000
-    }
-
-    /// What a sum over those that were looked at comes to over all that they stand for.
-    pub fn scaled(&self, sum: u64) -> u64 {
-        let all = u128::from(sum) * u128::from(self.millis) / 1_000;
-        u64::try_from(all / u128::from(self.seen.max(1))).unwrap_or(u64::MAX)
+    /// What a sum in thousandths comes to.
+    pub fn whole(millis: u64) -> u64 {
+        millis.saturating_add(500) / 1_000
     }
 
     /// A quantile of how long answers took to their last byte, in milliseconds; 0 without any.
@@ -325,6 +355,15 @@ pub enum Hindrance {
     Tools,
 }
 
+/// How many requests one stands for. A share is a whole number of ten-thousandths, so that it is no
+/// more than as many.
+fn requests(weight: u64) -> f32 {
+    let millis = u32::try_from(weight).unwrap_or(u32::MAX);
+    #[expect(clippy::cast_possible_truncation, clippy::as_conversions, reason = "a small number")]
+    let requests = (f64::from(millis) / 1_000.0) as f32;
+    requests
+}
+
 impl Proposal {
     /// What is proposed for a kind, by what was counted of it: a place to begin to look, and no
     /// proof of anything.
@@ -334,11 +373,11 @@ impl Proposal {
     pub fn of(size: PromptSize, count: &UsageCount) -> Self {
         if count.seen < SEEN_MIN {
             Self::Keep(Hindrance::Few)
-        } else if count.seen <= 2 * (count.asked_again + count.answered_alike) {
+        } else if count.millis / 2 <= count.asked_again.saturating_add(count.answered_alike) {
             Self::Deterministic
         } else if PromptSize::Long < size {
             Self::Keep(Hindrance::Long)
-        } else if count.seen <= TOOLS_ONE_IN * count.tools {
+        } else if count.millis / TOOLS_ONE_IN <= count.tools {
             Self::Keep(Hindrance::Tools)
         } else {
             Self::Migrate

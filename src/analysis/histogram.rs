@@ -54,9 +54,14 @@ impl<'de> Deserialize<'de> for Histogram {
 impl Histogram {
     /// Counts a call; anything below a millisecond counts as one.
     pub(super) fn add(&mut self, ms: f64) {
+        self.add_for(ms, 1.0);
+    }
+
+    /// The same for a call that stands for so many.
+    pub(super) fn add_for(&mut self, ms: f64, calls: f32) {
         if let Some(count) = self.counts.get_mut(bucket(ms.max(1.0).ln() / WIDTH)) {
-            *count += 1.0;
-            self.total += 1.0;
+            *count += calls;
+            self.total += f64::from(calls);
         }
     }
 

@@ -49,8 +49,8 @@ mod weather;
 
 pub use answers::Answers;
 pub use census::{
-    Census, Hindrance, PromptSize, Proposal, Surveyed, UsageCount, UsageDay, UsageKind, add_day,
-    decode_day, encode_day,
+    Census, Day, Hindrance, PromptSize, Proposal, Surveyed, UsageCount, UsageDay, UsageKind,
+    add_day, decode_day, encode_day,
 };
 pub use chances::Chances;
 pub use climate::Climate;

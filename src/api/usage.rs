@@ -10,8 +10,9 @@ use super::{
     proto::{self, usage_service_server::UsageService},
 };
 use crate::domain::Timestamp;
+use crate::store::usage_key;
 use crate::traffic::usage::{
-    Hindrance, PromptSize, Proposal, UsageCount, UsageDay, UsageKind, add_day, decode_day, key,
+    Hindrance, PromptSize, Proposal, UsageCount, UsageDay, UsageKind, add_day, decode_day,
 };
 use proto::usage_kind::Proposal as Proposed;
 
@@ -45,14 +46,16 @@ impl UsageService for UsageApi {
         let (now, today) = (surveyor.now(), surveyor.now().day());
         let first = (today + 1).saturating_sub(u64::from(days.unsigned_abs()));
         // Without a store today is all that is known.
+        let here = surveyor.counted();
+        let whole = |day: &u64| here.get(day).is_some_and(|it| it.is_whole);
+        let stored: Vec<u64> = (first..=today).filter(|day| !whole(day)).collect();
         let mut usage = if self.0.past().pairs.get().is_some() {
-            self.0.read(move |store| Ok(earlier(store, first..today))).await?
+            self.0.read(move |store| Ok(earlier(store, &stored))).await?
         } else {
             UsageDay::new()
         };
-        let (day, counts) = surveyor.counted();
-        if (first..=today).contains(&day) {
-            add_day(&mut usage, counts);
+        for (_, day) in here.into_iter().filter(|(day, _)| (first..=today).contains(day)) {
+            add_day(&mut usage, day.counts);
         }
         Ok(Response::new(proto::AuditUsageResponse {
             begin_time: Some(convert::time(Timestamp(first * DAY_MS))),
@@ -66,9 +69,9 @@ impl UsageService for UsageApi {
 }
 
 /// What was kept of these days.
-fn earlier(store: &crate::store::Pairs, days: std::ops::Range<u64>) -> UsageDay {
+fn earlier(store: &crate::store::Pairs, days: &[u64]) -> UsageDay {
     let mut usage = UsageDay::new();
-    for kept in days.filter_map(|day| store.kept(&key(day))) {
+    for kept in days.iter().filter_map(|day| store.kept(&usage_key(*day))) {
         if let Some(counts) = decode_day(&kept) {
             add_day(&mut usage, counts);
         } else {
@@ -86,7 +89,7 @@ fn sum<'a>(counts: impl Iterator<Item = &'a UsageCount>) -> UsageCount {
 
 /// The dearest first; what costs the same or nothing that is known, the most asked.
 fn rank(count: &UsageCount) -> std::cmp::Reverse<(u64, u64)> {
-    std::cmp::Reverse((count.scaled(count.nano_usd), count.requests()))
+    std::cmp::Reverse((count.nano_usd, count.millis))
 }
 
 /// What tells kinds apart: its name and its value.
@@ -138,7 +141,7 @@ fn kinds(usage: &UsageDay) -> Vec<proto::UsageKind> {
 }
 
 fn proposed(size: PromptSize, count: &UsageCount) -> (Proposed, String) {
-    let part = |some: u64| some * 100 / count.seen.max(1);
+    let part = |some: u64| u128::from(some) * 100 / u128::from(count.millis.max(1));
     match Proposal::of(size, count) {
         Proposal::Migrate => {
             (Proposed::Migrate, "plain answers to prompts of usual length".to_owned())
@@ -166,10 +169,10 @@ fn proposed(size: PromptSize, count: &UsageCount) -> (Proposed, String) {
 
 fn counted(count: &UsageCount) -> proto::UsageCount {
     let whole = |it: u64| i64::try_from(it).unwrap_or(i64::MAX);
-    let all = |sum: u64| whole(count.scaled(sum));
+    let all = |millis: u64| whole(UsageCount::whole(millis));
     proto::UsageCount {
         seen: whole(count.seen),
-        requests: whole(count.requests()),
+        requests: all(count.millis),
         failed: all(count.failed),
         throttled: all(count.throttled),
         refused: all(count.refused),
@@ -182,7 +185,8 @@ fn counted(count: &UsageCount) -> proto::UsageCount {
         cached_tokens: all(count.cached),
         output_tokens: all(count.output),
         unmetered: all(count.unmetered),
-        cost_nano_usd: all(count.nano_usd),
+        estimated: all(count.estimated),
+        cost_nano_usd: whole(count.nano_usd),
         unpriced: all(count.unpriced),
         latency_p50_ms: count.quantile_ms(0.5),
         latency_p99_ms: count.quantile_ms(0.99),

@@ -7,9 +7,9 @@ use std::{
 
 use tokio::{task::spawn_blocking, time::sleep};
 
-use crate::store::Pairs;
+use crate::store::{Pairs, usage_key};
 use crate::tasks::{BoxError, Stop};
-use crate::traffic::{Surveyor, usage};
+use crate::traffic::Surveyor;
 
 /// How often it is kept; a crash loses no more.
 const KEEP_EVERY: Duration = Duration::from_mins(1);
@@ -27,18 +27,11 @@ pub(super) async fn keep(
         stops = waited(&mut stop, STORE_PAUSE).await;
     }
     let Some(pairs) = store.get().cloned() else { return Ok(()) };
-    let (resumed, kept) = (Arc::clone(&surveyor), pairs.clone());
-    spawn_blocking(move || resume(&resumed, &kept)).await?;
     loop {
         stops = stops || waited(&mut stop, KEEP_EVERY).await;
-        if let Some((day, counts)) = surveyor.changed() {
-            let pairs = pairs.clone();
-            // It is handed to the disk with the pairs, the last time when the recorder ends.
-            let kept = spawn_blocking(move || pairs.keep(&usage::key(day), &counts));
-            if let Err(error) = kept.await? {
-                tracing::warn!(%error, "what `crossfade audit` tells of today is not kept");
-            }
-        }
+        let (surveyor, pairs) = (Arc::clone(&surveyor), pairs.clone());
+        // It is handed to the disk with the pairs, the last time when the recorder ends.
+        spawn_blocking(move || keep_days(&surveyor, &pairs)).await?;
         if stops {
             return Ok(());
         }
@@ -53,12 +46,17 @@ async fn waited(stop: &mut Stop, time: Duration) -> bool {
     }
 }
 
-/// Goes on with the day that it is.
-fn resume(surveyor: &Surveyor, pairs: &Pairs) {
-    let day = surveyor.now().day();
-    if let Some(kept) = pairs.kept(&usage::key(day))
-        && !surveyor.resume(day, &kept)
-    {
-        tracing::warn!("what was counted of today before cannot be read; it begins anew");
+/// Keeps each day that has news, with what was kept of it before.
+fn keep_days(surveyor: &Surveyor, pairs: &Pairs) {
+    for (day, is_whole) in surveyor.unkept() {
+        let key = usage_key(day);
+        if !is_whole && !surveyor.resume(day, pairs.kept(&key).as_deref()) {
+            tracing::warn!(day, "what was counted of a day before cannot be read; it begins anew");
+        }
+        let Some((counts, news)) = surveyor.to_keep(day) else { continue };
+        match pairs.keep(&key, &counts) {
+            Ok(()) => surveyor.kept(day, news),
+            Err(error) => tracing::warn!(day, %error, "what `crossfade audit` tells is not kept"),
+        }
     }
 }

@@ -81,15 +81,18 @@ fn buckets(paper: &mut Paper, told: &proto::AuditUsageResponse) {
             continue;
         }
         let sum = |field: fn(&proto::UsageCount) -> i64| {
-            kinds.iter().filter_map(|it| it.usage.as_ref()).map(field).sum::<i64>()
+            let each = kinds.iter().filter_map(|it| it.usage.as_ref()).map(field);
+            each.fold(0, i64::saturating_add)
         };
         let (requests, cost) = (sum(|it| it.requests), sum(|it| it.cost_nano_usd));
         paper.heading(title);
-        paper.text(&format!(
-            "{} of the requests, {} of the cost that is known.",
-            part(requests, all.requests),
-            part(cost, all.cost_nano_usd)
-        ));
+        let requests = format!("{} of the requests", part(requests, all.requests));
+        if 0 < all.cost_nano_usd {
+            let cost = part(cost, all.cost_nano_usd);
+            paper.text(&format!("{requests}, {cost} of the cost that is known."));
+        } else {
+            paper.text(&format!("{requests}; what they cost is not known."));
+        }
         let head = ["model", "feature", "segment", "task", "prompt", "why"].map(Column::Words);
         let named = kinds.iter().map(|it| {
             let size = it.prompt_size.clone();
@@ -168,6 +171,12 @@ fn unknown(paper: &mut Paper, total: &proto::UsageCount) {
             part(total.unmetered, total.requests)
         ));
     }
+    if 0 < total.estimated {
+        points.push(format!(
+            "The tokens of {} of the requests are estimates, as the provider did not say them.",
+            part(total.estimated, total.requests)
+        ));
+    }
     if 0 < total.throttled {
         points.push(format!("{} were throttled.", part(total.throttled, total.requests)));
     }
@@ -189,7 +198,8 @@ fn part(some: i64, all: i64) -> String {
 
 /// Billionths of a dollar as dollars: cents from a dollar on, else to the millionth.
 pub(super) fn money(nano_usd: i64) -> String {
-    let (cents, millionths) = ((nano_usd + 5_000_000) / 10_000_000, (nano_usd + 500) / 1_000);
+    let cents = nano_usd.saturating_add(5_000_000) / 10_000_000;
+    let millionths = nano_usd.saturating_add(500) / 1_000;
     if 1_000_000_000 <= nano_usd {
         format!("${}.{:02}", ladder::count(cents / 100), cents % 100)
     } else {
@@ -250,6 +260,14 @@ mod tests {
         assert!(text.contains("1,234,567") && text.contains("812 ms"), "{text}");
         assert!(text.contains("## What is not known"), "{text}");
         assert!(!text.contains("Keep where"), "{text}");
+        let total = proto::UsageCount { requests: 50, unpriced: 50, estimated: 25, ..usage };
+        let total = Some(proto::UsageCount { cost_nano_usd: 0, ..total });
+        let mut free = proto::AuditUsageResponse { total, ..told };
+        free.kinds.iter_mut().for_each(|it| it.usage = total);
+        let text = paper(&free).markdown();
+        assert!(text.contains("what they cost is not known") && !text.contains("$0.0"), "{text}");
+        assert!(text.contains("The tokens of 50.0% of the requests are estimates"), "{text}");
+        assert_eq!(money(i64::MAX), "$9,223,372,036.85");
         let nothing = paper(&proto::AuditUsageResponse::default()).markdown();
         assert!(nothing.contains("Nothing was looked at yet"), "{nothing}");
     }

@@ -394,7 +394,9 @@ impl Controller {
         let managed = self.managed.get(name);
         let mut evidence = managed.map_or_else(Vec::new, |it| it.evidence.gates.clone());
         // What the journal does not keep is not told either.
-        evidence.iter_mut().for_each(|it| (it.fixed, it.basis) = (None, None));
+        for gate in &mut evidence {
+            (gate.fixed, gate.basis) = (None, None);
+        }
         let before = managed.map_or(0, |it| it.rollout.plan_revision());
         let plan_revision = before + u64::from(event.plan().is_some());
         Record {

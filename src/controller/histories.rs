@@ -45,7 +45,7 @@ const FEATURES: [&str; 3] = ["chat", "chat", "search"];
 /// INV1 INV2 INV3 INV4 INV5 INV6 INV8 INV9 INV10 INV11 INV12 C1 C3 C5 T1 T3 V20
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_in_whatever_order_the_controller_keeps_the_invariants() {
-    let number = |name| env::var(name).ok().map(|it| it.parse::<u64>().unwrap());
+    let number = |name| Some(env::var_os(name)?.to_str().unwrap().parse::<u64>().unwrap());
     let histories = number("CROSSFADE_HISTORIES").map_or(HISTORIES, |it| it / 100);
     let first = number("CROSSFADE_SEED").unwrap_or(0);
     let dir = tempfile::tempdir().unwrap();

@@ -66,6 +66,9 @@ pub struct Reading {
     pub trouble: Option<String>,
 }
 
+/// Most tokens of a call: who tells more says nothing of them.
+const TOKENS_MAX: u64 = 1 << 30;
+
 /// Reads what came back. It never fails: whatever the bytes are, the outcome says so.
 pub fn read(received: &Received<'_>) -> Reading {
     let decoded = decode(received.content_encoding, received.body, received.ended);
@@ -78,7 +81,7 @@ pub fn read(received: &Received<'_>) -> Reading {
     let (draft, end) = draft(received, &decoded.bytes, decoded.end);
     let end = if draft.is_cut && end == End::Whole { End::Cut } else { end };
     let (outcome, trouble) = judge(&draft, end);
-    let usage = draft.counted();
+    let usage = draft.counted().filter(|it| it.all() <= TOKENS_MAX);
     let comparable = draft.seen && received.endpoint != Endpoint::Embeddings;
     Reading {
         outcome,
@@ -343,6 +346,21 @@ mod tests {
         }
         let reading = read(&received(500, "", End::Whole));
         assert_eq!(reading.trouble.as_deref(), Some("status 500"));
+    }
+
+    #[test]
+    fn more_tokens_than_can_be_are_not_told() {
+        let usage = |tokens: u64| {
+            let body = format!(
+                "{{\"choices\":[{{\"message\":{{\"content\":\"a\"}},\"finish_reason\":\"stop\"}}],\
+                 \"usage\":{{\"prompt_tokens\":{tokens},\"completion_tokens\":2}}}}"
+            );
+            read(&received(200, &body, End::Whole)).usage
+        };
+        assert_eq!(usage(TOKENS_MAX - 2).map(|it| it.all()), Some(TOKENS_MAX));
+        for tokens in [TOKENS_MAX, u64::MAX - 1, u64::MAX] {
+            assert_eq!(usage(tokens), None, "{tokens}");
+        }
     }
 
     #[test]

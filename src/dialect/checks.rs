@@ -3,7 +3,7 @@
 use whatlang::{Info, detect};
 
 use super::{
-    conversation::question,
+    conversation::{asked, question},
     fields::Fields,
     form::{Form, callable, is_json},
     schema::Schemas,
@@ -64,6 +64,12 @@ impl Prompt<'_> {
     /// What it asks last, as far as that is looked at.
     pub fn question(&self) -> String {
         question(self.endpoint, self.body, QUESTION_LEN_MAX)
+    }
+
+    /// What all that it says comes to, from its first turn to its last: the same where the same is
+    /// asked.
+    pub fn conversation(&self) -> u64 {
+        asked(self.endpoint, self.body)
     }
 }
 

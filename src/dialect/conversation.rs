@@ -1,7 +1,7 @@
 //! A request as a person or a judge reads it.
 
-use super::{draft::written, json::Json};
-use crate::domain::Endpoint;
+use super::{draft::written, fields::Fields, json::Json};
+use crate::domain::{Endpoint, hash};
 
 /// The roles and texts of a request, then its tools by name, in at most `len_max` bytes.
 ///
@@ -26,6 +26,25 @@ pub(super) fn question(endpoint: Endpoint, body: &[u8], len_max: usize) -> Strin
     let turns = turns(endpoint, &body);
     let asked = turns.iter().rev().find_map(|it| it.strip_prefix("user: "));
     shorten(asked.unwrap_or_default().to_owned(), len_max)
+}
+
+/// What the turns of a request come to, as they are written.
+pub(super) fn asked(endpoint: Endpoint, body: &[u8]) -> u64 {
+    let places: &[&str] = match endpoint {
+        Endpoint::Chat => &["messages"],
+        Endpoint::Completions => &["prompt", "suffix"],
+        Endpoint::Embeddings => &["input"],
+        Endpoint::Responses => {
+            &["instructions", "input", "previous_response_id", "conversation", "prompt"]
+        }
+        Endpoint::Messages => &["system", "messages"],
+        Endpoint::Gemini => &["systemInstruction", "system_instruction", "contents"],
+    };
+    let fields = Fields::parse(body);
+    places.iter().fold(0, |sum: u64, place| {
+        let said = fields.as_ref().and_then(|it| it.get(place));
+        said.map_or(sum, |it| sum.rotate_left(1) ^ hash(place, it))
+    })
 }
 
 fn turns(endpoint: Endpoint, body: &Json<'_>) -> Vec<String> {
@@ -256,6 +275,30 @@ mod tests {
         assert_eq!(read(Endpoint::Completions, &json!({"prompt": "Once"})), "user: Once");
         assert_eq!(read(Endpoint::Embeddings, &json!({"input": ["a", "b"]})), "user: a\nb");
         assert_eq!(conversation(Endpoint::Chat, b"{", 10), "");
+    }
+
+    #[test]
+    fn the_same_is_asked_where_every_turn_is_the_same() {
+        let body = |system: &str, image: &str, seed: u32| {
+            json!({"messages": [
+                {"role": "system", "content": system},
+                {"role": "user", "content": [{"type": "text", "text": "Summarise the document."},
+                    {"type": "image_url", "image_url": {"url": image}}]},
+            ], "seed": seed})
+        };
+        let asked = |body: Value| asked(Endpoint::Chat, body.to_string().as_bytes());
+        let first = asked(body("a", "data:1", 1));
+        assert_eq!(first, asked(body("a", "data:1", 2)), "how it is answered is not what is asked");
+        assert_ne!(first, asked(body("b", "data:1", 1)));
+        assert_ne!(first, asked(body("a", "data:2", 1)));
+        assert_ne!(first, asked(json!({"messages": []})));
+        let messages = |system: &str, text: &str| {
+            let body = json!({"system": system, "messages": [{"role": "user", "content": text}]});
+            super::asked(Endpoint::Messages, body.to_string().as_bytes())
+        };
+        assert_ne!(messages("a", "c"), messages("b", "c"));
+        assert_ne!(messages("a", "c"), messages("a", "d"));
+        assert_eq!(super::asked(Endpoint::Chat, b"{"), 0);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Asked {
     pub tie: Tie,
     /// The form its answer is to have.
     pub form: Form,
+    /// Whether it may give schemas that its answer is held against, which may take a while.
+    pub has_schemas: bool,
     /// The most output tokens that it allows; none where it does not say.
     pub output_max: Option<u64>,
     pub(super) spans: Spans,
@@ -132,6 +134,8 @@ pub fn ask(endpoint: Endpoint, path: &str, body: &[u8]) -> Result<Asked, Skip> {
         barred: barred(endpoint, &fields),
         tie: tie(endpoint, &fields),
         form: Form::of(endpoint, &fields),
+        has_schemas: Form::schema(endpoint, &fields).is_some()
+            || ["tools", "functions"].iter().any(|it| fields.has(it)),
         output_max: output_max(&fields),
         spans: Spans {
             model: place("model"),

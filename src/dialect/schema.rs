@@ -20,11 +20,22 @@ const DEPTH_MAX: usize = 32;
 const STEPS_MAX: u64 = 1 << 20;
 /// Longest way through a schema within one value of the document.
 const WAY_LEN_MAX: usize = 256;
-/// Most that a pattern is compiled to, in bytes.
-const PATTERN_LEN_MAX: usize = 1 << 20;
-/// Most schemas that are kept read, and most bytes of them.
+/// Bytes of a text in the document that are a value more.
+const TEXT_LEN: usize = 64;
+/// Most patterns of a schema, and most that all of them are compiled to, and that one is, in bytes.
+const PATTERNS_MAX: usize = 32;
+const PATTERNS_SIZE_MAX: usize = 1 << 20;
+const PATTERN_SIZE_MAX: usize = 256 << 10;
+/// Bytes that a pattern is compiled to for which it takes a step for a value: the slowest ones go
+/// through all of it for each letter.
+const PATTERN_STEP: usize = 512;
+/// Most schemas that are kept read, and most memory that they may take, in bytes.
 const KEPT_MAX: usize = 128;
-const KEPT_LEN_MAX: usize = 1 << 20;
+const KEPT_SIZE_MAX: usize = 64 << 20;
+/// The most memory that a schema takes for each byte of its text, and for each of what its patterns
+/// are compiled to, which is done forwards and backwards.
+const TEXT_SIZE: usize = 32;
+const PATTERN_TIMES: usize = 2;
 
 /// How a schema is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,11 +61,22 @@ struct Kept {
     schema: Option<Arc<Schema>>,
 }
 
+impl Kept {
+    /// The most memory that it takes, in bytes.
+    fn size(&self) -> usize {
+        let patterns = self.schema.as_ref().map(|it| it.patterns);
+        let size = |it| TEXT_SIZE * self.len + PATTERN_TIMES * it * pattern_size_max(it);
+        patterns.map_or(0, size)
+    }
+}
+
 /// A schema, and what it takes to go through a document with it.
 struct Schema {
     validator: Validator,
     /// The most steps that a value may take, by how deep the document goes on below it.
     steps: Vec<u64>,
+    /// Patterns in it.
+    patterns: usize,
 }
 
 impl fmt::Debug for Schema {
@@ -97,23 +119,31 @@ impl Schemas {
             return schema;
         }
         drop(kept);
-        // Whoever needs another one meanwhile does not wait for this.
         let schema = read(text, wording).map(Arc::new);
         let mut kept = lock();
         kept.push(Kept { hash, len: text.len(), schema: schema.clone() });
-        while KEPT_MAX < kept.len() || KEPT_LEN_MAX < len(&kept) {
+        while KEPT_MAX < kept.len() || KEPT_SIZE_MAX < size(&kept) {
             kept.remove(0);
         }
         schema
     }
 }
 
-/// The bytes of the schemas that are kept.
-fn len(kept: &[Kept]) -> usize {
-    kept.iter().filter(|it| it.schema.is_some()).map(|it| it.len).sum()
+fn size(kept: &[Kept]) -> usize {
+    kept.iter().map(Kept::size).sum()
 }
 
-/// How deep a value is, and how many values are in it; none where it is deeper than `depth_max`.
+fn len(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(ENDLESS)
+}
+
+/// How many values a text is, or the name of one.
+fn values(text: &str) -> u64 {
+    len(text.len() / TEXT_LEN)
+}
+
+/// How deep a value is, and how many values are in it, where a long text is several; none where it is
+/// deeper than `depth_max`.
 fn measure(value: &Value, depth_max: usize) -> Option<(usize, u64)> {
     let below = |(depth, values): (usize, u64), value: &Value| {
         let (inner, more) = measure(value, depth_max.checked_sub(1)?)?;
@@ -121,8 +151,33 @@ fn measure(value: &Value, depth_max: usize) -> Option<(usize, u64)> {
     };
     match value {
         Value::Array(items) => items.iter().try_fold((0, 1), below),
-        Value::Object(members) => members.values().try_fold((0, 1), below),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Some((0, 1)),
+        Value::Object(members) => {
+            let names = members.keys().map(|it| values(it)).sum::<u64>();
+            members.values().try_fold((0, 1 + names), below)
+        }
+        Value::String(text) => Some((0, 1 + values(text))),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Some((0, 1)),
+    }
+}
+
+/// Most that each of so many patterns is compiled to, in bytes.
+fn pattern_size_max(patterns: usize) -> usize {
+    PATTERN_SIZE_MAX.min(PATTERNS_SIZE_MAX / patterns.max(1))
+}
+
+/// How many patterns a schema has at most.
+fn patterns(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(patterns).sum(),
+        Value::Object(members) => {
+            let own = |(name, value): (&String, &Value)| match (name.as_str(), value) {
+                ("pattern", Value::String(_)) => 1,
+                ("patternProperties", Value::Object(all)) => all.len() + patterns(value),
+                _ => patterns(value),
+            };
+            members.iter().map(own).sum()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
     }
 }
 
@@ -134,11 +189,12 @@ fn read(text: &str, wording: Wording) -> Option<Schema> {
     if wording == Wording::Either {
         reword(&mut value);
     }
-    let steps = Walk::steps(&value)?;
-    let patterns =
-        PatternOptions::regex().size_limit(PATTERN_LEN_MAX).dfa_size_limit(PATTERN_LEN_MAX);
-    let options = jsonschema::options().with_pattern_options(patterns).with_retriever(Nowhere);
-    Some(Schema { validator: options.build(&value).ok()?, steps })
+    let patterns = Some(patterns(&value)).filter(|it| *it <= PATTERNS_MAX)?;
+    let size_max = pattern_size_max(patterns);
+    let steps = Walk::steps(&value, size_max / PATTERN_STEP)?;
+    let limits = PatternOptions::regex().size_limit(size_max).dfa_size_limit(size_max);
+    let options = jsonschema::options().with_pattern_options(limits).with_retriever(Nowhere);
+    Some(Schema { validator: options.build(&value).ok()?, steps, patterns })
 }
 
 /// Nothing is looked up: no file and no network.
@@ -174,6 +230,8 @@ fn reword(value: &mut Value) {
 /// branch into each other may take more of them than anybody can wait for.
 struct Walk<'a> {
     root: &'a Value,
+    /// The steps of a pattern.
+    pattern: u64,
     /// The steps of each subschema for values of one depth less.
     below: HashMap<*const Value, u64>,
     here: HashMap<*const Value, u64>,
@@ -184,12 +242,13 @@ const ENDLESS: u64 = u64::MAX;
 
 impl<'a> Walk<'a> {
     /// The steps of a value by its depth; none where they cannot be told.
-    fn steps(root: &'a Value) -> Option<Vec<u64>> {
+    fn steps(root: &'a Value, pattern: usize) -> Option<Vec<u64>> {
         let (_, values) = measure(root, WAY_LEN_MAX)?;
         if VALUES_MAX < values {
             return None;
         }
-        let mut walk = Self { root, below: HashMap::new(), here: HashMap::new() };
+        let pattern = len(pattern);
+        let mut walk = Self { root, pattern, below: HashMap::new(), here: HashMap::new() };
         let mut subschemas = Vec::new();
         gather(root, &mut subschemas);
         let mut steps = Vec::new();
@@ -233,22 +292,36 @@ impl<'a> Walk<'a> {
                 Some(target) => self.of(target, way),
                 None => ENDLESS,
             },
-            // What these point to is known only while they are used.
+            // What these point to is known only while they are used, and what a text is as a
+            // pattern.
             ("$dynamicRef" | "$recursiveRef" | "$id", _) => ENDLESS,
+            ("format", Value::String(format)) if format == "regex" => ENDLESS,
+            ("pattern", Value::String(_)) => self.pattern,
+            // Each value is compared with all of these, or looked through for them.
+            ("enum" | "const" | "required" | "dependentRequired", all) => {
+                measure(all, WAY_LEN_MAX).map_or(ENDLESS, |(_, values)| values)
+            }
             ("allOf" | "anyOf" | "oneOf", Value::Array(all)) => {
                 all.iter().fold(0, |sum: u64, it| sum.saturating_add(self.of(it, way)))
             }
             ("not" | "if" | "then" | "else" | "propertyNames", one) => self.of(one, way),
             ("dependentSchemas" | "dependencies", Value::Object(all)) => {
-                all.values().fold(0, |sum: u64, it| sum.saturating_add(self.of(it, way)))
+                let names = |it: &Value| it.as_array().map_or(0, |all| len(all.len()));
+                all.values().fold(0, |sum: u64, it| {
+                    sum.saturating_add(names(it)).saturating_add(self.of(it, way))
+                })
             }
             // Each value below is one of these.
-            ("properties", Value::Object(all)) => all.values().map(below).max().unwrap_or(0),
+            ("properties", Value::Object(all)) => {
+                let most = all.values().map(below).max().unwrap_or(0);
+                most.saturating_add(len(all.len()))
+            }
             ("items" | "prefixItems", Value::Array(all)) => {
                 all.iter().map(below).max().unwrap_or(0)
             }
             ("patternProperties", Value::Object(all)) => {
-                all.values().map(below).fold(0, u64::saturating_add)
+                let each = all.values().map(|it| below(it).saturating_add(self.pattern));
+                each.fold(0, u64::saturating_add)
             }
             (
                 "items"
@@ -284,150 +357,5 @@ fn gather<'a>(value: &'a Value, all: &mut Vec<&'a Value>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn valid(schema: &Value, value: &Value) -> Option<bool> {
-        Schemas::default().is_valid(&schema.to_string(), Wording::Json, value)
-    }
-
-    #[test]
-    fn a_value_is_valid_or_not() {
-        let schema = json!({"type": "object", "required": ["a"], "additionalProperties": false,
-            "properties": {"a": {"enum": ["x", "y"]}, "b": {"type": ["integer", "null"]}}});
-        assert_eq!(valid(&schema, &json!({"a": "x", "b": null})), Some(true));
-        assert_eq!(valid(&schema, &json!({"a": "x", "b": 1.0})), Some(true));
-        for wrong in [json!({"a": "z"}), json!({"b": 1}), json!({"a": "x", "c": 1}), json!([])] {
-            assert_eq!(valid(&schema, &wrong), Some(false), "{wrong}");
-        }
-        let named = json!({"$id": "https://example.com/a", "$schema":
-            "https://json-schema.org/draft/2020-12/schema", "type": "null"});
-        assert_eq!(valid(&named, &json!(1)), Some(false));
-        assert_eq!(valid(&json!(true), &json!(1)), Some(true));
-        assert_eq!(valid(&json!(false), &json!(1)), Some(false));
-    }
-
-    #[test]
-    fn gemini_writes_its_types_in_capitals() {
-        let schema = json!({"type": "OBJECT", "properties": {
-            "type": {"type": "STRING"}, "n": {"type": "INTEGER", "nullable": true}}});
-        let valid = |wording, value: Value| {
-            Schemas::default().is_valid(&schema.to_string(), wording, &value)
-        };
-        assert_eq!(valid(Wording::Either, json!({"type": "A", "n": null})), Some(true));
-        assert_eq!(valid(Wording::Either, json!({"type": 1})), Some(false));
-        assert_eq!(valid(Wording::Either, json!({"n": "1"})), Some(false));
-        assert_eq!(valid(Wording::Json, json!({"n": 1})), None, "no schema at all");
-    }
-
-    #[test]
-    fn what_points_elsewhere_or_is_no_schema_says_nothing() {
-        for schema in [
-            json!({"$ref": "https://example.com/a.json"}),
-            json!({"$ref": "file:///etc/passwd"}),
-            json!({"properties": {"a": {"$ref": "other.json#/a"}}}),
-            json!({"$ref": "#/$defs/missing"}),
-            json!({"not": {"$id": "https://example.com/a"}}),
-            json!({"$dynamicRef": "#a"}),
-            json!({"type": "nonsense"}),
-            json!({"type": "object", "pattern": "(?=a)b"}),
-            json!({"pattern": "((a{100}){100}){100}"}),
-            json!({"enum": ["x".repeat(SCHEMA_LEN_MAX)]}),
-            json!({"enum": vec![1; 5_000]}),
-        ] {
-            let text: String = schema.to_string().chars().take(80).collect();
-            assert_eq!(valid(&schema, &json!({"a": "a"})), None, "{text}");
-        }
-        let schemas = Schemas::default();
-        assert_eq!(schemas.is_valid("{", Wording::Json, &json!(1)), None);
-        assert_eq!(schemas.is_valid("[]", Wording::Json, &json!(1)), None);
-    }
-
-    fn nested(depth: usize) -> Value {
-        (0..depth).fold(json!({}), |inner, _| json!({ "a": inner }))
-    }
-
-    #[test]
-    fn a_schema_may_lead_to_itself_in_what_is_below_and_not_in_place() {
-        let tree = json!({"$defs": {"tree": {"type": "object", "properties":
-            {"a": {"$ref": "#/$defs/tree"}}, "additionalProperties": false}},
-            "$ref": "#/$defs/tree"});
-        assert_eq!(valid(&tree, &nested(20)), Some(true));
-        assert_eq!(valid(&tree, &json!({"a": {"a": {"b": 1}}})), Some(false));
-        assert_eq!(valid(&tree, &nested(DEPTH_MAX + 1)), None, "too deep");
-        for endless in [
-            json!({"$ref": "#"}),
-            json!({"allOf": [{"$ref": "#"}]}),
-            json!({"not": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}}),
-            json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
-                "$ref": "#/$defs/a"}),
-        ] {
-            assert_eq!(valid(&endless, &json!({"a": 1})), None, "{endless}");
-        }
-    }
-
-    #[test]
-    fn a_schema_that_would_take_for_ever_says_nothing_at_once() {
-        // Each definition applies the next one twice: 2^60 steps for a single value.
-        let mut all = serde_json::Map::new();
-        for step in 0..60 {
-            let next = json!({"$ref": format!("#/$defs/d{}", step + 1)});
-            all.insert(format!("d{step}"), json!({"allOf": [next, next]}));
-        }
-        all.insert("d60".to_owned(), json!({"type": "object"}));
-        let doubling = json!({"$defs": all, "$ref": "#/$defs/d0"});
-        assert_eq!(valid(&doubling, &json!({})), None);
-        // Twice what is below at each level: for a flat document it is nothing.
-        let branching = json!({"oneOf": [
-            {"properties": {"a": {"$ref": "#"}}, "required": ["a"]},
-            {"properties": {"a": {"$ref": "#"}}, "required": ["b"]}]});
-        assert_eq!(valid(&branching, &json!({"b": 1})), Some(true));
-        assert_eq!(valid(&branching, &nested(30)), None);
-    }
-
-    /// On a thread with as much of a stack as the program's have.
-    #[test]
-    fn the_longest_way_through_a_schema_fits_on_a_stack() {
-        let chain = |len: usize| {
-            let mut all = serde_json::Map::new();
-            for step in 0..len {
-                let next = json!({"$ref": format!("#/d{}", step + 1)});
-                let inner = if step % 2 == 0 { json!({ "items": next }) } else { next };
-                all.insert(format!("d{step}"), inner);
-            }
-            all.insert(format!("d{len}"), json!({"type": "object"}));
-            all.insert("$ref".to_owned(), json!("#/d0"));
-            Value::Object(all)
-        };
-        for len in [10, 120, 400, 1_000] {
-            assert!(valid(&chain(len), &json!({})).is_some(), "{len}");
-        }
-        assert_eq!(valid(&chain(3_000), &json!({})), None);
-        let deep = (0..120).fold(json!({}), |inner, _| json!({ "not": inner }));
-        let _ = valid(&deep, &nested(DEPTH_MAX));
-    }
-
-    #[test]
-    fn only_so_many_schemas_are_kept() {
-        let schemas = Schemas::default();
-        let kept = || schemas.kept.lock().unwrap().len();
-        let ask = |number: usize, len: usize| {
-            let schema = json!({"const": number, "description": "x".repeat(len)}).to_string();
-            schemas.is_valid(&schema, Wording::Json, &json!(number))
-        };
-        for number in 0..2 * KEPT_MAX {
-            assert_eq!(ask(number, 1), Some(true));
-        }
-        assert_eq!(kept(), KEPT_MAX);
-        for number in 0..64 {
-            assert_eq!(ask(number, 30_000), Some(true));
-        }
-        let bytes = len(&schemas.kept.lock().unwrap());
-        assert!(kept() < 40 && bytes <= KEPT_LEN_MAX, "{} of {bytes} bytes", kept());
-        assert_eq!(ask(63, 30_000), Some(true));
-        assert_eq!(schemas.is_valid("{", Wording::Json, &json!(1)), None);
-        assert!(schemas.kept.lock().unwrap().len() <= KEPT_MAX);
-    }
-}
+#[path = "schema_tests.rs"]
+mod tests;

@@ -16,6 +16,8 @@ pub(super) struct Offered<'a> {
     /// Whether some of it cannot be named, so that other names may be right too.
     is_open: bool,
     choice: Choice,
+    /// The only ones that may be called, where the request says so.
+    only: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -46,7 +48,8 @@ enum Choice {
 
 impl<'a> Offered<'a> {
     pub(super) fn of(endpoint: Endpoint, fields: &Fields<'a>) -> Self {
-        let mut offered = Self { choice: choice(endpoint, fields), ..Self::default() };
+        let (choice, only) = (choice(endpoint, fields), only(endpoint, fields));
+        let mut offered = Self { choice, only, ..Self::default() };
         for name in ["tools", "functions"] {
             let tools = fields.read::<Items<'a>>(name).map_or_else(Vec::new, |it| it.0);
             for tool in tools {
@@ -96,11 +99,11 @@ impl<'a> Offered<'a> {
         self.tools.push(Tool { name, takes });
     }
 
-    /// Whether an answer calls what it may, as it may; none where nothing was offered and so
-    /// nothing is known.
+    /// Whether an answer calls what it may, as it may; none where nothing was offered and nothing
+    /// is called.
     pub(super) fn kept(&self, calls: &[ToolCall], schemas: &Schemas) -> Option<bool> {
         if self.is_empty() {
-            return None;
+            return (!calls.is_empty()).then_some(false);
         }
         Some(match (self.choice, calls) {
             (Choice::Free | Choice::Forbidden, []) => true,
@@ -112,6 +115,9 @@ impl<'a> Offered<'a> {
     }
 
     fn takes(&self, call: &ToolCall, schemas: &Schemas) -> bool {
+        if !self.only.is_empty() && !self.only.contains(&call.name) {
+            return false;
+        }
         let Some(tool) = self.tools.iter().find(|it| it.name == call.name) else {
             return self.is_open;
         };
@@ -123,6 +129,35 @@ impl<'a> Offered<'a> {
                 .is_some_and(|it| schemas.is_valid(schema.get(), wording, &it).unwrap_or(true)),
         }
     }
+}
+
+/// The names of the tools that may be called, where not all of those that are offered may.
+fn only(endpoint: Endpoint, fields: &Fields<'_>) -> Vec<String> {
+    if endpoint == Endpoint::Gemini {
+        let config = inner(fields, ["toolConfig", "tool_config"]);
+        let calling =
+            config.and_then(|it| inner(&it, ["functionCallingConfig", "function_calling_config"]));
+        let names = ["allowedFunctionNames", "allowed_function_names"];
+        let listed = |it: Fields<'_>| names.into_iter().find_map(|name| it.read(name));
+        return calling.and_then(listed).unwrap_or_default();
+    }
+    let Some(chosen) = inner(fields, ["tool_choice", "function_call"]) else { return Vec::new() };
+    let below = inner(&chosen, ["allowed_tools"; 2]);
+    let listed = below.as_ref().unwrap_or(&chosen).read::<Items<'_>>("tools");
+    let Some(listed) = listed else { return named(&chosen).into_iter().collect() };
+    let names = listed.0.iter().map(|it| named(&Fields::parse(it.get().as_bytes())?));
+    // Where one of them cannot be named, others may be right too.
+    names.collect::<Option<Vec<String>>>().unwrap_or_default()
+}
+
+/// The name of a tool that is chosen; a hosted one has none.
+fn named(tool: &Fields<'_>) -> Option<String> {
+    inner(tool, ["function", "custom"]).and_then(|it| it.text("name")).or_else(|| tool.text("name"))
+}
+
+/// The object of the first of these names that has one.
+fn inner<'a>(fields: &Fields<'a>, names: [&str; 2]) -> Option<Fields<'a>> {
+    names.into_iter().find_map(|it| fields.read(it))
 }
 
 fn choice(endpoint: Endpoint, fields: &Fields<'_>) -> Choice {
@@ -258,9 +293,55 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_offered_is_not_to_be_called() {
+        check(Endpoint::Chat, &json!({}), &[RIGHT], Some(false));
+        check(Endpoint::Chat, &json!({"tools": []}), &[RIGHT], Some(false));
+    }
+
+    #[test]
+    fn only_those_that_are_named_may_be_called() {
+        let tool = |name: &str| json!({"name": name, "parameters": schema()});
+        let function = |name: &str| json!({"type": "function", "function": tool(name)});
+        let named = |name: &str| json!({"type": "function", "function": {"name": name}});
+        let chat = |choice: Value| json!({"tools": [function("look"), function("find")], "tool_choice": choice});
+        let list = json!({"type": "allowed_tools",
+            "allowed_tools": {"mode": "required", "tools": [named("find")]}});
+        let plain = |name: &str| json!({"type": "function", "name": name});
+        let responses = |choice: Value| {
+            json!({"tools": [{"type": "function", "name": "look", "parameters": schema()},
+                {"type": "function", "name": "find", "parameters": schema()}],
+                "tool_choice": choice})
+        };
+        let flat = json!({"type": "allowed_tools", "mode": "auto", "tools": [plain("find")]});
+        let gemini = json!({"tools": [{"functionDeclarations": [tool("look"), tool("find")]}],
+            "toolConfig": {"functionCallingConfig":
+                {"mode": "ANY", "allowedFunctionNames": ["find"]}}});
+        let messages = json!({"tools": [{"name": "look", "input_schema": schema()},
+            {"name": "find", "input_schema": schema()}],
+            "tool_choice": {"type": "tool", "name": "find"}});
+        let old = json!({"functions": [tool("look"), tool("find")],
+            "function_call": {"name": "find"}});
+        for (endpoint, body) in [
+            (Endpoint::Chat, chat(named("find"))),
+            (Endpoint::Chat, chat(list)),
+            (Endpoint::Chat, old),
+            (Endpoint::Responses, responses(plain("find"))),
+            (Endpoint::Responses, responses(flat)),
+            (Endpoint::Gemini, gemini),
+            (Endpoint::Messages, messages),
+        ] {
+            check(endpoint, &body, &[("find", RIGHT.1)], Some(true));
+            check(endpoint, &body, &[RIGHT], Some(false));
+        }
+        let open = json!({"type": "allowed_tools", "mode": "auto",
+            "tools": [plain("find"), {"type": "web_search"}]});
+        check(Endpoint::Responses, &responses(open), &[RIGHT], Some(true));
+    }
+
+    #[test]
     fn what_is_not_known_is_not_wrong() {
-        check(Endpoint::Chat, &json!({}), &[RIGHT], None);
-        check(Endpoint::Chat, &json!({"tools": []}), &[RIGHT], None);
+        check(Endpoint::Chat, &json!({}), &[], None);
+        check(Endpoint::Chat, &json!({"tools": []}), &[], None);
         // A custom tool takes any text, and what a hosted one is called nobody says.
         let custom = json!({"tools": [{"type": "custom", "custom": {"name": "sql"}}]});
         check(Endpoint::Chat, &custom, &[("sql", "select 1")], Some(true));

@@ -119,6 +119,18 @@ pub struct Usage {
     pub output: u64,
 }
 
+impl Usage {
+    /// Input tokens, whatever a cache does with them.
+    pub fn whole_input(&self) -> u64 {
+        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> u64 {
+        self.whole_input().saturating_add(self.output)
+    }
+}
+
 /// One provider's answer to one request, without its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {

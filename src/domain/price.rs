@@ -86,7 +86,7 @@ impl Price {
 impl Tariff {
     /// The price of a request by its input tokens, those of the cache included.
     fn price(&self, usage: &Usage) -> &Price {
-        let input = usage.input.saturating_add(usage.cache_read).saturating_add(usage.cache_write);
+        let input = usage.whole_input();
         let tier = self.tiers.iter().rev().find(|(above, _)| *above < input);
         tier.map_or(&self.price, |(_, price)| price)
     }

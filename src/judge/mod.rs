@@ -27,7 +27,7 @@ use crate::tasks::{BoxError, Stop, spawn};
 use crate::telemetry::{Loss, Metrics};
 use crate::traffic::{Calibrated, Fitness, Job, Outbox, Reasons, Tried};
 
-use distinct::{Distinct, Rule};
+use distinct::Rule;
 use line::{Failure, Line, Said};
 use prompt::Asked;
 
@@ -108,7 +108,6 @@ impl Judge {
         mut jobs: mpsc::Receiver<Job>,
         mut stop: Stop,
     ) -> Result<(), BoxError> {
-        let mut distinct = Distinct::default();
         loop {
             let next = async {
                 self.fitness.is_fit().await;
@@ -122,7 +121,7 @@ impl Judge {
                 },
                 () = stop.wait() => break,
             };
-            let rule = distinct.see(&job);
+            let rule = Rule::of(&job);
             let judge = Arc::clone(&self);
             spawn("judge", async move {
                 let _place = place;

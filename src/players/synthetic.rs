@@ -124,11 +124,14 @@ fn row(index: usize, seed: u64, models: &[SyntheticModel]) -> Row {
     row
 }
 
-/// An answer that no other model gives, as it holds a case number.
+/// An answer that no other model gives, nor one nearly the same, as it holds long numbers.
 fn answer(dice: &mut Dice) -> Output {
     let (opening, closing) = (dice.pick(&OPENINGS), dice.pick(&CLOSINGS));
     let (step, case) = (dice.pick(&STEPS), dice.roll());
-    let content = format!("{opening} {step} Your case is C-{case:016x}. {closing}");
+    let label: String = (0..10).map(|_| format!("{:016x}", dice.roll())).collect();
+    let content = format!(
+        "{opening} {step} Your case is C-{case:016x}, and the label to send it back {label}. {closing}"
+    );
     Output { content: Some(content), ..Output::default() }
 }
 

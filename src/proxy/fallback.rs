@@ -203,7 +203,7 @@ impl Proxy {
     ) -> Result<Answer, Own> {
         self.metrics.fallback(&exchange.lane.rollout);
         self.retried(&failed);
-        let call = self.read(exchange, &failed, &keys(exchange));
+        let call = self.read_unchecked(exchange, &failed, &keys(exchange));
         tracing::debug!(id = %exchange.id, outcome = call.outcome.as_str(), "the primary takes over");
         exchange.routed.ended(Side::Candidate, &call);
         let (candidate_well, solo) = (well(&call), !matches!(answer_to, Use::Pair(_)));

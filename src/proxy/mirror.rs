@@ -27,12 +27,12 @@ use crate::upstream::Provider;
 use super::{
     Proxy,
     answer::full,
-    checks::compare_halves,
+    checks::{compare_halves, is_repeated},
     half::{Half, JUDGED_LEN_MAX, judged, stored},
     headers,
     redact::{keys, shown_path},
     serve::{Exchange, Use},
-    tee::{Done, Ended, Keep, Reading, Taken},
+    tee::{Done, Ended, Keep, Taken},
 };
 
 /// What a copy takes until its answer is here; given back when dropped.
@@ -225,11 +225,23 @@ impl Proxy {
         }
     }
 
-    /// What an answer comes to, also where nobody tells its tokens.
+    /// What an answer comes to, also where nobody tells its tokens: its cost, and what it keeps to of
+    /// what was asked.
     pub(super) async fn half(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Half {
         let (mut call, mut reading) = taken.read(exchange.endpoint);
-        self.estimate(exchange, &mut call, &mut reading.transcript).await;
-        self.look_into(exchange, (taken, keys), &mut call, &reading);
+        let asked = (exchange.endpoint, &exchange.body);
+        self.estimate(asked, &mut call, &mut reading.transcript).await;
+        self.price(exchange, &mut call, keys);
+        let mut check = || {
+            // Of an answer that is not here to its end nobody can say what it keeps to.
+            let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
+            self.check_answer(exchange, &mut call, whole);
+        };
+        if exchange.asked.has_schemas {
+            self.checker.in_turn(check).await
+        } else {
+            check()
+        }
         Half { call, reading }
     }
 
@@ -354,26 +366,17 @@ impl Proxy {
         let _ = exchange.routed.counted.set(counted);
     }
 
-    /// What an answer comes to for which a caller waits.
-    pub(super) fn read(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Call {
-        let (mut call, reading) = taken.read(exchange.endpoint);
-        self.look_into(exchange, (taken, keys), &mut call, &reading);
+    /// What a failure comes to for which a caller waits: nothing is checked or estimated of it.
+    pub(super) fn read_unchecked(&self, exchange: &Exchange, taken: &Taken, keys: &Keys) -> Call {
+        let (mut call, _) = taken.read(exchange.endpoint);
+        self.price(exchange, &mut call, keys);
         call
     }
 
-    /// Adds what a call cost, and what its answer keeps to of what was asked.
-    fn look_into(
-        &self,
-        exchange: &Exchange,
-        (taken, keys): (&Taken, &Keys),
-        call: &mut Call,
-        reading: &Reading,
-    ) {
+    /// Adds what a call cost, and takes out what may not be kept.
+    fn price(&self, exchange: &Exchange, call: &mut Call, keys: &Keys) {
         call.cost_nano_usd = self.cost_nano_usd(exchange, side(exchange, call), call);
-        // Of an answer that is not here to its end nobody can say what it keeps to.
-        let whole = reading.transcript.as_ref().filter(|_| taken.ended == Ended::Whole);
         self.redact_call(call, keys);
-        self.check_answer(exchange, call, whole);
     }
 
     /// What the judge is asked of a pair: a share of those it may see, with two answers. An error
@@ -385,7 +388,7 @@ impl Proxy {
         (request, reasons): (&Bytes, Reasons),
         (primary, candidate): (&Half, &Half),
     ) -> Option<Result<Job, Full>> {
-        if self.judge.is_none() || !pair.judgeable || !includes(exchange.lane.judge, pair) {
+        if !self.is_judged(exchange) || !pair.judgeable || !includes(exchange.lane.judge, pair) {
             return None;
         }
         let (ours, theirs) = (judged(primary)?, judged(candidate)?);
@@ -399,6 +402,7 @@ impl Proxy {
             question,
             primary: ours,
             candidate: theirs,
+            is_repeated: is_repeated(candidate) && !is_repeated(primary),
             reasons,
             held,
             purse: Arc::clone(exchange.live.copies().purse()),

@@ -1,5 +1,6 @@
 //! What a copy may cost, and what it did.
 
+use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use crate::dialect;
@@ -75,7 +76,7 @@ impl Proxy {
     /// anything. Also what broke off is paid for as far as it came.
     pub(super) async fn estimate(
         &self,
-        exchange: &Exchange,
+        (endpoint, body): (Endpoint, &Bytes),
         call: &mut Call,
         said: &mut Option<Transcript>,
     ) {
@@ -93,7 +94,7 @@ impl Proxy {
             return;
         }
         let Some(text) = said.take() else { return };
-        let (endpoint, body) = (exchange.endpoint, exchange.body.clone());
+        let body = body.clone();
         let estimate = move || (dialect::estimate(endpoint, &body, &text), text);
         // It fails where the program ends, and then nobody reads on.
         if let Ok((guess, text)) = spawn_blocking(estimate).await {

@@ -7,13 +7,16 @@ use bytes::Bytes;
 use crate::dialect::Form;
 use crate::domain::{Call, Endpoint, Facts, Transcript, hash};
 use crate::memory::{Held, Need};
+use crate::patterns::Keys;
 use crate::tasks;
 use crate::telemetry::Role;
 use crate::traffic::usage::{PromptSize, Surveyed, UsageKind};
 
 use super::{
     Proxy,
+    callers::credentials,
     failover::Whole,
+    redact::keys,
     serve::Exchange,
     tee::{Done, Keep, Taken},
 };
@@ -24,7 +27,8 @@ const MODEL_LEN_MAX: usize = 128;
 /// A request that is looked at, until its answer has ended.
 pub(super) struct Look {
     endpoint: Endpoint,
-    kind: UsageKind,
+    facts: Facts,
+    keys: Keys,
     model: String,
     body: Bytes,
     stream: bool,
@@ -36,10 +40,11 @@ pub(super) struct Look {
 impl Proxy {
     /// Looks at a request that no rollout governs, if its id drew that.
     pub(super) fn look(&self, whole: Whole<'_>, facts: &Facts, held: Held) -> Option<Look> {
-        let Whole { id, endpoint, body, asked, .. } = whole;
+        let Whole { id, endpoint, head, body, asked } = whole;
         self.surveyor.draws(id).then(|| Look {
             endpoint,
-            kind: kind(facts),
+            facts: facts.clone(),
+            keys: Keys::new(credentials(head)),
             model: asked.model.clone(),
             body: body.clone(),
             stream: asked.stream,
@@ -58,18 +63,19 @@ impl Proxy {
             if !proxy.failover.is_empty() {
                 proxy.seen(&taken);
             }
-            tasks::spawn("survey", async move { proxy.survey(&look, &taken) });
+            tasks::spawn("survey", async move { proxy.survey(&look, &taken).await });
         });
         (Keep::UpTo(self.settings.capture_bytes_max, held), done)
     }
 
-    fn survey(&self, look: &Look, taken: &Taken) {
-        let (mut call, reading) = taken.read(look.endpoint);
+    async fn survey(&self, look: &Look, taken: &Taken) {
+        let (mut call, mut reading) = taken.read(look.endpoint);
         self.count(&call, Role::Serve);
+        self.estimate((look.endpoint, &look.body), &mut call, &mut reading.transcript).await;
         let (primary, now) = (self.upstream.provider(&self.primary), self.clock.now());
         call.cost_nano_usd = primary.and_then(|it| it.cost_nano_usd(&look.model, &call, now));
         self.surveyor.see(&Surveyed {
-            kind: &look.kind,
+            kind: &self.kind(&look.facts, &look.keys),
             question: question(&look.body),
             len: look.body.len(),
             stream: look.stream,
@@ -84,7 +90,7 @@ impl Proxy {
         let Exchange { id, asked, body, .. } = exchange;
         if self.surveyor.draws(*id) {
             self.surveyor.see(&Surveyed {
-                kind: &kind(&exchange.routed.facts),
+                kind: &self.kind(&exchange.routed.facts, &keys(exchange)),
                 question: question(body),
                 len: body.len(),
                 stream: asked.stream,
@@ -94,16 +100,21 @@ impl Proxy {
             });
         }
     }
-}
 
-fn kind(facts: &Facts) -> UsageKind {
-    let model = &facts.model[..facts.model.floor_char_boundary(MODEL_LEN_MAX)];
-    UsageKind {
-        model: model.to_owned(),
-        feature: facts.feature.clone(),
-        segment: facts.segment.clone(),
-        task: facts.task.clone(),
-        size: PromptSize::default(),
+    /// What a request is told apart by, without what must not be kept.
+    fn kind(&self, facts: &Facts, keys: &Keys) -> UsageKind {
+        let mut kind = UsageKind {
+            model: facts.model.clone(),
+            feature: facts.feature.clone(),
+            segment: facts.segment.clone(),
+            task: facts.task.clone(),
+            size: PromptSize::default(),
+        };
+        let UsageKind { model, feature, segment, task, .. } = &mut kind;
+        self.redact_texts([&mut *model, feature, segment, task], keys);
+        // Cut before, half of what must not be kept might stay.
+        model.truncate(model.floor_char_boundary(MODEL_LEN_MAX));
+        kind
     }
 }
 

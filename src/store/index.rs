@@ -26,6 +26,8 @@ use crate::domain::{Name, Order, PairId, Timestamp, Window};
 
 const CACHE_BYTES: u64 = 64 << 20;
 const FLUSH_EVERY_MS: u64 = 500;
+/// How names begin under which is kept what was counted on a day.
+const USAGE: &str = "usage/";
 /// Records removed at once; each batch blocks writers for a moment.
 const REMOVE_LEN_MAX: usize = 256;
 /// Sled's own flusher may hold the lock of a closed index a moment longer.
@@ -296,6 +298,19 @@ impl Index {
         Ok(self.kept.get(key)?.map(|it| it.to_vec()))
     }
 
+    /// Forgets what was counted on days before one.
+    pub(super) fn forget_usage(&self, first: u64) -> sled::Result<()> {
+        for row in self.kept.scan_prefix(USAGE) {
+            let (name, _) = row?;
+            let day =
+                std::str::from_utf8(&name).ok().and_then(|it| it.strip_prefix(USAGE)?.parse().ok());
+            if day.is_some_and(|it: u64| it < first) {
+                self.kept.remove(name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Hands everything to the disk.
     pub(super) fn flush(&self) -> sled::Result<()> {
         self.db.flush().map(drop)
@@ -305,6 +320,11 @@ impl Index {
     pub(super) fn bytes(&self) -> sled::Result<u64> {
         self.db.size_on_disk()
     }
+}
+
+/// The name under which is kept what was counted on a day since 1970 (UTC).
+pub fn usage_key(day: u64) -> String {
+    format!("{USAGE}{day}")
 }
 
 impl From<sled::Error> for OpenFault {

@@ -44,6 +44,7 @@ pub use bodies::Bodies;
 pub use checkpoints::{CHECKPOINT_LEN_MAX, Checkpoint};
 pub use files::FileError;
 pub use golden::{Answered, Answers, AnswersError, Asked};
+pub use index::usage_key;
 pub use journal::{Journal, JournalError};
 pub use json::DecodeError;
 pub use pairs::{Limits, PAGE_LEN_MAX, Pairs, Query, StoreCounters, Swept};

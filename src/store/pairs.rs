@@ -24,6 +24,10 @@ use super::{
 };
 use crate::domain::{Name, Pair, PairId, Score, Timestamp};
 
+/// Longest that what was counted of a day is kept, in milliseconds.
+const USAGE_AGE_MS_MAX: u64 = 31 * DAY_MS;
+const DAY_MS: u64 = 86_400_000;
+
 /// Most pairs [`Pairs::list`] answers at once.
 pub const PAGE_LEN_MAX: usize = 1_000;
 
@@ -181,7 +185,9 @@ impl Pairs {
         }
         self.count_bytes(&self.segments());
         sealed?;
-        unindexed.map(|()| swept)
+        let first = now.0.saturating_sub(self.0.limits.age_ms_max.min(USAGE_AGE_MS_MAX)) / DAY_MS;
+        let forgotten = self.0.index.forget_usage(first).map_err(to("forget what was counted"));
+        unindexed.and(forgotten).map(|()| swept)
     }
 
     /// What was done since opening, and the bytes on disk. Does not block.

@@ -310,6 +310,22 @@ fn what_is_too_old_goes_with_its_file_and_its_rows() {
 }
 
 #[test]
+fn what_was_counted_of_a_day_goes_with_the_pairs_of_that_day_or_after_a_month() {
+    let (day, first) = (24 * HOUR_MS, 1_000);
+    for (age_ms_max, oldest) in [(4 * HOUR_MS, 1_039), (90 * day, 1_009)] {
+        let dir = tempfile::tempdir().unwrap();
+        let pairs = Pairs::open(dir.path(), Limits { age_ms_max, ..LIMITS }).unwrap();
+        (first..=1_040).for_each(|it| pairs.keep(&crate::store::usage_key(it), b"x").unwrap());
+        pairs.keep("usage/of others", b"x").unwrap();
+        pairs.sweep(Timestamp(1_040 * day + HOUR_MS)).unwrap();
+        let kept = |it: &u64| pairs.kept(&crate::store::usage_key(*it)).is_some();
+        assert_eq!((first..=1_040).find(kept), Some(oldest));
+        assert!((oldest..=1_040).all(|it| kept(&it)));
+        assert!(pairs.kept("usage/of others").is_some());
+    }
+}
+
+#[test]
 fn what_is_too_much_goes_oldest_first_but_never_the_current_segment() {
     let dir = tempfile::tempdir().unwrap();
     let pairs = Pairs::open(dir.path(), Limits { bytes_max: 1, ..LIMITS }).unwrap();

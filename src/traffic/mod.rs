@@ -59,6 +59,9 @@ pub struct Job {
     pub primary: String,
     /// What the candidate answered.
     pub candidate: String,
+    /// Whether the candidate gave that answer to several other questions lately, and the primary
+    /// its own to none.
+    pub is_repeated: bool,
     /// Whether the judge's reasons, which may repeat all of it, are kept with its score.
     pub reasons: Reasons,
     /// The memory that the texts take.
@@ -277,8 +280,9 @@ impl Live {
         route.kept(lane, facts, began)
     }
 
-    /// Takes an answer of a side to a question. Whether the same was lately given to several others.
-    pub fn is_repeated(&self, side: Side, question: &str, answer: &str) -> bool {
+    /// Takes an answer of a side to a question. Whether the same, or nearly the same, was lately
+    /// given to several others.
+    pub fn is_repeated(&self, side: Side, question: u64, answer: &str) -> bool {
         let [primary, candidate] = &self.way.answers;
         let given = if side == Side::Primary { primary } else { candidate };
         lock(given).see(question, answer)

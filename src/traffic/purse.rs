@@ -343,7 +343,8 @@ mod tests {
         let last = purse.close(TOMORROW);
         assert_eq!(last, Spent { day: 6, today: 10, total: 50 });
         assert!(purse.reserve(TOMORROW, 10).is_none());
-        assert_eq!(open(last).spent(TOMORROW), last);
+        let again = Purse::new(limit, Arc::default(), TOMORROW, last);
+        assert_eq!(again.spent(TOMORROW), last);
     }
 
     #[test]

@@ -1,23 +1,18 @@
 //! The surveyor: looks at a share of what is asked, whether or not a rollout governs it.
 
-use std::sync::Mutex;
+use std::{collections::BTreeMap, sync::Mutex};
 
 use super::lock;
-use crate::analysis::{Census, Surveyed, UsageDay, decode_day, encode_day};
+use crate::analysis::{Census, Day, Surveyed, UsageDay, decode_day, encode_day};
 use crate::clock::Clock;
 use crate::domain::{PairId, Share, Timestamp};
 
 /// What is counted, for whoever shows it.
 pub mod usage {
     pub use crate::analysis::{
-        Hindrance, PromptSize, Proposal, Surveyed, UsageCount, UsageDay, UsageKind, add_day,
+        Day, Hindrance, PromptSize, Proposal, Surveyed, UsageCount, UsageDay, UsageKind, add_day,
         decode_day,
     };
-
-    /// The name under which a day since 1970 (UTC) is kept.
-    pub fn key(day: u64) -> String {
-        format!("usage/{day}")
-    }
 }
 
 /// Takes the census of requests, for `crossfade audit`.
@@ -25,20 +20,13 @@ pub mod usage {
 pub struct Surveyor {
     share: Share,
     clock: Clock,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    census: Census,
-    /// Whether something was counted since it was kept last.
-    changed: bool,
+    census: Mutex<Census>,
 }
 
 impl Surveyor {
     /// One that looks at this share, and has seen nothing.
     pub fn new(share: Share, clock: Clock) -> Self {
-        Self { share, clock, state: Mutex::default() }
+        Self { share, clock, census: Mutex::default() }
     }
 
     /// The share it looks at.
@@ -59,31 +47,38 @@ impl Surveyor {
     /// Counts a request that was answered.
     pub fn see(&self, asked: &Surveyed<'_>) {
         let stands_for_millis = 10_000_000 / u64::from(self.share.basis_points().max(1));
-        let (now, mut state) = (self.clock.now(), lock(&self.state));
-        state.census.see(now, asked, stands_for_millis);
-        state.changed = true;
+        lock(&self.census).see(self.clock.now(), asked, stands_for_millis);
     }
 
-    /// The last day on which something was counted, since 1970 (UTC), and what.
-    pub fn counted(&self) -> (u64, UsageDay) {
-        let state = lock(&self.state);
-        let (day, counts) = state.census.today();
-        (day, counts.clone())
+    /// What is here of each day since 1970 (UTC): what is kept of others is in the store alone.
+    pub fn counted(&self) -> BTreeMap<u64, Day> {
+        lock(&self.census).days().clone()
     }
 
-    /// The day and all that was counted on it, to be kept, if that has changed.
-    pub fn changed(&self) -> Option<(u64, Vec<u8>)> {
-        let mut state = lock(&self.state);
-        let (day, counts) = state.census.today();
-        let kept = state.changed.then(|| (day, encode_day(counts)));
-        state.changed = false;
-        kept
+    /// The days that have news which are not kept, and whether all that was kept of them is here.
+    pub fn unkept(&self) -> Vec<(u64, bool)> {
+        let census = lock(&self.census);
+        let unkept = census.days().iter().filter(|(_, it)| 0 < it.news);
+        unkept.map(|(day, it)| (*day, it.is_whole)).collect()
     }
 
-    /// Goes on from what was kept of a day before a restart; says whether it could.
-    pub fn resume(&self, day: u64, kept: &[u8]) -> bool {
-        let Some(kept) = decode_day(kept) else { return false };
-        lock(&self.state).census.resume(day, kept);
-        true
+    /// All that was counted on a day, to be kept, and how many of it are news.
+    pub fn to_keep(&self, day: u64) -> Option<(Vec<u8>, u64)> {
+        let census = lock(&self.census);
+        let day = census.days().get(&day)?;
+        Some((encode_day(&day.counts), day.news))
+    }
+
+    /// Takes note that a day was kept, with so many news.
+    pub fn kept(&self, day: u64, news: u64) {
+        lock(&self.census).keep(day, news);
+    }
+
+    /// Goes on from what was kept of a day before; says whether it could, and begins anew if not.
+    pub fn resume(&self, day: u64, kept: Option<&[u8]>) -> bool {
+        let counts = kept.map_or_else(|| Some(UsageDay::new()), decode_day);
+        let could = counts.is_some();
+        lock(&self.census).resume(day, counts.unwrap_or_default());
+        could
     }
 }

@@ -121,6 +121,30 @@ async fn what_is_asked_before_any_rollout_is_told_by_kind_and_survives_a_restart
     assert_eq!(code, 2, "{refused}");
 }
 
+/// What must not be kept of a pair is not kept of this either.
+#[tokio::test]
+async fn marks_and_models_are_redacted_before_they_are_counted() {
+    let world = World::new().await;
+    for plan in [String::new(), rollout("0%", "100%")] {
+        let server = serve(&world, &plan).await;
+        let body =
+            |secret: &str| format!("{{\"model\":\"m {secret}\",\"messages\":[]}}").into_bytes();
+        let secret = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJ";
+        let marks = [
+            ("authorization", "Bearer callers-own-key"),
+            ("x-crossfade-feature", "chat callers-own-key"),
+            ("x-crossfade-segment", secret),
+        ];
+        server.chat(body(secret), &marks).await;
+        let audit = told(&server, 1).await.to_string();
+        assert!(!audit.contains("sk-proj") && !audit.contains("callers-own-key"), "{audit}");
+        assert!(audit.contains("m [redacted:secret]"), "{audit}");
+        assert!(audit.contains("chat [redacted:key]"), "{audit}");
+        assert!(server.stop().await.success());
+        std::fs::remove_dir_all(world.dir.path().join("store")).unwrap();
+    }
+}
+
 /// A request of a rollout is one request, whoever else was asked, and what callers got counts.
 #[tokio::test]
 async fn requests_of_a_rollout_are_counted_once_and_streams_and_failures_too() {

@@ -7,7 +7,7 @@ use crossfade::config;
 use crossfade::dialect::{Answer, Form, Prompt, Schemas, check, compare, rouge_l};
 use crossfade::domain::{
     Call, Check, Checks, Compared, Endpoint, Evidence, Metric, Outcome, Side, Timestamp, ToolCall,
-    Transcript, Verdict,
+    Transcript, Verdict, hash,
 };
 use crossfade::traffic::{Copies, Live};
 use serde_json::{Value, json};
@@ -190,7 +190,7 @@ fn who_always_says_the_same_is_caught_and_nobody_else() {
             let (Some(ours), Some(theirs)) = (said(row, primary), said(row, &model)) else {
                 continue;
             };
-            let question = row["messages"][0]["content"].as_str().unwrap();
+            let question = hash("question", row["messages"][0]["content"].as_str().unwrap());
             let mut kept = |side, answer: &Transcript| {
                 let again = live.is_repeated(side, question, &answer.text);
                 repeated += usize::from(again && side == Side::Candidate);

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, sync::Arc};
 
 use crossfade::analysis::{Ledger, Marks, News, Said};
-use crossfade::domain::{Check, Checks, GateEvidence, Metric, Side, Timestamp, Verdict};
+use crossfade::domain::{Check, Checks, GateEvidence, Metric, Side, Timestamp, Verdict, hash};
 use crossfade::traffic::{Copies, Live};
 use serde_json::Value;
 
@@ -75,10 +75,10 @@ fn played(rows: &[Value], primary: &str, candidate: &str, slices: &str) -> Ledge
     let live = Live::new(Arc::new(Copies::new(1, (0, 0))));
     for (at, row) in (1..).zip(rows) {
         let watched = row["category"].as_str().filter(|_| !slices.is_empty()).unwrap_or_default();
-        let question = row["messages"].to_string();
+        let question = hash("question", &row["messages"].to_string());
         let kept = |side, model| {
             let answer = said(row, model)?;
-            let again = live.is_repeated(side, &question, &answer.text);
+            let again = live.is_repeated(side, question, &answer.text);
             Some(sample(Checks::default().with(Check::NotRepeated, Some(!again)), None))
         };
         let both = kept(Side::Primary, primary).zip(kept(Side::Candidate, candidate));
