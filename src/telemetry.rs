@@ -463,11 +463,7 @@ impl Metrics {
         it.register("mirror_skipped", "Requests not copied, by reason", self.skips.clone());
         it.register("lost", "Dropped or failed on the side, by reason", self.losses.clone());
         it.register("refused", "Callers there was no place for", self.refusals.clone());
-        it.register(
-            "withheld",
-            "Pairs whose texts somebody is not cleared for",
-            self.withheld.clone(),
-        );
+        it.register("withheld", "Pairs with texts not for everybody", self.withheld.clone());
         it.register("fallbacks", "Candidates replaced by the primary", self.fallbacks.clone());
         it.register("failovers", "Answers in place of the primary", self.failovers.clone());
         it.register("stage_serve_ratio", "Share the candidate serves", self.serve.clone());

@@ -139,10 +139,10 @@ mod tests {
     use super::*;
 
     fn rollout(state: State) -> proto::Rollout {
-        let stage = |id: &str| proto::Stage { stage_id: id.to_owned(), ..Default::default() };
+        let step = |id: &str| proto::Stage { stage_id: id.to_owned(), ..Default::default() };
         proto::Rollout {
             name: "rollouts/chat".to_owned(),
-            stages: ["shadow", "half", "full"].map(stage).to_vec(),
+            stages: ["shadow", "half", "full"].map(step).to_vec(),
             state: state.into(),
             attempt: 2,
             stage_index: 1,

@@ -108,11 +108,8 @@ pub(super) fn picture(rollout: &proto::Rollout) -> String {
 }
 
 fn facts(rollout: &proto::Rollout) -> Vec<(&'static str, String)> {
-    let copies = format!(
-        "{} of {} today",
-        count(rollout.copies_today),
-        count(rollout.copies_per_day.unwrap_or_default())
-    );
+    let most = count(rollout.copies_per_day.unwrap_or_default());
+    let copies = format!("{} of {most} today", count(rollout.copies_today));
     let mut facts = vec![("slice", slice(rollout.slice.as_ref())), ("copies", copies)];
     if let Some(spent) = rollout.spending.as_ref().and_then(spent) {
         facts.push(("spent", spent));

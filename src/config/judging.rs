@@ -307,7 +307,7 @@ mod tests {
         let set = judge(&lines(&(row("a").repeat(7) + "\n" + &row("b")))).calibration.unwrap();
         assert_eq!((set.rows.len(), set.every_ms), (8, 6 * HOUR_MS));
         assert_eq!((set.rows[7].better, &set.rows[7].reference), (Winner::Second, &None));
-        let known = row("b").replace("}", ",\"reference\":\"3\"}");
+        let known = row("b").replace('}', ",\"reference\":\"3\"}");
         let set = judge(&lines(&(row("a").repeat(7) + &known))).calibration.unwrap();
         assert_eq!(set.rows[7].reference.as_deref(), Some("3"));
         let secret = row("a").repeat(8) + "{\"question\": \"Ann Lee\"}";

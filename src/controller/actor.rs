@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::clock::Clock;
-use crate::domain::{Event, Name, Plan, Record, Requests, Seen, State, Timestamp, hash};
+use crate::domain::{Event, Name, Record, Requests, Seen, State, Timestamp};
 use crate::store::{History, Journal, Pairs, RecorderHandle};
 use crate::tasks::{BoxError, Stop, caught};
 use crate::telemetry::Metrics;
@@ -299,29 +299,6 @@ impl Controller {
                 tracing::error!(%rollout, seq, "an event of an unknown rollout is ignored");
             }
         }
-    }
-
-    /// What is asked of the providers of a plan and where, as a number.
-    pub(super) fn identity(&self, plan: &Plan) -> u64 {
-        let sides = [&plan.primary, &plan.candidate].map(|it| self.identities.get(it));
-        hash("identity", &format!("{sides:?}"))
-    }
-
-    /// Marks a rollout whose providers the configuration does not have, under the plan it has now.
-    pub(super) fn find_broken(&mut self, name: &Name) {
-        let Some(managed) = self.managed.get(name) else { return };
-        let unjudged = self.unjudged(managed.rollout.plan());
-        let Some(managed) = self.managed.get_mut(name) else { return };
-        managed.judging.unjudged = unjudged;
-        managed.judging.fitness = Arc::clone(&self.fitness);
-        let plan = managed.rollout.plan();
-        let mut sides = [&plan.primary, &plan.candidate].into_iter();
-        let unknown = sides.find(|it| !self.providers.contains_key(*it));
-        managed.broken = if plan.primary == self.primary {
-            unknown.map(|it| format!("provider `{it}` is not configured"))
-        } else {
-            Some(format!("its primary is `{}`, but `{}` serves now", plan.primary, self.primary))
-        };
     }
 
     pub(super) fn evaluate(&mut self, name: &Name) -> Result<Evaluation, Rejected> {

@@ -4,19 +4,14 @@ use std::sync::Arc;
 
 use crate::analysis::{Answers, Ledger};
 use crate::domain::{
-    Answer, Caps, Cause, Command, Event, Evidence, Flags, Foresight, GateEvidence, Input, Lane,
-    Metric, Name, Note, Order, Plan, Record, Requests, Rollout, Savings, Share, Slice, Stage,
-    State, Timestamp, Told, Undecided, Verdict, Weather, Window,
+    Answer, Cause, Command, Event, Evidence, Flags, Foresight, GateEvidence, Input, Lane, Metric,
+    Name, Note, Order, Plan, Record, Requests, Rollout, Savings, Share, Slice, Stage, State,
+    Timestamp, Told, Undecided, Verdict, Weather, Window,
 };
 use crate::store::Past;
 use crate::traffic::{Copies, Live};
 
 use super::{handle::View, judging::Judging};
-
-/// Copies that must be due before their coverage is judged.
-const COVERAGE_DUE_MIN: u64 = 20;
-/// Most of the copies due that may be missing, in percent.
-const COVERAGE_MISSING_PERCENT_MAX: u64 = 1;
 
 /// One rollout and all that belongs to it.
 #[derive(Debug)]
@@ -48,7 +43,7 @@ pub(super) struct Managed {
     /// What its requests cost so far.
     pub(super) savings: Savings,
     /// Copies due and missing in the stage's first moments, which are left out.
-    early: (u64, u64),
+    pub(super) early: (u64, u64),
     /// The last thing that was told of it.
     pub(super) told: Order,
     /// When its bets were last kept; never since the last step.
@@ -317,35 +312,6 @@ impl Managed {
             evidence.problem = Some(broken.clone());
         }
         self.evidence = evidence;
-    }
-
-    /// Why it goes no further: operators let the candidate serve less than its stage does. What
-    /// is about a part of the traffic alone holds nothing up; that part is not bet on by lots.
-    fn flagged(&self) -> Option<String> {
-        let serve = self.rollout.stage()?.serve;
-        let most = self.most().serve;
-        (most < serve).then(|| {
-            format!("a flag lets it serve {most} of the stage's {serve}; `crossfade flag list`")
-        })
-    }
-
-    /// The most that flags let any of its traffic see.
-    fn most(&self) -> Caps {
-        let (slice, every) = (&self.rollout.plan().slice, Slice::default());
-        let stage = self.rollout.stage().map_or(&every, |it| &it.slice);
-        self.flags.most(self.rollout.name(), slice, stage)
-    }
-
-    fn coverage_problem(&mut self, now: Timestamp) -> Option<String> {
-        let (mut due, mut missing) = self.live.coverage();
-        if self.ledger.is_early(now) {
-            self.early = (due, missing);
-        }
-        (due, missing) = (due.saturating_sub(self.early.0), missing.saturating_sub(self.early.1));
-        let too_many = due * COVERAGE_MISSING_PERCENT_MAX < missing * 100;
-        (COVERAGE_DUE_MIN <= due && too_many).then(|| {
-            format!("{missing} of {due} copies that were due never became a pair; at most {COVERAGE_MISSING_PERCENT_MAX}% may be missing")
-        })
     }
 
     /// The stage that shapes traffic; none where a provider is not configured.

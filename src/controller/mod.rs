@@ -10,6 +10,7 @@
 
 mod actor;
 mod book;
+mod coverage;
 mod deletion;
 mod explain;
 mod flags;

@@ -1,11 +1,12 @@
 //! What the controller is asked to do: create, revise, start and all other commands.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::domain::{
     Cause, Command, Event, Input, Metric, Name, Plan, PlanFault, Record, Refusal, State, Timestamp,
+    hash,
 };
 
 use super::{
@@ -60,6 +61,29 @@ impl Controller {
                 tracing::error!(rollout = %name, %error, "the configuration of this rollout is not in force");
             }
         }
+    }
+
+    /// What is asked of the providers of a plan and where, as a number.
+    pub(super) fn identity(&self, plan: &Plan) -> u64 {
+        let sides = [&plan.primary, &plan.candidate].map(|it| self.identities.get(it));
+        hash("identity", &format!("{sides:?}"))
+    }
+
+    /// Marks a rollout whose providers the configuration does not have, under the plan it has now.
+    pub(super) fn find_broken(&mut self, name: &Name) {
+        let Some(managed) = self.managed.get(name) else { return };
+        let unjudged = self.unjudged(managed.rollout.plan());
+        let Some(managed) = self.managed.get_mut(name) else { return };
+        managed.judging.unjudged = unjudged;
+        managed.judging.fitness = Arc::clone(&self.fitness);
+        let plan = managed.rollout.plan();
+        let mut sides = [&plan.primary, &plan.candidate].into_iter();
+        let unknown = sides.find(|it| !self.providers.contains_key(*it));
+        managed.broken = if plan.primary == self.primary {
+            unknown.map(|it| format!("provider `{it}` is not configured"))
+        } else {
+            Some(format!("its primary is `{}`, but `{}` serves now", plan.primary, self.primary))
+        };
     }
 
     /// Begins the stages anew of rollouts whose providers are configured otherwise than before: what

@@ -56,7 +56,7 @@ async fn mark(rig: &Rig, store: &Store, count: u64, marks: [f64; 2]) {
         (pair.window, pair.order) = (window.clone(), None);
         store.pairs.put_batch(&[(pair.clone(), samples::bodies(""))]).unwrap();
         let [primary, candidate] = if serial % 7 == 0 { [0.8, 0.8] } else { marks };
-        let mut score = Score {
+        let mut judged = Score {
             pair: pair.id,
             window: window.clone(),
             watched: String::new(),
@@ -69,10 +69,12 @@ async fn mark(rig: &Rig, store: &Store, count: u64, marks: [f64; 2]) {
             rationale: String::new(),
             placed: None,
         };
-        score.order = rig.outbox.send(Seen::Score(Box::new(score.clone()))).await;
-        scores.push(score);
+        judged.order = rig.outbox.send(Seen::Score(Box::new(judged.clone()))).await;
+        scores.push(judged);
     }
-    scores.iter().for_each(|it| store.pairs.put_score(it).unwrap());
+    for it in &scores {
+        store.pairs.put_score(it).unwrap();
+    }
 }
 
 async fn gate(rig: &Rig) -> GateEvidence {

@@ -248,31 +248,19 @@ impl Refusal {
                 }
                 None => format!("wait; `crossfade status {rollout}` shows where it stands"),
             },
-            Self::JudgedAlone { stage } => {
-                let skip = stands.and_then(onward).unwrap_or_else(|| {
-                    format!("`crossfade jump {rollout} STAGE --override --comment \"…\"`")
-                });
-                format!(
-                    "have a gate like repeated_rate proven in `{stage}` too: change its plan, or \
-                     where it has no such gate go back and start with one (`crossfade rollback \
-                     {rollout}`); or answer for it yourself: {skip}"
-                )
-            }
-            Self::TooSlow { .. } => {
-                let verb = if stands.is_some() { "start" } else { "create" };
-                format!(
-                    "give the stage a longer max_duration or a larger mirror share, or the gate a \
-                     wider margin; `--force`, beside what else was said, takes it as it is: \
-                     `crossfade {verb} {rollout} --force`"
-                )
-            }
+            Self::JudgedAlone { stage } => set_beside(rollout, stage, stands.and_then(onward)),
+            Self::TooSlow { .. } => format!(
+                "give the stage a longer max_duration or a larger mirror share, or the gate a \
+                 wider margin; `--force`, beside what else was said, takes it as it is: \
+                 `crossfade {} {rollout} --force`",
+                if stands.is_some() { "start" } else { "create" }
+            ),
             Self::Golden { file, candidate, .. } => {
                 format!("`crossfade replay {file} --candidate {candidate}` says how it answers")
             }
             Self::NeedsApproval { stage } => {
-                let attempt =
-                    stands.map_or_else(String::new, |it| format!(" --attempt {}", it.attempt()));
-                format!("`crossfade approve {rollout} {stage}{attempt}`")
+                let attempt = stands.map(|it| format!(" --attempt {}", it.attempt()));
+                format!("`crossfade approve {rollout} {stage}{}`", attempt.unwrap_or_default())
             }
             Self::NeedsConsent { stage } => {
                 let here = |it: &&Rollout| it.stage().is_some_and(|it| it.name == *stage);
@@ -298,6 +286,17 @@ impl Refusal {
             Self::Stopped { .. } => "`crossfade stop --lift` lets rollouts start again".to_owned(),
         }
     }
+}
+
+/// What there is to do where the judge alone speaks for leaving a stage.
+fn set_beside(rollout: &Name, stage: &str, onward: Option<String>) -> String {
+    let skip = onward
+        .unwrap_or_else(|| format!("`crossfade jump {rollout} STAGE --override --comment \"…\"`"));
+    format!(
+        "have a gate like repeated_rate proven in `{stage}` too: change its plan, or where it has \
+         no such gate go back and start with one (`crossfade rollback {rollout}`); or answer for \
+         it yourself: {skip}"
+    )
 }
 
 /// A span of time in its two largest units.

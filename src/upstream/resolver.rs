@@ -111,7 +111,7 @@ impl Lines {
         let lines = self.clone();
         spawn("lookup", async move {
             let host = name.as_str().to_owned();
-            let found = inner.oneshot(name).await.map(|it| it.collect::<Vec<SocketAddr>>());
+            let found = inner.oneshot(name).await.map(Iterator::collect::<Vec<SocketAddr>>);
             let found = found.map_err(|error| Arc::from(describe(error.into().as_ref())));
             if let Some(line) = lines.lock().get_mut(&host) {
                 line.under_way = None;
@@ -261,7 +261,7 @@ mod tests {
 
     fn found(resolver: &Slow, name: &str) -> impl Future<Output = Result<usize, BoxError>> + use<> {
         let found = resolver.clone().oneshot(name.parse().unwrap());
-        async { found.await.map(|it| it.count()) }
+        async { found.await.map(Iterator::count) }
     }
 
     #[tokio::test(start_paused = true)]
@@ -294,7 +294,7 @@ mod tests {
         });
         let say = |it: Option<Duration>| *wait.lock().unwrap() = it;
         assert_eq!(found(&resolver, "slow.example").await.unwrap(), 1);
-        for silence in [None, Some(Duration::from_secs(3_600))] {
+        for silence in [None, Some(Duration::from_hours(1))] {
             say(silence);
             tokio::time::advance(FRESH).await;
             let began = Instant::now();

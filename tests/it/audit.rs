@@ -214,19 +214,19 @@ async fn a_report_says_what_was_saved_so_far() {
     let world = World::new().await;
     let price = "[provider.candidate.price.\"*\"]\ninput = \"1\"\noutput = \"2\"\n";
     let server = serve(&world, &(rollout("50%", "50%") + price)).await;
-    let (mut served, mut served_cost) = (0, 0);
+    let (mut answered, mut served_cost) = (0, 0);
     for index in 0..80 {
         let answer = server.chat(world.body(index, Delivery::Whole), &[]).await;
         if answer.header("x-crossfade-provider") == "candidate" {
             let sum = Sum::of(&answer);
-            served += 1;
+            answered += 1;
             served_cost += 1_000 * sum.input + 2_000 * sum.output;
         }
     }
-    assert!((10..70).contains(&served), "{served} of 80");
+    assert!((10..70).contains(&answered), "{answered} of 80");
     server.is_quiet().await;
     until("all of it is told", || async {
-        server.json(&["report", "chat"]).await["money"]["served"] == served
+        server.json(&["report", "chat"]).await["money"]["served"] == answered
     })
     .await;
     let pairs = server.json_lines(&["pairs", "chat", "--limit", "100"]).await;
@@ -242,14 +242,14 @@ async fn a_report_says_what_was_saved_so_far() {
     let instead =
         i128::from(served_cost) * i128::from(sum("primary")) / i128::from(sum("candidate"));
     let saved = i64::try_from(instead).unwrap() - served_cost - spent;
-    let expected = [served, served_cost, i64::try_from(instead).unwrap(), spent, saved];
+    let expected = [answered, served_cost, i64::try_from(instead).unwrap(), spent, saved];
     let told = |report: &serde_json::Value| {
         ["served", "servedNanoUsd", "insteadNanoUsd", "spentNanoUsd", "savedNanoUsd"]
             .map(|it| report["money"][it].as_i64().unwrap())
     };
     assert_eq!(told(&server.json(&["report", "chat"]).await), expected);
     let (_, document) = server.cli(&["report", "chat", "-o", "md"]).await;
-    assert!(document.contains(&format!("So far the candidate answered {served} requests")));
+    assert!(document.contains(&format!("So far the candidate answered {answered} requests")));
     assert!(server.stop().await.success());
     let server = Serve::start(&world.dir.path().join("crossfade.toml")).await;
     assert_eq!(told(&server.json(&["report", "chat"]).await), expected, "after a restart");

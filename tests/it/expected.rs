@@ -101,7 +101,8 @@ fn compare(
     expected: &Value,
     ledgers: &BTreeMap<String, Ledger>,
     counts: &mut BTreeMap<[Word; 3], u32>,
-) {
+) -> Vec<String> {
+    let mut lines = Vec::new();
     for (candidate, ledger) in ledgers {
         let Some(of) = expected.get(candidate) else { continue };
         let word = Word::expected(of["expect"].as_str().unwrap());
@@ -116,11 +117,11 @@ fn compare(
         // Any gate that is broken refuses.
         let all = if repeats == Word::Fail { Word::Fail } else { said };
         let once = if repeats == Word::Fail { Word::Fail } else { Word::once(score) };
-        println!(
+        lines.push(format!(
             "{source}/{slice} {candidate}: {}; expected {word:?}, gates {all:?}, once {once:?} \
              (judge {said:?})",
             score.figures()
-        );
+        ));
         *counts.entry([word, all, once]).or_default() += 1;
         assert!(!word.is_opposite(all), "{source}/{slice} {candidate}");
         assert!(word != Word::Open || all != Word::Pass, "{source}/{slice} {candidate}");
@@ -128,6 +129,7 @@ fn compare(
             assert!(!word.is_opposite(once), "{source}/{slice} {candidate}");
         }
     }
+    lines
 }
 
 #[test]
@@ -155,11 +157,12 @@ fn no_candidate_is_called_the_opposite_of_what_its_scores_say() {
         let candidates = candidates.iter().filter(|(_, it)| it.is_object());
         let ledgers =
             candidates.map(|(it, _)| (it.clone(), played(&rows, primary, it, &slices))).collect();
-        compare((source, ""), &expected[source], &ledgers, &mut counts);
+        let mut lines = compare((source, ""), &expected[source], &ledgers, &mut counts);
         for task in tasks {
             let of = &expected[&format!("{source}/{task}")];
-            compare((source, task), of, &ledgers, &mut counts);
+            lines.extend(compare((source, task), of, &ledgers, &mut counts));
         }
+        println!("{}", lines.join("\n"));
     }
     println!("expected, by the gates, by the interval for who looks once: candidates");
     for ([expected, told, once], count) in &counts {
