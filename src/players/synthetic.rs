@@ -128,7 +128,8 @@ fn row(index: usize, seed: u64, models: &[SyntheticModel]) -> Row {
 fn answer(dice: &mut Dice) -> Output {
     let (opening, closing) = (dice.pick(&OPENINGS), dice.pick(&CLOSINGS));
     let (step, case) = (dice.pick(&STEPS), dice.roll());
-    let label: String = (0..10).map(|_| format!("{:016x}", dice.roll())).collect();
+    let label: Vec<String> = (0..10).map(|_| format!("{:016x}", dice.roll())).collect();
+    let label = label.concat();
     let content = format!(
         "{opening} {step} Your case is C-{case:016x}, and the label to send it back {label}. {closing}"
     );

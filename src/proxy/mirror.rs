@@ -238,9 +238,9 @@ impl Proxy {
             self.check_answer(exchange, &mut call, whole);
         };
         if exchange.asked.has_schemas {
-            self.checker.in_turn(check).await
+            self.checker.in_turn(check).await;
         } else {
-            check()
+            check();
         }
         Half { call, reading }
     }
