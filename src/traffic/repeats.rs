@@ -15,7 +15,7 @@ const OTHERS: usize = 3;
 const LETTERS_MIN: usize = 8;
 /// Shortest one that is taken for another that is nearly the same. One that is shorter and has a
 /// digit, or is one word, is a number or a label, as is one without so many letters as above.
-const FULL_LETTERS_MIN: usize = 24;
+const FULL_LETTERS_MIN: usize = 32;
 /// A number or a label was given to no fewer other questions, and to most of the last ones.
 const LABEL_OTHERS_MIN: usize = 16;
 /// Most letters of an answer that are looked at.
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(seen(names.iter().map(thanks)), all);
         let dear = |it: &&str| format!("Dear {it}, the best answer of all is the one above.");
         assert_eq!(seen(names.iter().map(dear)), all);
-        let numbered = (0..5).map(|it| format!("#{it}: certainly, this is the best answer"));
+        let numbered = (0..5).map(|it| format!("#{it}: certainly, this is the best answer of all"));
         assert_eq!(seen(numbered), all);
         let long = "This answer is accurate, relevant and of the right tone. ".repeat(60);
         let counted = (1_000..1_005).map(|it| format!("{long}{it} {}", it * 7_919));
