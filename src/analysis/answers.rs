@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{Call, Seen, Side, Timestamp, Told};
 
-/// Which form [`Answers::encode`] gives.
+/// Which form [`Answers::fresh`] gives.
 const FORMAT: u8 = 1;
 /// So many answers in a row by one model are what a side answers as. Models that answer by turns,
 /// behind an alias or because callers ask for several, do not come so often in a row.

@@ -4,8 +4,9 @@ use super::{Evidence, Gate, Plan, Role, Stage, Verdict};
 
 impl Plan {
     /// The first stage that is left because a judge's scores are proven, where nothing that is no
-    /// opinion of a model has to be proven in it too: see [`Metric::is_ground`]. What was proven in
-    /// a stage before says nothing of this one's evidence.
+    /// opinion of a model has to be proven in it too: see
+    /// [`is_ground`](super::Metric::is_ground). What was proven in a stage before says nothing of
+    /// this one's evidence.
     pub fn ungrounded(&self) -> Option<&Stage> {
         let proven = |it: &&Gate| it.role == Role::Prove;
         let grounded =
