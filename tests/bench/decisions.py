@@ -45,7 +45,7 @@ HELD = {"shadow": 0, "half": 3, "full": 4}
 GOOD_CALLS = 216_000
 # How many seeds of each world the table in README has.
 SEEDS = {
-    "aa": 999, "aa_drift": 60, "aa_bursts": 60, "aa_episodes": 53, "aa_episodes_unknown": 30, "better": 60,
+    "aa": 999, "aa_episodes": 112, "aa_episodes_unknown": 30, "better": 81,
     "p99_200": 20, "err_0.45pp": 40,
     "err_0.45pp_strict": 2, "err_0.5pp": 8, "fresh_shadow": 21, "late_shadow": 5,
     **{f"{when}_{stage}": 21 for when, stage in itertools.product(["fresh", "late"], ["half", "full"])},
