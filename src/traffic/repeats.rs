@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    hash::{BuildHasher as _, RandomState},
+    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
 };
 
 use crate::domain::words;
@@ -28,7 +28,7 @@ const SHINGLES_MAX: usize = 48;
 /// KiB of them.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
-    hasher: RandomState,
+    hasher: BuildHasherDefault<DefaultHasher>,
     given: VecDeque<Given>,
 }
 
@@ -78,7 +78,7 @@ impl Repeats {
 }
 
 impl Sketch {
-    fn of(text: &str, hasher: &RandomState) -> Self {
+    fn of(text: &str, hasher: &BuildHasherDefault<DefaultHasher>) -> Self {
         let letters = text.chars().filter(|it| it.is_alphanumeric()).flat_map(char::to_lowercase);
         let letters: Vec<char> = letters.take(LETTERS_MAX).collect();
         let says_little =
