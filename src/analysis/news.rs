@@ -3,7 +3,7 @@
 
 use crate::domain::{Seen, Timestamp, Told, Weather};
 
-use super::{Compared, Ledger, Marks, Observation, Scored, instrument::Instrument, score::Score};
+use super::{Compared, Ledger, Marks, Observation, Scored, score::Score};
 
 /// One thing that was told of a rollout's traffic.
 #[derive(Clone, Debug)]
@@ -155,11 +155,7 @@ impl Ledger {
     fn judge_failed(&mut self, at: Timestamp) {
         self.pass(at);
         for instrument in &mut self.state.instruments {
-            if let Instrument::Score(score) = instrument {
-                score.disown();
-            } else if let Instrument::Tiers(tiers) = instrument {
-                tiers.qualities().for_each(Score::disown);
-            }
+            instrument.judge(Score::disown);
         }
     }
 }

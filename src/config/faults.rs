@@ -2,6 +2,8 @@
 
 use std::{cell::RefCell, fmt, ops::Range};
 
+use toml::{Spanned, de::DeTable};
+
 /// Everything that is wrong with a configuration, in the order of the file.
 ///
 /// Printed as a person can act on it; no value that may be a secret is ever shown.
@@ -133,8 +135,17 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// The text as TOML; none where it is not, of which all faults are added.
+    pub(super) fn document(&self) -> Option<Spanned<DeTable<'a>>> {
+        let (document, errors) = DeTable::parse_recoverable(self.text);
+        for error in &errors {
+            self.add_syntax(error);
+        }
+        errors.is_empty().then_some(document)
+    }
+
     /// Adds what the parser says about a text that is not TOML.
-    pub(super) fn add_syntax(&self, error: &toml::de::Error) {
+    fn add_syntax(&self, error: &toml::de::Error) {
         let span = error.span().unwrap_or(self.text.len()..self.text.len());
         let place = self.place(&span, |cut| {
             // Inside a text over several lines nothing tells a key from a secret.

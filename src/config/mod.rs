@@ -45,11 +45,9 @@ use std::{
     sync::Arc,
 };
 
-use tokio_rustls::rustls::ServerConfig;
-use toml::de::DeTable;
-
 use crate::domain::{Budget, MarkFields, Metric, Name, Share, Sticky};
 use crate::patterns::{Detector, Pattern};
+use tokio_rustls::rustls::ServerConfig;
 
 use faults::Report;
 use form::{ADDRESS, CONTROL, Environment, NAME, SHARE, SOME};
@@ -158,13 +156,7 @@ impl Config {
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Faults> {
         let report = Report::new(text, file);
-        let (document, errors) = DeTable::parse_recoverable(text);
-        if !errors.is_empty() {
-            for error in &errors {
-                report.add_syntax(error);
-            }
-            return report.finish(None);
-        }
+        let Some(document) = report.document() else { return report.finish(None) };
         let config = read(&Table::top(&report, document.get_ref()), environment);
         report.finish(config)
     }

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use toml::de::DeTable;
 use url::Url;
 
 use crate::domain::{Budget, Price, PriceRow, Prices, Tariff, Timestamp};
@@ -39,13 +38,7 @@ impl PriceTable {
     /// Every fault of the text.
     pub fn parse(text: &str, file: &str) -> Result<Self, Faults> {
         let report = Report::new(text, file);
-        let (document, errors) = DeTable::parse_recoverable(text);
-        if !errors.is_empty() {
-            for error in &errors {
-                report.add_syntax(error);
-            }
-            return report.finish(None);
-        }
+        let Some(document) = report.document() else { return report.finish(None) };
         let top = Table::top(&report, document.get_ref());
         top.need("version", "say on which day these prices were looked up, like \"2026-11-20\"");
         let version = top.text("version", &DAY).unwrap_or_default();

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use toml::de::DeTable;
-
 use crate::domain::{
     Approval, Budget, Compared, Freeze, FreezeText, Gate, Golden, Kind, Margin, Mark, Metric, Name,
     OnIdle, Plan, Risk, Role, Share, Slice, Stage, Times, Watched, default_ladder,
@@ -82,13 +80,7 @@ const LATENCY_PROVEN_FROM_BPS: u16 = 2_000;
 /// Every fault of the rollout; also when the text has none, or several.
 pub fn plan(text: &str, file: &str) -> Result<RolloutConfig, Faults> {
     let report = Report::new(text, file);
-    let (document, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        for error in &errors {
-            report.add_syntax(error);
-        }
-        return report.finish(None);
-    }
+    let Some(document) = report.document() else { return report.finish(None) };
     let top = Table::top(&report, document.get_ref());
     let tables = named(&top);
     if 1 < tables.len() || !top.has("rollout") {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
+use toml::de::DeTable;
 
 use super::*;
 use crate::domain::{Approval, Metric, Role};
